@@ -1,0 +1,76 @@
+# Everything a person types here. The first call installs into .venv, later ones only what changed.
+#
+#   make run     install, then the whole experiment on the demonstration's pictures
+#   make test    install, then all tests
+#   make viz     the pipelines in kedro-viz            make lab    the catalog in JupyterLab
+#   make lint    ruff, mypy, clang-format              make bench  benchmarks against peers
+
+SHELL := /bin/sh
+PYTHON ?= python3
+CC ?= cc
+VENV := .venv
+BIN := $(VENV)/bin
+
+# What an installation depends on: the code itself is installed in place.
+SOURCES := pyproject.toml setup.py $(wildcard src/lowshot_kedro/native/*.c) \
+	$(wildcard src/lowshot_kedro/native/*.h) src/lowshot_kedro/native/build_native.py
+C_FILES := $(wildcard src/lowshot_kedro/native/*.[ch])
+
+export KEDRO_DISABLE_TELEMETRY = 1
+export DO_NOT_TRACK = 1
+
+.PHONY: help run test viz lab lint bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '3,6s/^# *//p' Makefile
+
+run: $(VENV)/.installed
+	$(BIN)/kedro run
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+viz: $(VENV)/.installed
+	$(BIN)/kedro viz run
+
+lab: $(VENV)/.installed-lab
+	$(BIN)/kedro jupyter lab
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
+
+bench: $(VENV)/.installed
+	@for script in benchmarks/*.py; do $(BIN)/python "$$script" || exit 1; done
+
+clean:
+	rm -rf $(VENV) build src/*.egg-info src/lowshot_kedro/native/_native.* .viz sessions
+
+# A prerequisite that is missing is named in one line, before anything is downloaded.
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null 2>&1 || \
+		{ echo "make: $(PYTHON) is missing; install Python 3.10 or newer" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "make: $(PYTHON) is older than 3.10; name a newer one: make PYTHON=python3.11" >&2; exit 1; }
+	@command -v $(CC) >/dev/null 2>&1 || \
+		{ echo "make: the C compiler $(CC) is missing; install gcc or clang" >&2; exit 1; }
+	@$(PYTHON) -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' || \
+		{ echo "make: Python.h is missing; install the headers of $(PYTHON) (Debian: python3-dev)" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "make: the venv module of $(PYTHON) is missing (Debian: python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.installed-lab: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lab]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

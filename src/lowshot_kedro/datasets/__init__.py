@@ -1,0 +1,33 @@
+"""Kedro datasets for the file formats of the published experiment, and for its results.
+
+Loading is cheap: large files come back as memmaps or as handles that read block by block. Saving
+is all or nothing: a file appears under its name when it is complete.
+"""
+
+from lowshot_kedro.datasets.faiss_files import FaissIndexDataset, FaissTransformDataset
+from lowshot_kedro.datasets.hdf5_arrays import HDF5ArraysDataset
+from lowshot_kedro.datasets.hdf5_features import (
+    HDF5FeatureBlocksDataset,
+    HDF5Features,
+    HDF5FeaturesDataset,
+)
+from lowshot_kedro.datasets.images import LabeledImagesDataset, ZipShardImagesDataset
+from lowshot_kedro.datasets.knn_graph import KnnGraphDataset
+from lowshot_kedro.datasets.raw_matrix import RawMatrixDataset
+from lowshot_kedro.datasets.torch_state import TorchStateDataset
+from lowshot_kedro.datasets.whole_file import WholeFileDataset
+
+__all__ = [
+    "FaissIndexDataset",
+    "FaissTransformDataset",
+    "HDF5ArraysDataset",
+    "HDF5FeatureBlocksDataset",
+    "HDF5Features",
+    "HDF5FeaturesDataset",
+    "KnnGraphDataset",
+    "LabeledImagesDataset",
+    "RawMatrixDataset",
+    "TorchStateDataset",
+    "WholeFileDataset",
+    "ZipShardImagesDataset",
+]

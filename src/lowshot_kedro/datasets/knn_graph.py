@@ -1,0 +1,142 @@
+"""Stored k-NN graphs: two raw matrices, neighbours and similarities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lowshot_kedro.datasets.files import require_space, written_whole
+from lowshot_kedro.datasets.raw_matrix import count_rows, map_matrix
+from lowshot_kedro.datasets.table_dataset import TableDataset
+from lowshot_kedro.matrices import Blocks, KnnGraph
+from lowshot_kedro.resources import format_bytes
+
+_INDICES = np.dtype("<i4")
+_SIMILARITIES = np.dtype("<f4")
+
+
+class KnnGraphDataset(TableDataset[KnnGraph | Blocks[KnnGraph], KnnGraph]):
+    """A graph in the published format: STEM_I_11.int32 and STEM_D_11.float32, raw, (n, k).
+
+    Loading returns memmaps. Saving accepts a :class:`~lowshot_kedro.matrices.KnnGraph` or blocks of
+    one, and the two files appear together.
+
+    Args:
+        filepath: The common beginning of both names, for instance knngraph/ndis1000000_k32.
+        k: Columns of the graph.
+        n_rows: Rows that the graph must have; None: any. 0 needs no file.
+        metadata: For Kedro plugins.
+
+    Example:
+        .. code-block:: yaml
+
+            background_graph:
+              type: lowshot_kedro.datasets.KnnGraphDataset
+              filepath: data/05_model_input/knngraph/ndis1000000_k32
+              k: 32
+
+        >>> graph = KnnGraphDataset(filepath="knngraph/ndis1000000_k32", k=32).load()
+        >>> graph.indices.shape
+        (1000000, 32)
+    """
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        k: int,
+        n_rows: int | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self._filepath = Path(filepath)
+        self._k = k
+        self._n_rows = n_rows
+        self.metadata = metadata
+
+    @property
+    def _indices_path(self) -> Path:
+        return self._filepath.with_name(self._filepath.name + "_I_11.int32")
+
+    @property
+    def _similarities_path(self) -> Path:
+        return self._filepath.with_name(self._filepath.name + "_D_11.float32")
+
+    def check(self) -> None:
+        """Compare the sizes of both files with each other and the rows expected.
+
+        Raises:
+            FileNotFoundError: If one is not there.
+            ValueError: If a file is cut off, or the numbers of rows differ.
+        """
+        self._rows()
+
+    def _rows(self) -> int:
+        if self._n_rows == 0:
+            return 0
+        found = count_rows(self._indices_path, self._k, _INDICES)
+        beside = count_rows(self._similarities_path, self._k, _SIMILARITIES)
+        if found != beside:
+            raise ValueError(
+                f"{self._indices_path}: holds {found} rows, but {self._similarities_path.name} "
+                f"{beside}; one of them is cut off"
+            )
+        if self._n_rows is not None and found != self._n_rows:
+            raise ValueError(
+                f"{self._indices_path}: holds {found} rows of {self._k} columns, expected "
+                f"graph.n_background = {self._n_rows} rows"
+            )
+        return found
+
+    def load(self) -> KnnGraph:
+        """Memmaps of both files."""
+        n_rows = self._rows()
+        return KnnGraph(
+            map_matrix(self._indices_path, n_rows, self._k, _INDICES),
+            map_matrix(self._similarities_path, n_rows, self._k, _SIMILARITIES),
+        )
+
+    def save(self, data: KnnGraph | Blocks[KnnGraph]) -> None:
+        """Write both files whole or not at all."""
+        if isinstance(data, Blocks):
+            n_rows, k, blocks = data.n_rows, data.n_columns, iter(data)
+        else:
+            (n_rows, k), blocks = data.indices.shape, iter([data])
+        if k != self._k:
+            raise ValueError(f"{self._indices_path}: got {k} columns, expected {self._k}")
+        item_size = _INDICES.itemsize + _SIMILARITIES.itemsize
+        require_space(self._indices_path, n_rows * k * item_size)
+        with (
+            written_whole(self._indices_path) as indices_path,
+            written_whole(self._similarities_path) as similarities_path,
+        ):
+            with indices_path.open("wb") as indices, similarities_path.open("wb") as similarities:
+                for block in blocks:
+                    block.indices.astype(_INDICES, copy=False).tofile(indices)
+                    block.similarities.astype(_SIMILARITIES, copy=False).tofile(similarities)
+            # From here to the end of the block both are renamed; neighbours of another graph must
+            # not stand beside the new similarities if the process is killed in between.
+            self._indices_path.unlink(missing_ok=True)
+
+    def _exists(self) -> bool:
+        both = self._indices_path.is_file() and self._similarities_path.is_file()
+        return self._n_rows == 0 or both
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath), "k": self._k, "n_rows": self._n_rows}
+
+    def _facts(self) -> dict[str, str]:
+        n_rows = self._rows()
+        size = n_rows * self._k * (_INDICES.itemsize + _SIMILARITIES.itemsize)
+        return {
+            "shape": f"({n_rows}, {self._k})",
+            "dtype": "int32 neighbours, float32 similarities",
+            "size on disk": format_bytes(size),
+        }
+
+    def _first_rows(self) -> Iterator[list[str]]:
+        for indices, similarities in zip(*self.load(), strict=True):
+            links = zip(indices, similarities, strict=True)
+            yield [f"{neighbor} ({similarity:.3f})" for neighbor, similarity in links]

@@ -1,0 +1,59 @@
+"""State dictionaries of PyTorch models."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lowshot_kedro.datasets.file_dataset import FileDataset
+from lowshot_kedro.datasets.files import require_file
+
+
+class TorchStateDataset(FileDataset[dict[str, Any], dict[str, Any]]):
+    """Named tensors as torch.save writes them. Loading never executes code from the file.
+
+    Args:
+        filepath: The file.
+        metadata: For Kedro plugins.
+
+    Example:
+        .. code-block:: yaml
+
+            logistic_regression:
+              type: lowshot_kedro.datasets.TorchStateDataset
+              filepath: data/06_models/logistic_regression.pt
+    """
+
+    def check(self) -> None:
+        """See that the file is there."""
+        require_file(self._filepath)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = torch.load(
+                self._filepath, map_location="cpu", weights_only=True
+            )
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(
+                f"{self._filepath}: not a readable PyTorch state; is it cut off? ({error})"
+            ) from error
+        return state
+
+    def _write(self, path: Path, data: dict[str, Any]) -> None:
+        torch.save(data, path)
+
+    def _facts(self) -> dict[str, str]:
+        tensors = {
+            name: f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+            for name, tensor in self._read().items()
+        }
+        return {**tensors, "size on disk": self._size_on_disk()}
+
+    def _first_rows(self) -> Iterator[list[float]]:
+        matrix = next((tensor for tensor in self._read().values() if tensor.ndim == 2), None)
+        if matrix is not None:
+            yield from matrix[:10].tolist()

@@ -1,0 +1,62 @@
+"""Any one-file dataset of Kedro's, written whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kedro.io import AbstractDataset
+
+from lowshot_kedro.datasets.files import partial_path, require_file, written_whole
+
+
+class WholeFileDataset(AbstractDataset[Any, Any]):
+    """Lets another dataset write under a temporary name and renames the file when it is complete.
+
+    Loading and previews are the other dataset's.
+
+    Args:
+        dataset: Configuration of the other dataset, with a local filepath.
+        metadata: For Kedro plugins.
+
+    Example:
+        .. code-block:: yaml
+
+            metrics_table:
+              type: lowshot_kedro.datasets.WholeFileDataset
+              dataset:
+                type: pandas.CSVDataset
+                filepath: data/08_reporting/metrics_table.csv
+    """
+
+    def __init__(self, *, dataset: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
+        self.metadata = metadata
+        self._filepath = Path(dataset["filepath"])
+        unfinished = {**dataset, "filepath": str(partial_path(self._filepath))}
+        self._final: AbstractDataset[Any, Any] = AbstractDataset.from_config("final", dataset)
+        self._unfinished: AbstractDataset[Any, Any] = AbstractDataset.from_config(
+            "unfinished", unfinished
+        )
+        # kedro-viz decides by the return annotation of `preview` how to draw it, so the wrapped
+        # dataset's own method has to be found here.
+        if hasattr(self._final, "preview"):
+            self.preview = self._final.preview
+
+    def check(self) -> None:
+        """See that the file is there."""
+        require_file(self._filepath)
+
+    def load(self) -> Any:
+        """What the other dataset loads."""
+        return self._final.load()
+
+    def save(self, data: Any) -> None:
+        """Write the file whole or not at all."""
+        with written_whole(self._filepath):
+            self._unfinished.save(data)
+
+    def _exists(self) -> bool:
+        return self._filepath.is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath), "dataset": type(self._final).__name__}

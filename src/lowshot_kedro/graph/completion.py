@@ -1,0 +1,111 @@
+"""The graph of one run: the stored background graph completed with labelled and test points."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lowshot_kedro import native
+from lowshot_kedro.graph.index import BLOCK_ROWS, normalize, on_gpus, search
+from lowshot_kedro.matrices import KnnGraph, row_ranges
+
+
+class CompletedGraph(NamedTuple):
+    """The graph over labelled (first) and background nodes, and the links of the test points.
+
+    Attributes:
+        neighbors: int32 (N, k), N = labelled + background, most similar first, -1 where a node
+            has fewer than k.
+        test_neighbors: The k most similar nodes of each test point. Test points are not nodes.
+    """
+
+    neighbors: NDArray[np.int32]
+    test_neighbors: KnnGraph
+
+
+def complete_graph(
+    labeled_vectors: NDArray[np.float32],
+    test_vectors: NDArray[np.float32],
+    background_vectors: NDArray[np.float32],
+    background_index: faiss.Index,
+    background_neighbors: KnnGraph,
+    k: int,
+) -> CompletedGraph:
+    """Merge the stored background graph with exact searches among the labelled points.
+
+    Each node keeps its k most similar nodes among all N, itself included. Of two equally similar
+    neighbours a background node comes before a labelled one, as in the published experiment.
+
+    Args:
+        labeled_vectors: float32 (L, d), normalised.
+        test_vectors: float32 (T, d), normalised.
+        background_vectors: float32 (n, d), a memmap or array, not normalised.
+        background_index: Index of the normalised background vectors.
+        background_neighbors: Graph among them, (n, K) with K ≥ k; the first k columns are used.
+        k: Neighbours of each node.
+
+    Returns:
+        Node numbers 0..L-1 are the labelled points, L..L+n-1 the background. In memory: 4·N·k
+        bytes, the index, the labelled and test vectors, and one block of background.
+
+    Raises:
+        ValueError: If k is larger than the number of nodes, or the arguments do not belong
+            together.
+    """
+    n_labeled, dimension = labeled_vectors.shape
+    n_background = len(background_vectors)
+    n_nodes = n_labeled + n_background
+    stored_k = background_neighbors.indices.shape[1]
+    if k > n_nodes:
+        raise ValueError(
+            f"graph.k: got {k}, but the graph has only {n_nodes} nodes ({n_labeled} labelled and "
+            f"{n_background} background images)"
+        )
+    if n_background and stored_k < k:
+        raise ValueError(f"background_graph: has {stored_k} columns, expected at least k = {k}")
+    if len(background_neighbors.indices) != n_background or background_index.ntotal != n_background:
+        raise ValueError(
+            f"background_vectors has {n_background} rows, background_graph "
+            f"{len(background_neighbors.indices)} and background_index {background_index.ntotal}; "
+            "expected as many"
+        )
+    for name, width in (
+        ("background_vectors", background_vectors.shape[1]),
+        ("test vectors", test_vectors.shape[1]),
+    ):
+        if width != dimension:
+            raise ValueError(f"{name}: dimension {width}, but the labelled vectors have {dimension}")
+
+    labeled_index = faiss.IndexFlatIP(dimension)
+    labeled_index.add(labeled_vectors)
+    labeled_index = on_gpus(labeled_index)
+    background_index = on_gpus(background_index)
+
+    def among_both(queries: NDArray[np.float32]) -> KnnGraph:
+        background = search(background_index, queries, k)
+        return merge(background, search(labeled_index, queries, k))
+
+    def merge(background: KnnGraph, labeled: KnnGraph) -> KnnGraph:
+        return KnnGraph(*native.merge_neighbors(*background, *labeled, k, first_offset=n_labeled))
+
+    neighbors = np.empty((n_nodes, k), dtype=np.int32)
+    with tqdm(total=n_nodes, unit="node", desc="complete graph", disable=None) as bar:
+        for first, last in row_ranges(n_labeled, BLOCK_ROWS):
+            neighbors[first:last] = among_both(labeled_vectors[first:last]).indices
+            bar.update(last - first)
+        for first, last in row_ranges(n_background, BLOCK_ROWS):
+            queries = normalize(background_vectors[first:last], first, "background_vectors")
+            stored = KnnGraph(*(matrix[first:last, :k] for matrix in background_neighbors))
+            merged = merge(stored, search(labeled_index, queries, k))
+            neighbors[n_labeled + first : n_labeled + last] = merged.indices
+            bar.update(last - first)
+    test_blocks = [
+        among_both(test_vectors[first:last])
+        for first, last in row_ranges(len(test_vectors), BLOCK_ROWS)
+    ]
+    test_neighbors = KnnGraph(*(np.concatenate(column) for column in zip(*test_blocks, strict=True)))
+    return CompletedGraph(neighbors, test_neighbors)

@@ -1,0 +1,208 @@
+"""What happens around every run: parameters and inputs are checked, time and memory are logged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from click import ClickException
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines
+from kedro.io import CatalogProtocol, DatasetError
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+from rich.console import Console
+from rich.table import Table
+
+from lowshot_kedro.parameters import check_parameters
+from lowshot_kedro.resources import (
+    Stopwatch,
+    format_bytes,
+    recent_peak_rss_bytes,
+    restart_peak,
+)
+
+logger = logging.getLogger(__name__)
+
+_COMPOSED = ("__default__", "experiment")
+
+
+class UserError(ClickException, ValueError):
+    """Something that the person at the keyboard can mend: shown as one line, without a traceback."""
+
+
+class ErrorHooks:
+    """Shows what went wrong with an input in one line."""
+
+    @hook_impl
+    def on_pipeline_error(self, error: Exception) -> None:
+        """Replace an error about an input, which this project has worded, by its message alone.
+
+        Anything else is a defect, and keeps its traceback.
+        """
+        cause = error.__cause__ if isinstance(error, DatasetError) and error.__cause__ else error
+        if isinstance(cause, ValueError | OSError) and _raised_by_this_project(cause):
+            raise UserError(_message(cause)) from error
+
+
+def _raised_by_this_project(error: BaseException) -> bool:
+    traceback = error.__traceback__
+    module = ""
+    while traceback is not None:
+        module = traceback.tb_frame.f_globals.get("__name__", "")
+        traceback = traceback.tb_next
+    return module.startswith("lowshot_kedro.")
+
+
+def _message(error: BaseException) -> str:
+    """The message of an error, without the number that OSError puts in front of it."""
+    return str(getattr(error, "strerror", None) or error)
+
+
+class ParameterHooks:
+    """Checks all parameters before anything else happens."""
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Refuse parameters that are unknown or out of range, and compose the default pipeline."""
+        parameters = context.config_loader["parameters"]
+        try:
+            check_parameters(parameters)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        if not parameters["demonstration"]["enabled"] and "demonstration" in pipelines:
+            pipelines["__default__"] = pipelines["experiment"]
+            del pipelines["demonstration"]
+
+
+class InputHooks:
+    """Checks everything a run reads before it starts to work."""
+
+    @hook_impl
+    def before_pipeline_run(
+        self, run_params: Mapping[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
+    ) -> None:
+        """Refuse missing inputs, with the command that makes them, and inputs that are damaged."""
+        names = sorted(name for name in pipeline.inputs() if not _is_parameter(name))
+        missing = [name for name in names if not catalog.exists(name)]
+        if missing:
+            raise UserError("\n".join(self._describe_missing(n, catalog, run_params) for n in missing))
+        for name in names:
+            check = getattr(catalog.get(name), "check", None)
+            if check is None:
+                continue
+            try:
+                check()
+            except (OSError, ValueError) as error:
+                raise UserError(f"{name}: {_message(error)}") from error
+
+    @staticmethod
+    def _describe_missing(
+        name: str, catalog: CatalogProtocol, run_params: Mapping[str, Any]
+    ) -> str:
+        dataset = catalog.get(name)
+        description = dataset._describe() if dataset is not None else {}
+        where = description.get("filepath", "the catalog")
+        makers = [
+            pipeline_name
+            for pipeline_name, pipeline in pipelines.items()
+            if name in pipeline.all_outputs() and pipeline_name not in _COMPOSED
+        ]
+        if not makers:
+            return f"{name}: {where} is missing; put it there (README.md says which file this is)"
+        command = f"kedro run{_options_of(run_params)} --pipeline {makers[0]}"
+        return f"{name}: {where} is missing; make it with: {command}"
+
+
+def _is_parameter(name: str) -> bool:
+    return name == "parameters" or name.startswith("params:")
+
+
+def _options_of(run_params: Mapping[str, Any]) -> str:
+    """The options of this run that another command needs to be about the same files."""
+    env, parameters = run_params.get("env"), run_params.get("runtime_params")
+    options = f" --env {env}" if env and env != "local" else ""
+    if parameters:
+        options += ' --params "' + ",".join(_flatten(parameters)) + '"'
+    return options
+
+
+def _flatten(parameters: Mapping[str, Any], prefix: str = "") -> list[str]:
+    flat: list[str] = []
+    for name, value in parameters.items():
+        if isinstance(value, Mapping):
+            flat += _flatten(value, f"{prefix}{name}.")
+        else:
+            flat.append(f"{prefix}{name}={value}")
+    return flat
+
+
+class _NodeUsage:
+    """Time and peak memory of one node, from loading its first input to saving its last output."""
+
+    def __init__(self) -> None:
+        restart_peak()
+        self._watch = Stopwatch()
+        self.seconds = 0.0
+        self.peak_rss_bytes = 0
+
+    def update(self) -> None:
+        self.seconds = self._watch.seconds
+        self.peak_rss_bytes = recent_peak_rss_bytes()
+
+
+class ResourceHooks:
+    """Logs time and peak memory of every node, and a table of all of them at the end."""
+
+    def __init__(self) -> None:
+        self._usage: dict[str, _NodeUsage] = {}
+        self._unsaved: dict[str, set[str]] = {}
+
+    @hook_impl
+    def before_pipeline_run(self) -> None:
+        """Begin a new table."""
+        self._usage.clear()
+        self._unsaved.clear()
+
+    @hook_impl
+    def before_dataset_loaded(self, node: Node) -> None:
+        """A node's time begins with its first input."""
+        self._begin(node)
+
+    @hook_impl
+    def before_node_run(self, node: Node) -> None:
+        """A node without inputs begins here."""
+        self._begin(node)
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
+        """A node's time ends with its last output: blocks are computed while they are saved."""
+        unsaved = self._unsaved[node.name]
+        unsaved.discard(dataset_name)
+        usage = self._usage[node.name]
+        usage.update()
+        if not unsaved:
+            logger.info(
+                "%s: %.1f s, peak memory %s",
+                node.name,
+                usage.seconds,
+                format_bytes(usage.peak_rss_bytes),
+            )
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """Print time and peak memory of all nodes."""
+        if not self._usage:
+            return
+        table = Table("node", "seconds", "peak memory", title="Time and memory")
+        for name, usage in self._usage.items():
+            table.add_row(name, f"{usage.seconds:.1f}", format_bytes(usage.peak_rss_bytes))
+        Console().print(table)
+
+    def _begin(self, node: Node) -> None:
+        if node.name not in self._usage:
+            logger.info("%s …", node.name)
+            self._usage[node.name] = _NodeUsage()
+            self._unsaved[node.name] = set(node.outputs)

@@ -1,0 +1,93 @@
+"""Pictures named in a JSON list together with their labels."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lowshot_kedro.images.picture import Picture, read_picture, require_number
+
+
+class LabeledList:
+    """The pictures of a JSON file with image_names and image_labels, relative to a root folder.
+
+    Args:
+        list_path: The JSON file.
+        root: The folder that image_names are relative to; itself relative to the list's folder.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no such list: not JSON, a key missing, lengths that differ, or
+            a label that is not an integer from 0.
+    """
+
+    def __init__(self, list_path: str | Path, root: str | Path = ".") -> None:
+        self.list_path = Path(list_path)
+        self.root = self.list_path.parent / root
+        content = self._read()
+        self.names: list[str] = content["image_names"]
+        self.labels: list[int] = content["image_labels"]
+        if len(self.names) != len(self.labels):
+            raise ValueError(
+                f"{self.list_path}: {len(self.names)} image_names but {len(self.labels)} "
+                "image_labels; expected as many"
+            )
+        for position, label in enumerate(self.labels):
+            if not isinstance(label, int) or isinstance(label, bool) or label < 0:
+                raise ValueError(
+                    f"{self.list_path}: image_labels[{position}] is {label!r}; expected 0-based "
+                    "integers"
+                )
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            content = json.loads(self.list_path.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{self.list_path}: not valid JSON ({error}); is it cut off?") from error
+        for key in ("image_names", "image_labels"):
+            if not isinstance(content, dict) or not isinstance(content.get(key), list):
+                raise ValueError(f"{self.list_path}: expected an object with a list {key}")
+        return content
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, number: int) -> Picture:
+        number = require_number(number, len(self), str(self.list_path))
+        path = self.root / self.names[number]
+        return read_picture(partial(path.open, "rb"), self.labels[number])
+
+    def __repr__(self) -> str:
+        return f"LabeledList({str(self.list_path)!r}, {len(self)} pictures)"
+
+
+def write_labeled_list(
+    list_path: Path, root: str, pictures: Iterable[tuple[Image.Image, int]]
+) -> None:
+    """Write pictures as numbered PNG files and the list that names them.
+
+    The list is written last and all at once: where it exists, the pictures do.
+
+    Args:
+        list_path: The JSON file.
+        root: The folder of the pictures, relative to the list's; replaced if it exists.
+        pictures: (picture, 0-based label) pairs.
+    """
+    folder = list_path.parent / root
+    list_path.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    names, labels = [], []
+    for number, (picture, label) in enumerate(pictures):
+        names.append(f"{number:06d}.png")
+        labels.append(int(label))
+        picture.save(folder / names[-1])
+    unfinished = list_path.with_name(f".{list_path.name}.partial")
+    unfinished.write_text(json.dumps({"image_names": names, "image_labels": labels}))
+    unfinished.replace(list_path)

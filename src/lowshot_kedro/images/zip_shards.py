@@ -1,0 +1,127 @@
+"""Numbered pictures in numbered zip files, a thousand in each."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from PIL import Image
+
+from lowshot_kedro.images.picture import Picture, read_picture, require_number
+
+SHARD_SIZE = 1000
+_SHARDS_PER_FOLDER = 1000
+_MAX_OPEN_SHARDS = 16
+
+
+def shard_path(root: Path, shard: int) -> Path:
+    """The zip file of pictures 1000 · shard …: shard 12345 is root/12/345.zip."""
+    return root / f"{shard // _SHARDS_PER_FOLDER:02d}" / f"{shard % _SHARDS_PER_FOLDER:03d}.zip"
+
+
+class NumberedZipShards:
+    """Picture 12345678 is file 678.jpg inside root/12/345.zip (the layout of YFCC100M here).
+
+    At most 16 zip files are open at a time in a process.
+
+    Args:
+        root: The folder of the shards.
+        first: Number of the first picture of this source.
+        last: Number after its last picture; None: after the last picture in the last shard.
+
+    Raises:
+        ValueError: If first..last is not a range.
+    """
+
+    def __init__(self, root: str | Path, first: int = 0, last: int | None = None) -> None:
+        self.root = Path(root)
+        self.first = first
+        self.last = self._count() if last is None else last
+        if not 0 <= self.first <= self.last:
+            raise ValueError(f"{self.root}: got pictures {first}..{self.last}, expected 0 ≤ i0 ≤ i1")
+        self._open: OrderedDict[int, zipfile.ZipFile] = OrderedDict()
+        self._process = os.getpid()
+
+    def _count(self) -> int:
+        """Number after the last picture on disk."""
+        shards = [
+            int(path.parent.name + path.stem)
+            for path in self.root.glob("[0-9]*/[0-9]*.zip")
+            if re.fullmatch(r"\d{2,}", path.parent.name) and re.fullmatch(r"\d{3}", path.stem)
+        ]
+        if not shards:
+            return 0
+        with zipfile.ZipFile(shard_path(self.root, max(shards))) as archive:
+            numbers = [int(m[1]) for n in archive.namelist() if (m := re.match(r"(\d{3})\.", n))]
+        return max(shards) * SHARD_SIZE + max(numbers, default=-1) + 1
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __getitem__(self, number: int) -> Picture:
+        picture = self.first + require_number(number, len(self), str(self.root))
+        shard, position = divmod(picture, SHARD_SIZE)
+
+        def open_file() -> BinaryIO:
+            return io.BytesIO(self._archive(shard).read(f"{position:03d}.jpg"))
+
+        return read_picture(open_file, label=0)
+
+    def _archive(self, shard: int) -> zipfile.ZipFile:
+        # A forked worker would share file positions with its parent, so it opens its own.
+        if self._process != os.getpid():
+            self._open = OrderedDict()
+            self._process = os.getpid()
+        if shard not in self._open:
+            while len(self._open) >= _MAX_OPEN_SHARDS:
+                self._open.popitem(last=False)[1].close()
+            self._open[shard] = zipfile.ZipFile(shard_path(self.root, shard))
+        self._open.move_to_end(shard)
+        return self._open[shard]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": OrderedDict()}
+
+    def __repr__(self) -> str:
+        return f"NumberedZipShards({str(self.root)!r}, {self.first}..{self.last})"
+
+
+def write_zip_shards(root: Path, pictures: Iterable[Image.Image]) -> None:
+    """Write pictures 0, 1, … as JPEG files into uncompressed zip shards.
+
+    The folder appears under its name when it is complete; one that was there before is replaced.
+
+    Args:
+        root: The folder to write.
+        pictures: RGB or grayscale.
+    """
+    partial = root.with_name(f".{root.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    archive: zipfile.ZipFile | None = None
+    try:
+        for number, picture in enumerate(pictures):
+            shard, position = divmod(number, SHARD_SIZE)
+            if position == 0:
+                if archive is not None:
+                    archive.close()
+                path = shard_path(partial, shard)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                archive = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
+            encoded = io.BytesIO()
+            picture.save(encoded, "JPEG", quality=95)
+            assert archive is not None
+            # A fixed date: the same pictures make the same file.
+            archive.writestr(zipfile.ZipInfo(f"{position:03d}.jpg"), encoded.getvalue())
+        if archive is not None:
+            archive.close()
+        shutil.rmtree(root, ignore_errors=True)
+        partial.rename(root)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,159 @@
+"""The shapes in which large data travels between the packages of this project.
+
+Nothing here computes. A matrix that may not fit in memory is either a memmap, a
+:class:`FeatureMatrix` that is read block by block, or :class:`Blocks` that are made block by
+block while somebody writes them down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Block = TypeVar("Block")
+
+
+@dataclass(frozen=True)
+class Blocks(Generic[Block]):
+    """Rows that arrive in blocks and are consumed once, in order.
+
+    Iterating computes, so whoever iterates pays for the work. It is deliberately not an
+    iterator itself: it can be passed on and looked at without being used up.
+
+    Attributes:
+        n_rows: Rows of all blocks together.
+        n_columns: Columns of every block.
+        make: Starts the work and returns the blocks.
+    """
+
+    n_rows: int
+    n_columns: int
+    make: Callable[[], Iterable[Block]]
+
+    def __iter__(self) -> Iterator[Block]:
+        return iter(self.make())
+
+
+class LabeledBlock(NamedTuple):
+    """Some rows of a feature file: float32 (m, d) and their int32 labels (m,)."""
+
+    features: NDArray[np.float32]
+    labels: NDArray[np.int32]
+
+
+class KnnGraph(NamedTuple):
+    """The k most similar nodes of every node, or a block of rows of such a graph.
+
+    Attributes:
+        indices: int32 (n, k), node numbers, most similar first; -1 where a row has fewer.
+        similarities: float32 (n, k), inner products in the same order; -inf beside -1.
+    """
+
+    indices: NDArray[np.int32]
+    similarities: NDArray[np.float32]
+
+
+class FeatureMatrix(Protocol):
+    """Labelled feature vectors on disk, read in blocks.
+
+    Attributes:
+        name: What an error message calls it.
+        n_rows: Number of valid rows.
+        n_columns: Dimension of the features.
+        labels: int32 (n_rows,), 0-based.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def n_rows(self) -> int: ...
+
+    @property
+    def n_columns(self) -> int: ...
+
+    @property
+    def labels(self) -> NDArray[np.int32]: ...
+
+    def read(self, first: int, last: int) -> NDArray[np.float32]:
+        """Rows first..last-1 as float32 (last - first, n_columns)."""
+        ...
+
+
+def row_ranges(n_rows: int, block_rows: int) -> Iterator[tuple[int, int]]:
+    """Cut 0..n_rows into consecutive (first, last) ranges of at most block_rows rows."""
+    for first in range(0, n_rows, block_rows):
+        yield first, min(n_rows, first + block_rows)
+
+
+def require_finite(block: NDArray[np.float32], rows: NDArray[np.int64], name: str) -> None:
+    """Refuse rows that hold NaN or infinity.
+
+    Args:
+        block: float32 (m, d).
+        rows: int64 (m,), the numbers of these rows in the whole matrix.
+        name: What the message calls the matrix.
+
+    Raises:
+        ValueError: Naming the matrix and the first rows concerned.
+    """
+    # The sum of a row is finite unless an entry is not (or 1e38 is exceeded): one cheap pass
+    # decides, and only a suspicious block is looked at entry by entry.
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspicious = not np.isfinite(block.sum(axis=1)).all()
+    if not suspicious:
+        return
+    bad = rows[~np.isfinite(block).all(axis=1)]
+    if len(bad):
+        numbers = ", ".join(map(str, bad[:5])) + (", …" if len(bad) > 5 else "")
+        raise ValueError(
+            f"{name}: found NaN or infinite values in {len(bad)} row(s), numbers {numbers}; "
+            "expected finite numbers"
+        )
+
+
+def take_rows(
+    features: FeatureMatrix,
+    positions: NDArray[np.int64],
+    transform: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
+    block_rows: int = 16384,
+) -> NDArray[np.float32]:
+    """Some rows of a feature file, in the order asked for, transformed on the way.
+
+    Reads the file once from front to back and skips blocks of which nothing is wanted.
+
+    Args:
+        features: The file.
+        positions: int64 (m,) row numbers, in any order.
+        transform: Applied to float32 (rows, n_columns) blocks, for instance a PCA.
+        block_rows: Rows read at once.
+
+    Returns:
+        float32 (m, n_columns), or as many columns as the transform returns. In memory: this
+        matrix, and one block before and after the transform.
+
+    Raises:
+        ValueError: For NaN or infinite features in the rows taken.
+    """
+    order = np.argsort(positions, kind="stable")
+    wanted = positions[order]
+    result: NDArray[np.float32] | None = None
+    for first, last in row_ranges(features.n_rows, block_rows):
+        begin, end = np.searchsorted(wanted, [first, last])
+        if begin == end:
+            continue
+        block = features.read(first, last)[wanted[begin:end] - first]
+        require_finite(block, wanted[begin:end], features.name)
+        if transform is not None:
+            block = transform(block)
+        if result is None:
+            result = np.empty((len(positions), block.shape[1]), dtype=np.float32)
+        result[order[begin:end]] = block
+    if result is None:
+        block = np.empty((0, features.n_columns), dtype=np.float32)
+        return transform(block) if transform is not None else block
+    return result

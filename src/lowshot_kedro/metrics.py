@@ -1,0 +1,176 @@
+"""Accuracy, and the scores it is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowshot_kedro.matrices import row_ranges
+from lowshot_kedro.protocol import ImageSelection
+
+_BLOCK_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a classifier says of the test images, after each of its iterations or at the end.
+
+    Attributes:
+        scores_per_iteration: float32 (S, T, C), larger is more likely; S = 1 where only the last
+            iteration was kept.
+        iterations: int64 (S,), the iterations these belong to.
+        test_classes: int32 (T,), true class 0..C-1.
+        classes: int64 (C,), original label of each class.
+        is_novel: bool (C,).
+    """
+
+    scores_per_iteration: NDArray[np.float32]
+    iterations: NDArray[np.int64]
+    test_classes: NDArray[np.int32]
+    classes: NDArray[np.int64]
+    is_novel: NDArray[np.bool_]
+
+    @classmethod
+    def of_selection(
+        cls,
+        scores_per_iteration: NDArray[np.float32],
+        iterations: Sequence[int],
+        selection: ImageSelection,
+    ) -> Scores:
+        """Scores of a selection's test images."""
+        return cls(
+            scores_per_iteration,
+            np.asarray(iterations, dtype=np.int64),
+            selection.test_classes,
+            selection.classes,
+            selection.is_novel,
+        )
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """float32 (T, C), the scores after the last iteration."""
+        return self.scores_per_iteration[-1]
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays by name, as they are written to disk."""
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {"scores": self.scores, **arrays}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Scores:
+        """The inverse of :meth:`to_arrays`."""
+        return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+
+
+def top_k_hits(
+    scores: NDArray[np.float32], test_classes: NDArray[np.int32], k: int
+) -> NDArray[np.bool_]:
+    """Whether the true class is among the k best. Ties go to the lowest class number.
+
+    Args:
+        scores: float32 (T, C).
+        test_classes: int32 (T,), 0..C-1.
+        k: How many classes may be guessed.
+
+    Returns:
+        bool (T,).
+
+    Raises:
+        ValueError: For NaN scores, or a class out of range.
+    """
+    n_images, n_classes = scores.shape
+    if len(test_classes) != n_images:
+        raise ValueError(f"scores: {n_images} rows, but {len(test_classes)} true classes")
+    if n_images and not 0 <= test_classes.min() <= test_classes.max() < n_classes:
+        raise ValueError(
+            f"test_classes: found {test_classes.min()}..{test_classes.max()}, "
+            f"expected 0..{n_classes - 1}"
+        )
+    hits = np.empty(n_images, dtype=bool)
+    numbers = np.arange(n_classes)
+    for first, last in row_ranges(n_images, _BLOCK_ROWS):
+        block = scores[first:last]
+        if np.isnan(block).any():
+            row = first + int(np.flatnonzero(np.isnan(block).any(axis=1))[0])
+            raise ValueError(f"scores: found NaN in row {row}; expected numbers")
+        true = test_classes[first:last, None]
+        true_score = np.take_along_axis(block, true, axis=1)
+        ahead = (block > true_score) | ((block == true_score) & (numbers < true))
+        hits[first:last] = ahead.sum(axis=1) < k
+    return hits
+
+
+def accuracies(
+    scores: NDArray[np.float32],
+    test_classes: NDArray[np.int32],
+    is_novel: NDArray[np.bool_],
+    top_k: Sequence[int],
+) -> dict[str, float | None]:
+    """Top-k accuracies over all test images, those of novel and those of base classes.
+
+    Args:
+        scores: float32 (T, C).
+        test_classes: int32 (T,).
+        is_novel: bool (C,).
+        top_k: Values of k.
+
+    Returns:
+        Fractions named top1, top5, …, top1_novel, …, top1_base, …; None where no test image
+        belongs to the group.
+    """
+    hits = {k: top_k_hits(scores, test_classes, k) for k in top_k}
+    novel_images = is_novel[test_classes]
+    groups = {"": np.ones_like(novel_images), "_novel": novel_images, "_base": ~novel_images}
+    return {
+        f"top{k}{group}": float(hits[k][members].mean()) if members.any() else None
+        for group, members in groups.items()
+        for k in top_k
+    }
+
+
+def accuracies_per_iteration(scores: Scores, top_k: Sequence[int]) -> list[dict[str, Any]]:
+    """The :func:`accuracies` after each iteration that `scores` holds."""
+    return [
+        {
+            "iteration": int(iteration),
+            **accuracies(iteration_scores, scores.test_classes, scores.is_novel, top_k),
+        }
+        for iteration, iteration_scores in zip(
+            scores.iterations, scores.scores_per_iteration, strict=True
+        )
+    ]
+
+
+def build_metrics(
+    scores: Scores,
+    per_iteration: Sequence[Mapping[str, Any]],
+    experiment: Mapping[str, Any],
+    n_nodes: int | None,
+    seconds: Mapping[str, float],
+    peak_rss_bytes: int,
+) -> dict[str, Any]:
+    """What a pipeline reports of its run: the content of a *_metrics.json file.
+
+    Args:
+        scores: Of the test images.
+        per_iteration: Accuracies after each iteration that was evaluated.
+        experiment: The parameters used.
+        n_nodes: Nodes of the graph, None for a method without one.
+        seconds: Time of each phase.
+        peak_rss_bytes: Largest resident memory.
+    """
+    return {
+        "experiment": dict(experiment),
+        "n_classes": len(scores.classes),
+        "n_novel": int(scores.is_novel.sum()),
+        "n_test": len(scores.test_classes),
+        "n_nodes": n_nodes,
+        "per_iteration": [dict(entry) for entry in per_iteration],
+        "final": dict(per_iteration[-1]),
+        "seconds": dict(seconds),
+        "peak_rss_bytes": peak_rss_bytes,
+    }

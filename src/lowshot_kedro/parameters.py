@@ -1,0 +1,247 @@
+"""The parameters people type, checked once at the start of a run.
+
+Every section of the `parameters_*.yml` files has a frozen dataclass here. A value that cannot be
+used names itself, what was found and what is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from numbers import Integral, Real
+from typing import Any
+
+from lowshot_kedro.diffusion import BACKENDS, EDGE_WEIGHTS, PRECISIONS
+from lowshot_kedro.extractors import DEVICES, EXTRACTORS
+from lowshot_kedro.extractors import PRECISIONS as EXTRACTOR_PRECISIONS
+from lowshot_kedro.graph import METHODS
+from lowshot_kedro.protocol import MODES, UNLABELED
+
+_MAX_INT32 = 2**31 - 1
+
+
+def _refuse(name: str, value: object, expected: str) -> ValueError:
+    return ValueError(f"{name}: got {value!r}, expected {expected}")
+
+
+def _one_of(name: str, value: object, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise _refuse(name, value, "one of: " + ", ".join(allowed))
+
+
+def _boolean(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise _refuse(name, value, "true or false")
+
+
+def _integer(
+    name: str, value: object, minimum: int, maximum: int = _MAX_INT32, null: str | None = None
+) -> None:
+    if value is None and null is not None:
+        return
+    valid = isinstance(value, Integral) and not isinstance(value, bool)
+    if not valid or not minimum <= value <= maximum:  # type: ignore[operator]
+        alternative = f", or null = {null}" if null else ""
+        raise _refuse(name, value, f"an integer from {minimum} to {maximum}{alternative}")
+
+
+def _number(name: str, value: object, minimum: float, below: float | None = None) -> None:
+    valid = isinstance(value, Real) and not isinstance(value, bool)
+    if not valid or not minimum <= value or (below is not None and not value < below):  # type: ignore[operator]
+        limit = "" if below is None else f" and below {below:g}"
+        raise _refuse(name, value, f"a number of at least {minimum:g}{limit}")
+
+
+@dataclass(frozen=True)
+class DemonstrationParameters:
+    """The pictures that `kedro run` writes for itself when nobody brings their own."""
+
+    enabled: bool
+    seed: int
+    picture_size: int
+
+    def __post_init__(self) -> None:
+        _boolean("demonstration.enabled", self.enabled)
+        _integer("demonstration.seed", self.seed, 0)
+        _integer("demonstration.picture_size", self.picture_size, 8, 1024)
+
+
+@dataclass(frozen=True)
+class ExperimentParameters:
+    """Which classes, how many labelled images of the novel ones, and which unlabelled images."""
+
+    mode: str
+    n_labeled: int
+    seed: int
+    unlabeled: str
+
+    def __post_init__(self) -> None:
+        _one_of("experiment.mode", self.mode, MODES)
+        _integer("experiment.n_labeled", self.n_labeled, 1)
+        _integer("experiment.seed", self.seed, 0)
+        _one_of("experiment.unlabeled", self.unlabeled, UNLABELED)
+
+
+@dataclass(frozen=True)
+class FeaturesParameters:
+    """The network that turns pictures into vectors, and how it is run."""
+
+    extractor: str
+    weights: str
+    image_size: int
+    batch_size: int
+    num_workers: int
+    device: str
+    precision: str
+
+    def __post_init__(self) -> None:
+        _one_of("features.extractor", self.extractor, tuple(EXTRACTORS))
+        if not isinstance(self.weights, str) or not self.weights:
+            raise _refuse("features.weights", self.weights, "package, none or a file")
+        _integer("features.image_size", self.image_size, 32, 4096)
+        _integer("features.batch_size", self.batch_size, 1)
+        _integer("features.num_workers", self.num_workers, 0, 1024)
+        _one_of("features.device", self.device, DEVICES)
+        _one_of("features.precision", self.precision, EXTRACTOR_PRECISIONS)
+
+
+@dataclass(frozen=True)
+class PcaParameters:
+    """Reduction of the features to the vectors of the graph."""
+
+    n_components: int
+    random_rotation: bool
+    max_train_rows: int
+
+    def __post_init__(self) -> None:
+        _integer("pca.n_components", self.n_components, 1)
+        _boolean("pca.random_rotation", self.random_rotation)
+        _integer("pca.max_train_rows", self.max_train_rows, 1)
+        if self.max_train_rows < self.n_components:
+            raise _refuse(
+                "pca.max_train_rows",
+                self.max_train_rows,
+                f"at least pca.n_components = {self.n_components}",
+            )
+
+
+@dataclass(frozen=True)
+class GraphParameters:
+    """The k-NN graph over labelled and background images."""
+
+    k: int
+    n_background: int | None
+    stored_k: int
+    method: str
+
+    def __post_init__(self) -> None:
+        _integer("graph.k", self.k, 1, 1024)
+        _integer("graph.n_background", self.n_background, 0, null="all")
+        _integer("graph.stored_k", self.stored_k, 1, 1024)
+        _one_of("graph.method", self.method, METHODS)
+        if self.stored_k < self.k:
+            raise _refuse("graph.stored_k", self.stored_k, f"at least graph.k = {self.k}")
+
+
+@dataclass(frozen=True)
+class DiffusionParameters:
+    """The propagation of labels over the graph."""
+
+    n_iterations: int
+    class_slice: int
+    edge_weight: str
+    backend: str
+    precision: str
+
+    def __post_init__(self) -> None:
+        _integer("diffusion.n_iterations", self.n_iterations, 0, 10_000)
+        _integer("diffusion.class_slice", self.class_slice, 0)
+        _one_of("diffusion.edge_weight", self.edge_weight, EDGE_WEIGHTS)
+        _one_of("diffusion.backend", self.backend, BACKENDS)
+        _one_of("diffusion.precision", self.precision, PRECISIONS)
+
+
+@dataclass(frozen=True)
+class LogisticRegressionParameters:
+    """The baseline: one linear layer trained on class-balanced batches."""
+
+    lr: float
+    weight_decay: float
+    batch_size: int
+    max_iterations: int
+    momentum: float
+    eval_every: int
+
+    def __post_init__(self) -> None:
+        _number("logistic_regression.lr", self.lr, 0)
+        _number("logistic_regression.weight_decay", self.weight_decay, 0)
+        _integer("logistic_regression.batch_size", self.batch_size, 1)
+        _integer("logistic_regression.max_iterations", self.max_iterations, 1)
+        _number("logistic_regression.momentum", self.momentum, 0, below=1)
+        _integer("logistic_regression.eval_every", self.eval_every, 1)
+
+
+@dataclass(frozen=True)
+class EvaluationParameters:
+    """Which accuracies are reported, and how the two methods are combined."""
+
+    top_k: tuple[int, ...]
+    combination_weight: float
+    n_pictures: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.top_k, Iterable) or not list(self.top_k):
+            raise _refuse("evaluation.top_k", self.top_k, "a list of integers, such as [1, 5]")
+        for k in self.top_k:
+            _integer("evaluation.top_k", k, 1)
+        object.__setattr__(self, "top_k", tuple(sorted(set(self.top_k))))
+        _number("evaluation.combination_weight", self.combination_weight, 0)
+        if self.combination_weight > 1:
+            raise _refuse(
+                "evaluation.combination_weight", self.combination_weight, "a number from 0 to 1"
+            )
+        _integer("evaluation.n_pictures", self.n_pictures, 1, 100)
+
+
+SECTIONS: dict[str, type] = {
+    "demonstration": DemonstrationParameters,
+    "experiment": ExperimentParameters,
+    "features": FeaturesParameters,
+    "pca": PcaParameters,
+    "graph": GraphParameters,
+    "diffusion": DiffusionParameters,
+    "logistic_regression": LogisticRegressionParameters,
+    "evaluation": EvaluationParameters,
+}
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Check all sections: no unknown name, none missing, every value in its range.
+
+    Args:
+        parameters: Section name → mapping of parameter name → value, as the YAML files and
+            `--params` give them.
+
+    Raises:
+        ValueError: For the first thing that is wrong.
+    """
+    _require_names("", parameters, list(SECTIONS))
+    for section, section_class in SECTIONS.items():
+        values = parameters[section]
+        if not isinstance(values, Mapping):
+            raise _refuse(section, values, "a section of parameters")
+        _require_names(f"{section}.", values, [field.name for field in fields(section_class)])
+        section_class(**values)
+
+
+def _require_names(prefix: str, found: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    for name in found:
+        if name not in allowed:
+            near = get_close_matches(str(name), allowed, n=1)
+            hint = f" (did you mean {prefix}{near[0]}?)" if near else ""
+            names = ", ".join(prefix + allowed_name for allowed_name in allowed)
+            raise ValueError(f"{prefix}{name}: unknown parameter{hint}; allowed: {names}")
+    for name in allowed:
+        if name not in found:
+            raise ValueError(f"{prefix}{name}: missing; expected it in conf/base or conf/<env>")

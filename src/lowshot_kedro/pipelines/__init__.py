@@ -1,0 +1,1 @@
+"""Wiring: which function reads and writes which catalog entry."""

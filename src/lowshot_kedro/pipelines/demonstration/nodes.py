@@ -1,0 +1,19 @@
+"""Nodes of the demonstration's pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PIL import Image
+
+from lowshot_kedro.images.demonstration import digits
+from lowshot_kedro.parameters import DemonstrationParameters
+
+LabeledPictures = list[tuple[Image.Image, int]]
+
+
+def write_digits(
+    demonstration: DemonstrationParameters,
+) -> tuple[LabeledPictures, LabeledPictures, list[Image.Image], dict[str, Any]]:
+    """Handwritten digits as training, test and background pictures, and their class split."""
+    return tuple(digits(demonstration.seed, demonstration.picture_size))  # type: ignore[return-value]

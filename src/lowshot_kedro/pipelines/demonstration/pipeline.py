@@ -1,0 +1,19 @@
+"""Pictures to try everything on."""
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from lowshot_kedro.pipelines.demonstration.nodes import write_digits
+
+
+def create_pipeline() -> Pipeline:
+    """Parameters → pictures in the layout of the published experiment."""
+    return pipeline(
+        [
+            node(
+                write_digits,
+                inputs="params:demonstration",
+                outputs=["train_images", "test_images", "background_images", "class_split"],
+                name="write_digits",
+            )
+        ]
+    )

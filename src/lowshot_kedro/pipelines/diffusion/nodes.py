@@ -1,0 +1,132 @@
+"""Nodes of the diffusion."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from lowshot_kedro import graph as graph_domain
+from lowshot_kedro.diffusion import propagate, propagation_matrix
+from lowshot_kedro.matrices import FeatureMatrix, KnnGraph, take_rows
+from lowshot_kedro.metrics import Scores, accuracies_per_iteration, build_metrics
+from lowshot_kedro.parameters import (
+    DiffusionParameters,
+    EvaluationParameters,
+    ExperimentParameters,
+    GraphParameters,
+)
+from lowshot_kedro.pca import apply_transform
+from lowshot_kedro.protocol import ImageSelection
+from lowshot_kedro.resources import Stopwatch, logged_step, peak_rss_bytes
+
+
+class UnlabeledImages(NamedTuple):
+    """The unlabelled nodes of a graph: their vectors, an index of these, and the graph among them."""
+
+    vectors: NDArray[np.float32]
+    index: faiss.Index
+    neighbors: KnnGraph
+
+
+def reduce_features(
+    image_selection: ImageSelection,
+    train_features: FeatureMatrix,
+    test_features: FeatureMatrix,
+    pca_transform: faiss.VectorTransform,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Normalised vectors of the labelled and of the test images, PCA'd while they are read."""
+    labeled = _take_vectors(train_features, image_selection.labeled_positions, pca_transform)
+    test = _take_vectors(test_features, image_selection.test_positions, pca_transform)
+    faiss.normalize_L2(labeled)
+    faiss.normalize_L2(test)
+    return labeled, test
+
+
+def _take_vectors(
+    features: FeatureMatrix, positions: NDArray[np.int64], transform: faiss.VectorTransform
+) -> NDArray[np.float32]:
+    return take_rows(
+        features, positions, lambda block: apply_transform(transform, block, features.name)
+    )
+
+
+def choose_unlabeled_images(
+    image_selection: ImageSelection,
+    train_features: FeatureMatrix,
+    pca_transform: faiss.VectorTransform,
+    background_vectors: NDArray[np.float32],
+    background_index: faiss.Index,
+    background_graph: KnnGraph,
+    experiment: ExperimentParameters,
+    graph: GraphParameters,
+) -> UnlabeledImages:
+    """The background; or, for `experiment.unlabeled: train`, the training images not chosen.
+
+    With `none` the background that the catalog hands out is empty.
+    """
+    if experiment.unlabeled != "train":
+        return UnlabeledImages(background_vectors, background_index, background_graph)
+    vectors = _take_vectors(train_features, image_selection.unlabeled_positions, pca_transform)
+    index = graph_domain.build_index(vectors, graph.method, name="unlabelled training vectors")
+    blocks = graph_domain.background_graph(index, vectors, graph.k)
+    empty = KnnGraph(np.empty((0, graph.k), np.int32), np.empty((0, graph.k), np.float32))
+    neighbors = KnnGraph(*(np.concatenate(parts) for parts in zip(empty, *blocks, strict=True)))
+    return UnlabeledImages(vectors, index, neighbors)
+
+
+def complete_graph(
+    labeled_vectors: NDArray[np.float32],
+    test_vectors: NDArray[np.float32],
+    unlabeled_images: UnlabeledImages,
+    graph: GraphParameters,
+) -> tuple[NDArray[np.int32], dict[str, NDArray[Any]], float]:
+    """The graph of this run, the links of the test images to it, and the seconds it took."""
+    watch = Stopwatch()
+    completed = graph_domain.complete_graph(
+        labeled_vectors, test_vectors, *unlabeled_images, k=graph.k
+    )
+    return completed.neighbors, completed.test_neighbors._asdict(), watch.seconds
+
+
+def diffuse(
+    completed_graph: NDArray[np.int32],
+    test_neighbors: dict[str, NDArray[Any]],
+    image_selection: ImageSelection,
+    graph_seconds: float,
+    experiment: ExperimentParameters,
+    graph: GraphParameters,
+    diffusion: DiffusionParameters,
+    evaluation: EvaluationParameters,
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Scores of the test images after every step, and their metrics."""
+    watch = Stopwatch()
+    with logged_step("symmetrised graph"):
+        matrix = propagation_matrix(completed_graph, diffusion.edge_weight)
+    per_step = propagate(
+        matrix,
+        image_selection.labeled_classes,
+        test_neighbors["indices"],
+        image_selection.n_classes,
+        diffusion.n_iterations,
+        diffusion.class_slice,
+        diffusion.backend,
+    )
+    seconds = {"graph": graph_seconds, "diffusion": watch.seconds}
+    scores = Scores.of_selection(per_step, range(len(per_step)), image_selection)
+    metrics = build_metrics(
+        scores,
+        accuracies_per_iteration(scores, evaluation.top_k),
+        experiment={
+            **asdict(experiment),
+            "graph": asdict(graph),
+            "diffusion": asdict(diffusion),
+        },
+        n_nodes=matrix.n_nodes,
+        seconds=seconds,
+        peak_rss_bytes=peak_rss_bytes(),
+    )
+    return scores.to_arrays(), metrics

@@ -1,0 +1,62 @@
+"""Label propagation over the completed graph."""
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from lowshot_kedro.pipelines.diffusion.nodes import (
+    choose_unlabeled_images,
+    complete_graph,
+    diffuse,
+    reduce_features,
+)
+from lowshot_kedro.pipelines.selection import select_images_node
+
+
+def create_pipeline() -> Pipeline:
+    """Chosen images and background graph → completed graph → scores and metrics."""
+    return pipeline(
+        [
+            select_images_node(),
+            node(
+                reduce_features,
+                inputs=["image_selection", "train_features", "test_features", "pca_transform"],
+                outputs=["labeled_vectors", "test_vectors"],
+                name="reduce_features",
+            ),
+            node(
+                choose_unlabeled_images,
+                inputs=[
+                    "image_selection",
+                    "train_features",
+                    "pca_transform",
+                    "background_vectors",
+                    "background_index",
+                    "background_graph",
+                    "params:experiment",
+                    "params:graph",
+                ],
+                outputs="unlabeled_images",
+                name="choose_unlabeled_images",
+            ),
+            node(
+                complete_graph,
+                inputs=["labeled_vectors", "test_vectors", "unlabeled_images", "params:graph"],
+                outputs=["completed_graph", "test_neighbors", "graph_seconds"],
+                name="complete_graph",
+            ),
+            node(
+                diffuse,
+                inputs=[
+                    "completed_graph",
+                    "test_neighbors",
+                    "image_selection",
+                    "graph_seconds",
+                    "params:experiment",
+                    "params:graph",
+                    "params:diffusion",
+                    "params:evaluation",
+                ],
+                outputs=["diffusion_scores", "diffusion_metrics"],
+                name="diffuse",
+            ),
+        ]
+    )

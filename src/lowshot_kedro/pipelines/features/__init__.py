@@ -1,0 +1,5 @@
+"""From pictures to feature vectors."""
+
+from lowshot_kedro.pipelines.features.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

@@ -1,0 +1,25 @@
+"""From feature vectors to the vectors of the graph."""
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from lowshot_kedro.pipelines.pca.nodes import apply_pca, train_pca
+
+
+def create_pipeline() -> Pipeline:
+    """Background features → transform → background vectors."""
+    return pipeline(
+        [
+            node(
+                train_pca,
+                inputs=["background_features", "params:pca"],
+                outputs="pca_transform",
+                name="train_pca",
+            ),
+            node(
+                apply_pca,
+                inputs=["pca_transform", "background_features"],
+                outputs="background_vectors",
+                name="apply_pca",
+            ),
+        ]
+    )

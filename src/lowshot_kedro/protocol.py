@@ -1,0 +1,196 @@
+"""Class splits and the choice of labelled images.
+
+The protocol of Douze, Szlam, Hariharan and Jégou, "Low-shot learning with large-scale diffusion"
+(CVPR 2018), whose base and novel classes come from Hariharan and Girshick, "Low-shot visual
+recognition by shrinking and hallucinating features" (ICCV 2017): base classes keep all their
+training images, novel classes a few, and the same seed chooses the same images as in the
+published runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MODES = ("test", "val")
+UNLABELED = ("background", "train", "none")
+
+# The class split file numbers its sets: 1 are the classes for choosing hyper-parameters.
+_SPLIT_NUMBER = {"val": 1, "test": 2}
+
+
+@dataclass(frozen=True)
+class ClassSplit:
+    """The classes of one mode.
+
+    Attributes:
+        base_classes: int64, 0-based labels whose training images are all labelled, increasing.
+        novel_classes: int64, 0-based labels with few labelled images, increasing.
+        class_names: A name for every label, by label; empty when the file has none.
+    """
+
+    base_classes: NDArray[np.int64]
+    novel_classes: NDArray[np.int64]
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImageSelection:
+    """The images that take part in a run. Class numbers here are 0..C-1, renumbered.
+
+    Attributes:
+        classes: int64 (C,), the original label of each class, increasing.
+        class_names: Name of each class.
+        is_novel: bool (C,).
+        labeled_positions: int64 (L,), rows of the training set: all images of the base classes
+            in class order, then the chosen images of the novel classes in class order.
+        labeled_classes: int32 (L,), their class.
+        unlabeled_positions: int64 (U,), the training images of novel classes that were not
+            chosen, in class order.
+        test_positions: int64 (T,), rows of the test set, increasing.
+        test_classes: int32 (T,), their class.
+    """
+
+    classes: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    is_novel: NDArray[np.bool_]
+    labeled_positions: NDArray[np.int64]
+    labeled_classes: NDArray[np.int32]
+    unlabeled_positions: NDArray[np.int64]
+    test_positions: NDArray[np.int64]
+    test_classes: NDArray[np.int32]
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes C."""
+        return len(self.classes)
+
+
+def read_class_split(content: Mapping[str, Any], mode: str) -> ClassSplit:
+    """Base and novel classes of a mode.
+
+    Args:
+        content: The class split file (label_idx.json): 1-based lists base_classes_1,
+            novel_classes_1 (mode val), base_classes_2, novel_classes_2 (mode test), and
+            label_names.
+        mode: `val` or `test`.
+
+    Raises:
+        ValueError: For a missing list, something that is not a label, or a class in both lists.
+    """
+    names = tuple(str(name) for name in content.get("label_names", ()))
+    base, novel = (
+        _read_classes(content, f"{kind}_classes_{_SPLIT_NUMBER[mode]}", len(names))
+        for kind in ("base", "novel")
+    )
+    both = np.intersect1d(base, novel)
+    if len(both):
+        raise ValueError(
+            f"class_split: class {both[0] + 1} is both base and novel in mode {mode}; "
+            "expected disjoint lists"
+        )
+    if len(novel) == 0:
+        raise ValueError(f"class_split: novel_classes_{_SPLIT_NUMBER[mode]} is empty")
+    return ClassSplit(base, novel, names)
+
+
+def _read_classes(content: Mapping[str, Any], key: str, n_names: int) -> NDArray[np.int64]:
+    if key not in content:
+        raise ValueError(f"class_split: {key} is missing; found {', '.join(content) or 'nothing'}")
+    for value in content[key]:
+        valid = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if not valid or (n_names and value > n_names):
+            limit = f"to {n_names} (the number of label_names)" if n_names else "upwards"
+            raise ValueError(
+                f"class_split: {key} holds {value!r}; expected 1-based labels, integers from 1 "
+                f"{limit}"
+            )
+    return np.unique(np.asarray(content[key], dtype=np.int64)) - 1
+
+
+def select_images(
+    split: ClassSplit,
+    train_labels: NDArray[np.int32],
+    test_labels: NDArray[np.int32],
+    n_labeled: int,
+    seed: int,
+) -> ImageSelection:
+    """Choose the labelled images of a run.
+
+    With rs = RandomState(seed), for each class in increasing order: the positions of a novel
+    class are shuffled with rs.shuffle and the first n_labeled kept; a base class keeps all of
+    its positions and draws nothing.
+
+    Args:
+        split: Base and novel classes.
+        train_labels: int32 (n,), 0-based labels of the training set.
+        test_labels: int32 (m,), 0-based labels of the test set.
+        n_labeled: Labelled images of every novel class.
+        seed: Seed of the choice.
+
+    Raises:
+        ValueError: For a label out of range, a class without training or test images, or a novel
+            class with fewer than n_labeled training images.
+    """
+    _require_labels("train_features", train_labels, len(split.class_names))
+    _require_labels("test_features", test_labels, len(split.class_names))
+    classes = np.union1d(split.base_classes, split.novel_classes)
+    is_novel = np.isin(classes, split.novel_classes)
+    names = tuple(
+        split.class_names[label] if split.class_names else str(label) for label in classes
+    )
+
+    random_state = np.random.RandomState(seed)  # noqa: NPY002 - the published choice of images
+    base_positions, chosen_positions, left_positions = [], [], []
+    labeled_classes: list[NDArray[np.int32]] = []
+    for number, label in enumerate(classes):
+        positions = np.flatnonzero(train_labels == label)
+        if len(positions) == 0:
+            raise ValueError(
+                f"train_features: no images of class {label} ({names[number]}), which class_split "
+                "lists; expected at least one"
+            )
+        if not is_novel[number]:
+            base_positions.append(positions)
+            continue
+        if len(positions) < n_labeled:
+            raise ValueError(
+                f"experiment.n_labeled: got {n_labeled}, but class {label} ({names[number]}) has "
+                f"only {len(positions)} training images"
+            )
+        random_state.shuffle(positions)
+        chosen_positions.append(positions[:n_labeled])
+        left_positions.append(positions[n_labeled:])
+
+    order = np.concatenate([np.flatnonzero(~is_novel), np.flatnonzero(is_novel)])
+    parts = base_positions + chosen_positions
+    labeled_classes = [
+        np.full(len(part), number, dtype=np.int32)
+        for number, part in zip(order, parts, strict=True)
+    ]
+    test_positions = np.flatnonzero(np.isin(test_labels, classes))
+    if len(test_positions) == 0:
+        raise ValueError("test_features: no images of the classes that class_split lists")
+    return ImageSelection(
+        classes=classes,
+        class_names=names,
+        is_novel=is_novel,
+        labeled_positions=np.concatenate(parts),
+        labeled_classes=np.concatenate(labeled_classes),
+        unlabeled_positions=np.concatenate(left_positions),
+        test_positions=test_positions,
+        test_classes=np.searchsorted(classes, test_labels[test_positions]).astype(np.int32),
+    )
+
+
+def _require_labels(name: str, labels: NDArray[np.int32], n_names: int) -> None:
+    last = n_names - 1 if n_names else np.iinfo(np.int32).max
+    bad = np.flatnonzero((labels < 0) | (labels > last))
+    if len(bad):
+        raise ValueError(
+            f"{name}: label {labels[bad[0]]} in row {bad[0]} is out of range; expected 0..{last}"
+        )

@@ -1,0 +1,190 @@
+"""Tables and plots that compare methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+# Okabe and Ito's colours, which people with colour-blindness tell apart.
+_BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
+_COLORS = {"": _BLUE, "_novel": _ORANGE, "_base": _GREEN}
+_GROUP_NAMES = {"": "all classes", "_novel": "novel classes", "_base": "base classes"}
+
+
+def compare_methods(metrics: Mapping[str, Mapping[str, Any]], top_k: Sequence[int]) -> pd.DataFrame:
+    """Final accuracies of several methods side by side.
+
+    Args:
+        metrics: Content of a metrics file by name of the method.
+        top_k: Values of k.
+
+    Returns:
+        A row per method: method, iteration, top1, top1_novel, top1_base, top5, … (fractions).
+    """
+    columns = [f"top{k}{group}" for k in top_k for group in _GROUP_NAMES]
+    rows = [
+        {
+            "method": method,
+            "iteration": content["final"]["iteration"],
+            **{column: content["final"][column] for column in columns},
+        }
+        for method, content in metrics.items()
+    ]
+    return pd.DataFrame(rows, columns=["method", "iteration", *columns])
+
+
+def print_comparison(table: pd.DataFrame, experiment: Mapping[str, Any]) -> None:
+    """Print the table of :func:`compare_methods` to the terminal."""
+    title = (
+        f"Accuracy, mode {experiment['mode']}, {experiment['n_labeled']} labelled images per novel "
+        f"class, seed {experiment['seed']}"
+    )
+    printed = Table(title=title, padding=(0, 0, 0, 1))
+    for column in table.columns:
+        name = str(column).replace("_", " ").replace("top", "top-")
+        is_method = column == "method"
+        printed.add_column(name, justify="left" if is_method else "right", no_wrap=is_method)
+    for row in table.itertuples(index=False):
+        printed.add_row(*(_cell(value) for value in row))
+    Console().print(printed)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "–" if np.isnan(value) else f"{value:.3f}"
+    return "–" if value is None else str(value)
+
+
+def plot_accuracy_per_step(
+    diffusion_metrics: Mapping[str, Any], baseline_metrics: Mapping[str, Any], k: int
+) -> Figure:
+    """Top-k accuracy after each diffusion step, with the baseline as dashed lines."""
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    entries = diffusion_metrics["per_iteration"]
+    steps = [entry["iteration"] for entry in entries]
+    for group, name in _GROUP_NAMES.items():
+        key, color = f"top{k}{group}", _COLORS[group]
+        values = [np.nan if entry[key] is None else 100 * entry[key] for entry in entries]
+        axes.plot(steps, values, marker="o", color=color, label=f"diffusion, {name}")
+        baseline = baseline_metrics["final"][key]
+        if baseline is not None:
+            axes.axhline(
+                100 * baseline, color=color, linestyle="--", linewidth=1,
+                label=f"logistic regression, {name}",
+            )  # fmt: skip
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set(xlabel="diffusion step", ylabel=f"top-{k} accuracy (%)", title="Accuracy per step")
+    axes.grid(alpha=0.3)
+    figure.legend(fontsize=8, ncols=3, loc="outside lower center")
+    return figure
+
+
+def plot_methods(table: pd.DataFrame, k: int) -> Figure:
+    """Final top-k accuracies of the methods as bars: all, novel and base classes."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    positions = np.arange(len(table))
+    width = 0.26
+    for offset, (group, name) in enumerate(_GROUP_NAMES.items()):
+        values = 100 * table[f"top{k}{group}"].astype(float).to_numpy()
+        bars = axes.bar(
+            positions + (offset - 1) * width, values, width, color=_COLORS[group], label=name
+        )
+        axes.bar_label(bars, fmt="%.1f", fontsize=8)
+    axes.set_xticks(positions, table["method"])
+    axes.set(ylabel=f"top-{k} accuracy (%)", title="Methods side by side", ylim=(0, 112))
+    axes.legend(fontsize=8, ncols=3, loc="upper center")
+    return figure
+
+
+class NeighborPanelRow:
+    """One test picture and its most similar nodes, as :func:`plot_neighbors` draws them.
+
+    Args:
+        picture: The test picture.
+        title: What is said of it.
+        neighbors: (picture, caption, colour of the frame) of each neighbour.
+    """
+
+    def __init__(
+        self,
+        picture: Image.Image,
+        title: str,
+        neighbors: Sequence[tuple[Image.Image, str, str]],
+    ) -> None:
+        self.picture = picture
+        self.title = title
+        self.neighbors = neighbors
+
+
+def frame_color(neighbor_class: int | None, true_class: int) -> str:
+    """Green for a labelled neighbour of the true class, orange of another, grey without label."""
+    if neighbor_class is None:
+        return _GREY
+    return _GREEN if neighbor_class == true_class else _ORANGE
+
+
+def plot_neighbors(rows: Sequence[NeighborPanelRow]) -> Figure:
+    """Test pictures, each followed by its neighbours in the graph, most similar first."""
+    n_columns = 1 + max((len(row.neighbors) for row in rows), default=0)
+    height = 1.55 * max(1, len(rows)) + 0.7
+    figure = Figure(figsize=(1.25 * n_columns, height))
+    figure.suptitle(
+        "Test pictures and their neighbours: green = labelled, same class; orange = labelled, "
+        "another class; grey = background",
+        fontsize=9,
+        y=1 - 0.15 / height,
+    )
+    grid = figure.subplots(max(1, len(rows)), n_columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+        axes.axis("off")
+    for row, line in zip(rows, grid, strict=True):
+        cells = [(row.picture, row.title, "black"), *row.neighbors]
+        for axes, (picture, caption, color) in zip(line, cells, strict=False):
+            axes.axis("on")
+            axes.imshow(picture)
+            axes.set_title(caption, fontsize=7)
+            for spine in axes.spines.values():
+                spine.set(color=color, linewidth=3)
+    figure.subplots_adjust(
+        left=0.01, right=0.99, bottom=0.01, top=1 - 0.65 / height, wspace=0.1, hspace=0.35
+    )
+    return figure
+
+
+def pictures_worth_showing(
+    correct: NDArray[np.bool_], true_classes: NDArray[np.int32], n_pictures: int
+) -> NDArray[np.int64]:
+    """Positions of some test pictures: half recognised, half not, spread over the classes.
+
+    Args:
+        correct: bool (T,), whether each was recognised.
+        true_classes: int32 (T,).
+        n_pictures: How many.
+
+    Returns:
+        int64 (at most n_pictures,), in class order.
+    """
+    by_class = np.argsort(true_classes, kind="stable")
+    wrong, right = by_class[~correct[by_class]], by_class[correct[by_class]]
+    n_wrong = min(len(wrong), max(n_pictures // 2, n_pictures - len(right)))
+    n_right = min(len(right), n_pictures - n_wrong)
+    chosen = np.concatenate(
+        [
+            group[np.linspace(0, len(group) - 1, n).round().astype(np.int64)]
+            for group, n in ((wrong, n_wrong), (right, n_right))
+            if n
+        ]
+        or [np.empty(0, dtype=np.int64)]
+    )
+    return chosen[np.argsort(true_classes[chosen], kind="stable")]

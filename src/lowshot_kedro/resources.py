@@ -1,0 +1,73 @@
+"""Time and memory of a running job, as the log and the metrics report them."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_highest_seen = 0
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident memory of this process since it started, in bytes."""
+    return max(_highest_seen, recent_peak_rss_bytes())
+
+
+def recent_peak_rss_bytes() -> int:
+    """Largest resident memory since :func:`restart_peak` (Linux), else since the start."""
+    try:
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def restart_peak() -> None:
+    """Begin a new measurement of the peak; without effect where the system offers none."""
+    global _highest_seen
+    _highest_seen = peak_rss_bytes()
+    try:
+        _CLEAR_REFS.write_text("5")
+    except OSError:
+        pass
+
+
+def format_bytes(n_bytes: float) -> str:
+    """`1536` → `1.5 KiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(n_bytes) < 1024:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.1f} TiB"
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds until now."""
+        return time.perf_counter() - self._start
+
+
+@contextmanager
+def logged_step(what: str) -> Iterator[None]:
+    """Log how long a step took and how much memory the process had taken at most by then."""
+    watch = Stopwatch()
+    yield
+    logger.info("%s: %.1f s, peak %s", what, watch.seconds, format_bytes(peak_rss_bytes()))
