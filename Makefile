@@ -44,7 +44,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 
 bench: $(VENV)/.installed
-	@for script in benchmarks/*.py; do $(BIN)/python "$$script" || exit 1; done
+	@for script in $(wildcard benchmarks/*.py); do $(BIN)/python "$$script" || exit 1; done
 
 clean:
 	rm -rf $(VENV) build src/*.egg-info src/lowshot_kedro/native/_native.* .viz sessions

@@ -10,7 +10,7 @@ from click import ClickException
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
-from kedro.io import CatalogProtocol, DatasetError
+from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from rich.console import Console
@@ -30,7 +30,7 @@ _COMPOSED = ("__default__", "experiment")
 
 
 class UserError(ClickException, ValueError):
-    """Something that the person at the keyboard can mend: shown as one line, without a traceback."""
+    """Something that the person at the keyboard can mend, shown without a traceback."""
 
 
 class ErrorHooks:
@@ -82,13 +82,15 @@ class InputHooks:
 
     @hook_impl
     def before_pipeline_run(
-        self, run_params: Mapping[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
+        self, run_params: Mapping[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
         """Refuse missing inputs, with the command that makes them, and inputs that are damaged."""
         names = sorted(name for name in pipeline.inputs() if not _is_parameter(name))
         missing = [name for name in names if not catalog.exists(name)]
         if missing:
-            raise UserError("\n".join(self._describe_missing(n, catalog, run_params) for n in missing))
+            raise UserError(
+                "\n".join(self._describe_missing(n, catalog, run_params) for n in missing)
+            )
         for name in names:
             check = getattr(catalog.get(name), "check", None)
             if check is None:
@@ -99,9 +101,7 @@ class InputHooks:
                 raise UserError(f"{name}: {_message(error)}") from error
 
     @staticmethod
-    def _describe_missing(
-        name: str, catalog: CatalogProtocol, run_params: Mapping[str, Any]
-    ) -> str:
+    def _describe_missing(name: str, catalog: DataCatalog, run_params: Mapping[str, Any]) -> str:
         dataset = catalog.get(name)
         description = dataset._describe() if dataset is not None else {}
         where = description.get("filepath", "the catalog")

@@ -44,6 +44,10 @@ class LabeledBlock(NamedTuple):
     features: NDArray[np.float32]
     labels: NDArray[np.int32]
 
+    def rows(self, first: int | None, last: int | None) -> LabeledBlock:
+        """Rows first..last-1."""
+        return LabeledBlock(self.features[first:last], self.labels[first:last])
+
 
 class KnnGraph(NamedTuple):
     """The k most similar nodes of every node, or a block of rows of such a graph.
@@ -56,28 +60,42 @@ class KnnGraph(NamedTuple):
     indices: NDArray[np.int32]
     similarities: NDArray[np.float32]
 
+    def part(self, first: int, last: int, k: int) -> KnnGraph:
+        """The k most similar nodes of nodes first..last-1, without a copy."""
+        return KnnGraph(self.indices[first:last, :k], self.similarities[first:last, :k])
+
+    @classmethod
+    def joined(cls, blocks: Iterable[KnnGraph], k: int) -> KnnGraph:
+        """One graph of all rows of the blocks; k columns also where there is no block."""
+        indices, similarities = [np.empty((0, k), np.int32)], [np.empty((0, k), np.float32)]
+        for block in blocks:
+            indices.append(block.indices)
+            similarities.append(block.similarities)
+        return cls(np.concatenate(indices), np.concatenate(similarities))
+
 
 class FeatureMatrix(Protocol):
-    """Labelled feature vectors on disk, read in blocks.
-
-    Attributes:
-        name: What an error message calls it.
-        n_rows: Number of valid rows.
-        n_columns: Dimension of the features.
-        labels: int32 (n_rows,), 0-based.
-    """
+    """Labelled feature vectors on disk, read in blocks."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What an error message calls it."""
+        ...
 
     @property
-    def n_rows(self) -> int: ...
+    def n_rows(self) -> int:
+        """Number of valid rows."""
+        ...
 
     @property
-    def n_columns(self) -> int: ...
+    def n_columns(self) -> int:
+        """Dimension of the features."""
+        ...
 
     @property
-    def labels(self) -> NDArray[np.int32]: ...
+    def labels(self) -> NDArray[np.int32]:
+        """int32 (n_rows,), 0-based."""
+        ...
 
     def read(self, first: int, last: int) -> NDArray[np.float32]:
         """Rows first..last-1 as float32 (last - first, n_columns)."""

@@ -53,7 +53,8 @@ class Scores:
     @property
     def scores(self) -> NDArray[np.float32]:
         """float32 (T, C), the scores after the last iteration."""
-        return self.scores_per_iteration[-1]
+        last: NDArray[np.float32] = self.scores_per_iteration[-1]
+        return last
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays by name, as they are written to disk."""

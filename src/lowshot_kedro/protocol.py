@@ -144,7 +144,7 @@ def select_images(
         split.class_names[label] if split.class_names else str(label) for label in classes
     )
 
-    random_state = np.random.RandomState(seed)  # noqa: NPY002 - the published choice of images
+    random_state = np.random.RandomState(seed)
     base_positions, chosen_positions, left_positions = [], [], []
     labeled_classes: list[NDArray[np.int32]] = []
     for number, label in enumerate(classes):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
@@ -81,7 +82,7 @@ def plot_accuracy_per_step(
                 100 * baseline, color=color, linestyle="--", linewidth=1,
                 label=f"logistic regression, {name}",
             )  # fmt: skip
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="diffusion step", ylabel=f"top-{k} accuracy (%)", title="Accuracy per step")
     axes.grid(alpha=0.3)
     figure.legend(fontsize=8, ncols=3, loc="outside lower center")

@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -38,10 +38,8 @@ def restart_peak() -> None:
     """Begin a new measurement of the peak; without effect where the system offers none."""
     global _highest_seen
     _highest_seen = peak_rss_bytes()
-    try:
+    with suppress(OSError):
         _CLEAR_REFS.write_text("5")
-    except OSError:
-        pass
 
 
 def format_bytes(n_bytes: float) -> str:

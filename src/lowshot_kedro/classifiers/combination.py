@@ -11,7 +11,7 @@ def combine_scores(
     log_probabilities: NDArray[np.float32],
     weight: float,
 ) -> NDArray[np.float32]:
-    """weight · diffusion + (1 - weight) · logistic regression, as probabilities.
+    """Weight · diffusion + (1 - weight) · logistic regression, as probabilities.
 
     Late fusion by weighted average as in Douze et al., CVPR 2018, section 4. Diffusion scores are
     made probabilities by scaling each row to sum 1; a point that no label reached keeps zeros.

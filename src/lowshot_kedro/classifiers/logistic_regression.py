@@ -102,7 +102,9 @@ class LogisticRegression:
         all_features = torch.from_numpy(features).to(self.device)
         all_classes = torch.from_numpy(classes.astype(np.int64)).to(self.device)
 
-        bar = tqdm(total=self.max_iterations, unit="batch", desc="logistic regression", disable=None)
+        bar = tqdm(
+            total=self.max_iterations, unit="batch", desc="logistic regression", disable=None
+        )
         with bar:
             for iteration in range(1, self.max_iterations + 1):
                 drawn = torch.randint(self.n_classes, (self.batch_size,), generator=generator)
@@ -147,7 +149,7 @@ class LogisticRegression:
         return result
 
     def state_dict(self) -> dict[str, Any]:
-        """weight (C, d) and bias (C,), for torch.save.
+        """Weight (C, d) and bias (C,), for torch.save.
 
         Raises:
             RuntimeError: Before :meth:`fit`.

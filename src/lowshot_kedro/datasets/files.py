@@ -13,7 +13,7 @@ from lowshot_kedro.resources import format_bytes
 
 
 def partial_path(path: Path) -> Path:
-    """Where a file is written before it gets its name; the suffix stays for those who look at it."""
+    """Where a file is written before it gets its name; libraries that look see its suffix."""
     return path.with_name(f".partial-{path.name}")
 
 

@@ -73,7 +73,9 @@ class HDF5Features:
             if begin < end:
                 with h5py.File(path, "r") as file:
                     file[_FEATURES].read_direct(
-                        result, np.s_[begin - start : end - start], np.s_[begin - first : end - first]
+                        result,
+                        np.s_[begin - start : end - start],
+                        np.s_[begin - first : end - first],
                     )
             start += count
         return result
@@ -119,7 +121,8 @@ def _inspect(path: Path) -> tuple[int, int]:
         count = int(file[_COUNT][0])
     if not 0 <= count <= min(n_features, n_labels):
         raise ValueError(
-            f"{path}: count is {count}, but all_feats has {n_features} and all_labels {n_labels} rows"
+            f"{path}: count is {count}, but all_feats has {n_features} rows and all_labels "
+            f"{n_labels}"
         )
     return count, n_columns
 
@@ -264,9 +267,9 @@ class HDF5FeatureBlocksDataset(TableDataset[Blocks[LabeledBlock], HDF5Features])
                     if len(block.features) == 0:
                         block = next(pending)
                     fits = n_rows - written
-                    _write_rows(file, written, LabeledBlock(*(part[:fits] for part in block)))
+                    _write_rows(file, written, block.rows(None, fits))
                     written += min(fits, len(block.features))
-                    block = LabeledBlock(*(part[fits:] for part in block))
+                    block = block.rows(fits, None)
 
     def _exists(self) -> bool:
         return self._path(0).is_file()

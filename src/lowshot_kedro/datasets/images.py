@@ -52,9 +52,7 @@ def _png(image: Image.Image) -> str:
 class ImagesDataset(AbstractDataset[Saved, ImageSource], Generic[Saved]):
     """A collection of pictures, shown as a contact sheet of the first ones."""
 
-    def __init__(
-        self, filepath: str, optional: bool, metadata: dict[str, Any] | None
-    ) -> None:
+    def __init__(self, filepath: str, optional: bool, metadata: dict[str, Any] | None) -> None:
         self._filepath = Path(filepath)
         self._optional = optional
         self.metadata = metadata

@@ -32,8 +32,8 @@ def count_rows(path: Path, n_columns: int, dtype: np.dtype[Any]) -> int:
     n_rows, rest = divmod(size, n_columns * dtype.itemsize)
     if rest:
         raise ValueError(
-            f"{path}: {size} bytes are no whole number of rows of {n_columns} × {dtype}; the file is "
-            "cut off, or has another number of columns"
+            f"{path}: {size} bytes are no whole number of rows of {n_columns} × {dtype}; the file "
+            "is cut off, or has another number of columns"
         )
     return n_rows
 
@@ -91,8 +91,8 @@ class RawMatrixDataset(FileDataset[NDArray[Any] | Blocks[NDArray[Any]], NDArray[
             return available
         if self._n_rows > available:
             raise ValueError(
-                f"{self._filepath}: holds {available} rows, but {self._n_rows} are asked for; lower "
-                "graph.n_background"
+                f"{self._filepath}: holds {available} rows, but {self._n_rows} are asked for; "
+                "lower graph.n_background"
             )
         return self._n_rows
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
+from numpy.typing import NDArray
 
 Saved = TypeVar("Saved")
 Loaded = TypeVar("Loaded")
@@ -35,7 +36,7 @@ class TableDataset(AbstractDataset[Saved, Loaded], Generic[Saved, Loaded]):
         """What a person wants to know first."""
 
     @abc.abstractmethod
-    def _first_rows(self) -> Iterable[Sequence[Any]]:
+    def _first_rows(self) -> Iterable[Sequence[Any] | NDArray[Any]]:
         """Rows to show; only the first few and their first few entries will be."""
 
     def _table(self) -> pd.DataFrame:

@@ -93,7 +93,8 @@ class ScipyBackend:
         """One diffusion step."""
         product = self._matrix @ scores.astype(np.float64)
         sums = product.sum(axis=0)
-        return (product / np.where(sums == 0, 1, sums)).astype(np.float32)
+        normalized: NDArray[np.float64] = product / np.where(sums == 0, 1, sums)
+        return normalized.astype(np.float32)
 
     def sum_neighbors(
         self, neighbors: NDArray[np.int32], scores: NDArray[np.float32]
@@ -104,7 +105,8 @@ class ScipyBackend:
         ones = np.ones(indptr[-1])
         shape = (len(neighbors), len(scores))
         links = sparse.csr_array((ones, neighbors[present], indptr), shape=shape)
-        return (links @ scores.astype(np.float64)).astype(np.float32)
+        sums: NDArray[np.float64] = links @ scores.astype(np.float64)
+        return sums.astype(np.float32)
 
 
 def create_backend(name: str, matrix: PropagationMatrix) -> Backend:

@@ -78,9 +78,11 @@ def complete_graph(
         ("test vectors", test_vectors.shape[1]),
     ):
         if width != dimension:
-            raise ValueError(f"{name}: dimension {width}, but the labelled vectors have {dimension}")
+            raise ValueError(
+                f"{name}: dimension {width}, but the labelled vectors have {dimension}"
+            )
 
-    labeled_index = faiss.IndexFlatIP(dimension)
+    labeled_index: faiss.Index = faiss.IndexFlatIP(dimension)
     labeled_index.add(labeled_vectors)
     labeled_index = on_gpus(labeled_index)
     background_index = on_gpus(background_index)
@@ -99,13 +101,15 @@ def complete_graph(
             bar.update(last - first)
         for first, last in row_ranges(n_background, BLOCK_ROWS):
             queries = normalize(background_vectors[first:last], first, "background_vectors")
-            stored = KnnGraph(*(matrix[first:last, :k] for matrix in background_neighbors))
+            stored = background_neighbors.part(first, last, k)
             merged = merge(stored, search(labeled_index, queries, k))
             neighbors[n_labeled + first : n_labeled + last] = merged.indices
             bar.update(last - first)
-    test_blocks = [
-        among_both(test_vectors[first:last])
-        for first, last in row_ranges(len(test_vectors), BLOCK_ROWS)
-    ]
-    test_neighbors = KnnGraph(*(np.concatenate(column) for column in zip(*test_blocks, strict=True)))
+    test_neighbors = KnnGraph.joined(
+        (
+            among_both(test_vectors[first:last])
+            for first, last in row_ranges(len(test_vectors), BLOCK_ROWS)
+        ),
+        k,
+    )
     return CompletedGraph(neighbors, test_neighbors)

@@ -87,7 +87,9 @@ def _train_inverted_file(vectors: NDArray[np.float32], name: str) -> faiss.Index
     for first, last in row_ranges(n_training, BLOCK_ROWS):
         training[first:last] = normalize(vectors[first:last], first, name)
     logger.info("training %d inverted lists on %d vectors", n_lists, n_training)
-    index = faiss.index_factory(dimension, f"IVF{n_lists},Flat", faiss.METRIC_INNER_PRODUCT)
+    index = faiss.IndexIVFFlat(
+        faiss.IndexFlatIP(dimension), dimension, n_lists, faiss.METRIC_INNER_PRODUCT
+    )
     index.nprobe = min(_N_PROBE, max(1, 3 * n_lists // 4))
     index.train(training)
     return index

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +46,11 @@ class LabeledList:
 
     def _read(self) -> dict[str, Any]:
         try:
-            content = json.loads(self.list_path.read_text())
+            content: dict[str, Any] = json.loads(self.list_path.read_text())
         except json.JSONDecodeError as error:
-            raise ValueError(f"{self.list_path}: not valid JSON ({error}); is it cut off?") from error
+            raise ValueError(
+                f"{self.list_path}: not valid JSON ({error}); is it cut off?"
+            ) from error
         for key in ("image_names", "image_labels"):
             if not isinstance(content, dict) or not isinstance(content.get(key), list):
                 raise ValueError(f"{self.list_path}: expected an object with a list {key}")
@@ -61,7 +62,7 @@ class LabeledList:
     def __getitem__(self, number: int) -> Picture:
         number = require_number(number, len(self), str(self.list_path))
         path = self.root / self.names[number]
-        return read_picture(partial(path.open, "rb"), self.labels[number])
+        return read_picture(lambda: path.open("rb"), self.labels[number])
 
     def __repr__(self) -> str:
         return f"LabeledList({str(self.list_path)!r}, {len(self)} pictures)"

@@ -45,7 +45,9 @@ class NumberedZipShards:
         self.first = first
         self.last = self._count() if last is None else last
         if not 0 <= self.first <= self.last:
-            raise ValueError(f"{self.root}: got pictures {first}..{self.last}, expected 0 ≤ i0 ≤ i1")
+            raise ValueError(
+                f"{self.root}: got pictures {first}..{self.last}, expected 0 ≤ i0 ≤ i1"
+            )
         self._open: OrderedDict[int, zipfile.ZipFile] = OrderedDict()
         self._process = os.getpid()
 

@@ -25,10 +25,10 @@ from lowshot_kedro.resources import Stopwatch, logged_step, peak_rss_bytes
 
 
 class UnlabeledImages(NamedTuple):
-    """The unlabelled nodes of a graph: their vectors, an index of these, and the graph among them."""
+    """Vectors of the unlabelled nodes, a search index over them, and the graph among them."""
 
     vectors: NDArray[np.float32]
-    index: faiss.Index
+    search_index: faiss.Index
     neighbors: KnnGraph
 
 
@@ -73,8 +73,7 @@ def choose_unlabeled_images(
     vectors = _take_vectors(train_features, image_selection.unlabeled_positions, pca_transform)
     index = graph_domain.build_index(vectors, graph.method, name="unlabelled training vectors")
     blocks = graph_domain.background_graph(index, vectors, graph.k)
-    empty = KnnGraph(np.empty((0, graph.k), np.int32), np.empty((0, graph.k), np.float32))
-    neighbors = KnnGraph(*(np.concatenate(parts) for parts in zip(empty, *blocks, strict=True)))
+    neighbors = KnnGraph.joined(blocks, graph.k)
     return UnlabeledImages(vectors, index, neighbors)
 
 

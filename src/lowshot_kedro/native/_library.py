@@ -1,0 +1,173 @@
+"""The seam between numpy and the compiled module: argument checks, pointers, error messages."""
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+try:
+    from ._native import ffi, lib
+except ImportError as error:
+    raise ImportError(
+        "the compiled module lowshot_kedro.native._native cannot be loaded "
+        f"({error}). Installing the package builds it; in a source tree run "
+        "python src/lowshot_kedro/native/build_native.py"
+    ) from error
+
+__all__ = ["ffi", "lib"]
+
+AnyArray = npt.NDArray[Any]
+Shape = tuple[int | str, ...]
+
+MAX_THREADS = 1024
+
+C_TYPES = {
+    np.dtype(np.int32): "int32_t *",
+    np.dtype(np.int64): "int64_t *",
+    np.dtype(np.float32): "float *",
+}
+
+
+def get_num_threads() -> int:
+    """The number of threads the next call of a native function will use (OpenMP's setting).
+
+    Without a call of :func:`set_num_threads` this is what OpenMP chose when it was loaded: the
+    environment variable ``OMP_NUM_THREADS``, or the number of processors.
+    """
+    return int(lib.lowshot_get_num_threads())
+
+
+def set_num_threads(count: int) -> None:
+    """Sets the number of threads of native calls made from this thread of the program.
+
+    Results do not depend on it. Other libraries that share the OpenMP runtime see the same setting.
+    A build without OpenMP runs on one thread whatever is set.
+
+    Raises:
+        ValueError: ``count`` is not in 1..1024.
+    """
+    # OpenMP ends the whole process if the system refuses it a thread.
+    if not 1 <= count <= MAX_THREADS:
+        raise ValueError(f"count: expected 1..{MAX_THREADS} threads, got {count}")
+    lib.lowshot_set_num_threads(count)
+
+
+def check_array(
+    name: str,
+    array: object,
+    dtype: type[np.generic],
+    shape: Shape,
+    *,
+    strided: bool = False,
+    writeable: bool = False,
+) -> int:
+    """Raises ValueError unless C can take the array; returns its row stride in elements.
+
+    ``shape`` holds an exact length, or a letter for any length. ``strided`` also allows the first
+    columns of a wider C-contiguous matrix.
+    """
+    expected = f"a {'writeable ' if writeable else ''}C-contiguous {np.dtype(dtype).name} array "
+    expected += f"of shape {_shape_text(shape)}"
+    if strided:
+        expected += " (or the first columns of a wider one)"
+
+    def refuse(found: str) -> NoReturn:
+        raise ValueError(f"{name}: expected {expected}, got {found}")
+
+    if not isinstance(array, np.ndarray):
+        refuse(f"a {type(array).__name__}")
+    found = f"{array.dtype.name} {_shape_text(array.shape)}"
+    if array.dtype != np.dtype(dtype):
+        if array.dtype.name == np.dtype(dtype).name:
+            found += " in foreign byte order"
+        refuse(found)
+    if array.ndim != len(shape) or any(
+        isinstance(length, int) and length != actual
+        for length, actual in zip(shape, array.shape, strict=True)
+    ):
+        refuse(found)
+    if not array.flags.aligned:
+        refuse(f"{found} at an unaligned address")
+    if writeable and not array.flags.writeable:
+        refuse(f"{found}, read-only")
+    if array.flags.c_contiguous:
+        return int(array.shape[-1])
+    row_stride, remainder = divmod(array.strides[0], array.itemsize)
+    if (
+        strided
+        and array.ndim == 2
+        and remainder == 0
+        and row_stride >= array.shape[1]
+        and (array.shape[1] == 1 or array.strides[1] == array.itemsize)
+    ):
+        return int(row_stride)
+    refuse(f"{found} with strides {array.strides}")
+
+
+def check_no_overlap(name: str, array: AnyArray, **others: AnyArray) -> None:
+    """Raises ValueError if a contiguous array shares memory with one of the others."""
+    for other_name, other in others.items():
+        # For contiguous arrays comparing the bounds is exact, and it is fast.
+        if np.may_share_memory(array, other):
+            raise ValueError(
+                f"{name}: expected memory of its own, got memory shared with {other_name}"
+            )
+
+
+def pointer(array: AnyArray) -> Any:
+    """The address of an array's data. It keeps nothing alive: the caller holds on to the array."""
+    return ffi.cast(C_TYPES[array.dtype], array.ctypes.data)
+
+
+def call(function: Callable[..., int], *arguments: Any, explain: "Explain") -> None:
+    """Calls a C function that reports faults; ``explain`` turns one into the error message."""
+    fault = ffi.new("struct lowshot_fault *")
+    kind = function(*arguments, fault)
+    if kind == lib.LOWSHOT_OK:
+        return
+    if kind == lib.LOWSHOT_NO_MEMORY:
+        raise MemoryError("no memory for the column sums")
+    if kind == lib.LOWSHOT_BAD_SIZE:
+        raise ValueError("the arrays are larger than can be addressed")
+    raise ValueError(explain(kind, fault.list, fault.row, fault.column))
+
+
+Explain = Callable[[int, int, int, int], str]
+
+
+def explain_neighbors(name: str, neighbors: AnyArray, nodes: int) -> Explain:
+    """Messages for a neighbour matrix with an entry outside -1..nodes - 1."""
+
+    def explain(kind: int, which: int, row: int, column: int) -> str:
+        if kind != lib.LOWSHOT_BAD_INDEX:
+            return f"{name}: changed during the call"
+        allowed = f"-1 or 0..{nodes - 1}" if nodes else "-1 (there are no nodes)"
+        return (
+            f"{name}: row {row}, column {column} holds {neighbors[row, column]}, expected {allowed}"
+        )
+
+    return explain
+
+
+def explain_graph(indptr: AnyArray, indices: AnyArray | None, edges: int, nodes: int) -> Explain:
+    """Messages for a compressed sparse row matrix with bad offsets or column indices."""
+
+    def explain(kind: int, which: int, row: int, column: int) -> str:
+        if kind == lib.LOWSHOT_BAD_INDEX and indices is not None:
+            allowed = f"0..{nodes - 1}" if nodes else "none (there are no nodes)"
+            return f"indices: entry {row} holds {indices[row]}, expected {allowed}"
+        found = f"indptr: entry {row} holds {indptr[row]}"
+        if row == 0:
+            return f"{found}, expected 0: offsets start at 0"
+        if indptr[row] < indptr[row - 1]:
+            return (
+                f"{found} after {indptr[row - 1]}, expected at least that: offsets never decrease"
+            )
+        return f"{found}, expected {edges}: offsets end at the number of edges"
+
+    return explain
+
+
+def _shape_text(shape: Shape) -> str:
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"

@@ -1,0 +1,89 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lowshot_kedro import native
+
+SOURCES = Path(native.__file__).parent
+
+# A compiler without OpenMP, as on macOS.
+COMPILER = """#!/bin/sh
+for argument in "$@"; do
+    if [ "$argument" = -fopenmp ]; then echo "unsupported option -fopenmp" >&2; exit 1; fi
+done
+exec {compiler} "$@"
+"""
+
+BUILD = """
+import sys
+import warnings
+from pathlib import Path
+from lowshot_kedro.native.build_native import compile_in_place
+
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    compile_in_place(Path(sys.argv[1]), ["-Werror"])
+assert any("will run on one thread" in str(warning.message) for warning in caught), caught
+"""
+
+USE = """
+import numpy as np
+from lowshot_kedro import native
+
+native.set_num_threads(4)
+assert native.get_num_threads() == 1, native.get_num_threads()
+indptr, indices, values = native.symmetrize(np.array([[1], [0], [0]], np.int32))
+assert (indices.tolist(), values.tolist()) == ([1, 2, 0, 0], [2, 1, 2, 1])
+"""
+
+
+def run(script, folder, *arguments, compiler="cc"):
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env={"PYTHONPATH": str(folder), "CC": str(compiler), "PATH": "/usr/bin:/bin"},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_compiler_without_openmp_gives_a_warning_and_a_serial_module(tmp_path):
+    real = shutil.which("gcc") or shutil.which("cc")
+    if real is None:
+        pytest.skip("no C compiler")
+    compiler = tmp_path / "compiler"
+    compiler.write_text(COMPILER.format(compiler=real))
+    compiler.chmod(0o755)
+    package = tmp_path / "lowshot_kedro"
+    shutil.copytree(
+        SOURCES,
+        package / "native",
+        ignore=shutil.ignore_patterns("__init__.py", "*.so", "_native.*", "__pycache__"),
+    )
+    (package / "__init__.py").write_text("")
+    run(BUILD, tmp_path, str(package / "native"), compiler=compiler)
+    shutil.copy(SOURCES / "__init__.py", package / "native")
+    run(USE, tmp_path)
+
+
+def test_importing_before_building_says_what_to_do(tmp_path):
+    shutil.copytree(
+        SOURCES,
+        tmp_path / "lowshot_kedro" / "native",
+        ignore=shutil.ignore_patterns("*.so", "_native.*", "__pycache__"),
+    )
+    (tmp_path / "lowshot_kedro" / "__init__.py").write_text("")
+    script = """
+try:
+    import lowshot_kedro.native
+except ImportError as error:
+    assert "build_native.py" in str(error), error
+else:
+    raise AssertionError
+"""
+    run(script, tmp_path)

@@ -1,0 +1,127 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lowshot_kedro import native
+from lowshot_kedro.native import mkl
+
+from .strategies import random_neighbors
+
+needs_mkl = pytest.mark.skipif(not native.mkl_available(), reason="MKL is not installed")
+
+
+def small_problem():
+    graph = native.symmetrize(random_neighbors(400, 5))
+    scores = np.random.default_rng(2).random((400, 9), dtype=np.float32)
+    return graph, scores
+
+
+@needs_mkl
+@pytest.mark.parametrize(("edges", "rows"), [(1, 10**6), (100, 10**6), (10**9, 1), (10**9, 7)])
+def test_blocks_of_rows_change_nothing(edges, rows):
+    graph, scores = small_problem()
+    whole, parts = np.empty_like(scores), np.full_like(scores, np.nan)
+    mkl.multiply(*graph, scores, whole)
+    mkl.multiply(*graph, scores, parts, block_edges=edges, block_rows=rows)
+    np.testing.assert_array_equal(whole, parts)
+
+
+@needs_mkl
+def test_score_matrices_beyond_two_to_the_31_elements():
+    # Only a few pages of this matrix of 9 GB are ever touched.
+    nodes, columns, width = 36_000_000, 64, 3
+    try:
+        scores = np.zeros((nodes, columns), np.float32)
+    except MemoryError:
+        pytest.skip("the system does not give out this much address space")
+    rng = np.random.default_rng(3)
+    rows = 50
+    indices = rng.integers(nodes - 1000, nodes, (rows, width), dtype=np.int32)
+    indices[:, 0] = rng.integers(0, 1000, rows)
+    scores[indices.ravel()] = rng.random((rows * width, columns), dtype=np.float32)
+    values = rng.random(rows * width, dtype=np.float32)
+    indptr = np.arange(0, rows * width + 1, width, dtype=np.int64)
+    out = np.empty((rows, columns), np.float32)
+    mkl.multiply(indptr, indices.ravel(), values, scores, out)
+    expected = np.einsum("rk,rkc->rc", values.reshape(rows, width).astype(float), scores[indices])
+    np.testing.assert_allclose(out, expected, rtol=1e-6)
+
+
+@pytest.fixture
+def no_mkl(monkeypatch):
+    mkl._load.cache_clear()
+    monkeypatch.setattr(mkl, "_candidates", lambda: iter(["/nonexistent/libmkl_rt.so"]))
+    yield
+    mkl._load.cache_clear()
+
+
+def test_without_mkl(no_mkl):
+    assert not native.mkl_available()
+    graph, scores = small_problem()
+    automatic, own = np.empty_like(scores), np.empty_like(scores)
+    with pytest.raises(RuntimeError, match="libmkl_rt is not installed"):
+        native.diffusion_step(*graph, scores, own, product="mkl")
+    native.diffusion_step(*graph, scores, automatic)
+    native.diffusion_step(*graph, scores, own, product="own")
+    np.testing.assert_array_equal(automatic, own)
+
+
+def test_a_library_that_is_not_mkl_is_passed_over(no_mkl, monkeypatch):
+    monkeypatch.setattr(mkl, "_candidates", lambda: iter(["libc.so.6"]))
+    assert not native.mkl_available()
+
+
+def test_errors_of_mkl_are_raised():
+    with pytest.raises(RuntimeError, match="mkl_sparse_s_mm returned status 3"):
+        mkl._check("mkl_sparse_s_mm", 3)
+
+
+NEIGHBOURHOOD = """
+import sys
+import numpy as np
+
+def step():
+    from lowshot_kedro import native
+    neighbors = np.arange(3000, dtype=np.int32).reshape(1000, 3) % 1000
+    graph = native.symmetrize(neighbors)
+    native.normalize_rows(*graph[::2])
+    scores = np.ones((1000, 5), np.float32)
+    out = np.empty_like(scores)
+    native.diffusion_step(*graph, scores, out, product="mkl")
+    assert abs(out.sum() - 5) < 1e-4
+
+for name in sys.argv[1:]:
+    if name == "native":
+        step()
+    elif name == "torch":
+        import torch
+        ones = torch.ones(300, 300)
+        assert (ones @ ones == 300).all()
+    else:
+        import faiss
+        index = faiss.IndexFlatIP(16)
+        index.add(np.eye(16, dtype=np.float32))
+        assert (index.search(np.eye(16, dtype=np.float32), 1)[1].ravel() == np.arange(16)).all()
+step()
+with open("/proc/self/maps") as maps:
+    runtimes = {line.split()[-1] for line in maps if "omp" in line.rsplit("/", 1)[-1]}
+assert any("libgomp" in path for path in runtimes), runtimes
+foreign = [path for path in runtimes if any(x in path for x in ("libiomp", "/libomp"))]
+assert not foreign, foreign
+print("fine")
+"""
+
+
+@needs_mkl
+@pytest.mark.parametrize(
+    "order", [["native", "torch", "faiss"], ["faiss", "native", "torch"], ["torch", "native"]]
+)
+def test_no_second_kind_of_openmp_next_to_torch_and_faiss(order):
+    for name in order:
+        if name != "native":
+            pytest.importorskip(name)
+    command = [sys.executable, "-c", NEIGHBOURHOOD, *order]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "fine", done.stderr
