@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from click import ClickException
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
@@ -16,6 +15,7 @@ from kedro.pipeline.node import Node
 from rich.console import Console
 from rich.table import Table
 
+from lowshot_kedro.errors import UserError
 from lowshot_kedro.parameters import check_parameters
 from lowshot_kedro.resources import (
     Stopwatch,
@@ -27,10 +27,6 @@ from lowshot_kedro.resources import (
 logger = logging.getLogger(__name__)
 
 _COMPOSED = ("__default__", "experiment")
-
-
-class UserError(ClickException, ValueError):
-    """Something that the person at the keyboard can mend, shown without a traceback."""
 
 
 class ErrorHooks:

@@ -48,12 +48,13 @@ def print_comparison(table: pd.DataFrame, experiment: Mapping[str, Any]) -> None
         f"Accuracy, mode {experiment['mode']}, {experiment['n_labeled']} labelled images per novel "
         f"class, seed {experiment['seed']}"
     )
-    printed = Table(title=title, padding=(0, 0, 0, 1))
-    for column in table.columns:
+    printed = Table(title=title)
+    accuracy = table.drop(columns="iteration")
+    for column in accuracy.columns:
         name = str(column).replace("_", " ").replace("top", "top-")
         is_method = column == "method"
         printed.add_column(name, justify="left" if is_method else "right", no_wrap=is_method)
-    for row in table.itertuples(index=False):
+    for row in accuracy.itertuples(index=False):
         printed.add_row(*(_cell(value) for value in row))
     Console().print(printed)
 
