@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lowshot_kedro.matrices import Blocks, FeatureMatrix, require_finite, row_ranges
+from lowshot_kedro.parallel import map_rows, run_in_one_thread
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def train_pca(
         training[first:last] = features.read(first, last)
         require_finite(training[first:last], np.arange(first, last), features.name)
     pca = faiss.PCAMatrix(features.n_columns, n_components, 0, random_rotation)
-    pca.train(training)
+    run_in_one_thread(pca.train, training)
     spectrum = np.maximum(faiss.vector_to_array(pca.eigenvalues), 0)
     logger.info(
         "PCA of %d rows: %d of %d dimensions keep %.1f%% of the variance",
@@ -78,8 +79,7 @@ def apply_transform(
         )
     if len(block) == 0:
         return np.empty((0, transform.d_out), dtype=np.float32)
-    result: NDArray[np.float32] = transform.apply(np.ascontiguousarray(block))
-    return result
+    return np.concatenate(map_rows(transform.apply, np.ascontiguousarray(block)))
 
 
 def apply_pca(

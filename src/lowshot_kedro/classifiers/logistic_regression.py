@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,24 @@ from lowshot_kedro.matrices import row_ranges
 _BLOCK_ROWS = 8192
 
 
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Sums that several threads share are rounded differently for every number of them."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
 class LogisticRegression:
     """One linear layer trained by stochastic gradient descent.
 
     Every image of a batch is drawn by choosing a class uniformly, then one of its images
     uniformly, so that a class with two images counts as much as one with a thousand (Hariharan and
-    Girshick, ICCV 2017).
+    Girshick, ICCV 2017). On a CPU it trains in one thread, so that the result does not depend on
+    the number of threads.
 
     Args:
         n_classes: Number of classes C.
@@ -105,7 +118,7 @@ class LogisticRegression:
         bar = tqdm(
             total=self.max_iterations, unit="batch", desc="logistic regression", disable=None
         )
-        with bar:
+        with bar, _one_torch_thread():
             for iteration in range(1, self.max_iterations + 1):
                 drawn = torch.randint(self.n_classes, (self.batch_size,), generator=generator)
                 fraction = torch.rand(self.batch_size, generator=generator, dtype=torch.float64)
@@ -141,7 +154,7 @@ class LogisticRegression:
         if self._layer is None:
             raise RuntimeError("LogisticRegression: fit it before asking for scores")
         result = np.empty((len(features), self.n_classes), dtype=np.float32)
-        with torch.inference_mode():
+        with torch.inference_mode(), _one_torch_thread():
             for first, last in row_ranges(len(features), _BLOCK_ROWS):
                 block = torch.from_numpy(features[first:last]).to(self.device)
                 log_probabilities = functional.log_softmax(self._layer(block), dim=1)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lowshot_kedro.matrices import KnnGraph, require_finite, row_ranges
+from lowshot_kedro.parallel import map_rows, run_in_one_thread
 from lowshot_kedro.resources import format_bytes
 
 logger = logging.getLogger(__name__)
@@ -19,6 +20,10 @@ logger = logging.getLogger(__name__)
 METHODS = ("auto", "exact", "ivf")
 
 BLOCK_ROWS = 16384
+# Builds of faiss without GPU support lack the first name.
+_GPU_INDEXES = tuple(
+    getattr(faiss, name) for name in ("GpuIndex", "IndexReplicas") if hasattr(faiss, name)
+)
 _EXACT_BELOW = 1_000_000
 _TRAINING_VECTORS_PER_LIST = 100
 _N_PROBE = 256
@@ -69,7 +74,7 @@ def build_index(
         index = _train_inverted_file(vectors, name)
     with tqdm(total=n_vectors, unit="vector", desc=f"index ({method})", disable=None) as bar:
         for first, last in row_ranges(n_vectors, BLOCK_ROWS):
-            index.add(normalize(vectors[first:last], first, name))
+            run_in_one_thread(index.add, normalize(vectors[first:last], first, name))
             bar.update(last - first)
     return index
 
@@ -91,7 +96,7 @@ def _train_inverted_file(vectors: NDArray[np.float32], name: str) -> faiss.Index
         faiss.IndexFlatIP(dimension), dimension, n_lists, faiss.METRIC_INNER_PRODUCT
     )
     index.nprobe = min(_N_PROBE, max(1, 3 * n_lists // 4))
-    index.train(training)
+    run_in_one_thread(index.train, training)
     return index
 
 
@@ -128,6 +133,11 @@ def search(index: faiss.Index, queries: NDArray[np.float32], k: int) -> KnnGraph
             np.full((len(queries), k), -1, dtype=np.int32),
             np.full((len(queries), k), -np.inf, dtype=np.float32),
         )
-    similarities, indices = index.search(queries, k)
+    # A GPU takes all queries at once, and one caller at a time.
+    if isinstance(index, _GPU_INDEXES):
+        blocks = [index.search(queries, k)]
+    else:
+        blocks = map_rows(lambda chunk: index.search(chunk, k), queries)
+    similarities, indices = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     similarities[indices < 0] = -np.inf
     return KnnGraph(indices.astype(np.int32), similarities)

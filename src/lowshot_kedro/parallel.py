@@ -1,0 +1,56 @@
+"""Parallel calls of faiss whose results do not depend on the number of threads.
+
+A matrix product that a BLAS library spreads over several threads is rounded differently for every
+number of them, and a last bit decides which of two nearly equal neighbours comes first. So every
+call gets one thread and a part of the rows that is always the same, and the parts run side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from lowshot_kedro.matrices import row_ranges
+
+Result = TypeVar("Result")
+
+CHUNK_ROWS = 1024
+
+
+def _use_one_thread() -> None:
+    # OpenMP keeps this number for every thread apart, so it holds in a worker only.
+    faiss.omp_set_num_threads(1)
+
+
+def run_in_one_thread(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Call a function of faiss in a thread that starts no others.
+
+    Args:
+        function: For instance the training of a PCA.
+        arguments: Its arguments.
+    """
+    with ThreadPoolExecutor(1, initializer=_use_one_thread) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def map_rows(
+    function: Callable[[NDArray[np.float32]], Result], rows: NDArray[np.float32]
+) -> list[Result]:
+    """Call a function of faiss on every 1024 rows, in as many threads as faiss has.
+
+    Args:
+        function: Takes float32 (m, d), m ≤ 1024. May be called from several threads at a time.
+        rows: float32 (n, d).
+
+    Returns:
+        The results in row order.
+    """
+    parts = [rows[first:last] for first, last in row_ranges(len(rows), CHUNK_ROWS)]
+    n_threads = min(len(parts), faiss.omp_get_max_threads())
+    with ThreadPoolExecutor(max(1, n_threads), initializer=_use_one_thread) as pool:
+        return list(pool.map(function, parts))
