@@ -38,7 +38,9 @@ class ErrorHooks:
 
         Anything else is a defect, and keeps its traceback.
         """
-        cause = error.__cause__ if isinstance(error, DatasetError) and error.__cause__ else error
+        cause: BaseException = error
+        while isinstance(cause, DatasetError) and cause.__cause__ is not None:
+            cause = cause.__cause__
         if isinstance(cause, ValueError | OSError) and _raised_by_this_project(cause):
             raise UserError(_message(cause)) from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kedro.io import AbstractDataset
+from kedro.io import AbstractDataset, DatasetError
 
 from lowshot_kedro.datasets.files import partial_path, require_file, written_whole
 
@@ -47,8 +47,19 @@ class WholeFileDataset(AbstractDataset[Any, Any]):
         require_file(self._filepath)
 
     def load(self) -> Any:
-        """What the other dataset loads."""
-        return self._final.load()
+        """What the other dataset loads.
+
+        Raises:
+            FileNotFoundError: If the file is not there.
+            ValueError: If the other dataset cannot read it.
+        """
+        self.check()
+        try:
+            return self._final.load()
+        except DatasetError as error:
+            kind = type(self._final).__name__
+            reason = error.__cause__ or error
+            raise ValueError(f"{self._filepath}: {kind} cannot read it ({reason})") from error
 
     def save(self, data: Any) -> None:
         """Write the file whole or not at all."""

@@ -1,0 +1,219 @@
+"""What is wrong is said in one message, before long work starts, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import namedtuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faiss
+import h5py
+import numpy as np
+import pytest
+
+from lowshot_kedro.errors import UserError
+from tests.projects import N_COMPONENTS, N_FEATURES, kedro, run, write_features
+
+PARAMETERS: dict[str, Any] = {
+    "pca": {"n_components": N_COMPONENTS},
+    "graph": {"n_background": 500, "k": 10},
+    "logistic_regression": {"max_iterations": 10},
+}
+
+TRAIN = "features/train.hdf5"
+VECTORS = "features/f100m/concatenated_PCAR256.raw"
+GRAPH = "knngraph/ndis500_k32_I_11.int32"
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def cut(name: str, n_bytes: int = 3) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[:-n_bytes])
+
+    return change
+
+
+def put_nan(folder: Path) -> None:
+    vectors = np.memmap(folder / VECTORS, dtype="<f4", mode="r+")
+    vectors.reshape(-1, N_COMPONENTS)[[17, 123], 4] = np.nan
+    vectors.flush()
+
+
+def label(row: int, value: int) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        with h5py.File(folder / TRAIN, "r+") as file:
+            file["all_labels"][row] = value
+
+    return change
+
+
+def relabel(old: int, new: int) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        with h5py.File(folder / TRAIN, "r+") as file:
+            labels = file["all_labels"][()]
+            file["all_labels"][...] = np.where(labels == old, new, labels)
+
+    return change
+
+
+def nan_features(folder: Path) -> None:
+    with h5py.File(folder / TRAIN, "r+") as file:
+        file["all_feats"][:, 3] = np.nan
+
+
+def wrong_dtype(folder: Path) -> None:
+    with h5py.File(folder / TRAIN, "r+") as file:
+        shape = file["all_feats"].shape
+        del file["all_feats"]
+        file.create_dataset("all_feats", shape, dtype="i8")
+
+
+def narrow_features(folder: Path) -> None:
+    write_features(
+        folder / TRAIN, np.zeros((400, N_FEATURES - 1), "f4"), np.arange(400, dtype="i4") % 8
+    )
+
+
+def split_without(key: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        split = json.loads((folder / "label_idx.json").read_text())
+        del split[key]
+        (folder / "label_idx.json").write_text(json.dumps(split))
+
+    return change
+
+
+def other_index(folder: Path) -> None:
+    index = faiss.IndexFlatIP(N_COMPONENTS)
+    index.add(np.zeros((499, N_COMPONENTS), "f4"))
+    faiss.write_index(index, str(folder / "knngraph/ndis500.index"))
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+GRAPH_COMMAND = (
+    r"make it with: kedro run --env imagenet "
+    r'--params ".*graph\.n_background=500,graph\.k=10.*" --pipeline graph'
+)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "spoil", "changed", "message"),
+    [
+        # missing
+        ("graph", remove(VECTORS), {}, rf"background_vectors: .*{VECTORS} is missing; make it with: kedro run .*--pipeline pca"),
+        ("diffusion", remove(GRAPH), {}, rf"background_graph: .*ndis500_k32 is missing; {GRAPH_COMMAND}"),
+        ("diffusion", remove("knngraph/ndis500.index"), {}, rf"background_index: .*is missing; {GRAPH_COMMAND}"),
+        ("baseline", remove(TRAIN), {}, rf"train_features: .*{TRAIN} is missing; make it with: kedro run .*--pipeline features"),
+        ("diffusion", remove("label_idx.json"), {}, r"class_split: .*label_idx\.json is missing; put it there"),
+        ("features", nothing, {}, r"AbsentPictures\(.*\): found no pictures, expected at least one"),
+        # cut off, or of another shape or type
+        ("graph", cut(VECTORS), {}, rf"background_vectors: .*{VECTORS}: 44797 bytes are no whole number of rows of 16"),
+        ("graph", nothing, {"pca": {"n_components": 33}}, r"background_vectors: .*no whole number of rows of 33"),
+        ("diffusion", cut(GRAPH), {}, rf"background_graph: .*{GRAPH}: 63997 bytes are no whole number of rows of 32"),
+        ("diffusion", cut(GRAPH, 128), {}, rf"background_graph: .*{GRAPH}: holds 499 rows, but ndis500_k32_D_11.float32 500"),
+        ("diffusion", cut("knngraph/ndis500.index", 999), {}, r"ndis500\.index: not a readable faiss index; is it cut off"),
+        ("diffusion", other_index, {}, r"ndis500\.index: holds 499 vectors, expected graph\.n_background = 500"),
+        ("baseline", cut(TRAIN, 999), {}, rf"train_features: .*{TRAIN}: not a readable HDF5 file; is it cut off"),
+        ("diffusion", cut("features/PCAR256.vt", 999), {}, r"pca_transform: .*PCAR256\.vt: not a readable faiss transform"),
+        ("diffusion", cut("label_idx.json"), {}, r"label_idx\.json: JSONDataset cannot read it"),
+        ("baseline", wrong_dtype, {}, r"train_features: .*all_feats is int64 .*expected float32"),
+        ("diffusion", narrow_features, {}, rf"{TRAIN}: 47 columns, but pca_transform expects 48"),
+        # content
+        ("graph", put_nan, {}, r"background_vectors: found NaN or infinite values in 2 row\(s\), numbers 17, 123"),
+        ("baseline", nan_features, {}, rf"{TRAIN}: found NaN or infinite values in \d+ row\(s\), numbers \d+"),
+        ("baseline", label(5, 8), {}, r"train_features: label 8 in row 5 is out of range; expected 0\.\.7"),
+        ("diffusion", label(5, -1), {}, r"train_features: label -1 in row 5 is out of range; expected 0\.\.7"),
+        ("baseline", relabel(4, 6), {}, r"train_features: no images of class 4 \(class 4\)"),
+        ("baseline", split_without("novel_classes_2"), {}, r"class_split: novel_classes_2 is missing"),
+        # parameters that do not fit the data
+        ("graph", nothing, {"graph": {"n_background": 701}}, r"concatenated_PCAR256\.raw: holds 700 rows, but 701 are asked for; lower graph\.n_background"),
+        ("diffusion", nothing, {"graph": {"n_background": 0, "k": 1000}}, r"graph\.k: got 1000, but the graph has only \d+ nodes"),
+        ("baseline", nothing, {"experiment": {"n_labeled": 300}}, r"experiment\.n_labeled: got 300, but class \d \(class \d\) has only \d+ training images"),
+        ("graph", nothing, {"graph": {"method": "ivf", "n_background": 10}}, r"graph\.method: got 'ivf', but background_vectors has only 10 rows"),
+        # parameters that are impossible or unknown
+        ("graph", nothing, {"graph": {"kk": 3}}, r"graph\.kk: unknown parameter \(did you mean graph\.k\?\)"),
+        ("graph", nothing, {"grahp": {"k": 3}}, r"grahp: unknown parameter \(did you mean graph\?\)"),
+        ("graph", nothing, {"graph": {"k": 0}}, r"graph\.k: got 0, expected an integer from 1 to 1024"),
+        ("graph", nothing, {"graph": {"k": "many"}}, r"graph\.k: got 'many', expected an integer"),
+        ("graph", nothing, {"graph": {"k": 40, "stored_k": 32}}, r"graph\.stored_k: got 32, expected at least graph\.k = 40"),
+        ("diffusion", nothing, {"diffusion": {"backend": "gpu"}}, r"diffusion\.backend: got 'gpu', expected one of: auto, native"),
+        ("baseline", nothing, {"experiment": {"mode": "train"}}, r"experiment\.mode: got 'train', expected one of: test, val"),
+    ],
+)  # fmt: skip
+def test_message(
+    project: Path, published: Path, pipeline: str, spoil: Callable[[Path], None],
+    changed: dict[str, Any], message: str,
+) -> None:  # fmt: skip
+    if pipeline == "diffusion":
+        run(project, "graph", env="imagenet", **PARAMETERS)
+    before = {path for path in published.rglob("*") if path.is_file()}
+    spoil(published)
+
+    parameters = {name: {**PARAMETERS.get(name, {}), **values} for name, values in changed.items()}
+    with pytest.raises(UserError, match=message):
+        run(project, pipeline, env="imagenet", **{**PARAMETERS, **parameters})
+
+    after = {path for path in published.rglob("*") if path.is_file()}
+    left = {path for path in (project / "data").rglob("*") if path.is_file()}
+    assert {path for path in after - before if path.suffix != ".index"} == set()
+    assert not any("partial" in path.name for path in after | left)
+    assert not list((project / "data").glob("08_reporting/*"))
+
+
+def test_full_disk(project: Path, published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")(10**9, 10**9 - 40_000, 40_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    message = r"ndis500\.index: the disk is too full, 31\.2 KiB needed|ndis500_k32_I_11\.int32: the disk is too full, 125\.0 KiB needed but only 39\.1 KiB free"
+    with pytest.raises(UserError, match=message):
+        run(project, "graph", env="imagenet", **PARAMETERS)
+    assert not list((published / "knngraph").glob("*k32*"))
+
+
+def test_evaluation_refuses_results_of_another_experiment(project: Path, published: Path) -> None:
+    for pipeline in ("graph", "baseline", "diffusion"):
+        run(project, pipeline, env="imagenet", **PARAMETERS)
+    message = (
+        r"diffusion_metrics: made with experiment\.seed = 1, but this run has 2; run the diffusion "
+        r"pipeline with the same parameters first"
+    )
+    with pytest.raises(UserError, match=message):
+        run(project, "evaluation", env="imagenet", **PARAMETERS, experiment={"seed": 2})
+
+
+def test_the_command_line_shows_one_line_without_a_traceback(project: Path) -> None:
+    result = kedro(project, "run", "--pipeline", "features")
+    assert result.returncode == 1
+    lines = (result.stdout + result.stderr).splitlines()
+    assert [line for line in lines if line.startswith("Error: ")] == [
+        f"Error: background_images: {project}/data/01_raw/yfcc100m is missing; "
+        "make it with: kedro run --pipeline demonstration"
+    ]
+    assert not any("Traceback" in line for line in lines)
+
+
+def test_ddir_that_is_not_set(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DDIR", raising=False)
+    with pytest.raises(UserError, match=r"^DDIR: this environment variable is not set; expected"):
+        run(project, "graph", env="imagenet")
+
+
+def test_a_defect_keeps_its_traceback(
+    project: Path, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any) -> None:
+        np.zeros(2) + np.zeros(3)
+
+    monkeypatch.setattr("lowshot_kedro.pipelines.graph.nodes.build_index", broken)
+    with pytest.raises(ValueError, match="broadcast") as caught:
+        run(project, "graph", env="imagenet", **PARAMETERS)
+    assert not isinstance(caught.value, UserError)

@@ -1,0 +1,125 @@
+"""One whole `kedro run` on the demonstration, and each pipeline alone on what it left."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.projects import kedro, read_arrays, read_metrics, run
+
+ACCURACIES = {f"top{k}{group}" for k in (1, 5) for group in ("", "_novel", "_base")}
+PIPELINES = ("features", "pca", "graph", "baseline", "diffusion", "evaluation")
+
+
+def test_metrics_have_the_fields_of_the_contract(demonstration_project: Path) -> None:
+    for name in ("diffusion", "baseline", "combined"):
+        metrics = read_metrics(demonstration_project, name)
+        assert set(metrics) == {
+            "experiment", "n_classes", "n_novel", "n_test", "n_nodes", "per_iteration", "final",
+            "seconds", "peak_rss_bytes",
+        }  # fmt: skip
+        assert metrics["final"] == metrics["per_iteration"][-1]
+        assert all(set(entry) == {"iteration", *ACCURACIES} for entry in metrics["per_iteration"])
+        assert (metrics["n_classes"], metrics["n_novel"], metrics["n_test"]) == (10, 5, 599)
+        assert metrics["experiment"]["seed"] == 1
+        assert metrics["peak_rss_bytes"] > 2**20
+    diffusion = read_metrics(demonstration_project, "diffusion")
+    assert [entry["iteration"] for entry in diffusion["per_iteration"]] == [0, 1, 2, 3]
+    assert set(diffusion["seconds"]) == {"graph", "diffusion"}
+    labels = read_arrays(demonstration_project / "data" / "04_feature" / "train.hdf5")["all_labels"]
+    assert diffusion["n_nodes"] == np.count_nonzero(labels <= 4) + 5 * 2 + 599
+
+
+def test_metrics_follow_from_the_scores(demonstration_project: Path) -> None:
+    outputs = demonstration_project / "data" / "07_model_output"
+    for name in ("diffusion", "baseline"):
+        arrays = read_arrays(outputs / f"{name}_scores.hdf5")
+        guesses, truth = arrays["scores"].argmax(axis=1), arrays["test_classes"]
+        novel = arrays["is_novel"][truth]
+        final = read_metrics(demonstration_project, name)["final"]
+        assert final["top1"] == pytest.approx((guesses == truth).mean())
+        assert final["top1_novel"] == pytest.approx((guesses == truth)[novel].mean())
+        assert final["top1_base"] == pytest.approx((guesses == truth)[~novel].mean())
+
+
+def test_the_methods_recognise_digits(demonstration_project: Path) -> None:
+    # Ten classes: guessing gives 0.1. Two labelled pictures of each novel class are far better.
+    for name in ("diffusion", "baseline", "combined"):
+        final = read_metrics(demonstration_project, name)["final"]
+        assert final["top1"] > 0.6
+        assert final["top1_novel"] > 0.35
+        assert final["top1_base"] > 0.8
+
+
+def test_table_and_plots(demonstration_project: Path) -> None:
+    reports = demonstration_project / "data" / "08_reporting"
+    with (reports / "metrics_table.csv").open() as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    names = {
+        "logistic regression": "baseline", "diffusion": "diffusion", "combined": "combined",
+    }  # fmt: skip
+    assert set(rows) == set(names)
+    for method, name in names.items():
+        final = read_metrics(demonstration_project, name)["final"]
+        assert {key: float(rows[method][key]) for key in ACCURACIES} == pytest.approx(
+            {key: final[key] for key in ACCURACIES}
+        )
+    for plot in ("accuracy_per_step", "methods", "neighbors"):
+        with Image.open(reports / f"{plot}.png") as image:
+            assert min(image.size) > 400
+            assert len(np.unique(np.asarray(image.convert("L")))) > 20
+
+
+def test_the_log_names_every_node_its_time_and_memory(demonstration_project: Path) -> None:
+    log = (demonstration_project / "log.txt").read_text()
+    for node in ("write_digits", "extract_train_features", "train_pca", "diffuse", "plot_neighbors"):
+        assert f"{node}: " in log
+    assert "Time and memory" in log
+    assert "peak memory" in log
+    assert "2 labelled images per novel class, seed 1" in log
+    assert "deprecated" not in log
+
+
+@pytest.fixture(scope="module")
+def copy_of_the_run(demonstration_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(
+        shutil.copytree(demonstration_project, tmp_path_factory.mktemp("copies") / "project")
+    )
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_each_pipeline_runs_alone_and_gives_the_same(copy_of_the_run: Path, pipeline: str) -> None:
+    def digests() -> dict[str, str]:
+        binary = (".raw", ".vt", ".int32", ".float32", ".index")
+        files = [path for path in (copy_of_the_run / "data").rglob("*") if path.suffix in binary]
+        arrays = {
+            f"{path.name}/{name}": hashlib.sha256(array.tobytes()).hexdigest()
+            for path in (copy_of_the_run / "data").rglob("*.hdf5")
+            for name, array in read_arrays(path).items()
+        }
+        whole = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+        return {**arrays, **whole}
+
+    before = digests()
+    run(copy_of_the_run, pipeline)
+    assert digests() == before
+
+
+def test_other_class_set_and_number_of_labels(copy_of_the_run: Path) -> None:
+    run(copy_of_the_run, "diffusion", experiment={"mode": "val", "n_labeled": 5, "seed": 3})
+    metrics = read_metrics(copy_of_the_run, "diffusion")
+    assert metrics["experiment"]["mode"] == "val"
+    scores = read_arrays(copy_of_the_run / "data" / "07_model_output" / "diffusion_scores.hdf5")
+    np.testing.assert_array_equal(scores["is_novel"], np.arange(10) <= 4)
+
+
+def test_the_registry_lists_the_pipelines(demonstration_project: Path) -> None:
+    result = kedro(demonstration_project, "registry", "list")
+    assert result.returncode == 0, result.stderr
+    assert all(f"- {pipeline}\n" in result.stdout for pipeline in (*PIPELINES, "demonstration"))

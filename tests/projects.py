@@ -1,0 +1,103 @@
+"""Copies of the project to run in, and files in the published formats to run on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import faiss
+import h5py
+import numpy as np
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+
+ROOT = Path(__file__).parent.parent
+
+
+def copy_project(folder: Path) -> Path:
+    """The project without data; the package itself is the installed one."""
+    for name in ("conf", "notebooks"):
+        if (ROOT / name).exists():
+            shutil.copytree(ROOT / name, folder / name)
+    shutil.rmtree(folder / "conf" / "local")
+    (folder / "conf" / "local").mkdir()
+    for name in ("pyproject.toml", ".telemetry"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "src").mkdir()
+    return folder
+
+
+def kedro(project: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a kedro command as a person would."""
+    return subprocess.run(
+        [sys.executable, "-m", "kedro", *arguments],
+        cwd=project,
+        env={**os.environ, "COLUMNS": "200", **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def run(project: Path, *pipelines: str, env: str | None = None, **parameters: Any) -> None:
+    """Run pipelines in this process; sections of parameters are keyword arguments."""
+    bootstrap_project(project)
+    with KedroSession.create(project_path=project, env=env, runtime_params=parameters) as session:
+        session.run(pipeline_names=list(pipelines) or None)
+
+
+def read_metrics(project: Path, name: str) -> dict[str, Any]:
+    return json.loads((project / "data" / "08_reporting" / f"{name}_metrics.json").read_text())
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    with h5py.File(path) as file:
+        return {name: array[()] for name, array in file.items()}
+
+
+N_CLASSES, N_FEATURES, N_COMPONENTS = 8, 48, 16
+
+
+def write_published_files(folder: Path, seed: int = 0) -> Path:
+    """A small data set in the published layout: 8 classes around random centres."""
+    random = np.random.default_rng(seed)
+    centres = random.normal(size=(N_CLASSES, N_FEATURES))
+
+    def draw(n: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = random.integers(N_CLASSES, size=n)
+        noise = random.normal(scale=1.2, size=(n, N_FEATURES))
+        return (centres[labels] + noise).astype(np.float32), labels.astype(np.int32)
+
+    (folder / "features" / "f100m").mkdir(parents=True)
+    for name, n in (("train", 400), ("val", 200)):
+        write_features(folder / "features" / f"{name}.hdf5", *draw(n), spare_rows=7)
+    background, labels = draw(700)
+    write_features(folder / "features" / "f100m" / "block0.hdf5", background, 0 * labels)
+    pca = faiss.PCAMatrix(N_FEATURES, N_COMPONENTS, 0, True)
+    pca.train(background)
+    faiss.write_VectorTransform(pca, str(folder / "features" / "PCAR256.vt"))
+    pca.apply(background).tofile(folder / "features" / "f100m" / "concatenated_PCAR256.raw")
+    split = {
+        "base_classes_1": [2, 5],
+        "novel_classes_1": [7, 1],
+        "base_classes_2": [6, 3, 4],
+        "novel_classes_2": [8, 1, 5],
+        "label_names": [f"class {label}" for label in range(N_CLASSES)],
+    }
+    (folder / "label_idx.json").write_text(json.dumps(split))
+    return folder
+
+
+def write_features(path: Path, features: np.ndarray, labels: np.ndarray, spare_rows: int = 0) -> None:
+    """A feature file with invalid rows at the end, as the published ones have."""
+    n = len(features)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("all_feats", (n + spare_rows, features.shape[1]), dtype="f4")
+        file.create_dataset("all_labels", (n + spare_rows,), dtype="i4")
+        file["all_feats"][:n], file["all_labels"][:n] = features, labels
+        file["all_feats"][n:], file["all_labels"][n:] = np.nan, 999
+        file["count"] = np.array([n], dtype="i4")
