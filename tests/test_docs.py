@@ -1,0 +1,71 @@
+"""The pages are followed word for word."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sklearn.datasets import load_digits
+
+from lowshot_kedro.images.demonstration import digits
+from tests.projects import ROOT, read_metrics, run
+
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / "docs" / page).read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_own_pictures(project: Path) -> None:
+    names = ["cat", "dog", "horse"]
+    demonstration = digits(seed=1, picture_size=32)
+    for split, per_class in (("train", 6), ("test", 4)):
+        pictures = getattr(demonstration, split)
+        for label, name in enumerate(names):
+            folder = project / "pictures" / split / name
+            folder.mkdir(parents=True)
+            chosen = [picture for picture, digit in pictures if digit == label][:per_class]
+            for number, picture in enumerate(chosen):
+                picture.save(folder / f"{number}.jpg")
+    folder = project / "pictures" / "background"
+    folder.mkdir()
+    for number, picture in enumerate(demonstration.background[:40]):
+        picture.save(folder / f"{number}.jpg")
+
+    (script,) = blocks("own_pictures.md", "python")
+    (project / "prepare.py").write_text(script)
+    subprocess.run([sys.executable, "prepare.py"], cwd=project, check=True)
+    (project / "conf" / "mine").mkdir()
+    for name, content in zip(
+        ("globals", "parameters"), blocks("own_pictures.md", "yaml"), strict=True
+    ):
+        (project / "conf" / "mine" / f"{name}.yml").write_text(content)
+
+    run(
+        project,
+        env="mine",
+        features={"image_size": 64, "num_workers": 0},
+        pca={"n_components": 16},
+        graph={"k": 5},
+        logistic_regression={"max_iterations": 100},
+    )
+    metrics = read_metrics(project, "diffusion")
+    assert metrics["n_classes"] == 3
+    assert metrics["n_novel"] == 1
+    assert metrics["n_test"] == 12
+    assert metrics["n_nodes"] == 2 * 6 + 2 + 40
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_readme_counts_the_scans() -> None:
+    assert f"{len(load_digits().target)} handwritten digits" in (ROOT / "README.md").read_text()
