@@ -1,0 +1,56 @@
+"""What the tests of the datasets share: expecting a refusal, looking into a folder."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from kedro.io import DatasetError
+
+from lowshot_kedro.matrices import Blocks, LabeledBlock
+
+
+@contextmanager
+def refused(kind: type[Exception], *facts: Any) -> Iterator[None]:
+    """Expect an error of a kind whose own text (not Kedro's wrapping) names all the facts."""
+    with pytest.raises((DatasetError, kind)) as caught:
+        yield
+    error = caught.value
+    if isinstance(error, DatasetError):
+        error = error.__cause__
+    assert isinstance(error, kind), repr(error)
+    for fact in facts:
+        assert str(fact) in str(error)
+
+
+def refused_by_check_and_load(dataset: Any, kind: type[Exception], *facts: Any) -> None:
+    for action in (dataset.check, dataset.load):
+        with refused(kind, *facts):
+            action()
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path in it."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def array_blocks(*arrays: np.ndarray) -> Blocks:
+    return Blocks(sum(map(len, arrays)), arrays[0].shape[1], lambda: arrays)
+
+
+def labeled_blocks(features: np.ndarray, labels: np.ndarray, block_rows: int) -> Blocks:
+    def make() -> Iterator[LabeledBlock]:
+        for first in range(0, len(features), block_rows):
+            rows = slice(first, first + block_rows)
+            yield LabeledBlock(features[rows], labels[rows])
+
+    return Blocks(len(features), features.shape[1], make)
+
+
+def random_features(n_rows: int, n_columns: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(n_rows)
+    features = rng.standard_normal((n_rows, n_columns)).astype(np.float32)
+    return features, rng.integers(0, 9, n_rows).astype(np.int32)

@@ -1,0 +1,173 @@
+import numpy as np
+import pytest
+
+from lowshot_kedro.graph import build_index, complete_graph, completion, normalize
+from lowshot_kedro.matrices import KnnGraph
+
+from .truth import assert_nearest, dense_graph, random_vectors, similarities_of
+
+
+def complete(labeled, test, background, k, stored_k=None, **changes):
+    arguments = {
+        "labeled_vectors": normalize(labeled, 0, "labelled"),
+        "test_vectors": normalize(test, 0, "test"),
+        "background_vectors": background,
+        "background_index": build_index(background, "exact"),
+        "background_neighbors": dense_graph(background, stored_k or k),
+    }
+    return complete_graph(**(arguments | changes), k=k)
+
+
+def three_sets(n_labeled, n_background, n_test=7, dimension=16):
+    return (
+        random_vectors(n_labeled, dimension, seed=1),
+        random_vectors(n_test, dimension, seed=2),
+        random_vectors(n_background, dimension, seed=3),
+    )
+
+
+@pytest.mark.parametrize("block_rows", [6, 16384])
+@pytest.mark.parametrize(
+    ("n_labeled", "n_background", "k", "stored_k"),
+    [
+        (5, 60, 6, 8),
+        (30, 30, 7, 32),
+        (20, 12, 12, 12),
+        (5, 60, 1, 4),
+        (3, 40, 30, 32),
+        (12, 3, 6, 8),
+        (12, 0, 5, 8),
+        (0, 20, 5, 5),
+        (1, 1, 2, 2),
+        (4, 5, 9, 16),
+    ],
+    ids=lambda value: str(value),
+)
+def test_the_graph_is_that_of_comparing_all_with_all(
+    monkeypatch, n_labeled, n_background, k, stored_k, block_rows
+):
+    monkeypatch.setattr(completion, "BLOCK_ROWS", block_rows)
+    labeled, test, background = three_sets(n_labeled, n_background)
+    graph = complete(labeled, test, background, k, stored_k)
+
+    nodes = np.concatenate([labeled, background])
+    assert_nearest(graph.neighbors, similarities_of(nodes, nodes), k)
+    among_nodes = similarities_of(test, nodes)
+    assert_nearest(graph.test_neighbors.indices, among_nodes, k)
+    expected = -np.sort(-among_nodes, axis=1)[:, :k]
+    np.testing.assert_allclose(graph.test_neighbors.similarities, expected, atol=2e-6)
+    np.testing.assert_array_equal(graph.neighbors[:, 0], np.arange(len(nodes)))
+
+
+def test_an_inverted_file_serves_as_well():
+    labeled, test, background = three_sets(10, 300)
+    index = build_index(background, "ivf")
+    index.nprobe = index.nlist
+    graph = complete(labeled, test, background, 5, background_index=index)
+    nodes = np.concatenate([labeled, background])
+    assert_nearest(graph.neighbors, similarities_of(nodes, nodes), 5)
+
+
+def test_background_and_stored_graph_may_lie_on_disk(tmp_path):
+    labeled, test, background = three_sets(10, 50)
+    stored = dense_graph(background, 8)
+    in_memory = complete(labeled, test, background, 5, background_neighbors=stored)
+
+    def on_disk(name, array):
+        array.tofile(tmp_path / name)
+        return np.memmap(tmp_path / name, array.dtype, "r", shape=array.shape)
+
+    mapped = complete(
+        labeled, test, on_disk("vectors", background), 5,
+        background_neighbors=KnnGraph(
+            on_disk("indices", stored.indices), on_disk("similarities", stored.similarities)
+        ),
+    )  # fmt: skip
+    np.testing.assert_array_equal(mapped.neighbors, in_memory.neighbors)
+    np.testing.assert_array_equal(mapped.test_neighbors.indices, in_memory.test_neighbors.indices)
+
+
+def test_background_comes_before_labelled_where_equally_similar():
+    # Inner products of unit vectors along the axes are exact: 1 or 0.
+    axes = np.eye(4, dtype=np.float32)
+    labeled = axes[[0, 1, 0]]  # nodes 0, 1, 2
+    background = 2 * axes[[0, 1, 0, 3]]  # nodes 3, 4, 5, 6
+    graph = complete(labeled, axes[[0, 1]], background, 3)
+
+    same_first_axis = {0: {3, 5}, 2: {3, 5}, 3: {3, 5}, 5: {3, 5}}
+    for node, background_nodes in same_first_axis.items():
+        assert set(graph.neighbors[node, :2].tolist()) == background_nodes
+        assert graph.neighbors[node, 2] in (0, 2)
+    for node in (1, 4):
+        # The third is at similarity 0, where background comes first again.
+        assert graph.neighbors[node, :2].tolist() == [4, 1]
+        assert graph.neighbors[node, 2] in (3, 5, 6)
+    assert set(graph.test_neighbors.indices[0, :2].tolist()) == {3, 5}
+    assert graph.test_neighbors.indices[1, :2].tolist() == [4, 1]
+    assert graph.test_neighbors.similarities[1].tolist() == [1, 1, 0]
+
+
+def test_duplicates_find_each_other_across_both_sets():
+    labeled, test, background = three_sets(6, 30)
+    background[10:14] = background[3]
+    labeled[2] = 3 * background[3]
+    graph = complete(labeled, test, background, 6)
+    nodes = np.concatenate([labeled, background])
+    similarities = similarities_of(nodes, nodes)
+    found = np.take_along_axis(similarities, graph.neighbors.astype(np.int64), axis=1)
+    np.testing.assert_allclose(found, -np.sort(-similarities, axis=1)[:, :6], atol=2e-6)
+    group = {2, 9, 16, 17, 18, 19}
+    for node in group:
+        assert set(graph.neighbors[node].tolist()) == group
+
+
+def test_without_test_points_there_are_no_test_neighbors():
+    labeled, _, background = three_sets(4, 10)
+    graph = complete(labeled, np.empty((0, 16), dtype=np.float32), background, 3)
+    assert graph.test_neighbors.indices.shape == (0, 3)
+    assert graph.neighbors.shape == (14, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "k", "message"),
+    [
+        ({}, 15, r"graph.k: got 15, but the graph has only 14 nodes \(4 labelled and 10 backgr"),
+        ({"background_neighbors": dense_graph(random_vectors(10), 4)}, 5,
+         "background_graph: has 4 columns, expected at least k = 5"),
+        ({"background_neighbors": dense_graph(random_vectors(9), 8)}, 5,
+         "background_vectors has 10 rows, background_graph 9 and background_index 10; expected"),
+        ({"background_index": build_index(random_vectors(11))}, 5,
+         "background_vectors has 10 rows, background_graph 10 and background_index 11; expected"),
+        ({"background_vectors": random_vectors(12)}, 5,
+         "background_vectors has 12 rows, background_graph 10 and background_index 10; expected"),
+        ({"background_vectors": random_vectors(10, 15)}, 5,
+         "background_vectors: dimension 15, but the labelled vectors have 16"),
+        ({"test_vectors": random_vectors(3, 17)}, 5,
+         "test vectors: dimension 17, but the labelled vectors have 16"),
+        pytest.param(
+            {"background_index": build_index(random_vectors(10, 15))}, 5,
+            "background_index.*15.*16",
+            marks=pytest.mark.xfail(
+                strict=True, raises=AssertionError,
+                reason="the dimension of background_index is not compared: faiss's bare assert",
+            ),
+        ),
+    ],
+)  # fmt: skip
+def test_what_does_not_belong_together_is_refused(changes, k, message):
+    labeled, test, background = three_sets(4, 10)
+    with pytest.raises(ValueError, match=message):
+        complete(labeled, test, background, k, **changes)
+
+
+def test_nan_in_the_background_is_refused_with_its_row(monkeypatch):
+    monkeypatch.setattr(completion, "BLOCK_ROWS", 4)
+    labeled, test, background = three_sets(4, 10)
+    damaged = background.copy()
+    damaged[6, 3] = np.nan
+    with pytest.raises(ValueError, match=r"background_vectors: found NaN .* numbers 6;"):
+        complete(
+            labeled, test, damaged, 3,
+            background_index=build_index(background),
+            background_neighbors=dense_graph(background, 3),
+        )  # fmt: skip

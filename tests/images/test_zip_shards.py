@@ -1,0 +1,186 @@
+import multiprocessing
+import os
+import pickle
+import sys
+import zipfile
+
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+from lowshot_kedro.images import NumberedZipShards
+from tests.images.helpers import flat_jpeg, value_of, write_shard
+
+
+@pytest.mark.parametrize(
+    "number, folder, name, file",
+    [
+        (12_345_678, "12", "345", "678.jpg"),
+        (0, "00", "000", "000.jpg"),
+        (999, "00", "000", "999.jpg"),
+        (1_000, "00", "001", "000.jpg"),
+        (1_000_000, "01", "000", "000.jpg"),
+        (99_999_999, "99", "999", "999.jpg"),
+    ],
+)
+def test_the_published_layout(tmp_path, number, folder, name, file):
+    write_shard(tmp_path, folder, name, {file: flat_jpeg(77)})
+    picture = NumberedZipShards(tmp_path, last=100_000_000)[number]
+    assert picture.problem is None
+    assert value_of(picture) == pytest.approx(77, abs=2)
+    assert picture.label == 0
+
+
+def test_the_last_picture_is_the_last_of_the_last_shard(tmp_path):
+    write_shard(tmp_path, "00", "002", {"500.jpg": flat_jpeg(1)})
+    write_shard(tmp_path, "01", "003", {"007.jpg": flat_jpeg(1), "004.jpg": flat_jpeg(1)})
+    (tmp_path / "01" / "notes.zip").touch()
+    (tmp_path / "extra").mkdir()
+    assert len(NumberedZipShards(tmp_path)) == 1_003_008
+    assert len(NumberedZipShards(tmp_path, first=1_003_000)) == 8
+
+
+def test_a_folder_without_shards_is_empty(tmp_path):
+    assert len(NumberedZipShards(tmp_path)) == 0
+
+
+@pytest.fixture
+def four(tmp_path):
+    """Pictures 998 to 1001, in two shards, each as bright as the last two digits of its number."""
+    write_shard(tmp_path, "00", "000", {"998.jpg": flat_jpeg(98), "999.jpg": flat_jpeg(99)})
+    write_shard(tmp_path, "00", "001", {"000.jpg": flat_jpeg(0), "001.jpg": flat_jpeg(1)})
+    return NumberedZipShards(tmp_path, first=998, last=1002)
+
+
+def test_a_range_counts_from_its_first_picture(four):
+    assert [value_of(picture) for picture in four] == pytest.approx([98, 99, 0, 1], abs=2)
+    assert value_of(four[-4]) == pytest.approx(98, abs=2)
+    assert "998..1002" in repr(four)
+
+
+@pytest.mark.parametrize("number", [4, -5])
+def test_a_number_outside_the_range(four, number):
+    with pytest.raises(IndexError, match=f"picture {number} of 4"):
+        four[number]
+
+
+@pytest.mark.parametrize("first, last", [(5, 3), (-1, 3)])
+def test_a_range_that_is_none(tmp_path, first, last):
+    with pytest.raises(ValueError, match=rf"{first}\.\.{last}.*0 ≤ i0 ≤ i1"):
+        NumberedZipShards(tmp_path, first, last)
+
+
+def test_missing_and_damaged_pictures_are_blank(tmp_path):
+    write_shard(tmp_path, "00", "000", {"001.jpg": flat_jpeg(50)[:200], "002.jpg": flat_jpeg(50)})
+    (tmp_path / "00" / "002.zip").write_bytes(b"no zip")
+    content = write_shard(tmp_path, "00", "003", {"000.jpg": flat_jpeg(50)}).read_bytes()
+    (tmp_path / "00" / "003.zip").write_bytes(content[:-30])
+    source = NumberedZipShards(tmp_path, last=5_000)
+    expected = {
+        0: "000.jpg",
+        1: "Truncated",
+        2: None,
+        1_000: "001.zip",
+        2_000: "not a zip file",
+        3_000: "not a zip file",
+    }
+    for number, problem in expected.items():
+        picture = source[number]
+        if problem is None:
+            assert picture.problem is None
+            continue
+        assert problem in picture.problem
+        assert picture.image.size == (256, 256)
+        assert picture.image.getextrema() == ((0, 0),) * 3
+
+
+def test_few_files_are_open_at_a_time(tmp_path, monkeypatch):
+    for shard in range(20):
+        write_shard(tmp_path, "00", f"{shard:03d}", {"000.jpg": flat_jpeg(10 * shard)})
+    open_now, most_open = set(), 0
+
+    class Counted(zipfile.ZipFile):
+        def __init__(self, *args, **kwargs):
+            nonlocal most_open
+            super().__init__(*args, **kwargs)
+            open_now.add(self)
+            most_open = max(most_open, len(open_now))
+
+        def close(self):
+            open_now.discard(self)
+            super().close()
+
+    monkeypatch.setattr(zipfile, "ZipFile", Counted)
+    source = NumberedZipShards(tmp_path, last=20_000)
+    for _ in range(2):
+        found = [value_of(source[1_000 * shard]) for shard in range(20)]
+        assert found == pytest.approx([10 * shard for shard in range(20)], abs=2)
+    assert most_open == 16
+
+
+def test_a_file_stays_open_between_pictures(four, monkeypatch):
+    value_of(four[0])
+    monkeypatch.setattr(zipfile, "ZipFile", None)
+    assert value_of(four[1]) == pytest.approx(99, abs=2)
+
+
+def test_an_opened_source_can_be_pickled(four):
+    four[0]
+    copy = pickle.loads(pickle.dumps(four))
+    assert [value_of(picture) for picture in copy] == pytest.approx([98, 99, 0, 1], abs=2)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_process_does_not_move_the_files_of_its_parent(tmp_path, monkeypatch):
+    padding = bytes(100_000)
+    shard = {f"{number:03d}.jpg": flat_jpeg(number) + padding for number in (0, 100, 200)}
+    write_shard(tmp_path, "00", "000", shard)
+    opened = []
+
+    class Noted(zipfile.ZipFile):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            opened.append(self.fp.fileno())
+
+    source = NumberedZipShards(tmp_path)
+    monkeypatch.setattr(zipfile, "ZipFile", Noted)
+    assert value_of(source[0]) == 0
+    [descriptor] = opened
+    before = os.lseek(descriptor, 0, os.SEEK_CUR)
+
+    def look() -> None:
+        sys.exit(0 if abs(value_of(source[200]) - 200) <= 2 else 1)
+
+    process = multiprocessing.get_context("fork").Process(target=look)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert os.lseek(descriptor, 0, os.SEEK_CUR) == before
+    assert value_of(source[100]) == pytest.approx(100, abs=2)
+
+
+class Values(Dataset):
+    def __init__(self, source):
+        self.source = source
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, number):
+        picture = self.source[number]
+        return value_of(picture), picture.problem or ""
+
+
+def test_workers_see_the_right_pictures_after_the_parent_has_opened_the_file(tmp_path):
+    values = [(37 * number) % 250 for number in range(60)]
+    shard = {f"{number:03d}.jpg": flat_jpeg(value) for number, value in enumerate(values)}
+    write_shard(tmp_path, "00", "000", shard)
+    source = NumberedZipShards(tmp_path)
+    assert source[59].problem is None
+    loader = DataLoader(Values(source), batch_size=5, num_workers=2, multiprocessing_context="fork")
+    found, problems = [], []
+    for batch, batch_problems in loader:
+        found += batch.tolist()
+        problems += batch_problems
+        source[0]
+    assert problems == [""] * 60
+    assert found == pytest.approx(values, abs=2)

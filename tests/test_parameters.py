@@ -1,0 +1,207 @@
+import copy
+import dataclasses
+
+import pytest
+
+from lowshot_kedro.parameters import SECTIONS, EvaluationParameters, check_parameters
+
+VALID = {
+    "demonstration": {"enabled": True, "seed": 0, "picture_size": 32},
+    "experiment": {"mode": "test", "n_labeled": 2, "seed": 1, "unlabeled": "background"},
+    "features": {
+        "extractor": "efficientnet_lite0", "weights": "package", "image_size": 96,
+        "batch_size": 64, "num_workers": 0, "device": "auto", "precision": "auto",
+    },
+    "pca": {"n_components": 256, "random_rotation": True, "max_train_rows": 1000},
+    "graph": {"k": 30, "n_background": None, "stored_k": 32, "method": "auto"},
+    "diffusion": {
+        "n_iterations": 3, "class_slice": 0, "edge_weight": "constant", "backend": "auto",
+        "precision": "float32",
+    },
+    "logistic_regression": {
+        "lr": 0.001, "weight_decay": 0.01, "batch_size": 128, "max_iterations": 100,
+        "momentum": 0.0, "eval_every": 10,
+    },
+    "evaluation": {"top_k": [1, 5], "combination_weight": 0.5, "n_pictures": 8},
+}  # fmt: skip
+
+# The names that people type, which do not change.
+PUBLIC_NAMES = {
+    "experiment": {"mode", "n_labeled", "seed", "unlabeled"},
+    "features": {
+        "extractor", "weights", "image_size", "batch_size", "num_workers", "device", "precision",
+    },
+    "pca": {"n_components", "random_rotation"},
+    "graph": {"k", "n_background", "stored_k", "method"},
+    "diffusion": {"n_iterations", "class_slice", "edge_weight", "backend", "precision"},
+    "logistic_regression": {
+        "lr", "weight_decay", "batch_size", "max_iterations", "momentum", "eval_every",
+    },
+    "evaluation": {"top_k"},
+}  # fmt: skip
+
+ANY_COUNT = "an integer from 1 to 2147483647"
+NOT_NEGATIVE = "an integer from 0 to 2147483647"
+
+REFUSED = [
+    ("demonstration.enabled", 1, "true or false"),
+    ("demonstration.enabled", "false", "true or false"),
+    ("demonstration.seed", -1, NOT_NEGATIVE),
+    ("demonstration.picture_size", 7, "an integer from 8 to 1024"),
+    ("experiment.mode", "train", "one of: test, val"),
+    ("experiment.mode", None, "one of: test, val"),
+    ("experiment.n_labeled", 0, ANY_COUNT),
+    ("experiment.n_labeled", 2.0, ANY_COUNT),
+    ("experiment.n_labeled", True, ANY_COUNT),
+    ("experiment.seed", 2**31, NOT_NEGATIVE),
+    ("experiment.seed", "1", NOT_NEGATIVE),
+    ("experiment.unlabeled", "all", "one of: background, train, none"),
+    ("experiment.unlabeled", ["train"], "one of: background, train, none"),
+    ("features.extractor", "resnet", "one of: .*efficientnet_lite0"),
+    ("features.weights", "", "package, none or a file"),
+    ("features.weights", None, "package, none or a file"),
+    ("features.image_size", 31, "an integer from 32 to 4096"),
+    ("features.batch_size", 0, ANY_COUNT),
+    ("features.num_workers", -1, "an integer from 0 to 1024"),
+    ("features.device", "gpu", "one of: auto, .*cuda"),
+    ("features.precision", "float8", "one of: auto, "),
+    ("pca.n_components", 0, ANY_COUNT),
+    ("pca.random_rotation", 0, "true or false"),
+    ("pca.max_train_rows", 0, ANY_COUNT),
+    ("pca.max_train_rows", 255, "at least pca.n_components = 256"),
+    ("graph.k", 0, "an integer from 1 to 1024"),
+    ("graph.k", 1025, "an integer from 1 to 1024"),
+    ("graph.n_background", -1, "an integer from 0 to 2147483647, or null = all"),
+    ("graph.n_background", "all", "an integer from 0 to 2147483647, or null = all"),
+    ("graph.stored_k", 29, "at least graph.k = 30"),
+    ("graph.stored_k", 2048, "an integer from 1 to 1024"),
+    ("graph.method", "hnsw", "one of: auto, exact, ivf"),
+    ("diffusion.n_iterations", -1, "an integer from 0 to 10000"),
+    ("diffusion.class_slice", -1, NOT_NEGATIVE),
+    ("diffusion.edge_weight", "gaussian", "one of: constant"),
+    ("diffusion.backend", "cuda", "one of: auto, native, mkl, scipy"),
+    ("diffusion.precision", "float64", "one of: float32"),
+    ("logistic_regression.lr", -0.1, "a number of at least 0"),
+    ("logistic_regression.lr", "0.1", "a number of at least 0"),
+    ("logistic_regression.lr", float("nan"), "a number of at least 0"),
+    ("logistic_regression.weight_decay", -1, "a number of at least 0"),
+    ("logistic_regression.batch_size", 0, ANY_COUNT),
+    ("logistic_regression.max_iterations", 0, ANY_COUNT),
+    ("logistic_regression.momentum", 1, "a number of at least 0 and below 1"),
+    ("logistic_regression.momentum", True, "a number of at least 0 and below 1"),
+    ("logistic_regression.eval_every", 0, ANY_COUNT),
+    ("evaluation.top_k", 5, "a list of integers, such as"),
+    ("evaluation.top_k", [], "a list of integers, such as"),
+    ("evaluation.combination_weight", 1.1, "a number from 0 to 1"),
+    ("evaluation.combination_weight", -0.1, "a number of at least 0"),
+    ("evaluation.n_pictures", 0, "an integer from 1 to 100"),
+]
+
+ACCEPTED = [
+    ("experiment.mode", "val"),
+    ("experiment.unlabeled", "none"),
+    ("graph.k", 32),
+    ("graph.n_background", 0),
+    ("graph.n_background", 100_000_000),
+    ("pca.max_train_rows", 256),
+    ("diffusion.n_iterations", 0),
+    ("diffusion.class_slice", 5000),
+    ("logistic_regression.lr", 1),
+    ("logistic_regression.momentum", 0.999),
+    ("evaluation.top_k", [7]),
+    ("evaluation.combination_weight", 0),
+    ("evaluation.combination_weight", 1),
+]
+
+
+def changed(name, value):
+    parameters = copy.deepcopy(VALID)
+    section, parameter = name.split(".")
+    parameters[section][parameter] = value
+    return parameters
+
+
+def test_valid_parameters_pass():
+    check_parameters(VALID)
+
+
+@pytest.mark.parametrize(("section", "names"), PUBLIC_NAMES.items())
+def test_public_names_are_kept(section, names):
+    assert names <= {field.name for field in dataclasses.fields(SECTIONS[section])}
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), REFUSED)
+def test_a_value_that_cannot_be_used_says_so(name, value, expected):
+    with pytest.raises(ValueError, match=f"expected {expected}") as error:
+        check_parameters(changed(name, value))
+    assert str(error.value).startswith(f"{name}: got {value!r}, ")
+
+
+@pytest.mark.parametrize(("name", "value"), ACCEPTED)
+def test_the_ends_of_a_range_belong_to_it(name, value):
+    check_parameters(changed(name, value))
+
+
+@pytest.mark.parametrize("value", [[1, 0], [1, "5"], [2.5]])
+def test_every_k_is_checked(value):
+    with pytest.raises(ValueError, match=f"^evaluation.top_k: got .*, expected {ANY_COUNT}"):
+        check_parameters(changed("evaluation.top_k", value))
+
+
+@pytest.mark.xfail(strict=True, reason="_number has no upper limit, so infinity passes")
+@pytest.mark.parametrize("name", ["logistic_regression.lr", "logistic_regression.weight_decay"])
+def test_an_infinite_number_is_refused(name):
+    with pytest.raises(ValueError, match=f"^{name}: got inf"):
+        check_parameters(changed(name, float("inf")))
+
+
+@pytest.mark.parametrize(
+    ("section", "name"), [(s, f.name) for s, c in SECTIONS.items() for f in dataclasses.fields(c)]
+)
+def test_every_parameter_is_needed_and_checked(section, name):
+    parameters = copy.deepcopy(VALID)
+    del parameters[section][name]
+    with pytest.raises(ValueError, match=f"^{section}.{name}: missing; expected it in conf/"):
+        check_parameters(parameters)
+    with pytest.raises(ValueError, match=f"^{section}.{name}: got"):
+        check_parameters(changed(f"{section}.{name}", object()))
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_sections_are_needed_and_are_mappings(section):
+    with pytest.raises(ValueError, match=f"^{section}: missing"):
+        check_parameters({name: value for name, value in VALID.items() if name != section})
+    with pytest.raises(ValueError, match=f"^{section}: got 3, expected a section of parameters"):
+        check_parameters(VALID | {section: 3})
+
+
+def test_an_unknown_parameter_suggests_a_near_one():
+    with pytest.raises(ValueError) as error:
+        check_parameters(changed("graph.n_backgroud", 5))
+    assert str(error.value) == (
+        "graph.n_backgroud: unknown parameter (did you mean graph.n_background?); "
+        "allowed: graph.k, graph.n_background, graph.stored_k, graph.method"
+    )
+
+
+def test_an_unknown_parameter_without_a_near_one_lists_what_there_is():
+    with pytest.raises(ValueError, match=r"^graph.zzz: unknown parameter; allowed: graph.k, "):
+        check_parameters(changed("graph.zzz", 5))
+
+
+def test_an_unknown_section_suggests_a_near_one():
+    with pytest.raises(ValueError, match=r"^difusion: unknown .*\(did you mean diffusion\?\); all"):
+        check_parameters(VALID | {"difusion": {}})
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_sections_are_frozen(section):
+    values = SECTIONS[section](**VALID[section])
+    for name in VALID[section]:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(values, name, VALID[section][name])
+
+
+def test_top_k_are_sorted_and_distinct():
+    values = EvaluationParameters(top_k=[5, 1, 5], combination_weight=0.5, n_pictures=8)
+    assert values.top_k == (1, 5)

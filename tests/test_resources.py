@@ -1,0 +1,76 @@
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from lowshot_kedro import resources
+from lowshot_kedro.resources import Stopwatch, format_bytes, logged_step, peak_rss_bytes
+
+
+@pytest.mark.parametrize(
+    "n_bytes, text",
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (5 * 2**20, "5.0 MiB"),
+        (1.25 * 2**30, "1.2 GiB"),
+        (102_400_000_000, "95.4 GiB"),
+        (3 * 2**40, "3.0 TiB"),
+        (5000 * 2**40, "5000.0 TiB"),
+        (-1536, "-1.5 KiB"),
+    ],
+)
+def test_format_bytes(n_bytes, text):
+    assert format_bytes(n_bytes) == text
+
+
+# In a process of its own: the peak of this one may be far above what an array adds.
+MEASURE = """
+import numpy as np
+from lowshot_kedro.resources import peak_rss_bytes, recent_peak_rss_bytes, restart_peak
+before = peak_rss_bytes()
+array = np.ones(25_000_000)
+touched = peak_rss_bytes()
+del array
+restart_peak()
+print(before, touched, recent_peak_rss_bytes(), peak_rss_bytes())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux restarts the peak")
+def test_the_peak_follows_a_large_array():
+    result = subprocess.run(
+        [sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True
+    )
+    before, touched, recent, highest = map(int, result.stdout.split())
+    assert 5_000_000 < before < 500_000_000
+    assert touched - before == pytest.approx(200_000_000, rel=0.1)
+    assert touched - recent == pytest.approx(200_000_000, rel=0.1)
+    # The kernel counts in batches, so that the same peak is not read to the byte.
+    assert highest == pytest.approx(touched, rel=0.01)
+
+
+def test_the_peak_without_proc_is_the_one_of_the_process(monkeypatch, tmp_path):
+    measured = peak_rss_bytes()
+    monkeypatch.setattr(resources, "_STATUS", tmp_path / "absent")
+    monkeypatch.setattr(resources, "_CLEAR_REFS", tmp_path / "absent folder" / "clear_refs")
+    monkeypatch.setattr(resources, "_highest_seen", 0)
+    resources.restart_peak()
+    assert resources.peak_rss_bytes() == pytest.approx(measured, rel=0.2)
+
+
+def test_a_stopwatch_goes_forward():
+    watch = Stopwatch()
+    first = watch.seconds
+    assert 0 <= first <= watch.seconds
+
+
+def test_a_step_is_logged_with_time_and_memory(caplog):
+    with caplog.at_level(logging.INFO), logged_step("graph"):
+        assert caplog.text == ""
+    assert caplog.records[0].getMessage().startswith("graph: ")
+    assert caplog.records[0].getMessage().endswith("iB")
+    assert " s, peak " in caplog.text

@@ -1,0 +1,152 @@
+from pathlib import Path
+
+import pytest
+
+from lowshot_kedro import settings
+from lowshot_kedro.parameters import check_parameters
+
+# Kedro's own use of omegaconf; and Kedro's check of a resolver's arguments, beside ours.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:register_new_resolver:UserWarning", "ignore:Resolver 'stored_k':UserWarning"
+)
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def config(env=None, **runtime_params):
+    return settings.CONFIG_LOADER_CLASS(
+        str(CONF), env=env, runtime_params=runtime_params, **settings.CONFIG_LOADER_ARGS
+    )
+
+
+def parameters(env=None, **runtime_params):
+    found = config(env, **runtime_params)["parameters"]
+    check_parameters(found)
+    return found
+
+
+def test_the_defaults_are_valid():
+    found = parameters("base")
+    assert found["experiment"] == {
+        "mode": "test", "n_labeled": 2, "seed": 1, "unlabeled": "background",
+    }  # fmt: skip
+    assert found["graph"] == {"k": 30, "n_background": None, "stored_k": 32, "method": "auto"}
+    assert found["diffusion"]["n_iterations"] == 3
+    assert found["pca"]["n_components"] == 256
+    assert found["evaluation"]["top_k"] == [1, 5]
+
+
+@pytest.mark.parametrize(
+    ("k", "stored_k"), [(1, 32), (30, 32), (32, 32), (33, 64), (50, 64), (65, 128), (1024, 1024)]
+)
+def test_the_stored_graph_has_the_next_power_of_two_columns(k, stored_k):
+    assert parameters("base", graph={"k": k})["graph"]["stored_k"] == stored_k
+    catalog = config("base", graph={"k": k})["catalog"]
+    assert catalog["background_graph"]["k"] == stored_k
+    assert catalog["background_graph"]["filepath"].endswith(f"ndisall_k{stored_k}")
+
+
+def test_stored_k_can_be_given():
+    given = {"graph": {"k": 40, "stored_k": 128}}
+    found = parameters("base", **given)["graph"]
+    assert (found["k"], found["stored_k"]) == (40, 128)
+    assert config("base", **given)["catalog"]["background_graph"]["k"] == 128
+
+
+@pytest.mark.parametrize("k", ["abc", None, 2.5])
+def test_a_k_that_is_no_integer_is_left_to_the_check(k):
+    with pytest.raises(ValueError, match=r"^graph.k: got .*, expected an integer from 1 to 1024"):
+        parameters("base", graph={"k": k})
+
+
+@pytest.mark.parametrize(("n_background", "name"), [(None, "all"), (0, "0"), (5000, "5000")])
+def test_files_follow_the_number_of_background_images(n_background, name):
+    given = {"graph": {"n_background": n_background}}
+    assert parameters("base", **given)["graph"]["n_background"] == n_background
+    catalog = config("base", **given)["catalog"]
+    assert catalog["background_index"]["filepath"].endswith(f"ndis{name}.index")
+    assert catalog["background_graph"]["filepath"].endswith(f"ndis{name}_k32")
+    for entry in ("background_vectors", "background_index", "background_graph"):
+        assert catalog[entry]["n_rows"] == n_background
+
+
+@pytest.mark.parametrize("unlabeled", ["train", "none"])
+def test_no_background_rows_are_read_where_other_images_are_unlabeled(unlabeled):
+    given = {"experiment": {"unlabeled": unlabeled}, "graph": {"n_background": 5000}}
+    assert parameters("base", **given)["experiment"]["unlabeled"] == unlabeled
+    catalog = config("base", **given)["catalog"]
+    for entry in ("background_vectors", "background_index", "background_graph"):
+        assert catalog[entry]["n_rows"] == 0
+
+
+def test_the_dimension_is_the_same_everywhere():
+    given = {"pca": {"n_components": 64}}
+    assert parameters("base", **given)["pca"]["n_components"] == 64
+    catalog = config("base", **given)["catalog"]
+    for entry in ("background_vectors", "background_index"):
+        assert catalog[entry]["n_columns"] == 64
+
+
+def test_a_parameter_given_for_one_run_leaves_its_neighbors_alone():
+    found = parameters("base", experiment={"n_labeled": 5}, diffusion={"n_iterations": 7})
+    assert (found["experiment"]["n_labeled"], found["experiment"]["seed"]) == (5, 1)
+    assert (found["diffusion"]["n_iterations"], found["diffusion"]["backend"]) == (7, "auto")
+
+
+def test_an_unknown_parameter_given_for_one_run_is_refused():
+    with pytest.raises(ValueError, match=r"^graph.kk: unknown parameter \(did you mean graph.k\?"):
+        parameters("base", graph={"kk": 5})
+
+
+def test_the_published_data_lie_where_the_variable_says(monkeypatch):
+    monkeypatch.setenv("DDIR", "/somewhere")
+    found = parameters("imagenet")
+    assert found["graph"]["n_background"] == 1_000_000
+    assert found["graph"]["k"] == 30
+    assert found["logistic_regression"]["max_iterations"] == 29500
+    assert found["logistic_regression"]["lr"] == 0.001
+    assert found["demonstration"]["enabled"] is False
+    catalog = config("imagenet")["catalog"]
+    expected = {
+        "train_features": "features/train.hdf5",
+        "test_features": "features/val.hdf5",
+        "pca_transform": "features/PCAR256.vt",
+        "background_vectors": "features/f100m/concatenated_PCAR256.raw",
+        "background_features": "features/f100m",
+        "background_images": "yfcc100m",
+        "background_index": "knngraph/ndis1000000.index",
+        "background_graph": "knngraph/ndis1000000_k32",
+    }
+    for name, path in expected.items():
+        assert catalog[name]["filepath"] == f"/somewhere/{path}"
+    assert catalog["class_split"]["dataset"]["filepath"] == "/somewhere/label_idx.json"
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_variable_that_is_not_set_is_named(monkeypatch, value):
+    if value is None:
+        monkeypatch.delenv("DDIR", raising=False)
+    else:
+        monkeypatch.setenv("DDIR", value)
+    with pytest.raises(ValueError) as error:
+        config("imagenet")
+    message = str(error.value)
+    assert message.startswith("DDIR: this environment variable is not set; expected the folder")
+    assert "export DDIR=" in message
+    assert "\n" not in message
+
+
+def test_the_base_configuration_needs_no_variable(monkeypatch):
+    monkeypatch.delenv("DDIR", raising=False)
+    assert parameters("base")
+    assert config("base")["catalog"]
+
+
+def test_arrays_pass_between_nodes_without_a_copy():
+    entry = config("base")["catalog"]["{default}"]
+    assert entry == {"type": "kedro.io.MemoryDataset", "copy_mode": "assign"}
+
+
+def test_parameters_and_inputs_are_checked_around_every_run():
+    hooked = {type(hook).__name__ for hook in settings.HOOKS}
+    assert hooked >= {"ParameterHooks", "InputHooks"}

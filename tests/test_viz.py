@@ -1,0 +1,150 @@
+"""kedro-viz shows the pipelines, the layers of the data, and what is in every dataset."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.projects import kedro
+
+PIPELINES = {"features", "pca", "graph", "baseline", "diffusion", "evaluation"}
+LAYERS = ["raw", "feature", "models", "model_input", "model_output", "reporting"]
+PREVIEWS = {
+    "train_images": "ImagePreview",
+    "test_images": "ImagePreview",
+    "background_images": "ImagePreview",
+    "class_split": "JSONPreview",
+    "train_features": "TablePreview",
+    "test_features": "TablePreview",
+    "background_features": "TablePreview",
+    "pca_transform": "TablePreview",
+    "background_vectors": "TablePreview",
+    "background_index": "TablePreview",
+    "background_graph": "TablePreview",
+    "test_neighbors": "TablePreview",
+    "logistic_regression": "TablePreview",
+    "diffusion_scores": "TablePreview",
+    "baseline_scores": "TablePreview",
+    "diffusion_metrics": "JSONPreview",
+    "baseline_metrics": "JSONPreview",
+    "combined_metrics": "JSONPreview",
+    "metrics_table": "TablePreview",
+    "accuracy_per_step_plot": "ImagePreview",
+    "methods_plot": "ImagePreview",
+    "neighbors_plot": "ImagePreview",
+}
+
+
+@dataclass(frozen=True)
+class BuiltSite:
+    """What the page of `kedro viz build` asks its server for."""
+
+    folder: Path
+    main: dict[str, Any]
+    details: dict[str, dict[str, Any]]
+    printed: str
+
+    @property
+    def datasets(self) -> dict[str, dict[str, Any]]:
+        """Nodes of the datasets that are on disk, by name."""
+        return {
+            node["name"]: node
+            for node in self.main["nodes"]
+            if node["type"] == "data" and not node["dataset_type"].endswith("MemoryDataset")
+        }
+
+    def details_of(self, dataset: str) -> dict[str, Any]:
+        return self.details[self.datasets[dataset]["id"]]
+
+
+@pytest.fixture(scope="module")
+def site(demonstration_project: Path, tmp_path_factory: pytest.TempPathFactory) -> BuiltSite:
+    folder = tmp_path_factory.mktemp("viz")
+    project = shutil.copytree(demonstration_project, folder / "project")
+    nowhere = "http://127.0.0.1:9"  # whatever asks the network must fail
+    result = kedro(
+        project,
+        "viz",
+        "build",
+        "--include-previews",
+        HOME=str(folder),
+        KEDRO_DISABLE_TELEMETRY="1",
+        **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), nowhere),
+    )
+    printed = result.stdout + result.stderr
+    build = project / "build"
+    assert result.returncode == 0 and build.is_dir(), printed
+    details = {
+        path.name: json.loads(path.read_text()) for path in (build / "api" / "nodes").iterdir()
+    }
+    main = json.loads((build / "api" / "main").read_text())
+    return BuiltSite(build, main, details, printed)
+
+
+def test_all_pipelines_can_be_selected(site: BuiltSite) -> None:
+    assert {pipeline["id"] for pipeline in site.main["pipelines"]} >= PIPELINES
+    for name in PIPELINES:
+        content = json.loads((site.folder / "api" / "pipelines" / name).read_text())
+        assert any(node["type"] == "task" for node in content["nodes"]), name
+
+
+def test_layers_stand_in_the_order_of_the_data_flow(site: BuiltSite) -> None:
+    # kedro-viz draws no layers at all when two of them read each other's data.
+    assert "Layers visualisation is disabled" not in site.printed
+    assert site.main["layers"] == LAYERS
+
+
+def test_every_dataset_on_disk_has_a_layer(site: BuiltSite) -> None:
+    assert {name for name, node in site.datasets.items() if node["layer"] not in LAYERS} == set()
+
+
+def test_every_dataset_on_disk_is_expected_here(site: BuiltSite) -> None:
+    assert set(site.datasets) == set(PREVIEWS)
+
+
+@pytest.mark.parametrize("name", PREVIEWS)
+def test_preview_shows_the_content(site: BuiltSite, name: str) -> None:
+    details = site.details_of(name)
+    assert details["preview_type"] == PREVIEWS[name]
+    preview = details["preview"]
+    if PREVIEWS[name] == "ImagePreview":
+        picture = Image.open(io.BytesIO(base64.b64decode(preview))).convert("L")
+        darkest, brightest = picture.getextrema()
+        assert min(picture.size) > 100
+        assert darkest < brightest, "a blank picture"
+    elif PREVIEWS[name] == "JSONPreview":
+        assert json.loads(preview)
+    else:
+        assert preview["data"]
+        assert {len(row) for row in preview["data"]} == {len(preview["columns"])}
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("train_features", "float32"),
+        ("background_vectors", "float32"),
+        ("background_graph", "int32 neighbours, float32 similarities"),
+    ],
+)
+def test_tables_of_big_arrays_begin_with_the_facts(site: BuiltSite, name: str, dtype: str) -> None:
+    rows = site.details_of(name)["preview"]["data"]
+    facts = {row[0]: row[1] for row in rows if not row[0].startswith("row ")}
+    assert {"shape", "dtype", "size on disk"} <= set(facts)
+    assert facts["dtype"] == dtype
+    assert [row[0] for row in rows[len(facts) :]] == [f"row {n}" for n in range(5)]
+
+
+def test_metrics_preview_is_the_whole_file(site: BuiltSite) -> None:
+    written = site.folder.parent / "data" / "08_reporting" / "diffusion_metrics.json"
+    assert json.loads(site.details_of("diffusion_metrics")["preview"]) == json.loads(
+        written.read_text()
+    )
