@@ -35,7 +35,7 @@ viz: $(VENV)/.installed
 	$(BIN)/kedro viz run
 
 lab: $(VENV)/.installed-lab
-	$(BIN)/kedro jupyter lab
+	KEDRO_LOGGING_CONFIG=$(CURDIR)/conf/logging.yml $(BIN)/kedro jupyter lab
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -92,7 +92,9 @@ def write_published_files(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def write_features(path: Path, features: np.ndarray, labels: np.ndarray, spare_rows: int = 0) -> None:
+def write_features(
+    path: Path, features: np.ndarray, labels: np.ndarray, spare_rows: int = 0
+) -> None:
     """A feature file with invalid rows at the end, as the published ones have."""
     n = len(features)
     with h5py.File(path, "w") as file:

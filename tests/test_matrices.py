@@ -82,7 +82,6 @@ def test_take_rows_names_the_rows_with_nan():
     assert take_rows(Features(array), np.array([6, 0, 3])).shape == (3, 2)
 
 
-@pytest.mark.xfail(strict=True, reason="rows outside the file come back as uninitialised memory")
 @pytest.mark.parametrize("positions", [[1, 10], [-1, 1], [12, 11]])
 def test_take_rows_refuses_rows_outside_the_file(positions):
     with pytest.raises((IndexError, ValueError), match=r"train\.hdf5"):

@@ -120,9 +120,6 @@ def test_fewer_rows_or_columns_than_components(shape, max_train_rows, found):
         assert fact in str(caught.value)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="n centred rows have rank n - 1: the last component is no unit vector"
-)
 def test_as_many_rows_as_components_give_orthonormal_components_or_an_error():
     vectors = np.random.default_rng(0).standard_normal((8, 20))
     try:

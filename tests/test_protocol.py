@@ -64,7 +64,6 @@ def test_a_wrong_split_is_named(change, found, expected):
     assert expected in str(error.value)
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="not checked to be a list")
 @pytest.mark.parametrize("key", ["base_classes_2", "novel_classes_2", "label_names"])
 @pytest.mark.parametrize("value", [5, None])
 def test_what_is_no_list_is_named(key, value):

@@ -41,7 +41,7 @@ def _background_rows(n_background: int | None, unlabeled: str) -> int | None:
     return n_background if unlabeled == "background" else 0
 
 
-def _stored_k(k: int) -> int:
+def _stored_k(k: object) -> int:
     """`${stored_k:…}`: columns of a stored graph, the next power of two, at least the 32 published.
 
     A k that is no number is left for the check of the parameters to refuse.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,37 @@ class Blocks(Generic[Block]):
     make: Callable[[], Iterable[Block]]
 
     def __iter__(self) -> Iterator[Block]:
-        return iter(self.make())
+        return self.checked("blocks")
+
+    def checked(self, name: str) -> Iterator[Block]:
+        """Compute the blocks.
+
+        Args:
+            name: What an error message calls what they are written to.
+
+        Raises:
+            ValueError: If they have other rows or columns than announced.
+        """
+        n_rows = 0
+        for block in self.make():
+            parts: tuple[NDArray[Any], ...] = (
+                block if isinstance(block, tuple) else (np.asarray(block),)
+            )
+            widths = {part.shape[1] for part in parts if part.ndim == 2}
+            lengths = {len(part) for part in parts}
+            if widths != {self.n_columns} or len(lengths) != 1:
+                shapes = " and ".join(str(part.shape) for part in parts)
+                raise ValueError(
+                    f"{name}: a block after row {n_rows} has shape {shapes}; expected "
+                    f"{self.n_columns} columns, and as many rows in each part"
+                )
+            n_rows += lengths.pop()
+            if n_rows > self.n_rows:
+                break
+            yield block
+        if n_rows != self.n_rows:
+            found = f"more than {self.n_rows}" if n_rows > self.n_rows else str(n_rows)
+            raise ValueError(f"{name}: got blocks of {found} rows; expected {self.n_rows}")
 
 
 class LabeledBlock(NamedTuple):
@@ -155,8 +185,13 @@ def take_rows(
         matrix, and one block before and after the transform.
 
     Raises:
+        IndexError: For a position that is no row of the file.
         ValueError: For NaN or infinite features in the rows taken.
     """
+    if len(positions) and not 0 <= positions.min() <= positions.max() < features.n_rows:
+        raise IndexError(
+            f"{features.name}: rows {positions.min()}..{positions.max()} of {features.n_rows}"
+        )
     order = np.argsort(positions, kind="stable")
     wanted = positions[order]
     result: NDArray[np.float32] | None = None

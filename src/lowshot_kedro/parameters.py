@@ -6,6 +6,7 @@ used names itself, what was found and what is allowed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -48,7 +49,7 @@ def _integer(
 
 def _number(name: str, value: object, minimum: float, below: float | None = None) -> None:
     valid = isinstance(value, Real) and not isinstance(value, bool)
-    if not valid or not minimum <= value or (below is not None and not value < below):  # type: ignore[operator]
+    if not valid or not minimum <= value < math.inf or (below is not None and not value < below):  # type: ignore[operator]
         limit = "" if below is None else f" and below {below:g}"
         raise _refuse(name, value, f"a number of at least {minimum:g}{limit}")
 
@@ -118,11 +119,11 @@ class PcaParameters:
         _integer("pca.n_components", self.n_components, 1)
         _boolean("pca.random_rotation", self.random_rotation)
         _integer("pca.max_train_rows", self.max_train_rows, 1)
-        if self.max_train_rows < self.n_components:
+        if self.max_train_rows <= self.n_components:
             raise _refuse(
                 "pca.max_train_rows",
                 self.max_train_rows,
-                f"at least pca.n_components = {self.n_components}",
+                f"more than pca.n_components = {self.n_components}",
             )
 
 

@@ -34,14 +34,18 @@ def train_pca(
         A trained faiss.PCAMatrix. In memory: the training rows twice.
 
     Raises:
-        ValueError: For fewer rows or columns than components, or NaN.
+        ValueError: For fewer columns than components, no more rows than components, or NaN.
     """
     n_train = min(features.n_rows, max_train_rows)
-    for what, n_found in (("columns", features.n_columns), ("rows", n_train)):
-        if n_found < n_components:
+    # Centring takes a dimension: n rows span n - 1.
+    for what, n_found, n_needed in (
+        ("columns", features.n_columns, n_components),
+        ("rows", n_train, n_components + 1),
+    ):
+        if n_found < n_needed:
             raise ValueError(
-                f"pca.n_components: got {n_components}, but {features.name} has only "
-                f"{n_found} {what} to train on"
+                f"pca.n_components: got {n_components}, but {features.name} has only {n_found} "
+                f"{what} to train on; expected at least {n_needed}"
             )
     training = np.empty((n_train, features.n_columns), dtype=np.float32)
     for first, last in row_ranges(n_train, _BLOCK_ROWS):

@@ -82,7 +82,9 @@ def read_class_split(content: Mapping[str, Any], mode: str) -> ClassSplit:
     Raises:
         ValueError: For a missing list, something that is not a label, or a class in both lists.
     """
-    names = tuple(str(name) for name in content.get("label_names", ()))
+    if not isinstance(content, Mapping):
+        raise ValueError(f"class_split: expected a JSON object, found {type(content).__name__}")
+    names = tuple(str(name) for name in _read_list({"label_names": [], **content}, "label_names"))
     base, novel = (
         _read_classes(content, f"{kind}_classes_{_SPLIT_NUMBER[mode]}", len(names))
         for kind in ("base", "novel")
@@ -98,10 +100,18 @@ def read_class_split(content: Mapping[str, Any], mode: str) -> ClassSplit:
     return ClassSplit(base, novel, names)
 
 
-def _read_classes(content: Mapping[str, Any], key: str, n_names: int) -> NDArray[np.int64]:
+def _read_list(content: Mapping[str, Any], key: str) -> list[Any]:
     if key not in content:
         raise ValueError(f"class_split: {key} is missing; found {', '.join(content) or 'nothing'}")
-    for value in content[key]:
+    values = content[key]
+    if not isinstance(values, list):
+        raise ValueError(f"class_split: {key} is {values!r}; expected a list")
+    return values
+
+
+def _read_classes(content: Mapping[str, Any], key: str, n_names: int) -> NDArray[np.int64]:
+    values = _read_list(content, key)
+    for value in values:
         valid = isinstance(value, int) and not isinstance(value, bool) and value >= 1
         if not valid or (n_names and value > n_names):
             limit = f"to {n_names} (the number of label_names)" if n_names else "upwards"
@@ -109,7 +119,7 @@ def _read_classes(content: Mapping[str, Any], key: str, n_names: int) -> NDArray
                 f"class_split: {key} holds {value!r}; expected 1-based labels, integers from 1 "
                 f"{limit}"
             )
-    return np.unique(np.asarray(content[key], dtype=np.int64)) - 1
+    return np.unique(np.asarray(values, dtype=np.int64)) - 1
 
 
 def select_images(
@@ -133,8 +143,8 @@ def select_images(
         seed: Seed of the choice.
 
     Raises:
-        ValueError: For a label out of range, a class without training or test images, or a novel
-            class with fewer than n_labeled training images.
+        ValueError: For a label out of range, a class without training images, a novel class with
+            fewer than n_labeled of them, or no test images at all.
     """
     _require_labels("train_features", train_labels, len(split.class_names))
     _require_labels("test_features", test_labels, len(split.class_names))

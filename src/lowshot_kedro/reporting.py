@@ -16,6 +16,7 @@ from rich.table import Table
 
 # Okabe and Ito's colours, which people with colour-blindness tell apart.
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
+_NUMBER_WIDTH = 5
 _COLORS = {"": _BLUE, "_novel": _ORANGE, "_base": _GREEN}
 _GROUP_NAMES = {"": "all classes", "_novel": "novel classes", "_base": "base classes"}
 
@@ -52,11 +53,16 @@ def print_comparison(table: pd.DataFrame, experiment: Mapping[str, Any]) -> None
     accuracy = table.drop(columns="iteration")
     for column in accuracy.columns:
         name = str(column).replace("_", " ").replace("top", "top-")
-        is_method = column == "method"
-        printed.add_column(name, justify="left" if is_method else "right", no_wrap=is_method)
+        if column == "method":
+            printed.add_column(name, no_wrap=True)
+        else:
+            printed.add_column(name, justify="right", min_width=_NUMBER_WIDTH)
     for row in accuracy.itertuples(index=False):
         printed.add_row(*(_cell(value) for value in row))
-    Console().print(printed)
+    # A terminal that is too narrow wraps lines; numbers are never cut.
+    n_numbers = len(accuracy.columns) - 1
+    narrowest = max(map(len, accuracy["method"])) + 4 + n_numbers * (_NUMBER_WIDTH + 3)
+    Console(width=max(Console().width, narrowest)).print(printed)
 
 
 def _cell(value: Any) -> str:
@@ -150,7 +156,7 @@ def plot_neighbors(rows: Sequence[NeighborPanelRow]) -> Figure:
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
         axes.axis("off")
-    for row, line in zip(rows, grid, strict=True):
+    for row, line in zip(rows, grid, strict=False):
         cells = [(row.picture, row.title, "black"), *row.neighbors]
         for axes, (picture, caption, color) in zip(line, cells, strict=False):
             axes.axis("on")

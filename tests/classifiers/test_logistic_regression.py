@@ -184,7 +184,6 @@ def test_another_seed_gives_another_result():
     assert not np.allclose(*weights)
 
 
-@pytest.mark.xfail(strict=True, reason="nn.Linear draws its own initial weights, unused")
 def test_training_leaves_the_global_random_state_alone():
     features, classes = clusters([10] * 3)
     torch.manual_seed(1)
@@ -236,7 +235,6 @@ def test_divergence_names_the_learning_rate():
     assert "diverged before iteration 50" in message
 
 
-@pytest.mark.xfail(strict=True, reason="only the loss before the last step is looked at")
 def test_divergence_with_the_last_step_is_noticed():
     features, classes = clusters([20] * 3, distance=100)
     with pytest.raises(ValueError, match=r"logistic_regression.lr: .* is too large"):

@@ -117,7 +117,6 @@ def test_a_wrong_type_or_shape(path, key, array, found, expected):
     refused_by_check_and_load(dataset, ValueError, path, key, found, expected)
 
 
-@pytest.mark.xfail(strict=True, reason="IndexError and AttributeError that do not name the file")
 @pytest.mark.parametrize("key", ["count", "all_feats"])
 def test_a_count_without_entries_or_a_group_in_place_of_an_array(path, key):
     write(path, *random_features(4, 3), **{key: np.empty(0, np.int32) if key == "count" else None})
@@ -149,7 +148,6 @@ MISANNOUNCED = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="blocks are not compared with what they announce")
 @pytest.mark.parametrize("dataset_class", [HDF5FeaturesDataset, HDF5FeatureBlocksDataset])
 @pytest.mark.parametrize("n_rows, n_columns, n_labels", MISANNOUNCED.values(), ids=MISANNOUNCED)
 def test_refuses_blocks_that_are_not_what_they_announce(
@@ -224,7 +222,6 @@ def test_a_smaller_collection_replaces_a_larger_one(tmp_path):
     np.testing.assert_array_equal(dataset.load().read(0, 3), features)
 
 
-@pytest.mark.xfail(strict=True, reason="block files after a gap are neither removed nor refused")
 def test_blocks_left_by_a_killed_run_do_not_join_a_new_collection(tmp_path):
     # What a kill between two renames leaves: later blocks without block 0.
     write(block_file(tmp_path, 1), *random_features(5, 2))

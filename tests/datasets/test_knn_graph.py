@@ -106,9 +106,6 @@ def test_refuses_to_write_another_number_of_columns(stem):
     assert content_of(stem.parent) == {}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="rows and columns of the blocks are not compared with n_rows"
-)
 @pytest.mark.parametrize(
     "block",
     [
@@ -124,7 +121,6 @@ def test_refuses_blocks_that_are_not_what_they_announce(stem, block):
     assert content_of(stem.parent) == {}
 
 
-@pytest.mark.xfail(strict=True, reason="the older neighbours are removed before both are on disk")
 def test_a_disk_that_fills_up_at_the_last_moment_leaves_the_older_graph(published, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")

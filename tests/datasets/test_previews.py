@@ -163,16 +163,7 @@ def test_ipython_does_not_open_a_dataset_again_in_a_cycle(tmp_path):
     assert "float32" not in pretty(saved("raw matrix", tmp_path), cycle=True)
 
 
-WRAPPED = pytest.mark.xfail(strict=True, reason="check() goes through load(), which Kedro wraps")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *(name for name in (*TABLES, "state") if name != "feature blocks"),
-        pytest.param("feature blocks", marks=WRAPPED),
-    ],
-)
+@pytest.mark.parametrize("name", [*TABLES, "state"])
 def test_checking_and_showing_a_missing_file_names_it(tmp_path, name):
     dataset = WRITERS[name].make(tmp_path)
     for action in (dataset.check, dataset.preview):

@@ -123,9 +123,6 @@ def test_refuses_to_write_another_number_of_columns(path):
     assert not path.exists()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="rows and columns of the blocks are not compared with n_rows"
-)
 @pytest.mark.parametrize("shape", [(3, 3), (5, 3), (4, 2)], ids=["fewer", "more", "narrow"])
 def test_refuses_blocks_that_are_not_what_they_announce(path, shape):
     blocks = Blocks(n_rows=4, n_columns=3, make=lambda: [np.ones(shape, dtype=np.float32)])

@@ -19,21 +19,9 @@ from tests.datasets.helpers import content_of, refused
 from tests.datasets.writers import WRITERS, nothing
 
 
-def writers(**broken: str) -> pytest.MarkDecorator:
-    """Parametrise over all writers; the keyword says why one is known to fail."""
-    reasons = {name.replace("_", " "): reason for name, reason in broken.items()}
-    assert reasons.keys() <= WRITERS.keys()
-    marks = {name: pytest.mark.xfail(strict=True, reason=why) for name, why in reasons.items()}
-    return pytest.mark.parametrize(
-        "writer",
-        [
-            pytest.param(writer, id=name, marks=marks.get(name, ()))
-            for name, writer in WRITERS.items()
-        ],
-    )
-
-
-REPLACED_FIRST = "the older list and its pictures are removed before the new ones are written"
+def writers() -> pytest.MarkDecorator:
+    """Parametrise over all writers."""
+    return pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS.keys())
 
 
 def stop() -> None:
@@ -54,7 +42,7 @@ def test_nothing_is_left_of_a_first_attempt_that_fails(tmp_path, writer):
     assert leftovers == []
 
 
-@writers(labelled_list=REPLACED_FIRST)
+@writers()
 def test_an_older_file_survives_an_attempt_that_fails(tmp_path, writer):
     dataset = writer.make(tmp_path)
     writer.save(dataset, 1, nothing)
@@ -115,7 +103,7 @@ def test_a_killed_process_leaves_no_final_name_and_does_not_hinder_the_next(tmp_
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
-@writers(labelled_list=REPLACED_FIRST)
+@writers()
 def test_an_older_file_survives_a_killed_process(tmp_path, writer):
     folder, marker = tmp_path / "killed", tmp_path / "half-way"
     writer.save(writer.make(folder), 1, nothing)
@@ -156,13 +144,8 @@ def test_files_that_belong_together_are_never_mixed(tmp_path, monkeypatch, name,
     }
 
 
-CHECKED_BEFORE = ["graph", "feature blocks"]
-CHECKED_BY_FILE = ["raw matrix", "features", "arrays", "index"]
-HIDDEN = pytest.mark.xfail(strict=True, reason="what is needed is lost in a second message")
-
-
 @pytest.mark.parametrize(
-    "name", [*CHECKED_BEFORE, *(pytest.param(name, marks=HIDDEN) for name in CHECKED_BY_FILE)]
+    "name", ["graph", "feature blocks", "raw matrix", "features", "arrays", "index"]
 )
 def test_a_disk_without_room_is_noticed_before_writing(tmp_path, monkeypatch, name):
     writer = WRITERS[name]
@@ -173,24 +156,18 @@ def test_a_disk_without_room_is_noticed_before_writing(tmp_path, monkeypatch, na
     assert content_of(tmp_path) == {}
 
 
-@writers(
-    feature_blocks="disk full is not reported with the file's name",
-    zip_shards="disk full is not reported with the file's name",
-    labelled_list="disk full is not reported with the file's name",
-    whole_file="Kedro wraps the error of the inner dataset, which is not looked through",
-)
+@writers()
 def test_a_disk_that_fills_up_is_reported_with_the_name_of_the_file(tmp_path, writer):
     with refused(OSError, tmp_path / writer.finals[0].split("/")[0], "the disk is full"):
         writer.save(writer.make(tmp_path), 1, disk_full)
 
 
 SAVED, REFUSED = 1, 0
-LOST = "an error when the file is closed is lost, and a cut-off file gets the final name"
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
-@writers(raw_matrix=LOST, graph=LOST, index=LOST, transform=LOST)
+@writers()
 def test_a_file_whose_last_bytes_do_not_fit_never_gets_its_name(tmp_path, writer):
     """The system refuses the last byte, as a full disk would."""
     fresh, limited = tmp_path / "fresh", tmp_path / "limited"
@@ -212,27 +189,10 @@ def test_a_file_whose_last_bytes_do_not_fit_never_gets_its_name(tmp_path, writer
     assert process.exitcode in (REFUSED, -signal.SIGSEGV, -signal.SIGABRT)
 
 
-UNNAMED = {
-    "raw matrix": "numpy's tofile reports no error number",
-    "graph": "numpy's tofile reports no error number",
-    "index": "faiss reports another error",
-    "transform": "faiss reports another error",
-    "state": "PyTorch reports another error",
-    "whole file": "Kedro wraps the error",
-}
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(
-            name,
-            marks=pytest.mark.xfail(strict=True, reason=UNNAMED[name]) if name in UNNAMED else (),
-        )
-        for name in WRITERS
-        if name not in ("zip shards", "labelled list", "feature blocks")
-    ],
+    [name for name in WRITERS if name not in ("zip shards", "labelled list", "feature blocks")],
 )
 def test_a_device_that_is_full_is_reported_with_the_name_of_the_file(tmp_path, name):
     # The unfinished file is a link to a device on which every write fails with ENOSPC.

@@ -110,10 +110,9 @@ def save_with_faiss(function: str, make: Callable[[int], Any]) -> Callable[..., 
             return
         write = getattr(faiss, function)
 
-        def interrupted(data: Any, path: str) -> None:
-            Path(path).write_bytes(b"half")
+        def interrupted(data: Any, writer: Any) -> None:
             midway()
-            write(data, path)
+            write(data, writer)
 
         with mock.patch.object(faiss, function, interrupted):
             dataset.save(make(value))

@@ -187,15 +187,10 @@ def test_classes_that_do_not_fit_are_refused(labeled_classes, message):
         propagate(two_nodes(), labeled_classes, ints(0)[None], 2, 1)
 
 
-UNCHECKED = pytest.mark.xfail(
-    strict=True, reason="ScipyBackend.sum_neighbors does not check the range, scipy reads beyond"
-)
-
-
 @pytest.mark.parametrize("bad", [2, -2])
 @pytest.mark.parametrize(
     "backend",
-    ["native", pytest.param("mkl", marks=needs_mkl), pytest.param("scipy", marks=UNCHECKED)],
+    ["native", pytest.param("mkl", marks=needs_mkl), "scipy"],
 )
 def test_test_neighbours_out_of_range_are_refused(backend, bad):
     links = np.array([[0, 1], [0, bad]], dtype=np.int32)

@@ -117,9 +117,7 @@ def test_a_missing_file_of_weights(tmp_path):
         b"",
         b"no weights",
         pickle.dumps(print),
-        pytest.param(
-            b"a.", marks=pytest.mark.xfail(strict=True, reason="IndexError names no file")
-        ),
+        b"a.",
     ],
     ids=["empty", "text", "code", "empty stack"],
 )
@@ -167,7 +165,6 @@ def test_an_unknown_extractor():
     assert "efficientnet_lite0" in EXTRACTORS
 
 
-@pytest.mark.xfail(strict=True, reason="a nested function: workers that are not forked need it")
 def test_the_preprocessing_can_be_sent_to_workers(photographs):
     preprocess = create_extractor("efficientnet_lite0", "none", 32).preprocess
     copy = pickle.loads(pickle.dumps(preprocess))

@@ -78,14 +78,12 @@ def test_a_file_that_is_no_such_list(path, text, complaint):
         LabeledList(path)
 
 
-@pytest.mark.xfail(strict=True, reason="UnicodeDecodeError that does not name the file")
 def test_a_list_that_is_not_text(path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=r"train\.json"):
         LabeledList(path)
 
 
-@pytest.mark.xfail(strict=True, reason="names are not checked; reading the picture is a TypeError")
 def test_names_that_are_not_text(path):
     write(path, [1], [0])
     with pytest.raises(ValueError, match=r"train\.json: .*image_names\[0\] is 1"):

@@ -54,7 +54,6 @@ def test_a_picture_of_16_bits_does_not_raise():
     assert (picture.image.mode, picture.image.size) == ("RGB", (30, 20))
 
 
-@pytest.mark.xfail(strict=True, reason="values above 255 are clipped to white, not scaled")
 def test_a_picture_of_16_bits_keeps_its_brightness():
     assert read(sixteen_bits()).image.getpixel((15, 10)) == pytest.approx((128,) * 3, abs=2)
 

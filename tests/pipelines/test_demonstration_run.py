@@ -78,7 +78,13 @@ def test_table_and_plots(demonstration_project: Path) -> None:
 
 def test_the_log_names_every_node_its_time_and_memory(demonstration_project: Path) -> None:
     log = (demonstration_project / "log.txt").read_text()
-    for node in ("write_digits", "extract_train_features", "train_pca", "diffuse", "plot_neighbors"):
+    for node in (
+        "write_digits",
+        "extract_train_features",
+        "train_pca",
+        "diffuse",
+        "plot_neighbors",
+    ):
         assert f"{node}: " in log
     assert "Time and memory" in log
     assert "peak memory" in log

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils import skip_init
 from tqdm import tqdm
 
 from lowshot_kedro.matrices import row_ranges
@@ -96,7 +97,9 @@ class LogisticRegression:
             )
         # All randomness comes from one CPU generator, so that a GPU draws the same batches.
         generator = torch.Generator().manual_seed(self.seed)
-        layer = nn.Linear(features.shape[1], self.n_classes)
+        layer: nn.Linear = skip_init(  # type: ignore[no-untyped-call]
+            nn.Linear, features.shape[1], self.n_classes
+        )
         bound = features.shape[1] ** -0.5
         with torch.no_grad():
             layer.weight.uniform_(-bound, bound, generator=generator)
@@ -131,7 +134,7 @@ class LogisticRegression:
                 bar.update()
                 at_end = iteration == self.max_iterations
                 if at_end or (eval_every is not None and iteration % eval_every == 0):
-                    if not torch.isfinite(loss):
+                    if not all(torch.isfinite(weights).all() for weights in layer.parameters()):
                         raise ValueError(
                             f"logistic_regression.lr: {self.lr} is too large, the training "
                             f"diverged before iteration {iteration}"

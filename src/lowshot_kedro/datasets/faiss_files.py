@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import faiss
 import numpy as np
@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 
 from lowshot_kedro.datasets.file_dataset import FileDataset
 from lowshot_kedro.datasets.files import require_file, require_space
+
+
+def _writer(file: BinaryIO) -> Any:
+    """Lets faiss write through Python, which notices when the disk is full at the end."""
+    return faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]
 
 
 class FaissIndexDataset(FileDataset[faiss.Index, faiss.Index]):
@@ -70,7 +75,8 @@ class FaissIndexDataset(FileDataset[faiss.Index, faiss.Index]):
 
     def _write(self, path: Path, data: faiss.Index) -> None:
         require_space(self._filepath, 4 * data.ntotal * data.d)
-        faiss.write_index(data, str(path))
+        with path.open("wb") as file:
+            faiss.write_index(data, _writer(file))
 
     def _exists(self) -> bool:
         return self._n_rows == 0 or super()._exists()
@@ -120,7 +126,8 @@ class FaissTransformDataset(FileDataset[faiss.VectorTransform, faiss.VectorTrans
             ) from error
 
     def _write(self, path: Path, data: faiss.VectorTransform) -> None:
-        faiss.write_VectorTransform(data, str(path))
+        with path.open("wb") as file:
+            faiss.write_VectorTransform(data, _writer(file))
 
     def _facts(self) -> dict[str, str]:
         transform = self._read()

@@ -38,7 +38,7 @@ class FileDataset(TableDataset[Saved, Loaded], Generic[Saved, Loaded]):
 
     def save(self, data: Saved) -> None:
         """Write the file whole or not at all."""
-        with written_whole(self._filepath) as path:
+        with written_whole(self._filepath) as (path,):
             self._write(path, data)
 
     def _exists(self) -> bool:

@@ -11,6 +11,12 @@ from pathlib import Path
 
 from lowshot_kedro.resources import format_bytes
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class DiskFullError(OSError):
+    """The disk has no room, said with the name of the file and what is free."""
+
 
 def partial_path(path: Path) -> Path:
     """Where a file is written before it gets its name; libraries that look see its suffix."""
@@ -18,43 +24,68 @@ def partial_path(path: Path) -> Path:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Write to the path this yields; it is renamed to `path` at the end of the block.
+def written_whole(*paths: Path) -> Iterator[list[Path]]:
+    """Write to the paths this yields; they are renamed to `paths` at the end of the block.
 
-    If the block fails the unfinished file is removed; if the process is killed, the next writer
-    overwrites it. In neither case does `path` change.
+    If the block fails the unfinished files are removed; if the process is killed, the next writer
+    overwrites them. In neither case does a path change.
+
+    Several files appear together: the first path is the one without which the others count for
+    nothing, so it is the first to go and the last to come back.
 
     Raises:
-        OSError: If the disk is full, naming the file and what is left.
+        DiskFullError: Naming the first path and what is left.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = partial_path(path)
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    unfinished = [partial_path(path) for path in paths]
     try:
-        yield unfinished
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = format_bytes(shutil.disk_usage(path.parent).free)
-            raise OSError(
-                error.errno, f"{path}: the disk is full ({free} left), the file was not written"
-            ) from error
-        raise
+        with full_disk_named(paths[0]):
+            yield unfinished
+            for partial in unfinished:
+                with partial.open("rb") as file:
+                    os.fsync(file.fileno())
+        if len(paths) > 1:
+            for path in paths:
+                path.unlink(missing_ok=True)
+        for partial, path in reversed([*zip(unfinished, paths, strict=True)]):
+            partial.replace(path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        for partial in unfinished:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Name the file in the error of a full disk, however deep libraries have wrapped it.
+
+    Raises:
+        DiskFullError: In place of any error that a full disk is behind.
+    """
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and getattr(cause, "errno", None) not in _FULL:
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        free = format_bytes(shutil.disk_usage(path.parent).free)
+        message = f"{path}: the disk is full ({free} left), the file was not written"
+        raise DiskFullError(errno.ENOSPC, message) from error
 
 
 def require_space(path: Path, n_bytes: int) -> None:
     """Refuse to begin a file that the disk has no room for.
 
     Raises:
-        OSError: Naming the file, what it needs and what is free.
+        DiskFullError: Naming the file, what it needs and what is free.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path.parent).free
     if n_bytes > free:
-        raise OSError(
+        raise DiskFullError(
             errno.ENOSPC,
             f"{path}: the disk is too full, {format_bytes(n_bytes)} needed but only "
             f"{format_bytes(free)} free",

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.datasets.file_dataset import FileDataset
-from lowshot_kedro.datasets.files import partial_path, require_file, require_space
+from lowshot_kedro.datasets.files import require_file, require_space, written_whole
 from lowshot_kedro.datasets.table_dataset import PREVIEW_COLUMNS, PREVIEW_ROWS, TableDataset
 from lowshot_kedro.matrices import Blocks, LabeledBlock
 from lowshot_kedro.resources import format_bytes
@@ -108,7 +108,7 @@ def _inspect(path: Path) -> tuple[int, int]:
     with file:
         expected = {_FEATURES: (2, "f"), _LABELS: (1, "iu"), _COUNT: (1, "iu")}
         for key, (n_dimensions, kinds) in expected.items():
-            if key not in file:
+            if not isinstance(file.get(key), h5py.Dataset):
                 raise ValueError(f"{path}: no dataset {key}; found {', '.join(file) or 'none'}")
             shape, dtype = file[key].shape, file[key].dtype
             if len(shape) != n_dimensions or dtype.kind not in kinds:
@@ -118,6 +118,8 @@ def _inspect(path: Path) -> tuple[int, int]:
                     f"{n_dimensions} dimension(s)"
                 )
         (n_features, n_columns), (n_labels,) = file[_FEATURES].shape, file[_LABELS].shape
+        if file[_COUNT].shape != (1,):
+            raise ValueError(f"{path}: count has shape {file[_COUNT].shape}; expected (1,)")
         count = int(file[_COUNT][0])
     if not 0 <= count <= min(n_features, n_labels):
         raise ValueError(
@@ -182,7 +184,7 @@ class HDF5FeaturesDataset(FileDataset[Blocks[LabeledBlock], HDF5Features]):
         require_space(self._filepath, 4 * data.n_rows * (data.n_columns + 1))
         with _create(path, data.n_rows, data.n_columns) as file:
             first = 0
-            for block in data:
+            for block in data.checked(str(self._filepath)):
                 _write_rows(file, first, block)
                 first += len(block.features)
 
@@ -233,35 +235,33 @@ class HDF5FeatureBlocksDataset(TableDataset[Blocks[LabeledBlock], HDF5Features])
 
     def check(self) -> None:
         """Open every block file and compare it with the format."""
-        self.load()
+        self._open()
 
     def load(self) -> HDF5Features:
         """All blocks as one collection."""
+        return self._open()
+
+    def _open(self) -> HDF5Features:
         return open_features(tuple(self._paths()) or (self._path(0),))
 
     def save(self, data: Blocks[LabeledBlock]) -> None:
         """Write all blocks; they get their names together, at the end."""
         require_space(self._path(0), 4 * data.n_rows * (data.n_columns + 1))
         n_files = max(1, -(-data.n_rows // self._rows_per_file))
-        try:
-            self._write_blocks(data)
-            for path in [*self._paths()]:
-                path.unlink()
-            # Block 0 last: without it nothing exists, so a kill between two renames leaves no
-            # collection that looks complete.
-            for number in reversed(range(n_files)):
-                partial_path(self._path(number)).replace(self._path(number))
-        finally:
-            for number in range(n_files):
-                partial_path(self._path(number)).unlink(missing_ok=True)
+        paths = [self._path(number) for number in range(n_files)]
+        with written_whole(*paths) as unfinished:
+            self._write_files(unfinished, data)
+            # More blocks of an older collection would pass for a part of this one.
+            for path in self._filepath.glob("block*.hdf5"):
+                if path.name.removeprefix("block").removesuffix(".hdf5").isdigit():
+                    path.unlink()
 
-    def _write_blocks(self, data: Blocks[LabeledBlock]) -> None:
-        n_files = max(1, -(-data.n_rows // self._rows_per_file))
-        pending = iter(data)
+    def _write_files(self, paths: list[Path], data: Blocks[LabeledBlock]) -> None:
+        pending = data.checked(str(self._path(0)))
         block = LabeledBlock(np.empty((0, data.n_columns), np.float32), np.empty(0, np.int32))
-        for number in range(n_files):
+        for number, path in enumerate(paths):
             n_rows = min(self._rows_per_file, data.n_rows - number * self._rows_per_file)
-            with _create(partial_path(self._path(number)), n_rows, data.n_columns) as file:
+            with _create(path, n_rows, data.n_columns) as file:
                 written = 0
                 while written < n_rows:
                     if len(block.features) == 0:
@@ -270,6 +270,8 @@ class HDF5FeatureBlocksDataset(TableDataset[Blocks[LabeledBlock], HDF5Features])
                     _write_rows(file, written, block.rows(None, fits))
                     written += min(fits, len(block.features))
                     block = block.rows(fits, None)
+        # Lets the blocks notice that there are more of them than they announced.
+        next(pending, None)
 
     def _exists(self) -> bool:
         return self._path(0).is_file()
@@ -278,10 +280,10 @@ class HDF5FeatureBlocksDataset(TableDataset[Blocks[LabeledBlock], HDF5Features])
         return {"filepath": str(self._filepath), "rows_per_file": self._rows_per_file}
 
     def _facts(self) -> dict[str, str]:
-        features = open_features(tuple(self._paths()))
+        features = self._open()
         size = sum(path.stat().st_size for path in features.paths)
         return {"files": str(len(features.paths)), **_facts(features, size)}
 
     def _first_rows(self) -> NDArray[np.float32]:
-        features = open_features(tuple(self._paths()))
+        features = self._open()
         return features.read(0, min(features.n_rows, PREVIEW_ROWS))[:, :PREVIEW_COLUMNS]

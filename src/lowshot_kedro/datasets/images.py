@@ -13,6 +13,7 @@ from kedro.io import AbstractDataset
 from kedro_datasets._typing import ImagePreview
 from PIL import Image, ImageDraw
 
+from lowshot_kedro.datasets.files import full_disk_named
 from lowshot_kedro.images import (
     AbsentPictures,
     ImageSource,
@@ -135,7 +136,8 @@ class ZipShardImagesDataset(ImagesDataset[Iterable[Image.Image]]):
 
     def save(self, data: Iterable[Image.Image]) -> None:
         """Write pictures 0, 1, … as JPEG files; the folder appears when it is complete."""
-        write_zip_shards(self._filepath, data)
+        with full_disk_named(self._filepath):
+            write_zip_shards(self._filepath, data)
 
     def _exists(self) -> bool:
         return self._optional or self._filepath.is_dir()
@@ -178,7 +180,8 @@ class LabeledImagesDataset(ImagesDataset[Iterable[tuple[Image.Image, int]]]):
 
     def save(self, data: Iterable[tuple[Image.Image, int]]) -> None:
         """Write (picture, label) pairs as PNG files and the list last."""
-        write_labeled_list(self._filepath, self._root, data)
+        with full_disk_named(self._filepath):
+            write_labeled_list(self._filepath, self._root, data)
 
     def _exists(self) -> bool:
         return self._optional or self._filepath.is_file()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lowshot_kedro.datasets.files import require_space, written_whole
-from lowshot_kedro.datasets.raw_matrix import count_rows, map_matrix
+from lowshot_kedro.datasets.raw_matrix import count_rows, map_matrix, write_rows
 from lowshot_kedro.datasets.table_dataset import TableDataset
 from lowshot_kedro.matrices import Blocks, KnnGraph
 from lowshot_kedro.resources import format_bytes
@@ -101,7 +101,8 @@ class KnnGraphDataset(TableDataset[KnnGraph | Blocks[KnnGraph], KnnGraph]):
     def save(self, data: KnnGraph | Blocks[KnnGraph]) -> None:
         """Write both files whole or not at all."""
         if isinstance(data, Blocks):
-            n_rows, k, blocks = data.n_rows, data.n_columns, iter(data)
+            n_rows, k = data.n_rows, data.n_columns
+            blocks = data.checked(str(self._indices_path))
         else:
             (n_rows, k), blocks = data.indices.shape, iter([data])
         if k != self._k:
@@ -109,16 +110,13 @@ class KnnGraphDataset(TableDataset[KnnGraph | Blocks[KnnGraph], KnnGraph]):
         item_size = _INDICES.itemsize + _SIMILARITIES.itemsize
         require_space(self._indices_path, n_rows * k * item_size)
         with (
-            written_whole(self._indices_path) as indices_path,
-            written_whole(self._similarities_path) as similarities_path,
+            written_whole(self._indices_path, self._similarities_path) as (first, second),
+            first.open("wb") as indices,
+            second.open("wb") as similarities,
         ):
-            with indices_path.open("wb") as indices, similarities_path.open("wb") as similarities:
-                for block in blocks:
-                    block.indices.astype(_INDICES, copy=False).tofile(indices)
-                    block.similarities.astype(_SIMILARITIES, copy=False).tofile(similarities)
-            # From here to the end of the block both are renamed; neighbours of another graph must
-            # not stand beside the new similarities if the process is killed in between.
-            self._indices_path.unlink(missing_ok=True)
+            for block in blocks:
+                write_rows(indices, block.indices, _INDICES)
+                write_rows(similarities, block.similarities, _SIMILARITIES)
 
     def _exists(self) -> bool:
         both = self._indices_path.is_file() and self._similarities_path.is_file()

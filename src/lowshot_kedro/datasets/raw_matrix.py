@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,14 @@ def map_matrix(path: Path, n_rows: int, n_columns: int, dtype: np.dtype[Any]) ->
     if n_rows == 0:
         return np.empty((0, n_columns), dtype=dtype)
     return np.memmap(path, mode="r", dtype=dtype, shape=(n_rows, n_columns))
+
+
+def write_rows(file: BinaryIO, rows: NDArray[Any], dtype: np.dtype[Any]) -> None:
+    """Append rows to an open file.
+
+    ndarray.tofile goes past the file object, and loses the error of a disk that is full at the end.
+    """
+    file.write(np.ascontiguousarray(rows, dtype=dtype).data.cast("B") if rows.size else b"")
 
 
 def count_rows(path: Path, n_columns: int, dtype: np.dtype[Any]) -> int:
@@ -102,7 +110,8 @@ class RawMatrixDataset(FileDataset[NDArray[Any] | Blocks[NDArray[Any]], NDArray[
     def _write(self, path: Path, data: NDArray[Any] | Blocks[NDArray[Any]]) -> None:
         blocks: Iterable[NDArray[Any]]
         if isinstance(data, Blocks):
-            n_rows, n_columns, blocks = data.n_rows, data.n_columns, data
+            n_rows, n_columns = data.n_rows, data.n_columns
+            blocks = data.checked(str(self._filepath))
         else:
             (n_rows, n_columns), blocks = data.shape, [data]
         if n_columns != self._n_columns:
@@ -112,7 +121,7 @@ class RawMatrixDataset(FileDataset[NDArray[Any] | Blocks[NDArray[Any]], NDArray[
         require_space(self._filepath, n_rows * n_columns * self._dtype.itemsize)
         with path.open("wb") as file:
             for block in blocks:
-                np.ascontiguousarray(block, dtype=self._dtype).tofile(file)
+                write_rows(file, block, self._dtype)
 
     def _exists(self) -> bool:
         return self._n_rows == 0 or super()._exists()

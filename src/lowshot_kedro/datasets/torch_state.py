@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,14 +36,16 @@ class TorchStateDataset(FileDataset[dict[str, Any], dict[str, Any]]):
             state: dict[str, Any] = torch.load(
                 self._filepath, map_location="cpu", weights_only=True
             )
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        # PyTorch documents no error for a file that is not its own, and raises many kinds.
+        except Exception as error:
             raise ValueError(
                 f"{self._filepath}: not a readable PyTorch state; is it cut off? ({error})"
             ) from error
         return state
 
     def _write(self, path: Path, data: dict[str, Any]) -> None:
-        torch.save(data, path)
+        with path.open("wb") as file:
+            torch.save(data, file)
 
     def _facts(self) -> dict[str, str]:
         tensors = {

@@ -100,6 +100,14 @@ class ScipyBackend:
         self, neighbors: NDArray[np.int32], scores: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """Sum of the scores of each point's neighbours."""
+        # scipy trusts its caller, and would read beyond the scores.
+        bad = np.argwhere((neighbors < -1) | (neighbors >= len(scores)))
+        if len(bad):
+            row, column = bad[0]
+            raise ValueError(
+                f"neighbors: row {row}, column {column} holds {neighbors[row, column]}, expected "
+                f"-1 or 0..{len(scores) - 1}"
+            )
         present = neighbors >= 0
         indptr = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
         ones = np.ones(indptr[-1])

@@ -76,6 +76,8 @@ def propagate(
         ValueError: For classes or neighbours out of range, or an unknown back end.
     """
     n_nodes = matrix.n_nodes
+    if class_slice < 0:
+        raise ValueError(f"class_slice: got {class_slice}, expected an integer of at least 0")
     if len(labeled_classes) > n_nodes:
         raise ValueError(f"labeled_classes: {len(labeled_classes)} labels for {n_nodes} nodes")
     if len(labeled_classes) and not 0 <= labeled_classes.min() <= labeled_classes.max() < n_classes:

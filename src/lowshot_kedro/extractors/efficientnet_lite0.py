@@ -6,11 +6,10 @@ ICML 2019; the Lite variant replaces swish by ReLU6 and has no squeeze-and-excit
 
 from __future__ import annotations
 
-import pickle
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
 from PIL import Image
 from torch import nn
@@ -30,6 +29,9 @@ def efficientnet_lite0(weights: str, image_size: int) -> Extractor:
         FileNotFoundError: For a file of weights that is not there.
         ValueError: For a file that holds no weights, or weights of another network.
     """
+    # Loading timm takes a second that commands without pictures should not pay.
+    import timm
+
     # Random weights must not depend on, nor disturb, the caller's random state.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -38,12 +40,15 @@ def efficientnet_lite0(weights: str, image_size: int) -> Extractor:
         _load_weights(network, _package_weights() if weights == "package" else Path(weights))
     network.reset_classifier(0)  # type: ignore[operator]
 
-    def preprocess(image: Image.Image) -> torch.Tensor:
-        resized = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.array(resized, dtype=np.float32)).permute(2, 0, 1)
-        return pixels / 127.5 - 1
+    return Extractor(
+        "efficientnet_lite0", network.eval(), partial(_preprocess, image_size), dimension=1280
+    )
 
-    return Extractor("efficientnet_lite0", network.eval(), preprocess, dimension=1280)
+
+def _preprocess(image_size: int, image: Image.Image) -> torch.Tensor:
+    resized = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.array(resized, dtype=np.float32)).permute(2, 0, 1)
+    return pixels / 127.5 - 1
 
 
 def _package_weights() -> Path:
@@ -59,7 +64,8 @@ def _load_weights(network: nn.Module, path: Path) -> None:
         )
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    # PyTorch documents no error for a file that is not its own, and raises many kinds.
+    except Exception as error:
         raise ValueError(f"features.weights: cannot read {path}: {error}") from error
     expected = network.state_dict()
     # The package's tensors have other names but stand in the same order.

@@ -75,6 +75,7 @@ def complete_graph(
         )
     for name, width in (
         ("background_vectors", background_vectors.shape[1]),
+        ("background_index", background_index.d),
         ("test vectors", test_vectors.shape[1]),
     ):
         if width != dimension:

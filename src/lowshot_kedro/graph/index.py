@@ -42,7 +42,9 @@ def normalize(vectors: NDArray[np.float32], first_row: int, name: str) -> NDArra
     """
     copy = np.array(vectors, dtype=np.float32, order="C")
     require_finite(copy, np.arange(first_row, first_row + len(copy)), name)
-    faiss.normalize_L2(copy)
+    # In float32 the squares of large finite numbers overflow, and those of small ones vanish.
+    lengths = np.sqrt(np.einsum("ij,ij->i", copy, copy, dtype=np.float64))
+    copy /= np.where(lengths == 0, 1, lengths)[:, None]
     return copy
 
 

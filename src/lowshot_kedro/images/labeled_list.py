@@ -37,6 +37,11 @@ class LabeledList:
                 f"{self.list_path}: {len(self.names)} image_names but {len(self.labels)} "
                 "image_labels; expected as many"
             )
+        for position, name in enumerate(self.names):
+            if not isinstance(name, str):
+                raise ValueError(
+                    f"{self.list_path}: image_names[{position}] is {name!r}; expected file names"
+                )
         for position, label in enumerate(self.labels):
             if not isinstance(label, int) or isinstance(label, bool) or label < 0:
                 raise ValueError(
@@ -47,7 +52,7 @@ class LabeledList:
     def _read(self) -> dict[str, Any]:
         try:
             content: dict[str, Any] = json.loads(self.list_path.read_text())
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(
                 f"{self.list_path}: not valid JSON ({error}); is it cut off?"
             ) from error
@@ -79,16 +84,29 @@ def write_labeled_list(
         list_path: The JSON file.
         root: The folder of the pictures, relative to the list's; replaced if it exists.
         pictures: (picture, 0-based label) pairs.
+
+    Raises:
+        ValueError: If root is not a folder of its own below the list's: it would be replaced
+            together with whatever else is there.
     """
-    folder = list_path.parent / root
-    list_path.unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    names, labels = [], []
-    for number, (picture, label) in enumerate(pictures):
-        names.append(f"{number:06d}.png")
-        labels.append(int(label))
-        picture.save(folder / names[-1])
-    unfinished = list_path.with_name(f".{list_path.name}.partial")
-    unfinished.write_text(json.dumps({"image_names": names, "image_labels": labels}))
-    unfinished.replace(list_path)
+    folder = (list_path.parent / root).resolve()
+    if list_path.parent.resolve() not in folder.parents:
+        raise ValueError(f"{list_path}: root is {root!r}; expected a folder below the list's own")
+    partial_folder = folder.with_name(f".partial-{folder.name}")
+    partial_list = list_path.with_name(f".partial-{list_path.name}")
+    shutil.rmtree(partial_folder, ignore_errors=True)
+    partial_folder.mkdir(parents=True)
+    try:
+        names, labels = [], []
+        for number, (picture, label) in enumerate(pictures):
+            names.append(f"{number:06d}.png")
+            labels.append(int(label))
+            picture.save(partial_folder / names[-1])
+        partial_list.write_text(json.dumps({"image_names": names, "image_labels": labels}))
+        list_path.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial_folder.rename(folder)
+        partial_list.replace(list_path)
+    finally:
+        shutil.rmtree(partial_folder, ignore_errors=True)
+        partial_list.unlink(missing_ok=True)

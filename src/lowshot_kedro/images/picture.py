@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
+import numpy as np
 from PIL import Image
 
 BLANK_SIZE = (256, 256)
@@ -67,10 +68,18 @@ def read_picture(open_file: Callable[[], BinaryIO], label: int) -> Picture:
     # that row numbers stay picture numbers.
     try:
         with open_file() as file:
-            return Picture(Image.open(file).convert("RGB"), label, None)
+            return Picture(_to_rgb(Image.open(file)), label, None)
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
         return Picture(Image.new("RGB", BLANK_SIZE), label, problem)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        # PIL would cut 16-bit values off at 255, which makes nearly everything white.
+        values = np.asarray(image, dtype=np.uint16)
+        image = Image.fromarray((values // 257).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def require_number(number: int, n_pictures: int, source: str) -> int:

@@ -37,11 +37,14 @@ class NumberedZipShards:
         last: Number after its last picture; None: after the last picture in the last shard.
 
     Raises:
-        ValueError: If first..last is not a range.
+        FileNotFoundError: If there is no such folder.
+        ValueError: If first..last is not a range, or the last zip file is cut off.
     """
 
     def __init__(self, root: str | Path, first: int = 0, last: int | None = None) -> None:
         self.root = Path(root)
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"{self.root}: no such folder")
         self.first = first
         self.last = self._count() if last is None else last
         if not 0 <= self.first <= self.last:
@@ -60,8 +63,13 @@ class NumberedZipShards:
         ]
         if not shards:
             return 0
-        with zipfile.ZipFile(shard_path(self.root, max(shards))) as archive:
-            numbers = [int(m[1]) for n in archive.namelist() if (m := re.match(r"(\d{3})\.", n))]
+        last_shard = shard_path(self.root, max(shards))
+        try:
+            with zipfile.ZipFile(last_shard) as archive:
+                names = archive.namelist()
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{last_shard}: not a readable zip file; is it cut off?") from error
+        numbers = [int(m[1]) for name in names if (m := re.match(r"(\d{3})\.", name))]
         return max(shards) * SHARD_SIZE + max(numbers, default=-1) + 1
 
     def __len__(self) -> int:
@@ -103,9 +111,13 @@ def write_zip_shards(root: Path, pictures: Iterable[Image.Image]) -> None:
     Args:
         root: The folder to write.
         pictures: RGB or grayscale.
+
+    Raises:
+        ValueError: If there is no picture.
     """
-    partial = root.with_name(f".{root.name}.partial")
+    partial, older = root.with_name(f".partial-{root.name}"), root.with_name(f".old-{root.name}")
     shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(older, ignore_errors=True)
     archive: zipfile.ZipFile | None = None
     try:
         for number, picture in enumerate(pictures):
@@ -121,9 +133,13 @@ def write_zip_shards(root: Path, pictures: Iterable[Image.Image]) -> None:
             assert archive is not None
             # A fixed date: the same pictures make the same file.
             archive.writestr(zipfile.ZipInfo(f"{position:03d}.jpg"), encoded.getvalue())
-        if archive is not None:
-            archive.close()
-        shutil.rmtree(root, ignore_errors=True)
+        if archive is None:
+            raise ValueError(f"{root}: no pictures to write")
+        archive.close()
+        # A folder that is being deleted must not pass for a collection.
+        if root.exists():
+            root.rename(older)
         partial.rename(root)
+        shutil.rmtree(older, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

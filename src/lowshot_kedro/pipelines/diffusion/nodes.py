@@ -41,9 +41,10 @@ def reduce_features(
     """Normalised vectors of the labelled and of the test images, PCA'd while they are read."""
     labeled = _take_vectors(train_features, image_selection.labeled_positions, pca_transform)
     test = _take_vectors(test_features, image_selection.test_positions, pca_transform)
-    faiss.normalize_L2(labeled)
-    faiss.normalize_L2(test)
-    return labeled, test
+    return (
+        graph_domain.normalize(labeled, 0, "vectors of the labelled images"),
+        graph_domain.normalize(test, 0, "vectors of the test images"),
+    )
 
 
 def _take_vectors(
