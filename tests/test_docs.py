@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import subprocess
 import sys
@@ -65,6 +66,19 @@ def test_own_pictures(project: Path) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_table_of_the_readme_is_that_of_a_run(demonstration_project: Path) -> None:
+    with (demonstration_project / "data/08_reporting/metrics_table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    readme = (ROOT / "README.md").read_text()
+    for row in rows:
+        (line,) = re.findall(rf"^\| {row['method']} \| (.*) \|$", readme, re.MULTILINE)
+        columns = [f"top{k}{group}" for k in (1, 5) for group in ("", "_novel", "_base")]
+        # Another processor rounds the network's features differently.
+        assert [float(value) for value in line.split(" | ")] == pytest.approx(
+            [float(row[column]) for column in columns], abs=0.02
+        )
 
 
 def test_the_readme_counts_the_scans() -> None:
