@@ -4,7 +4,7 @@ Similarity is the inner product of L2-normalised vectors throughout.
 """
 
 from lowshot_kedro.graph.background import background_graph
-from lowshot_kedro.graph.completion import CompletedGraph, complete_graph
+from lowshot_kedro.graph.completion import CompletedGraph, complete_graph, require_sizes
 from lowshot_kedro.graph.index import METHODS, build_index, normalize, search
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "build_index",
     "complete_graph",
     "normalize",
+    "require_sizes",
     "search",
 ]

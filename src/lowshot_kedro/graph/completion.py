@@ -27,6 +27,43 @@ class CompletedGraph(NamedTuple):
     test_neighbors: KnnGraph
 
 
+def require_sizes(
+    n_labeled: int,
+    background_vectors: NDArray[np.float32],
+    background_index: faiss.Index,
+    background_neighbors: KnnGraph,
+    k: int,
+) -> None:
+    """Refuse, before anything is computed, what :func:`complete_graph` cannot work with.
+
+    Args:
+        n_labeled: Number of labelled images.
+        background_vectors: As for :func:`complete_graph`, like the following.
+        background_index: Index.
+        background_neighbors: Graph.
+        k: Neighbours of each node.
+
+    Raises:
+        ValueError: If k is larger than the number of nodes or of stored columns, or the three do
+            not have as many rows.
+    """
+    n_background = len(background_vectors)
+    n_nodes = n_labeled + n_background
+    n_stored, stored_k = background_neighbors.indices.shape
+    if k > n_nodes:
+        raise ValueError(
+            f"graph.k: got {k}, but the graph has only {n_nodes} nodes ({n_labeled} labelled and "
+            f"{n_background} background images)"
+        )
+    if n_background and stored_k < k:
+        raise ValueError(f"background_graph: has {stored_k} columns, expected at least k = {k}")
+    if not n_background == n_stored == background_index.ntotal:
+        raise ValueError(
+            f"background_vectors has {n_background} rows, background_graph {n_stored} and "
+            f"background_index {background_index.ntotal}; expected as many"
+        )
+
+
 def complete_graph(
     labeled_vectors: NDArray[np.float32],
     test_vectors: NDArray[np.float32],
@@ -59,20 +96,7 @@ def complete_graph(
     n_labeled, dimension = labeled_vectors.shape
     n_background = len(background_vectors)
     n_nodes = n_labeled + n_background
-    stored_k = background_neighbors.indices.shape[1]
-    if k > n_nodes:
-        raise ValueError(
-            f"graph.k: got {k}, but the graph has only {n_nodes} nodes ({n_labeled} labelled and "
-            f"{n_background} background images)"
-        )
-    if n_background and stored_k < k:
-        raise ValueError(f"background_graph: has {stored_k} columns, expected at least k = {k}")
-    if len(background_neighbors.indices) != n_background or background_index.ntotal != n_background:
-        raise ValueError(
-            f"background_vectors has {n_background} rows, background_graph "
-            f"{len(background_neighbors.indices)} and background_index {background_index.ntotal}; "
-            "expected as many"
-        )
+    require_sizes(n_labeled, background_vectors, background_index, background_neighbors, k)
     for name, width in (
         ("background_vectors", background_vectors.shape[1]),
         ("background_index", background_index.d),

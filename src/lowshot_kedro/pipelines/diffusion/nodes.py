@@ -68,9 +68,16 @@ def choose_unlabeled_images(
     """The background; or, for `experiment.unlabeled: train`, the training images not chosen.
 
     With `none` the background that the catalog hands out is empty.
+
+    Raises:
+        ValueError: If the graph of this run cannot be completed with them.
     """
     if experiment.unlabeled != "train":
-        return UnlabeledImages(background_vectors, background_index, background_graph)
+        background = UnlabeledImages(background_vectors, background_index, background_graph)
+        # Long before the graph is completed: the features have to be read first.
+        n_labeled = len(image_selection.labeled_positions)
+        graph_domain.require_sizes(n_labeled, *background, k=graph.k)
+        return background
     vectors = _take_vectors(train_features, image_selection.unlabeled_positions, pca_transform)
     index = graph_domain.build_index(vectors, graph.method, name="unlabelled training vectors")
     blocks = graph_domain.background_graph(index, vectors, graph.k)
