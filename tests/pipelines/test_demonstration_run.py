@@ -129,3 +129,13 @@ def test_the_registry_lists_the_pipelines(demonstration_project: Path) -> None:
     result = kedro(demonstration_project, "registry", "list")
     assert result.returncode == 0, result.stderr
     assert all(f"- {pipeline}\n" in result.stdout for pipeline in (*PIPELINES, "demonstration"))
+
+
+def test_a_run_without_background_leaves_the_stored_graph_alone(copy_of_the_run: Path) -> None:
+    graphs = copy_of_the_run / "data" / "05_model_input" / "knngraph"
+    before = {path.name: path.read_bytes() for path in graphs.iterdir()}
+    for pipeline in ("graph", "diffusion"):
+        run(copy_of_the_run, pipeline, experiment={"unlabeled": "train"})
+    assert {name: (graphs / name).read_bytes() for name in before} == before
+    n_nodes = read_metrics(copy_of_the_run, "diffusion")["n_nodes"]
+    assert n_nodes == read_arrays(copy_of_the_run / "data/04_feature/train.hdf5")["count"][0]
