@@ -79,8 +79,10 @@ def write_published_files(folder: Path, seed: int = 0) -> Path:
     write_features(folder / "features" / "f100m" / "block0.hdf5", background, 0 * labels)
     pca = faiss.PCAMatrix(N_FEATURES, N_COMPONENTS, 0, True)
     pca.train(background)
-    faiss.write_VectorTransform(pca, str(folder / "features" / "PCAR256.vt"))
-    pca.apply(background).tofile(folder / "features" / "f100m" / "concatenated_PCAR256.raw")
+    faiss.write_VectorTransform(pca, str(folder / "features" / f"PCAR{N_COMPONENTS}.vt"))
+    pca.apply(background).tofile(
+        folder / "features" / "f100m" / f"concatenated_PCAR{N_COMPONENTS}.raw"
+    )
     split = {
         "base_classes_1": [2, 5],
         "novel_classes_1": [7, 1],

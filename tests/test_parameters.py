@@ -3,7 +3,13 @@ import dataclasses
 
 import pytest
 
-from lowshot_kedro.parameters import SECTIONS, EvaluationParameters, check_parameters
+from lowshot_kedro.parameters import (
+    SECTIONS,
+    EvaluationParameters,
+    GraphParameters,
+    check_parameters,
+    stored_columns,
+)
 
 VALID = {
     "demonstration": {"enabled": True, "seed": 0, "picture_size": 32},
@@ -73,7 +79,7 @@ REFUSED = [
     ("graph.k", 1025, "an integer from 1 to 1024"),
     ("graph.n_background", -1, "an integer from 0 to 2147483647, or null = all"),
     ("graph.n_background", "all", "an integer from 0 to 2147483647, or null = all"),
-    ("graph.stored_k", 29, "at least graph.k = 30"),
+    ("graph.stored_k", 0, "an integer from 1 to 1024"),
     ("graph.stored_k", 2048, "an integer from 1 to 1024"),
     ("graph.method", "hnsw", "one of: auto, exact, ivf"),
     ("diffusion.n_iterations", -1, "an integer from 0 to 10000"),
@@ -204,3 +210,12 @@ def test_sections_are_frozen(section):
 def test_top_k_are_sorted_and_distinct():
     values = EvaluationParameters(top_k=[5, 1, 5], combination_weight=0.5, n_pictures=8)
     assert values.top_k == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("k", "stored_k", "expected"),
+    [(1, 1, 1), (3, 1, 4), (30, 32, 32), (32, 32, 32), (33, 32, 64), (30, 128, 128), (40, 50, 64)],
+)
+def test_a_graph_is_stored_with_a_power_of_two_or_more_columns(k, stored_k, expected):
+    assert stored_columns(k, stored_k) == expected
+    assert GraphParameters(k, None, stored_k, "auto").stored_k == expected

@@ -1,14 +1,12 @@
+import shutil
 from pathlib import Path
 
 import pytest
 
 from lowshot_kedro import settings
-from lowshot_kedro.parameters import check_parameters
+from lowshot_kedro.parameters import GraphParameters, check_parameters
 
-# Kedro's own use of omegaconf; and Kedro's check of a resolver's arguments, beside ours.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:register_new_resolver:UserWarning", "ignore:Resolver 'stored_k':UserWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore:register_new_resolver:UserWarning")
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -40,7 +38,7 @@ def test_the_defaults_are_valid():
     ("k", "stored_k"), [(1, 32), (30, 32), (32, 32), (33, 64), (50, 64), (65, 128), (1024, 1024)]
 )
 def test_the_stored_graph_has_the_next_power_of_two_columns(k, stored_k):
-    assert parameters("base", graph={"k": k})["graph"]["stored_k"] == stored_k
+    assert GraphParameters(**parameters("base", graph={"k": k})["graph"]).stored_k == stored_k
     catalog = config("base", graph={"k": k})["catalog"]
     assert catalog["background_graph"]["k"] == stored_k
     assert catalog["background_graph"]["filepath"].endswith(f"ndisall_k{stored_k}")
@@ -85,6 +83,25 @@ def test_the_dimension_is_the_same_everywhere():
     catalog = config("base", **given)["catalog"]
     for entry in ("background_vectors", "background_index"):
         assert catalog[entry]["n_columns"] == 64
+    # Vectors of several dimensions lie side by side.
+    assert catalog["background_vectors"]["filepath"].endswith("/concatenated_PCAR64.raw")
+    assert catalog["pca_transform"]["filepath"].endswith("/PCAR64.vt")
+
+
+def test_the_catalog_follows_parameters_wherever_they_are_given(tmp_path):
+    shutil.copytree(CONF, tmp_path / "conf")
+    local = tmp_path / "conf" / "local" / "parameters.yml"
+    local.write_text("graph: {n_background: 70, k: 40}\nexperiment: {n_labeled: 3}\n")
+
+    def catalog(**given):
+        loader = settings.CONFIG_LOADER_CLASS(
+            str(tmp_path / "conf"), runtime_params=given, **settings.CONFIG_LOADER_ARGS
+        )
+        return loader["catalog"]["background_graph"]
+
+    assert catalog()["filepath"].endswith("/ndis70_k64")
+    # Another loader in the same process, and the command line above the file.
+    assert catalog(graph={"n_background": 80})["filepath"].endswith("/ndis80_k64")
 
 
 def test_a_parameter_given_for_one_run_leaves_its_neighbors_alone():

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from kedro.config import OmegaConfigLoader
+from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from lowshot_kedro.errors import UserError
+from lowshot_kedro.parameters import stored_columns
 
-_PUBLISHED_STORED_K = 32
 _PREFIX = "UserError raised while resolving interpolation: "
 
 
 class ConfigLoader(OmegaConfigLoader):
-    """Kedro's loader, which says in one line what cannot be resolved."""
+    """Kedro's loader, with a catalog that follows the parameters.
+
+    `${parameter:graph.k}` in a catalog is the value that the run uses, whether it comes from
+    conf/base, an environment, conf/local or the command line.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         try:
@@ -23,6 +30,22 @@ class ConfigLoader(OmegaConfigLoader):
         except InterpolationResolutionError as error:
             # The first line says what is wrong, the others which node of the tree it stands in.
             raise UserError(str(error).splitlines()[0].removeprefix(_PREFIX)) from error
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        if key == "catalog":
+            # Resolvers belong to the process, parameters to this loader.
+            resolve = partial(_parameter, self["parameters"])
+            OmegaConf.register_new_resolver("parameter", resolve, replace=True)
+        content: dict[str, Any] = super().__getitem__(key)
+        return content
+
+
+def _parameter(parameters: Mapping[str, Any], name: str) -> Any:
+    """`${parameter:section.name}`; what is missing has been refused before."""
+    value: Any = parameters
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def _environment_variable(name: str) -> str:
@@ -41,17 +64,6 @@ def _background_rows(n_background: int | None, unlabeled: str) -> int | None:
     return n_background if unlabeled == "background" else 0
 
 
-def _stored_k(k: object) -> int:
-    """`${stored_k:…}`: columns of a stored graph, the next power of two, at least the 32 published.
-
-    A k that is no number is left for the check of the parameters to refuse.
-    """
-    columns = _PUBLISHED_STORED_K
-    while isinstance(k, int) and columns < k:
-        columns *= 2
-    return columns
-
-
 def _or_all(n_rows: int | None) -> str:
     """`${or_all:…}`: how a file name counts rows."""
     return "all" if n_rows is None else str(n_rows)
@@ -60,6 +72,6 @@ def _or_all(n_rows: int | None) -> str:
 RESOLVERS = {
     "oc.env": _environment_variable,
     "background_rows": _background_rows,
-    "stored_k": _stored_k,
+    "stored_columns": stored_columns,
     "or_all": _or_all,
 }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kedro.framework.context import KedroContext
@@ -70,27 +71,30 @@ class ParameterHooks:
             check_parameters(parameters)
         except ValueError as error:
             raise UserError(str(error)) from error
-        if not parameters["demonstration"]["enabled"] and "demonstration" in pipelines:
-            pipelines["__default__"] = pipelines["experiment"]
-            del pipelines["demonstration"]
+        own_pictures = not parameters["demonstration"]["enabled"]
+        pipelines["__default__"] = pipelines["experiment"] + (
+            Pipeline([]) if own_pictures else pipelines["demonstration"]
+        )
 
 
 class InputHooks:
-    """Checks everything a run reads before it starts to work."""
+    """Checks everything a run needs before it starts to work."""
 
     @hook_impl
     def before_pipeline_run(
         self, run_params: Mapping[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
-        """Refuse missing inputs, with the command that makes them, and inputs that are damaged."""
+        """Refuse missing inputs with the command that makes them, damaged ones, and a full disk."""
         names = sorted(name for name in pipeline.inputs() if not _is_parameter(name))
         missing = [name for name in names if not catalog.exists(name)]
         if missing:
-            raise UserError(
-                "\n".join(self._describe_missing(n, catalog, run_params) for n in missing)
-            )
-        for name in names:
-            check = getattr(catalog.get(name), "check", None)
+            raise UserError(_describe_missing(missing, catalog, run_params))
+        checks = [(name, getattr(catalog.get(name), "check", None)) for name in names]
+        checks += [
+            (name, getattr(catalog.get(name), "check_space", None))
+            for name in sorted(pipeline.all_outputs())
+        ]
+        for name, check in checks:
             if check is None:
                 continue
             try:
@@ -98,33 +102,40 @@ class InputHooks:
             except (OSError, ValueError) as error:
                 raise UserError(f"{name}: {_message(error)}") from error
 
-    @staticmethod
-    def _describe_missing(name: str, catalog: DataCatalog, run_params: Mapping[str, Any]) -> str:
+
+def _describe_missing(
+    names: Sequence[str], catalog: DataCatalog, run_params: Mapping[str, Any]
+) -> str:
+    """What is missing and how to make it, in the order in which to make it."""
+    of_this_environment = set(pipelines["__default__"].nodes)
+    order = [
+        name
+        for name in ("demonstration", *(name for name in pipelines if name not in _COMPOSED))
+        if set(pipelines[name].nodes) <= of_this_environment
+    ]
+    lines = []
+    for name in names:
+        makers = [maker for maker in order if name in pipelines[maker].all_outputs()]
         dataset = catalog.get(name)
-        description = dataset._describe() if dataset is not None else {}
-        where = description.get("filepath", "the catalog")
-        makers = [
-            pipeline_name
-            for pipeline_name, pipeline in pipelines.items()
-            if name in pipeline.all_outputs() and pipeline_name not in _COMPOSED
-        ]
-        if not makers:
-            return f"{name}: {where} is missing; put it there (README.md says which file this is)"
-        command = f"kedro run{_options_of(run_params)} --pipeline {makers[0]}"
-        return f"{name}: {where} is missing; make it with: {command}"
+        where = dataset._describe().get("filepath") if dataset is not None else None
+        if where is None and makers:
+            command = _command(makers[0], run_params)
+            advice = f"is not kept on disk; run the whole pipeline: {command}"
+        elif makers:
+            advice = f"{where} is missing; make it with: {_command(makers[0], run_params)}"
+        else:
+            advice = f"{where} is missing; put it there (README.md says which file this is)"
+        lines.append((order.index(makers[0]) if makers else -1, f"{name}: {advice}"))
+    return "\n".join(line for _, line in sorted(lines))
 
 
-def _is_parameter(name: str) -> bool:
-    return name == "parameters" or name.startswith("params:")
-
-
-def _options_of(run_params: Mapping[str, Any]) -> str:
-    """The options of this run that another command needs to be about the same files."""
+def _command(pipeline_name: str, run_params: Mapping[str, Any]) -> str:
+    """A command about the same files as this run."""
     env, parameters = run_params.get("env"), run_params.get("runtime_params")
     options = f" --env {env}" if env and env != "local" else ""
     if parameters:
         options += ' --params "' + ",".join(_flatten(parameters)) + '"'
-    return options
+    return f"kedro run{options} --pipeline {pipeline_name}"
 
 
 def _flatten(parameters: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -133,8 +144,13 @@ def _flatten(parameters: Mapping[str, Any], prefix: str = "") -> list[str]:
         if isinstance(value, Mapping):
             flat += _flatten(value, f"{prefix}{name}.")
         else:
-            flat.append(f"{prefix}{name}={value}")
+            written = value if isinstance(value, str) else json.dumps(value)
+            flat.append(f"{prefix}{name}={written}")
     return flat
+
+
+def _is_parameter(name: str) -> bool:
+    return name == "parameters" or name.startswith("params:")
 
 
 class _NodeUsage:

@@ -62,9 +62,31 @@ class Scores:
         return {"scores": self.scores, **arrays}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Scores:
-        """The inverse of :meth:`to_arrays`."""
-        return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], name: str = "scores") -> Scores:
+        """The inverse of :meth:`to_arrays`.
+
+        Args:
+            arrays: As they were written to disk.
+            name: What an error message calls them.
+
+        Raises:
+            ValueError: If one is missing, or their shapes do not fit together.
+        """
+        expected = [field.name for field in fields(cls)]
+        missing = [array for array in expected if array not in arrays]
+        if missing:
+            raise ValueError(
+                f"{name}: no array {missing[0]}; found {', '.join(arrays) or 'none'}, expected "
+                f"{', '.join(expected)}"
+            )
+        scores = cls(**{array: arrays[array] for array in expected})
+        shape = (len(scores.iterations), len(scores.test_classes), len(scores.classes))
+        if scores.scores_per_iteration.shape != shape:
+            raise ValueError(
+                f"{name}: scores_per_iteration has shape {scores.scores_per_iteration.shape}, "
+                f"expected {shape} as iterations, test_classes and classes have it"
+            )
+        return scores
 
 
 def top_k_hits(
@@ -162,7 +184,7 @@ def build_metrics(
         experiment: The parameters used.
         n_nodes: Nodes of the graph, None for a method without one.
         seconds: Time of each phase.
-        peak_rss_bytes: Largest resident memory.
+        peak_rss_bytes: Largest resident memory of the process so far.
     """
     return {
         "experiment": dict(experiment),

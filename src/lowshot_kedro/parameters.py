@@ -13,8 +13,9 @@ from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
 
+from lowshot_kedro.devices import DEVICES
 from lowshot_kedro.diffusion import BACKENDS, EDGE_WEIGHTS, PRECISIONS
-from lowshot_kedro.extractors import DEVICES, EXTRACTORS
+from lowshot_kedro.extractors import EXTRACTORS
 from lowshot_kedro.extractors import PRECISIONS as EXTRACTOR_PRECISIONS
 from lowshot_kedro.graph import METHODS
 from lowshot_kedro.protocol import MODES, UNLABELED
@@ -52,6 +53,19 @@ def _number(name: str, value: object, minimum: float, below: float | None = None
     if not valid or not minimum <= value < math.inf or (below is not None and not value < below):  # type: ignore[operator]
         limit = "" if below is None else f" and below {below:g}"
         raise _refuse(name, value, f"a number of at least {minimum:g}{limit}")
+
+
+def stored_columns(k: int, stored_k: int) -> int:
+    """Columns of the stored background graph.
+
+    Args:
+        k: Neighbours that a run uses.
+        stored_k: Columns wanted.
+
+    Returns:
+        stored_k, or the next power of two from k if that is more.
+    """
+    return max(stored_k, 1 << (k - 1).bit_length())
 
 
 @dataclass(frozen=True)
@@ -129,7 +143,10 @@ class PcaParameters:
 
 @dataclass(frozen=True)
 class GraphParameters:
-    """The k-NN graph over labelled and background images."""
+    """The k-NN graph over labelled and background images.
+
+    `stored_k` becomes the number of columns that are stored, see :func:`stored_columns`.
+    """
 
     k: int
     n_background: int | None
@@ -141,8 +158,7 @@ class GraphParameters:
         _integer("graph.n_background", self.n_background, 0, null="all")
         _integer("graph.stored_k", self.stored_k, 1, 1024)
         _one_of("graph.method", self.method, METHODS)
-        if self.stored_k < self.k:
-            raise _refuse("graph.stored_k", self.stored_k, f"at least graph.k = {self.k}")
+        object.__setattr__(self, "stored_k", stored_columns(self.k, self.stored_k))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,15 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from lowshot_kedro.images import ImageSource
+from lowshot_kedro.matrices import KnnGraph
+from lowshot_kedro.metrics import Scores, top_k_hits
+from lowshot_kedro.protocol import ImageSelection
+
 # Okabe and Ito's colours, which people with colour-blindness tell apart.
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
 _NUMBER_WIDTH = 5
+_NEIGHBORS_SHOWN = 8
 _COLORS = {"": _BLUE, "_novel": _ORANGE, "_base": _GREEN}
 _GROUP_NAMES = {"": "all classes", "_novel": "novel classes", "_base": "base classes"}
 
@@ -114,24 +121,49 @@ def plot_methods(table: pd.DataFrame, k: int) -> Figure:
     return figure
 
 
-class NeighborPanelRow:
+@dataclass(frozen=True)
+class NeighborRow:
     """One test picture and its most similar nodes, as :func:`plot_neighbors` draws them.
 
-    Args:
+    Attributes:
         picture: The test picture.
         title: What is said of it.
         neighbors: (picture, caption, colour of the frame) of each neighbour.
     """
 
-    def __init__(
-        self,
-        picture: Image.Image,
-        title: str,
-        neighbors: Sequence[tuple[Image.Image, str, str]],
-    ) -> None:
-        self.picture = picture
-        self.title = title
-        self.neighbors = neighbors
+    picture: Image.Image
+    title: str
+    neighbors: Sequence[tuple[Image.Image, str, str]]
+
+
+@dataclass(frozen=True)
+class NodePictures:
+    """The pictures behind the nodes of a completed graph: labelled images first.
+
+    Attributes:
+        selection: Knows which training images are the labelled nodes.
+        train_images: The training set.
+        unlabeled_images: Where the other nodes come from.
+        unlabeled_positions: Their numbers there; None: 0, 1, 2, …
+    """
+
+    selection: ImageSelection
+    train_images: ImageSource
+    unlabeled_images: ImageSource
+    unlabeled_positions: NDArray[np.int64] | None = None
+
+    def class_of(self, node: int) -> int | None:
+        """Class of a labelled node, None for others."""
+        classes = self.selection.labeled_classes
+        return int(classes[node]) if node < len(classes) else None
+
+    def __getitem__(self, node: int) -> Image.Image:
+        if self.class_of(node) is not None:
+            return self.train_images[int(self.selection.labeled_positions[node])].image
+        number = node - len(self.selection.labeled_positions)
+        if self.unlabeled_positions is not None:
+            number = int(self.unlabeled_positions[number])
+        return self.unlabeled_images[number].image
 
 
 def frame_color(neighbor_class: int | None, true_class: int) -> str:
@@ -141,14 +173,55 @@ def frame_color(neighbor_class: int | None, true_class: int) -> str:
     return _GREEN if neighbor_class == true_class else _ORANGE
 
 
-def plot_neighbors(rows: Sequence[NeighborPanelRow]) -> Figure:
+def neighbor_rows(
+    points: NDArray[np.int64],
+    selection: ImageSelection,
+    scores: Scores,
+    neighbors: KnnGraph,
+    test_images: ImageSource,
+    nodes: NodePictures,
+) -> list[NeighborRow]:
+    """Test pictures with true and guessed class, and their eight most similar nodes.
+
+    Args:
+        points: int64 (m,), which of the test images.
+        selection: The images of the run.
+        scores: Of the test images.
+        neighbors: Graph neighbours of the test images.
+        test_images: The test set.
+        nodes: The pictures behind the nodes.
+    """
+    rows = []
+    for point in points.tolist():
+        true_class = int(selection.test_classes[point])
+        guess = int(scores.scores[point].argmax())
+        links = zip(
+            neighbors.indices[point, :_NEIGHBORS_SHOWN].tolist(),
+            neighbors.similarities[point, :_NEIGHBORS_SHOWN].tolist(),
+            strict=True,
+        )
+        cells = []
+        for node, similarity in links:
+            if node < 0:
+                continue
+            node_class = nodes.class_of(node)
+            name = "" if node_class is None else f"{selection.class_names[node_class]} "
+            color = frame_color(node_class, true_class)
+            cells.append((nodes[node], f"{name}{similarity:.2f}", color))
+        title = f"{selection.class_names[true_class]}\n→ {selection.class_names[guess]}"
+        picture = test_images[int(selection.test_positions[point])].image
+        rows.append(NeighborRow(picture, title, cells))
+    return rows
+
+
+def plot_neighbors(rows: Sequence[NeighborRow]) -> Figure:
     """Test pictures, each followed by its neighbours in the graph, most similar first."""
     n_columns = 1 + max((len(row.neighbors) for row in rows), default=0)
     height = 1.55 * max(1, len(rows)) + 0.7
     figure = Figure(figsize=(1.25 * n_columns, height))
     figure.suptitle(
         "Test pictures and their neighbours: green = labelled, same class; orange = labelled, "
-        "another class; grey = background",
+        "another class; grey = without label",
         fontsize=9,
         y=1 - 0.15 / height,
     )
@@ -170,20 +243,18 @@ def plot_neighbors(rows: Sequence[NeighborPanelRow]) -> Figure:
     return figure
 
 
-def pictures_worth_showing(
-    correct: NDArray[np.bool_], true_classes: NDArray[np.int32], n_pictures: int
-) -> NDArray[np.int64]:
+def pictures_worth_showing(scores: Scores, n_pictures: int) -> NDArray[np.int64]:
     """Positions of some test pictures: half recognised, half not, spread over the classes.
 
     Args:
-        correct: bool (T,), whether each was recognised.
-        true_classes: int32 (T,).
+        scores: Of T test images.
         n_pictures: How many.
 
     Returns:
         int64 (at most n_pictures,), in class order.
     """
-    by_class = np.argsort(true_classes, kind="stable")
+    correct = top_k_hits(scores.scores, scores.test_classes, 1)
+    by_class = np.argsort(scores.test_classes, kind="stable")
     wrong, right = by_class[~correct[by_class]], by_class[correct[by_class]]
     n_wrong = min(len(wrong), max(n_pictures // 2, n_pictures - len(right)))
     n_right = min(len(right), n_pictures - n_wrong)
@@ -195,4 +266,4 @@ def pictures_worth_showing(
         ]
         or [np.empty(0, dtype=np.int64)]
     )
-    return chosen[np.argsort(true_classes[chosen], kind="stable")]
+    return chosen[np.argsort(scores.test_classes[chosen], kind="stable")]

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lowshot_kedro.extractors import Extractor, choose_device, extract_features
+from lowshot_kedro.extractors import Extractor, extract_features
 from lowshot_kedro.images import AbsentPictures, Picture
 from lowshot_kedro.matrices import Blocks
 
@@ -172,13 +172,3 @@ def test_precision_auto_is_exact_on_a_cpu():
     exact, _ = joined(extract(source, network, 5))
     automatic, _ = joined(extract(source, network, 5, precision="auto"))
     np.testing.assert_array_equal(automatic, exact)
-
-
-def test_choosing_a_device(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
-    with pytest.raises(ValueError, match=r"features\.device: got 'cuda'.*no GPU"):
-        choose_device("cuda")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert choose_device("auto") == choose_device("cuda") == torch.device("cuda")
-    assert choose_device("cpu") == torch.device("cpu")

@@ -125,3 +125,20 @@ def test_no_second_kind_of_openmp_next_to_torch_and_faiss(order):
     command = [sys.executable, "-c", NEIGHBOURHOOD, *order]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "fine", done.stderr
+
+
+def test_an_environment_that_asks_for_64_bit_integers_does_no_harm():
+    """MKL would read the int32 offsets and indices as int64, and beyond their end."""
+    script = """
+import numpy as np
+from lowshot_kedro import native
+graph = native.symmetrize(np.array([[0, 1], [1, 2], [2, 0]], dtype=np.int32))
+native.normalize_rows(graph[0], graph[2])
+scores = np.eye(3, dtype=np.float32)
+out = [np.empty_like(scores) for _ in range(2)]
+for product, result in zip(("own", "auto"), out):
+    native.diffusion_step(*graph, scores, result, product)
+np.testing.assert_allclose(*out, rtol=1e-6)
+"""
+    environment = {**os.environ, "MKL_INTERFACE_LAYER": "ILP64"}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)

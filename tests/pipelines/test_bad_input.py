@@ -24,7 +24,7 @@ PARAMETERS: dict[str, Any] = {
 }
 
 TRAIN = "features/train.hdf5"
-VECTORS = "features/f100m/concatenated_PCAR256.raw"
+VECTORS = "features/f100m/concatenated_PCAR16.raw"
 GRAPH = "knngraph/ndis500_k32_I_11.int32"
 
 
@@ -96,6 +96,12 @@ def other_index(folder: Path) -> None:
     faiss.write_index(index, str(folder / "knngraph/ndis500.index"))
 
 
+def impossible_neighbor(folder: Path) -> None:
+    neighbors = np.memmap(folder / GRAPH, dtype="<i4", mode="r+").reshape(500, 32)
+    neighbors[7, 3] = 500
+    neighbors.flush()
+
+
 def nothing(folder: Path) -> None:
     pass
 
@@ -111,20 +117,20 @@ GRAPH_COMMAND = (
     [
         # missing
         ("graph", remove(VECTORS), {}, rf"background_vectors: .*{VECTORS} is missing; make it with: kedro run .*--pipeline pca"),
-        ("diffusion", remove(GRAPH), {}, rf"background_graph: .*ndis500_k32 is missing; {GRAPH_COMMAND}"),
+        ("diffusion", remove(GRAPH), {}, rf"background_graph: .*{GRAPH} is missing; {GRAPH_COMMAND}"),
         ("diffusion", remove("knngraph/ndis500.index"), {}, rf"background_index: .*is missing; {GRAPH_COMMAND}"),
         ("baseline", remove(TRAIN), {}, rf"train_features: .*{TRAIN} is missing; make it with: kedro run .*--pipeline features"),
         ("diffusion", remove("label_idx.json"), {}, r"class_split: .*label_idx\.json is missing; put it there"),
         ("features", nothing, {}, r"AbsentPictures\(.*\): found no pictures, expected at least one"),
         # cut off, or of another shape or type
         ("graph", cut(VECTORS), {}, rf"background_vectors: .*{VECTORS}: 44797 bytes are no whole number of rows of 16"),
-        ("graph", nothing, {"pca": {"n_components": 33}}, r"background_vectors: .*no whole number of rows of 33"),
+        ("graph", nothing, {"pca": {"n_components": 33}}, r"background_vectors: .*concatenated_PCAR33\.raw is missing; make it with: kedro run .*pca\.n_components=33.* --pipeline pca"),
         ("diffusion", cut(GRAPH), {}, rf"background_graph: .*{GRAPH}: 63997 bytes are no whole number of rows of 32"),
         ("diffusion", cut(GRAPH, 128), {}, rf"background_graph: .*{GRAPH}: holds 499 rows, but ndis500_k32_D_11.float32 500"),
         ("diffusion", cut("knngraph/ndis500.index", 999), {}, r"ndis500\.index: not a readable faiss index; is it cut off"),
         ("diffusion", other_index, {}, r"ndis500\.index: holds 499 vectors, expected graph\.n_background = 500"),
         ("baseline", cut(TRAIN, 999), {}, rf"train_features: .*{TRAIN}: not a readable HDF5 file; is it cut off"),
-        ("diffusion", cut("features/PCAR256.vt", 999), {}, r"pca_transform: .*PCAR256\.vt: not a readable faiss transform"),
+        ("diffusion", cut("features/PCAR16.vt", 999), {}, r"pca_transform: .*PCAR16\.vt: not a readable faiss transform"),
         ("diffusion", cut("label_idx.json"), {}, r"label_idx\.json: JSONDataset cannot read it"),
         ("baseline", wrong_dtype, {}, r"train_features: .*all_feats is int64 .*expected float32"),
         ("diffusion", narrow_features, {}, rf"{TRAIN}: 47 columns, but pca_transform expects 48"),
@@ -134,9 +140,10 @@ GRAPH_COMMAND = (
         ("baseline", label(5, 8), {}, r"train_features: label 8 in row 5 is out of range; expected 0\.\.7"),
         ("diffusion", label(5, -1), {}, r"train_features: label -1 in row 5 is out of range; expected 0\.\.7"),
         ("baseline", relabel(4, 6), {}, r"train_features: no images of class 4 \(class 4\)"),
+        ("diffusion", impossible_neighbor, {}, r"background_graph: row 7, column 3 holds 500, expected -1 or 0\.\.499"),
         ("baseline", split_without("novel_classes_2"), {}, r"class_split: novel_classes_2 is missing"),
         # parameters that do not fit the data
-        ("graph", nothing, {"graph": {"n_background": 701}}, r"concatenated_PCAR256\.raw: holds 700 rows, but 701 are asked for; lower graph\.n_background"),
+        ("graph", nothing, {"graph": {"n_background": 701}}, r"concatenated_PCAR16\.raw: holds 700 rows, but 701 are asked for; lower graph\.n_background"),
         ("diffusion", nothing, {"graph": {"n_background": 0, "k": 1000}}, r"graph\.k: got 1000, but the graph has only \d+ nodes"),
         ("baseline", nothing, {"experiment": {"n_labeled": 300}}, r"experiment\.n_labeled: got 300, but class \d \(class \d\) has only \d+ training images"),
         ("graph", nothing, {"graph": {"method": "ivf", "n_background": 10}}, r"graph\.method: got 'ivf', but background_vectors has only 10 rows"),
@@ -145,7 +152,7 @@ GRAPH_COMMAND = (
         ("graph", nothing, {"grahp": {"k": 3}}, r"grahp: unknown parameter \(did you mean graph\?\)"),
         ("graph", nothing, {"graph": {"k": 0}}, r"graph\.k: got 0, expected an integer from 1 to 1024"),
         ("graph", nothing, {"graph": {"k": "many"}}, r"graph\.k: got 'many', expected an integer"),
-        ("graph", nothing, {"graph": {"k": 40, "stored_k": 32}}, r"graph\.stored_k: got 32, expected at least graph\.k = 40"),
+        ("graph", nothing, {"graph": {"stored_k": 0}}, r"graph\.stored_k: got 0, expected an integer from 1 to 1024"),
         ("diffusion", nothing, {"diffusion": {"backend": "gpu"}}, r"diffusion\.backend: got 'gpu', expected one of: auto, native"),
         ("baseline", nothing, {"experiment": {"mode": "train"}}, r"experiment\.mode: got 'train', expected one of: test, val"),
     ],
@@ -173,10 +180,10 @@ def test_message(
 def test_full_disk(project: Path, published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")(10**9, 10**9 - 40_000, 40_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    message = r"ndis500\.index: the disk is too full, 31\.2 KiB needed|ndis500_k32_I_11\.int32: the disk is too full, 125\.0 KiB needed but only 39\.1 KiB free"
+    message = r"background_graph: .*ndis500_k32_I_11\.int32: the disk is too full, 125\.0 KiB needed but only 39\.1 KiB free"
     with pytest.raises(UserError, match=message):
         run(project, "graph", env="imagenet", **PARAMETERS)
-    assert not list((published / "knngraph").glob("*k32*"))
+    assert not list((published / "knngraph").iterdir())
 
 
 def test_evaluation_refuses_results_of_another_experiment(project: Path, published: Path) -> None:
@@ -190,10 +197,41 @@ def test_evaluation_refuses_results_of_another_experiment(project: Path, publish
         run(project, "evaluation", env="imagenet", **PARAMETERS, experiment={"seed": 2})
 
 
+def test_evaluation_names_results_that_are_incomplete(project: Path, published: Path) -> None:
+    for pipeline in ("graph", "baseline", "diffusion"):
+        run(project, pipeline, env="imagenet", **PARAMETERS)
+    with pytest.raises(UserError, match=r"diffusion_metrics: holds no top3; run the diffusion"):
+        run(project, "evaluation", env="imagenet", **PARAMETERS, evaluation={"top_k": [1, 3]})
+    with h5py.File(project / "data/07_model_output/baseline_scores.hdf5", "r+") as file:
+        del file["classes"]
+    with pytest.raises(UserError, match=r"baseline_scores: no array classes; found"):
+        run(project, "evaluation", env="imagenet", **PARAMETERS)
+    (project / "data/08_reporting/baseline_metrics.json").write_text("{}")
+    with pytest.raises(UserError, match=r"baseline_metrics: found nothing, expected experiment"):
+        run(project, "evaluation", env="imagenet", **PARAMETERS)
+
+
+def test_the_demonstration_never_overwrites_other_pictures(project: Path, published: Path) -> None:
+    before = (published / "label_idx.json").read_bytes()
+    with pytest.raises(UserError, match=r"demonstration\.enabled: got false"):
+        run(project, "demonstration", env="imagenet")
+    assert (published / "label_idx.json").read_bytes() == before
+
+
+def test_what_is_missing_is_listed_in_the_order_to_make_it(project: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        run(project, "diffusion")
+    commands = [line.rpartition("--pipeline ")[2] for line in str(caught.value).splitlines()]
+    order = ["demonstration", "features", "pca", "graph"]
+    assert commands == sorted(commands, key=order.index)
+    assert set(commands) == set(order)
+
+
 def test_the_command_line_shows_one_line_without_a_traceback(project: Path) -> None:
     result = kedro(project, "run", "--pipeline", "features")
     assert result.returncode == 1
     lines = (result.stdout + result.stderr).splitlines()
+    assert len(lines) == 3  # one for each collection of pictures
     assert [line for line in lines if line.startswith("Error: ")] == [
         f"Error: background_images: {project}/data/01_raw/yfcc100m is missing; "
         "make it with: kedro run --pipeline demonstration"

@@ -12,6 +12,8 @@ import pytest
 
 from tests.projects import N_COMPONENTS, read_arrays, read_metrics, run
 
+VECTORS = f"concatenated_PCAR{N_COMPONENTS}.raw"
+
 
 class Expected(NamedTuple):
     scores: list[np.ndarray]
@@ -48,7 +50,7 @@ def published_procedure(
             base_rows += rows.tolist()
     chosen = base_rows + novel_rows
 
-    pca = faiss.read_VectorTransform(str(folder / "features" / "PCAR256.vt"))
+    pca = faiss.read_VectorTransform(str(folder / "features" / f"PCAR{N_COMPONENTS}.vt"))
 
     def unit(vectors: np.ndarray) -> np.ndarray:
         vectors = vectors.astype(np.float64)
@@ -57,7 +59,7 @@ def published_procedure(
     if unlabeled == "train":
         others = pca.apply(train[left_rows])
     else:
-        raw = np.fromfile(folder / "features" / "f100m" / "concatenated_PCAR256.raw", "<f4")
+        raw = np.fromfile(folder / "features" / "f100m" / VECTORS, "<f4")
         others = raw.reshape(-1, N_COMPONENTS)[: n_background if unlabeled != "none" else 0]
     nodes = unit(np.vstack([pca.apply(train[chosen]), others]))
     n = len(nodes)
@@ -147,7 +149,7 @@ def test_background_graph_is_exact_and_in_the_published_format(
     parameters = {"pca": {"n_components": N_COMPONENTS}, "graph": {"n_background": 600, "k": 33}}
     run(project, "graph", env="imagenet", **parameters)
 
-    raw = np.fromfile(published / "features" / "f100m" / "concatenated_PCAR256.raw", "<f4")
+    raw = np.fromfile(published / "features" / "f100m" / VECTORS, "<f4")
     vectors = raw.reshape(-1, N_COMPONENTS)[:600].astype(np.float64)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     similarities = vectors @ vectors.T

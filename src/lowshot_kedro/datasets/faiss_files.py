@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import faiss
 import numpy as np
@@ -11,6 +12,18 @@ from numpy.typing import NDArray
 
 from lowshot_kedro.datasets.file_dataset import FileDataset
 from lowshot_kedro.datasets.files import require_file, require_space
+from lowshot_kedro.datasets.table_dataset import PREVIEW_ROWS
+
+_KINDS = {
+    "IxFI": "IndexFlatIP",
+    "IxF2": "IndexFlatL2",
+    "IwFl": "IndexIVFFlat",
+    "IHNf": "IndexHNSWFlat",
+}
+# Kind, d, ntotal, two unused numbers, is_trained, metric.
+_LAYOUT = struct.Struct("<4siqqq?i")
+# Where the vectors of a flat index begin: after the header and their number.
+_FLAT_OFFSET = _LAYOUT.size + 8
 
 
 def _writer(file: BinaryIO) -> Any:
@@ -18,8 +31,42 @@ def _writer(file: BinaryIO) -> Any:
     return faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]
 
 
+class _IndexHeader(NamedTuple):
+    """The first bytes of every index file that faiss writes."""
+
+    kind: str
+    dimension: int
+    n_vectors: int
+
+    @classmethod
+    def read(cls, path: Path) -> _IndexHeader:
+        """Read the header of a file.
+
+        Raises:
+            ValueError: If the file is too short for what its header says.
+        """
+        size = require_file(path)
+        with path.open("rb") as file:
+            start = file.read(_LAYOUT.size)
+        if len(start) < _LAYOUT.size:
+            raise ValueError(f"{path}: not a readable faiss index; is it cut off?")
+        kind, dimension, n_vectors, *_ = _LAYOUT.unpack(start)
+        header = cls(kind.decode("latin-1"), dimension, n_vectors)
+        if header.is_flat and size < _FLAT_OFFSET + 4 * dimension * n_vectors:
+            raise ValueError(
+                f"{path}: not a readable faiss index; is it cut off? {size} bytes do not hold "
+                f"{n_vectors} vectors of dimension {dimension}"
+            )
+        return header
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the vectors stand one after the other behind the header."""
+        return self.kind in ("IxFI", "IxF2")
+
+
 class FaissIndexDataset(FileDataset[faiss.Index, faiss.Index]):
-    """A faiss index file such as ndis1000000.index.
+    """A faiss index file such as ndis1000000.index, loaded whole.
 
     Args:
         filepath: The file.
@@ -49,29 +96,34 @@ class FaissIndexDataset(FileDataset[faiss.Index, faiss.Index]):
         self._n_rows = n_rows
 
     def check(self) -> None:
-        """See that the file is there; what is in it shows when it is read."""
-        if self._n_rows != 0:
-            require_file(self._filepath)
+        """Compare the header of the file with the dimension and number of vectors expected."""
+        if self._n_rows == 0:
+            return
+        header = _IndexHeader.read(self._filepath)
+        if header.dimension != self._n_columns:
+            raise ValueError(
+                f"{self._filepath}: vectors of dimension {header.dimension}, expected "
+                f"{self._n_columns}"
+            )
+        if self._n_rows is not None and header.n_vectors != self._n_rows:
+            raise ValueError(
+                f"{self._filepath}: holds {header.n_vectors} vectors, expected "
+                f"graph.n_background = {self._n_rows}"
+            )
+
+    def check_space(self) -> None:
+        """Refuse to begin what the disk has no room for, where the size is known."""
+        require_space(self._filepath, 4 * (self._n_rows or 0) * self._n_columns)
 
     def _read(self) -> faiss.Index:
         if self._n_rows == 0:
             return faiss.IndexFlatIP(self._n_columns)
         try:
-            index = faiss.read_index(str(self._filepath))
+            return faiss.read_index(str(self._filepath))
         except RuntimeError as error:
             raise ValueError(
-                f"{self._filepath}: not a readable faiss index; is it cut off? ({error})"
+                f"{self._filepath}: not a readable faiss index; is it cut off?"
             ) from error
-        if index.d != self._n_columns:
-            raise ValueError(
-                f"{self._filepath}: vectors of dimension {index.d}, expected {self._n_columns}"
-            )
-        if self._n_rows is not None and index.ntotal != self._n_rows:
-            raise ValueError(
-                f"{self._filepath}: holds {index.ntotal} vectors, expected graph.n_background = "
-                f"{self._n_rows}"
-            )
-        return index
 
     def _write(self, path: Path, data: faiss.Index) -> None:
         require_space(self._filepath, 4 * data.ntotal * data.d)
@@ -82,19 +134,30 @@ class FaissIndexDataset(FileDataset[faiss.Index, faiss.Index]):
         return self._n_rows == 0 or super()._exists()
 
     def _facts(self) -> dict[str, str]:
-        index = self._read()
+        if self._n_rows == 0:
+            return {"shape": f"(0, {self._n_columns})", "dtype": "float32", "size on disk": "0 B"}
+        header = _IndexHeader.read(self._filepath)
         return {
-            "shape": f"({index.ntotal}, {index.d})",
+            "shape": f"({header.n_vectors}, {header.dimension})",
             "dtype": "float32",
-            "kind": type(index).__name__,
-            "size on disk": self._size_on_disk() if self._n_rows != 0 else "0 B",
+            "kind": _KINDS.get(header.kind, header.kind),
+            "size on disk": self._size_on_disk(),
         }
 
-    def _first_rows(self) -> list[NDArray[np.float32]]:
-        index = self._read()
-        if not isinstance(index, faiss.IndexFlat):
-            return []
-        return list(index.reconstruct_n(0, min(10, index.ntotal)))
+    def _first_rows(self) -> NDArray[np.float32]:
+        nothing = np.empty((0, 0), dtype=np.float32)
+        if self._n_rows == 0:
+            return nothing
+        header = _IndexHeader.read(self._filepath)
+        if not header.is_flat or header.n_vectors == 0:
+            return nothing
+        return np.memmap(
+            self._filepath,
+            mode="r",
+            dtype="<f4",
+            offset=_FLAT_OFFSET,
+            shape=(min(PREVIEW_ROWS, header.n_vectors), header.dimension),
+        )
 
 
 class FaissTransformDataset(FileDataset[faiss.VectorTransform, faiss.VectorTransform]):
@@ -122,7 +185,7 @@ class FaissTransformDataset(FileDataset[faiss.VectorTransform, faiss.VectorTrans
             return faiss.read_VectorTransform(str(self._filepath))
         except RuntimeError as error:
             raise ValueError(
-                f"{self._filepath}: not a readable faiss transform; is it cut off? ({error})"
+                f"{self._filepath}: not a readable faiss transform; is it cut off?"
             ) from error
 
     def _write(self, path: Path, data: faiss.VectorTransform) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,14 +24,19 @@ def partial_path(path: Path) -> Path:
 
 
 @contextmanager
-def written_whole(*paths: Path) -> Iterator[list[Path]]:
+def written_whole(*paths: Path, obsolete: Sequence[Path] = ()) -> Iterator[list[Path]]:
     """Write to the paths this yields; they are renamed to `paths` at the end of the block.
 
-    If the block fails the unfinished files are removed; if the process is killed, the next writer
-    overwrites them. In neither case does a path change.
+    If the block fails the unfinished files are removed; if the process is killed in it, the next
+    writer overwrites them. In neither case do the files that were there before change.
 
     Several files appear together: the first path is the one without which the others count for
-    nothing, so it is the first to go and the last to come back.
+    nothing, so it is the first to go and the last to come back. A process that is killed between
+    these renames leaves nothing that looks complete.
+
+    Args:
+        paths: The files.
+        obsolete: Files of an older result that must not stand beside the new ones.
 
     Raises:
         DiskFullError: Naming the first path and what is left.
@@ -44,8 +49,8 @@ def written_whole(*paths: Path) -> Iterator[list[Path]]:
             for partial in unfinished:
                 with partial.open("rb") as file:
                     os.fsync(file.fileno())
-        if len(paths) > 1:
-            for path in paths:
+        if len(paths) > 1 or obsolete:
+            for path in (*paths, *obsolete):
                 path.unlink(missing_ok=True)
         for partial, path in reversed([*zip(unfinished, paths, strict=True)]):
             partial.replace(path)

@@ -249,12 +249,14 @@ class HDF5FeatureBlocksDataset(TableDataset[Blocks[LabeledBlock], HDF5Features])
         require_space(self._path(0), 4 * data.n_rows * (data.n_columns + 1))
         n_files = max(1, -(-data.n_rows // self._rows_per_file))
         paths = [self._path(number) for number in range(n_files)]
-        with written_whole(*paths) as unfinished:
+        # More blocks of an older collection would pass for a part of this one.
+        older = [
+            path
+            for path in self._filepath.glob("block*.hdf5")
+            if path.stem.removeprefix("block").isdigit() and path not in paths
+        ]
+        with written_whole(*paths, obsolete=older) as unfinished:
             self._write_files(unfinished, data)
-            # More blocks of an older collection would pass for a part of this one.
-            for path in self._filepath.glob("block*.hdf5"):
-                if path.name.removeprefix("block").removesuffix(".hdf5").isdigit():
-                    path.unlink()
 
     def _write_files(self, paths: list[Path], data: Blocks[LabeledBlock]) -> None:
         pending = data.checked(str(self._path(0)))

@@ -73,6 +73,11 @@ class KnnGraphDataset(TableDataset[KnnGraph | Blocks[KnnGraph], KnnGraph]):
         """
         self._rows()
 
+    def check_space(self) -> None:
+        """Refuse to begin what the disk has no room for, where the size is known."""
+        item_size = _INDICES.itemsize + _SIMILARITIES.itemsize
+        require_space(self._indices_path, (self._n_rows or 0) * self._k * item_size)
+
     def _rows(self) -> int:
         if self._n_rows == 0:
             return 0
@@ -123,7 +128,7 @@ class KnnGraphDataset(TableDataset[KnnGraph | Blocks[KnnGraph], KnnGraph]):
         return self._n_rows == 0 or both
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), "k": self._k, "n_rows": self._n_rows}
+        return {"filepath": str(self._indices_path), "k": self._k, "n_rows": self._n_rows}
 
     def _facts(self) -> dict[str, str]:
         n_rows = self._rows()

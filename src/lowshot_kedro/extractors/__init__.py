@@ -10,10 +10,8 @@ from collections.abc import Callable
 
 from lowshot_kedro.extractors.efficientnet_lite0 import efficientnet_lite0
 from lowshot_kedro.extractors.extractor import (
-    DEVICES,
     PRECISIONS,
     Extractor,
-    choose_device,
     extract_features,
 )
 
@@ -41,11 +39,9 @@ def create_extractor(name: str, weights: str, image_size: int) -> Extractor:
 
 
 __all__ = [
-    "DEVICES",
     "EXTRACTORS",
     "PRECISIONS",
     "Extractor",
-    "choose_device",
     "create_extractor",
     "extract_features",
 ]

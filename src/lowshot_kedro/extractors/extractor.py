@@ -13,12 +13,12 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from lowshot_kedro.devices import choose_device
 from lowshot_kedro.images import ImageSource
 from lowshot_kedro.matrices import Blocks, LabeledBlock, require_finite
 
 logger = logging.getLogger(__name__)
 
-DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 _MAX_PROBLEMS_LOGGED = 20
@@ -39,19 +39,6 @@ class Extractor:
     network: nn.Module
     preprocess: Callable[[Image.Image], torch.Tensor]
     dimension: int
-
-
-def choose_device(device: str) -> torch.device:
-    """The device that a parameter means: `auto` is a GPU where there is one.
-
-    Raises:
-        ValueError: For `cuda` on a machine without a usable GPU.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("features.device: got 'cuda', but PyTorch finds no GPU; use auto or cpu")
-    return torch.device(device)
 
 
 class _Preprocessed(Dataset[tuple[torch.Tensor, int, str]]):
@@ -102,7 +89,7 @@ def extract_features(
     """
     if len(source) == 0:
         raise ValueError(f"{source!r}: found no pictures, expected at least one")
-    torch_device = choose_device(device)
+    torch_device = choose_device(device, "features.device")
     autocast = precision == "bfloat16" or (precision == "auto" and torch_device.type == "cuda")
 
     def batches() -> Iterator[LabeledBlock]:

@@ -3,14 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lowshot_kedro.graph.index import BLOCK_ROWS, normalize, on_gpus, search
+from lowshot_kedro.graph.index import BLOCK_ROWS, build_index, normalize, on_gpus, search
 from lowshot_kedro.matrices import Blocks, KnnGraph, row_ranges
+
+
+class UnlabeledNodes(NamedTuple):
+    """The unlabelled nodes of a graph.
+
+    Attributes:
+        vectors: float32 (n, d), not normalised.
+        search_index: Over the normalised vectors.
+        neighbors: The graph among them, (n, K).
+    """
+
+    vectors: NDArray[np.float32]
+    search_index: faiss.Index
+    neighbors: KnnGraph
+
+
+def unlabeled_nodes(vectors: NDArray[np.float32], k: int, method: str, name: str) -> UnlabeledNodes:
+    """Index vectors and build the graph among them, in memory.
+
+    Args:
+        vectors: float32 (n, d), not normalised.
+        k: Neighbours of each.
+        method: As for :func:`~lowshot_kedro.graph.index.build_index`.
+        name: What messages call the vectors.
+
+    Returns:
+        In memory: the vectors twice and 8·n·k bytes.
+
+    Raises:
+        ValueError: For NaN, or too few vectors for the method.
+    """
+    index = build_index(vectors, method, name)
+    return UnlabeledNodes(vectors, index, KnnGraph.joined(background_graph(index, vectors, k), k))
 
 
 def background_graph(

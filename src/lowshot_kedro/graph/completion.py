@@ -64,6 +64,16 @@ def require_sizes(
         )
 
 
+def _require_neighbors(indices: NDArray[np.int32], first_row: int, n_background: int) -> None:
+    bad = np.argwhere((indices < -1) | (indices >= n_background))
+    if len(bad):
+        row, column = bad[0]
+        raise ValueError(
+            f"background_graph: row {first_row + row}, column {column} holds "
+            f"{indices[row, column]}, expected -1 or 0..{n_background - 1}"
+        )
+
+
 def complete_graph(
     labeled_vectors: NDArray[np.float32],
     test_vectors: NDArray[np.float32],
@@ -87,11 +97,12 @@ def complete_graph(
 
     Returns:
         Node numbers 0..L-1 are the labelled points, L..L+n-1 the background. In memory: 4·N·k
-        bytes, the index, the labelled and test vectors, and one block of background.
+        bytes, 8·T·k for the links of the test points, the index, the labelled vectors
+        twice, the test vectors, and one block of background.
 
     Raises:
-        ValueError: If k is larger than the number of nodes, or the arguments do not belong
-            together.
+        ValueError: If k is larger than the number of nodes, the arguments do not belong together,
+            or the stored graph names a node that there is not.
     """
     n_labeled, dimension = labeled_vectors.shape
     n_background = len(background_vectors)
@@ -127,6 +138,7 @@ def complete_graph(
         for first, last in row_ranges(n_background, BLOCK_ROWS):
             queries = normalize(background_vectors[first:last], first, "background_vectors")
             stored = background_neighbors.part(first, last, k)
+            _require_neighbors(stored.indices, first, n_background)
             merged = merge(stored, search(labeled_index, queries, k))
             neighbors[n_labeled + first : n_labeled + last] = merged.indices
             bar.update(last - first)

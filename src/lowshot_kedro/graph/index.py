@@ -95,7 +95,7 @@ def _train_inverted_file(vectors: NDArray[np.float32], name: str) -> faiss.Index
         training[first:last] = normalize(vectors[first:last], first, name)
     logger.info("training %d inverted lists on %d vectors", n_lists, n_training)
     index = faiss.IndexIVFFlat(
-        faiss.IndexFlatIP(dimension), dimension, n_lists, faiss.METRIC_INNER_PRODUCT
+        faiss.IndexFlatL2(dimension), dimension, n_lists, faiss.METRIC_INNER_PRODUCT
     )
     index.nprobe = min(_N_PROBE, max(1, 3 * n_lists // 4))
     run_in_one_thread(index.train, training)

@@ -3,7 +3,8 @@
 Offsets are int64, so that a graph may have more than 2³¹ edges; node numbers are int32. Every
 function checks what it is given and raises ValueError naming the argument, what was found and what
 was expected. Results are the same bit for bit for any number of threads. Arrays must not change
-while a function works on them.
+while a function works on them. A process that has called one must not fork and call another in the
+child: OpenMP's threads do not come along, and the child waits for them.
 """
 
 from ._library import get_num_threads, set_num_threads

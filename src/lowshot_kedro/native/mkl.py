@@ -26,6 +26,7 @@ from ._library import pointer
 
 DECLARATIONS = """
 struct matrix_descr { int type; int mode; int diag; };
+int MKL_Set_Interface_Layer(int layer);
 int MKL_Set_Threading_Layer(int layer);
 int mkl_sparse_s_create_csr(void **matrix, int index_base, int rows, int columns,
     int32_t *row_begins, int32_t *row_ends, int32_t *column_indices, float *values);
@@ -36,6 +37,7 @@ int mkl_sparse_destroy(void *matrix);
 """
 
 # Values of MKL's enumerations.
+LP64_INTERFACE_LAYER = 0
 GNU_THREADING_LAYER = 3
 INDEX_BASE_ZERO = 0
 OPERATION_NON_TRANSPOSE = 10
@@ -78,6 +80,9 @@ def _load() -> Any:
             # Has to come before MKL's first computation. MKL's default is Intel's own OpenMP
             # runtime, which does not go well with the GNU one of torch, faiss and this module.
             library.MKL_Set_Threading_Layer(GNU_THREADING_LAYER)
+            # The environment may ask for 64-bit integers, which the declarations above are not.
+            if library.MKL_Set_Interface_Layer(LP64_INTERFACE_LAYER) != LP64_INTERFACE_LAYER:
+                continue
         except (OSError, AttributeError):
             continue
         return library

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.classifiers import LogisticRegression
-from lowshot_kedro.extractors import choose_device
+from lowshot_kedro.devices import choose_device
 from lowshot_kedro.matrices import FeatureMatrix, take_rows
 from lowshot_kedro.metrics import Scores, accuracies, build_metrics
 from lowshot_kedro.parameters import (

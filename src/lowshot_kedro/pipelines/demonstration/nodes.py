@@ -15,5 +15,14 @@ LabeledPictures = list[tuple[Image.Image, int]]
 def write_digits(
     demonstration: DemonstrationParameters,
 ) -> tuple[LabeledPictures, LabeledPictures, list[Image.Image], dict[str, Any]]:
-    """Handwritten digits as training, test and background pictures, and their class split."""
+    """Handwritten digits as training, test and background pictures, and their class split.
+
+    Raises:
+        ValueError: Where the demonstration is not enabled: it would overwrite other pictures.
+    """
+    if not demonstration.enabled:
+        raise ValueError(
+            "demonstration.enabled: got false, so this environment brings its own pictures; "
+            "expected true to write digits in their place"
+        )
     return tuple(digits(demonstration.seed, demonstration.picture_size))  # type: ignore[return-value]

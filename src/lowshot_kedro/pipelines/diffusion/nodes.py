@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import faiss
 import numpy as np
@@ -22,14 +22,6 @@ from lowshot_kedro.parameters import (
 from lowshot_kedro.pca import apply_transform
 from lowshot_kedro.protocol import ImageSelection
 from lowshot_kedro.resources import Stopwatch, logged_step, peak_rss_bytes
-
-
-class UnlabeledImages(NamedTuple):
-    """Vectors of the unlabelled nodes, a search index over them, and the graph among them."""
-
-    vectors: NDArray[np.float32]
-    search_index: faiss.Index
-    neighbors: KnnGraph
 
 
 def reduce_features(
@@ -64,7 +56,7 @@ def choose_unlabeled_images(
     background_graph: KnnGraph,
     experiment: ExperimentParameters,
     graph: GraphParameters,
-) -> UnlabeledImages:
+) -> graph_domain.UnlabeledNodes:
     """The background; or, for `experiment.unlabeled: train`, the training images not chosen.
 
     With `none` the background that the catalog hands out is empty.
@@ -73,22 +65,23 @@ def choose_unlabeled_images(
         ValueError: If the graph of this run cannot be completed with them.
     """
     if experiment.unlabeled != "train":
-        background = UnlabeledImages(background_vectors, background_index, background_graph)
+        background = graph_domain.UnlabeledNodes(
+            background_vectors, background_index, background_graph
+        )
         # Long before the graph is completed: the features have to be read first.
         n_labeled = len(image_selection.labeled_positions)
         graph_domain.require_sizes(n_labeled, *background, k=graph.k)
         return background
     vectors = _take_vectors(train_features, image_selection.unlabeled_positions, pca_transform)
-    index = graph_domain.build_index(vectors, graph.method, name="unlabelled training vectors")
-    blocks = graph_domain.background_graph(index, vectors, graph.k)
-    neighbors = KnnGraph.joined(blocks, graph.k)
-    return UnlabeledImages(vectors, index, neighbors)
+    return graph_domain.unlabeled_nodes(
+        vectors, graph.k, graph.method, "vectors of the unlabelled training images"
+    )
 
 
 def complete_graph(
     labeled_vectors: NDArray[np.float32],
     test_vectors: NDArray[np.float32],
-    unlabeled_images: UnlabeledImages,
+    unlabeled_images: graph_domain.UnlabeledNodes,
     graph: GraphParameters,
 ) -> tuple[NDArray[np.int32], dict[str, NDArray[Any]], float]:
     """The graph of this run, the links of the test images to it, and the seconds it took."""

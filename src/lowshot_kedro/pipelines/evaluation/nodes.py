@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,17 +10,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 
 from lowshot_kedro import reporting
 from lowshot_kedro.classifiers import combine_scores
 from lowshot_kedro.images import ImageSource
-from lowshot_kedro.metrics import Scores, accuracies_per_iteration, build_metrics, top_k_hits
+from lowshot_kedro.matrices import KnnGraph
+from lowshot_kedro.metrics import Scores, accuracies_per_iteration, build_metrics
 from lowshot_kedro.parameters import EvaluationParameters, ExperimentParameters
 from lowshot_kedro.protocol import ImageSelection
 from lowshot_kedro.resources import Stopwatch, peak_rss_bytes
-
-_NEIGHBORS_SHOWN = 8
 
 
 def combine_methods(
@@ -36,12 +34,14 @@ def combine_methods(
     Raises:
         ValueError: If the two were not run on the experiment that the parameters describe.
     """
-    _require_experiment("diffusion", diffusion_metrics, asdict(experiment))
-    described = {name: value for name, value in asdict(experiment).items() if name != "unlabeled"}
-    _require_experiment("baseline", baseline_metrics, described)
+    described = asdict(experiment)
+    _require_experiment("diffusion", diffusion_metrics, described, evaluation.top_k)
+    # The baseline has no unlabelled images.
+    del described["unlabeled"]
+    _require_experiment("baseline", baseline_metrics, described, evaluation.top_k)
     watch = Stopwatch()
-    diffusion = Scores.from_arrays(diffusion_scores)
-    baseline = Scores.from_arrays(baseline_scores)
+    diffusion = Scores.from_arrays(diffusion_scores, "diffusion_scores")
+    baseline = Scores.from_arrays(baseline_scores, "baseline_scores")
     if not np.array_equal(diffusion.test_classes, baseline.test_classes):
         raise ValueError(
             "baseline_scores and diffusion_scores are of different test images; run both pipelines "
@@ -55,7 +55,11 @@ def combine_methods(
     return build_metrics(
         scores,
         accuracies_per_iteration(scores, evaluation.top_k),
-        experiment={**asdict(experiment), "evaluation": asdict(evaluation)},
+        experiment={
+            **baseline_metrics["experiment"],
+            **diffusion_metrics["experiment"],
+            "evaluation": asdict(evaluation),
+        },
         n_nodes=diffusion_metrics["n_nodes"],
         seconds={"combination": watch.seconds},
         peak_rss_bytes=peak_rss_bytes(),
@@ -63,15 +67,27 @@ def combine_methods(
 
 
 def _require_experiment(
-    pipeline: str, metrics: Mapping[str, Any], expected: Mapping[str, Any]
+    pipeline: str, metrics: Mapping[str, Any], expected: Mapping[str, Any], top_k: Sequence[int]
 ) -> None:
+    experiment, final = metrics.get("experiment"), metrics.get("final")
+    if not isinstance(experiment, Mapping) or not isinstance(final, Mapping):
+        raise ValueError(
+            f"{pipeline}_metrics: found {', '.join(metrics) or 'nothing'}, expected experiment "
+            "and final"
+        )
     for name, value in expected.items():
-        found = metrics["experiment"].get(name)
-        if found != value:
+        if experiment.get(name) != value:
             raise ValueError(
-                f"{pipeline}_metrics: made with experiment.{name} = {found!r}, but this run has "
-                f"{value!r}; run the {pipeline} pipeline with the same parameters first"
+                f"{pipeline}_metrics: made with experiment.{name} = {experiment.get(name)!r}, but "
+                f"this run has {value!r}; run the {pipeline} pipeline with the same parameters "
+                "first"
             )
+    missing = [k for k in top_k if f"top{k}" not in final]
+    if missing:
+        raise ValueError(
+            f"{pipeline}_metrics: holds no top{missing[0]}; run the {pipeline} pipeline with the "
+            f"same evaluation.top_k = {list(top_k)} first"
+        )
 
 
 def compare_methods(
@@ -119,45 +135,20 @@ def plot_neighbors(
     evaluation: EvaluationParameters,
 ) -> Figure:
     """Some test pictures with their neighbours in the graph."""
-    scores = Scores.from_arrays(diffusion_scores)
-    names, true_classes = image_selection.class_names, image_selection.test_classes
-    if not np.array_equal(scores.test_classes, true_classes):
+    scores = Scores.from_arrays(diffusion_scores, "diffusion_scores")
+    if not np.array_equal(scores.test_classes, image_selection.test_classes):
         raise ValueError(
             "diffusion_scores: of other test images than the parameters select; run the diffusion "
             "pipeline with the same parameters first"
         )
-    n_labeled = len(image_selection.labeled_positions)
-
-    def neighbor(node: int, similarity: float, true_class: int) -> tuple[Image.Image, str, str]:
-        if node < n_labeled:
-            image = train_images[int(image_selection.labeled_positions[node])].image
-            node_class = int(image_selection.labeled_classes[node])
-            color = reporting.frame_color(node_class, true_class)
-            return image, f"{names[node_class]} {similarity:.2f}", color
-        number = node - n_labeled
-        if experiment.unlabeled == "train":
-            image = train_images[int(image_selection.unlabeled_positions[number])].image
-        else:
-            image = background_images[number].image
-        return image, f"{similarity:.2f}", reporting.frame_color(None, true_class)
-
-    shown = reporting.pictures_worth_showing(
-        top_k_hits(scores.scores, true_classes, 1), true_classes, evaluation.n_pictures
+    nodes = reporting.NodePictures(
+        image_selection,
+        train_images,
+        train_images if experiment.unlabeled == "train" else background_images,
+        image_selection.unlabeled_positions if experiment.unlabeled == "train" else None,
     )
-    rows = []
-    for point in shown:
-        true_class = int(true_classes[point])
-        guess = names[int(scores.scores[point].argmax())]
-        links = zip(
-            test_neighbors["indices"][point, :_NEIGHBORS_SHOWN].tolist(),
-            test_neighbors["similarities"][point, :_NEIGHBORS_SHOWN].tolist(),
-            strict=True,
-        )
-        rows.append(
-            reporting.NeighborPanelRow(
-                test_images[int(image_selection.test_positions[point])].image,
-                f"{names[true_class]}\n→ {guess}",
-                [neighbor(node, similarity, true_class) for node, similarity in links if node >= 0],
-            )
-        )
+    shown = reporting.pictures_worth_showing(scores, evaluation.n_pictures)
+    rows = reporting.neighbor_rows(
+        shown, image_selection, scores, KnnGraph(**test_neighbors), test_images, nodes
+    )
     return reporting.plot_neighbors(rows)
