@@ -7,14 +7,22 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from click import ClickException
 from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from lowshot_kedro.errors import UserError
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.parameters import stored_columns
 
 _PREFIX = "UserError raised while resolving interpolation: "
+
+
+class UserError(ClickException, InputError):
+    """An input error at the surface: the command line shows it without a traceback."""
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class ConfigLoader(OmegaConfigLoader):

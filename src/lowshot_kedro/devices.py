@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from lowshot_kedro.errors import InputError
+
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -20,5 +22,5 @@ def choose_device(device: str, name: str = "device") -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"{name}: got 'cuda', but PyTorch finds no GPU; use auto or cpu")
+        raise InputError(f"{name}: got 'cuda', but PyTorch finds no GPU; use auto or cpu")
     return torch.device(device)

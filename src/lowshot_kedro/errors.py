@@ -1,10 +1,8 @@
-"""Errors that are shown to a person without a traceback."""
-
-from click import ClickException
+"""The error for input that cannot be used."""
 
 
-class UserError(ClickException, ValueError):
-    """Something that the person at the keyboard can mend."""
+class InputError(ValueError):
+    """A file, an array or a parameter that cannot be used, worded for whoever gave it.
 
-    def __str__(self) -> str:
-        return self.message
+    `kedro run` shows the message alone. Any other ValueError is a defect and keeps its traceback.
+    """

@@ -16,7 +16,9 @@ from kedro.pipeline.node import Node
 from rich.console import Console
 from rich.table import Table
 
-from lowshot_kedro.errors import UserError
+from lowshot_kedro.config import UserError
+from lowshot_kedro.datasets.files import DiskFullError
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.parameters import check_parameters
 from lowshot_kedro.resources import (
     Stopwatch,
@@ -31,33 +33,24 @@ _COMPOSED = ("__default__", "experiment")
 
 
 class ErrorHooks:
-    """Shows what went wrong with an input in one line."""
+    """Shows what is wrong with an input in one line."""
 
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
-        """Replace an error about an input, which this project has worded, by its message alone.
+        """Replace an error about an input or a file by its message alone.
 
         Anything else is a defect, and keeps its traceback.
         """
         cause: BaseException = error
         while isinstance(cause, DatasetError) and cause.__cause__ is not None:
             cause = cause.__cause__
-        if isinstance(cause, ValueError | OSError) and _raised_by_this_project(cause):
+        if isinstance(cause, InputError | OSError):
             raise UserError(_message(cause)) from error
 
 
-def _raised_by_this_project(error: BaseException) -> bool:
-    traceback = error.__traceback__
-    module = ""
-    while traceback is not None:
-        module = traceback.tb_frame.f_globals.get("__name__", "")
-        traceback = traceback.tb_next
-    return module.startswith("lowshot_kedro.")
-
-
 def _message(error: BaseException) -> str:
-    """The message of an error, without the number that OSError puts in front of it."""
-    return str(getattr(error, "strerror", None) or error)
+    """The message of an error; ours has no use for the number that OSError puts in front."""
+    return str(error.strerror if isinstance(error, DiskFullError) else error)
 
 
 class ParameterHooks:
@@ -69,7 +62,7 @@ class ParameterHooks:
         parameters = context.config_loader["parameters"]
         try:
             check_parameters(parameters)
-        except ValueError as error:
+        except InputError as error:
             raise UserError(str(error)) from error
         own_pictures = not parameters["demonstration"]["enabled"]
         pipelines["__default__"] = pipelines["experiment"] + (
@@ -99,7 +92,7 @@ class InputHooks:
                 continue
             try:
                 check()
-            except (OSError, ValueError) as error:
+            except (OSError, InputError) as error:
                 raise UserError(f"{name}: {_message(error)}") from error
 
 
@@ -110,8 +103,8 @@ def _describe_missing(
     of_this_environment = set(pipelines["__default__"].nodes)
     order = [
         name
-        for name in ("demonstration", *(name for name in pipelines if name not in _COMPOSED))
-        if set(pipelines[name].nodes) <= of_this_environment
+        for name, pipeline in pipelines.items()
+        if name not in _COMPOSED and set(pipeline.nodes) <= of_this_environment
     ]
     lines = []
     for name in names:

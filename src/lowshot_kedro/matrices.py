@@ -14,6 +14,8 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.errors import InputError
+
 Block = TypeVar("Block")
 
 
@@ -158,7 +160,7 @@ def require_finite(block: NDArray[np.float32], rows: NDArray[np.int64], name: st
     bad = rows[~np.isfinite(block).all(axis=1)]
     if len(bad):
         numbers = ", ".join(map(str, bad[:5])) + (", …" if len(bad) > 5 else "")
-        raise ValueError(
+        raise InputError(
             f"{name}: found NaN or infinite values in {len(bad)} row(s), numbers {numbers}; "
             "expected finite numbers"
         )

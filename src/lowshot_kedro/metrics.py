@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import row_ranges
 from lowshot_kedro.protocol import ImageSelection
 
@@ -75,14 +76,14 @@ class Scores:
         expected = [field.name for field in fields(cls)]
         missing = [array for array in expected if array not in arrays]
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"{name}: no array {missing[0]}; found {', '.join(arrays) or 'none'}, expected "
                 f"{', '.join(expected)}"
             )
         scores = cls(**{array: arrays[array] for array in expected})
         shape = (len(scores.iterations), len(scores.test_classes), len(scores.classes))
         if scores.scores_per_iteration.shape != shape:
-            raise ValueError(
+            raise InputError(
                 f"{name}: scores_per_iteration has shape {scores.scores_per_iteration.shape}, "
                 f"expected {shape} as iterations, test_classes and classes have it"
             )
@@ -107,9 +108,9 @@ def top_k_hits(
     """
     n_images, n_classes = scores.shape
     if len(test_classes) != n_images:
-        raise ValueError(f"scores: {n_images} rows, but {len(test_classes)} true classes")
+        raise InputError(f"scores: {n_images} rows, but {len(test_classes)} true classes")
     if n_images and not 0 <= test_classes.min() <= test_classes.max() < n_classes:
-        raise ValueError(
+        raise InputError(
             f"test_classes: found {test_classes.min()}..{test_classes.max()}, "
             f"expected 0..{n_classes - 1}"
         )
@@ -119,7 +120,7 @@ def top_k_hits(
         block = scores[first:last]
         if np.isnan(block).any():
             row = first + int(np.flatnonzero(np.isnan(block).any(axis=1))[0])
-            raise ValueError(f"scores: found NaN in row {row}; expected numbers")
+            raise InputError(f"scores: found NaN in row {row}; expected numbers")
         true = test_classes[first:last, None]
         true_score = np.take_along_axis(block, true, axis=1)
         ahead = (block > true_score) | ((block == true_score) & (numbers < true))

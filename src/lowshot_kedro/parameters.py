@@ -15,6 +15,7 @@ from typing import Any
 
 from lowshot_kedro.devices import DEVICES
 from lowshot_kedro.diffusion import BACKENDS, EDGE_WEIGHTS, PRECISIONS
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.extractors import EXTRACTORS
 from lowshot_kedro.extractors import PRECISIONS as EXTRACTOR_PRECISIONS
 from lowshot_kedro.graph import METHODS
@@ -23,8 +24,8 @@ from lowshot_kedro.protocol import MODES, UNLABELED
 _MAX_INT32 = 2**31 - 1
 
 
-def _refuse(name: str, value: object, expected: str) -> ValueError:
-    return ValueError(f"{name}: got {value!r}, expected {expected}")
+def _refuse(name: str, value: object, expected: str) -> InputError:
+    return InputError(f"{name}: got {value!r}, expected {expected}")
 
 
 def _one_of(name: str, value: object, allowed: Sequence[str]) -> None:
@@ -258,7 +259,7 @@ def _require_names(prefix: str, found: Mapping[str, Any], allowed: Sequence[str]
             near = get_close_matches(str(name), allowed, n=1)
             hint = f" (did you mean {prefix}{near[0]}?)" if near else ""
             names = ", ".join(prefix + allowed_name for allowed_name in allowed)
-            raise ValueError(f"{prefix}{name}: unknown parameter{hint}; allowed: {names}")
+            raise InputError(f"{prefix}{name}: unknown parameter{hint}; allowed: {names}")
     for name in allowed:
         if name not in found:
-            raise ValueError(f"{prefix}{name}: missing; expected it in conf/base or conf/<env>")
+            raise InputError(f"{prefix}{name}: missing; expected it in conf/base or conf/<env>")

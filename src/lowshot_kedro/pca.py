@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import Blocks, FeatureMatrix, require_finite, row_ranges
 from lowshot_kedro.parallel import map_rows, run_in_one_thread
 
@@ -43,7 +44,7 @@ def train_pca(
         ("rows", n_train, n_components + 1),
     ):
         if n_found < n_needed:
-            raise ValueError(
+            raise InputError(
                 f"pca.n_components: got {n_components}, but {features.name} has only {n_found} "
                 f"{what} to train on; expected at least {n_needed}"
             )
@@ -78,7 +79,7 @@ def apply_transform(
         ValueError: If the dimensions differ.
     """
     if block.shape[1] != transform.d_in:
-        raise ValueError(
+        raise InputError(
             f"{name}: {block.shape[1]} columns, but pca_transform expects {transform.d_in}"
         )
     if len(block) == 0:

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.errors import InputError
+
 MODES = ("test", "val")
 UNLABELED = ("background", "train", "none")
 
@@ -83,7 +85,7 @@ def read_class_split(content: Mapping[str, Any], mode: str) -> ClassSplit:
         ValueError: For a missing list, something that is not a label, or a class in both lists.
     """
     if not isinstance(content, Mapping):
-        raise ValueError(f"class_split: expected a JSON object, found {type(content).__name__}")
+        raise InputError(f"class_split: expected a JSON object, found {type(content).__name__}")
     names = tuple(str(name) for name in _read_list({"label_names": [], **content}, "label_names"))
     base, novel = (
         _read_classes(content, f"{kind}_classes_{_SPLIT_NUMBER[mode]}", len(names))
@@ -91,21 +93,21 @@ def read_class_split(content: Mapping[str, Any], mode: str) -> ClassSplit:
     )
     both = np.intersect1d(base, novel)
     if len(both):
-        raise ValueError(
+        raise InputError(
             f"class_split: class {both[0] + 1} is both base and novel in mode {mode}; "
             "expected disjoint lists"
         )
     if len(novel) == 0:
-        raise ValueError(f"class_split: novel_classes_{_SPLIT_NUMBER[mode]} is empty")
+        raise InputError(f"class_split: novel_classes_{_SPLIT_NUMBER[mode]} is empty")
     return ClassSplit(base, novel, names)
 
 
 def _read_list(content: Mapping[str, Any], key: str) -> list[Any]:
     if key not in content:
-        raise ValueError(f"class_split: {key} is missing; found {', '.join(content) or 'nothing'}")
+        raise InputError(f"class_split: {key} is missing; found {', '.join(content) or 'nothing'}")
     values = content[key]
     if not isinstance(values, list):
-        raise ValueError(f"class_split: {key} is {values!r}; expected a list")
+        raise InputError(f"class_split: {key} is {values!r}; expected a list")
     return values
 
 
@@ -115,7 +117,7 @@ def _read_classes(content: Mapping[str, Any], key: str, n_names: int) -> NDArray
         valid = isinstance(value, int) and not isinstance(value, bool) and value >= 1
         if not valid or (n_names and value > n_names):
             limit = f"to {n_names} (the number of label_names)" if n_names else "upwards"
-            raise ValueError(
+            raise InputError(
                 f"class_split: {key} holds {value!r}; expected 1-based labels, integers from 1 "
                 f"{limit}"
             )
@@ -160,7 +162,7 @@ def select_images(
     for number, label in enumerate(classes):
         positions = np.flatnonzero(train_labels == label)
         if len(positions) == 0:
-            raise ValueError(
+            raise InputError(
                 f"train_features: no images of class {label} ({names[number]}), which class_split "
                 "lists; expected at least one"
             )
@@ -168,7 +170,7 @@ def select_images(
             base_positions.append(positions)
             continue
         if len(positions) < n_labeled:
-            raise ValueError(
+            raise InputError(
                 f"experiment.n_labeled: got {n_labeled}, but class {label} ({names[number]}) has "
                 f"only {len(positions)} training images"
             )
@@ -184,7 +186,7 @@ def select_images(
     ]
     test_positions = np.flatnonzero(np.isin(test_labels, classes))
     if len(test_positions) == 0:
-        raise ValueError("test_features: no images of the classes that class_split lists")
+        raise InputError("test_features: no images of the classes that class_split lists")
     return ImageSelection(
         classes=classes,
         class_names=names,
@@ -201,6 +203,6 @@ def _require_labels(name: str, labels: NDArray[np.int32], n_names: int) -> None:
     last = n_names - 1 if n_names else np.iinfo(np.int32).max
     bad = np.flatnonzero((labels < 0) | (labels > last))
     if len(bad):
-        raise ValueError(
+        raise InputError(
             f"{name}: label {labels[bad[0]]} in row {bad[0]} is out of range; expected 0..{last}"
         )

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
-from lowshot_kedro.errors import UserError
+from lowshot_kedro.config import UserError
 from tests.projects import N_COMPONENTS, N_FEATURES, kedro, run, write_features
 
 PARAMETERS: dict[str, Any] = {
@@ -251,7 +251,7 @@ def test_a_defect_keeps_its_traceback(
     def broken(*arguments: Any) -> None:
         np.zeros(2) + np.zeros(3)
 
-    monkeypatch.setattr("lowshot_kedro.pipelines.graph.nodes.build_index", broken)
+    monkeypatch.setattr("lowshot_kedro.graph.index.require_finite", broken)
     with pytest.raises(ValueError, match="broadcast") as caught:
         run(project, "graph", env="imagenet", **PARAMETERS)
     assert not isinstance(caught.value, UserError)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.errors import InputError
+
 
 def combine_scores(
     diffusion_scores: NDArray[np.float32],
@@ -28,7 +30,7 @@ def combine_scores(
         ValueError: If the shapes differ.
     """
     if diffusion_scores.shape != log_probabilities.shape:
-        raise ValueError(
+        raise InputError(
             f"scores to combine: diffusion has shape {diffusion_scores.shape}, logistic regression "
             f"{log_probabilities.shape}; expected the same"
         )

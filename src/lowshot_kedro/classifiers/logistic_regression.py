@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.nn.utils import skip_init
 from tqdm import tqdm
 
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import row_ranges
 
 _BLOCK_ROWS = 8192
@@ -91,7 +92,7 @@ class LogisticRegression:
         """
         counts = np.bincount(classes, minlength=self.n_classes)
         if len(counts) != self.n_classes or not counts.all():
-            raise ValueError(
+            raise InputError(
                 f"logistic regression: found images of {np.count_nonzero(counts)} classes in "
                 f"0..{len(counts) - 1}, expected at least one of each of {self.n_classes}"
             )
@@ -135,7 +136,7 @@ class LogisticRegression:
                 at_end = iteration == self.max_iterations
                 if at_end or (eval_every is not None and iteration % eval_every == 0):
                     if not all(torch.isfinite(weights).all() for weights in layer.parameters()):
-                        raise ValueError(
+                        raise InputError(
                             f"logistic_regression.lr: {self.lr} is too large, the training "
                             f"diverged before iteration {iteration}"
                         )

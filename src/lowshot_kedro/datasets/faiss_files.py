@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lowshot_kedro.datasets.file_dataset import FileDataset
 from lowshot_kedro.datasets.files import require_file, require_space
 from lowshot_kedro.datasets.table_dataset import PREVIEW_ROWS
+from lowshot_kedro.errors import InputError
 
 _KINDS = {
     "IxFI": "IndexFlatIP",
@@ -49,11 +50,11 @@ class _IndexHeader(NamedTuple):
         with path.open("rb") as file:
             start = file.read(_LAYOUT.size)
         if len(start) < _LAYOUT.size:
-            raise ValueError(f"{path}: not a readable faiss index; is it cut off?")
+            raise InputError(f"{path}: not a readable faiss index; is it cut off?")
         kind, dimension, n_vectors, *_ = _LAYOUT.unpack(start)
         header = cls(kind.decode("latin-1"), dimension, n_vectors)
         if header.is_flat and size < _FLAT_OFFSET + 4 * dimension * n_vectors:
-            raise ValueError(
+            raise InputError(
                 f"{path}: not a readable faiss index; is it cut off? {size} bytes do not hold "
                 f"{n_vectors} vectors of dimension {dimension}"
             )
@@ -101,12 +102,12 @@ class FaissIndexDataset(FileDataset[faiss.Index, faiss.Index]):
             return
         header = _IndexHeader.read(self._filepath)
         if header.dimension != self._n_columns:
-            raise ValueError(
+            raise InputError(
                 f"{self._filepath}: vectors of dimension {header.dimension}, expected "
                 f"{self._n_columns}"
             )
         if self._n_rows is not None and header.n_vectors != self._n_rows:
-            raise ValueError(
+            raise InputError(
                 f"{self._filepath}: holds {header.n_vectors} vectors, expected "
                 f"graph.n_background = {self._n_rows}"
             )
@@ -121,7 +122,7 @@ class FaissIndexDataset(FileDataset[faiss.Index, faiss.Index]):
         try:
             return faiss.read_index(str(self._filepath))
         except RuntimeError as error:
-            raise ValueError(
+            raise InputError(
                 f"{self._filepath}: not a readable faiss index; is it cut off?"
             ) from error
 
@@ -184,7 +185,7 @@ class FaissTransformDataset(FileDataset[faiss.VectorTransform, faiss.VectorTrans
         try:
             return faiss.read_VectorTransform(str(self._filepath))
         except RuntimeError as error:
-            raise ValueError(
+            raise InputError(
                 f"{self._filepath}: not a readable faiss transform; is it cut off?"
             ) from error
 

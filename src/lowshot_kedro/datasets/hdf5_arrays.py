@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lowshot_kedro.datasets.file_dataset import FileDataset
 from lowshot_kedro.datasets.files import require_file, require_space
+from lowshot_kedro.errors import InputError
 
 
 class HDF5ArraysDataset(FileDataset[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]):
@@ -46,7 +47,7 @@ class HDF5ArraysDataset(FileDataset[dict[str, NDArray[Any]], dict[str, NDArray[A
         try:
             return h5py.File(self._filepath, "r")
         except OSError as error:
-            raise ValueError(
+            raise InputError(
                 f"{self._filepath}: not a readable HDF5 file; is it cut off? ({error})"
             ) from error
 

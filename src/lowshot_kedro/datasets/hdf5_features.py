@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lowshot_kedro.datasets.file_dataset import FileDataset
 from lowshot_kedro.datasets.files import require_file, require_space, written_whole
 from lowshot_kedro.datasets.table_dataset import PREVIEW_COLUMNS, PREVIEW_ROWS, TableDataset
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import Blocks, LabeledBlock
 from lowshot_kedro.resources import format_bytes
 
@@ -95,7 +96,7 @@ def open_features(paths: tuple[Path, ...]) -> HDF5Features:
     counts, widths = zip(*(_inspect(path) for path in paths), strict=True)
     for path, width in zip(paths, widths, strict=True):
         if width != widths[0]:
-            raise ValueError(f"{path}: {width} columns, but {paths[0].name} has {widths[0]}")
+            raise InputError(f"{path}: {width} columns, but {paths[0].name} has {widths[0]}")
     return HDF5Features(paths, counts, widths[0])
 
 
@@ -104,25 +105,25 @@ def _inspect(path: Path) -> tuple[int, int]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise ValueError(f"{path}: not a readable HDF5 file; is it cut off? ({error})") from error
+        raise InputError(f"{path}: not a readable HDF5 file; is it cut off? ({error})") from error
     with file:
         expected = {_FEATURES: (2, "f"), _LABELS: (1, "iu"), _COUNT: (1, "iu")}
         for key, (n_dimensions, kinds) in expected.items():
             if not isinstance(file.get(key), h5py.Dataset):
-                raise ValueError(f"{path}: no dataset {key}; found {', '.join(file) or 'none'}")
+                raise InputError(f"{path}: no dataset {key}; found {', '.join(file) or 'none'}")
             shape, dtype = file[key].shape, file[key].dtype
             if len(shape) != n_dimensions or dtype.kind not in kinds:
                 numbers = "float32" if kinds == "f" else "int32"
-                raise ValueError(
+                raise InputError(
                     f"{path}: {key} is {dtype} of shape {shape}; expected {numbers} with "
                     f"{n_dimensions} dimension(s)"
                 )
         (n_features, n_columns), (n_labels,) = file[_FEATURES].shape, file[_LABELS].shape
         if file[_COUNT].shape != (1,):
-            raise ValueError(f"{path}: count has shape {file[_COUNT].shape}; expected (1,)")
+            raise InputError(f"{path}: count has shape {file[_COUNT].shape}; expected (1,)")
         count = int(file[_COUNT][0])
     if not 0 <= count <= min(n_features, n_labels):
-        raise ValueError(
+        raise InputError(
             f"{path}: count is {count}, but all_feats has {n_features} rows and all_labels "
             f"{n_labels}"
         )

@@ -11,6 +11,7 @@ import numpy as np
 from lowshot_kedro.datasets.files import require_space, written_whole
 from lowshot_kedro.datasets.raw_matrix import count_rows, map_matrix, write_rows
 from lowshot_kedro.datasets.table_dataset import TableDataset
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import Blocks, KnnGraph
 from lowshot_kedro.resources import format_bytes
 
@@ -84,12 +85,12 @@ class KnnGraphDataset(TableDataset[KnnGraph | Blocks[KnnGraph], KnnGraph]):
         found = count_rows(self._indices_path, self._k, _INDICES)
         beside = count_rows(self._similarities_path, self._k, _SIMILARITIES)
         if found != beside:
-            raise ValueError(
+            raise InputError(
                 f"{self._indices_path}: holds {found} rows, but {self._similarities_path.name} "
                 f"{beside}; one of them is cut off"
             )
         if self._n_rows is not None and found != self._n_rows:
-            raise ValueError(
+            raise InputError(
                 f"{self._indices_path}: holds {found} rows of {self._k} columns, expected "
                 f"graph.n_background = {self._n_rows} rows"
             )
@@ -111,7 +112,7 @@ class KnnGraphDataset(TableDataset[KnnGraph | Blocks[KnnGraph], KnnGraph]):
         else:
             (n_rows, k), blocks = data.indices.shape, iter([data])
         if k != self._k:
-            raise ValueError(f"{self._indices_path}: got {k} columns, expected {self._k}")
+            raise InputError(f"{self._indices_path}: got {k} columns, expected {self._k}")
         item_size = _INDICES.itemsize + _SIMILARITIES.itemsize
         require_space(self._indices_path, n_rows * k * item_size)
         with (

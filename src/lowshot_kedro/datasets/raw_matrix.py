@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lowshot_kedro.datasets.file_dataset import FileDataset
 from lowshot_kedro.datasets.files import require_file, require_space
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import Blocks
 
 
@@ -39,7 +40,7 @@ def count_rows(path: Path, n_columns: int, dtype: np.dtype[Any]) -> int:
     size = require_file(path)
     n_rows, rest = divmod(size, n_columns * dtype.itemsize)
     if rest:
-        raise ValueError(
+        raise InputError(
             f"{path}: {size} bytes are no whole number of rows of {n_columns} × {dtype}; the file "
             "is cut off, or has another number of columns"
         )
@@ -98,7 +99,7 @@ class RawMatrixDataset(FileDataset[NDArray[Any] | Blocks[NDArray[Any]], NDArray[
         if self._n_rows is None:
             return available
         if self._n_rows > available:
-            raise ValueError(
+            raise InputError(
                 f"{self._filepath}: holds {available} rows, but {self._n_rows} are asked for; "
                 "lower graph.n_background"
             )
@@ -115,7 +116,7 @@ class RawMatrixDataset(FileDataset[NDArray[Any] | Blocks[NDArray[Any]], NDArray[
         else:
             (n_rows, n_columns), blocks = data.shape, [data]
         if n_columns != self._n_columns:
-            raise ValueError(
+            raise InputError(
                 f"{self._filepath}: got {n_columns} columns, expected {self._n_columns}"
             )
         require_space(self._filepath, n_rows * n_columns * self._dtype.itemsize)

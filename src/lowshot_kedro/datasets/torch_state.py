@@ -10,6 +10,7 @@ import torch
 
 from lowshot_kedro.datasets.file_dataset import FileDataset
 from lowshot_kedro.datasets.files import require_file
+from lowshot_kedro.errors import InputError
 
 
 class TorchStateDataset(FileDataset[dict[str, Any], dict[str, Any]]):
@@ -38,7 +39,7 @@ class TorchStateDataset(FileDataset[dict[str, Any], dict[str, Any]]):
             )
         # PyTorch documents no error for a file that is not its own, and raises many kinds.
         except Exception as error:
-            raise ValueError(
+            raise InputError(
                 f"{self._filepath}: not a readable PyTorch state; is it cut off? ({error})"
             ) from error
         return state

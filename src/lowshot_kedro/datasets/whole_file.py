@@ -8,6 +8,7 @@ from typing import Any
 from kedro.io import AbstractDataset, DatasetError
 
 from lowshot_kedro.datasets.files import partial_path, require_file, written_whole
+from lowshot_kedro.errors import InputError
 
 
 class WholeFileDataset(AbstractDataset[Any, Any]):
@@ -59,7 +60,7 @@ class WholeFileDataset(AbstractDataset[Any, Any]):
         except DatasetError as error:
             kind = type(self._final).__name__
             reason = error.__cause__ or error
-            raise ValueError(f"{self._filepath}: {kind} cannot read it ({reason})") from error
+            raise InputError(f"{self._filepath}: {kind} cannot read it ({reason})") from error
 
     def save(self, data: Any) -> None:
         """Write the file whole or not at all."""

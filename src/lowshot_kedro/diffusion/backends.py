@@ -10,6 +10,7 @@ from scipy import sparse
 
 from lowshot_kedro import native
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
+from lowshot_kedro.errors import InputError
 
 BACKENDS = ("auto", "native", "mkl", "scipy")
 
@@ -104,7 +105,7 @@ class ScipyBackend:
         bad = np.argwhere((neighbors < -1) | (neighbors >= len(scores)))
         if len(bad):
             row, column = bad[0]
-            raise ValueError(
+            raise InputError(
                 f"neighbors: row {row}, column {column} holds {neighbors[row, column]}, expected "
                 f"-1 or 0..{len(scores) - 1}"
             )
@@ -131,9 +132,9 @@ def create_backend(name: str, matrix: PropagationMatrix) -> Backend:
     if name == "auto":
         name = "mkl" if native.mkl_available() else "native"
     if name == "mkl" and not native.mkl_available():
-        raise ValueError("diffusion.backend: got 'mkl', but Intel MKL is not installed; use auto")
+        raise InputError("diffusion.backend: got 'mkl', but Intel MKL is not installed; use auto")
     if name == "scipy":
         return ScipyBackend(matrix)
     if name in ("native", "mkl"):
         return NativeBackend(matrix, "own" if name == "native" else "mkl")
-    raise ValueError(f"diffusion.backend: got {name!r}, expected one of: {', '.join(BACKENDS)}")
+    raise InputError(f"diffusion.backend: got {name!r}, expected one of: {', '.join(BACKENDS)}")

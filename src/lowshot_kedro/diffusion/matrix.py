@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro import native
+from lowshot_kedro.errors import InputError
 
 EDGE_WEIGHTS = ("constant",)
 
@@ -52,7 +53,7 @@ def propagation_matrix(
         ValueError: For a neighbour out of range, or an unknown edge_weight.
     """
     if edge_weight not in EDGE_WEIGHTS:
-        raise ValueError(
+        raise InputError(
             f"diffusion.edge_weight: got {edge_weight!r}, expected one of: "
             f"{', '.join(EDGE_WEIGHTS)}"
         )

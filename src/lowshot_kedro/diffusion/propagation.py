@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from lowshot_kedro.diffusion.backends import create_backend
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import row_ranges
 from lowshot_kedro.resources import format_bytes
 
@@ -77,11 +78,11 @@ def propagate(
     """
     n_nodes = matrix.n_nodes
     if class_slice < 0:
-        raise ValueError(f"class_slice: got {class_slice}, expected an integer of at least 0")
+        raise InputError(f"class_slice: got {class_slice}, expected an integer of at least 0")
     if len(labeled_classes) > n_nodes:
-        raise ValueError(f"labeled_classes: {len(labeled_classes)} labels for {n_nodes} nodes")
+        raise InputError(f"labeled_classes: {len(labeled_classes)} labels for {n_nodes} nodes")
     if len(labeled_classes) and not 0 <= labeled_classes.min() <= labeled_classes.max() < n_classes:
-        raise ValueError(
+        raise InputError(
             f"labeled_classes: found {labeled_classes.min()}..{labeled_classes.max()}, expected "
             f"0..{n_classes - 1}"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.extractors.efficientnet_lite0 import efficientnet_lite0
 from lowshot_kedro.extractors.extractor import (
     PRECISIONS,
@@ -34,7 +35,7 @@ def create_extractor(name: str, weights: str, image_size: int) -> Extractor:
     """
     if name not in EXTRACTORS:
         known = ", ".join(EXTRACTORS)
-        raise ValueError(f"features.extractor: got {name!r}, expected one of: {known}")
+        raise InputError(f"features.extractor: got {name!r}, expected one of: {known}")
     return EXTRACTORS[name](weights, image_size)
 
 

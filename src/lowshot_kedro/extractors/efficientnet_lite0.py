@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.extractors.extractor import Extractor
 
 
@@ -66,18 +67,18 @@ def _load_weights(network: nn.Module, path: Path) -> None:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     # PyTorch documents no error for a file that is not its own, and raises many kinds.
     except Exception as error:
-        raise ValueError(f"features.weights: cannot read {path}: {error}") from error
+        raise InputError(f"features.weights: cannot read {path}: {error}") from error
     expected = network.state_dict()
     # The package's tensors have other names but stand in the same order.
     found = list(loaded.values()) if isinstance(loaded, dict) else []
     if len(found) != len(expected):
-        raise ValueError(
+        raise InputError(
             f"features.weights: {path} holds {len(found)} tensors, expected the {len(expected)} "
             "of EfficientNet-Lite0"
         )
     for (name, tensor), candidate in zip(expected.items(), found, strict=True):
         if getattr(candidate, "shape", None) != tensor.shape:
-            raise ValueError(
+            raise InputError(
                 f"features.weights: {path}: found shape {getattr(candidate, 'shape', None)} where "
                 f"{name} has shape {tuple(tensor.shape)}"
             )

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from lowshot_kedro.devices import choose_device
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.images import ImageSource
 from lowshot_kedro.matrices import Blocks, LabeledBlock, require_finite
 
@@ -88,7 +89,7 @@ def extract_features(
             dimension than it states.
     """
     if len(source) == 0:
-        raise ValueError(f"{source!r}: found no pictures, expected at least one")
+        raise InputError(f"{source!r}: found no pictures, expected at least one")
     torch_device = choose_device(device, "features.device")
     autocast = precision == "bfloat16" or (precision == "auto" and torch_device.type == "cuda")
 
@@ -110,7 +111,7 @@ def extract_features(
                     output = network(images.to(torch_device, non_blocking=True))
                 features = output.float().cpu().numpy()
                 if features.shape != (len(labels), extractor.dimension):
-                    raise ValueError(
+                    raise InputError(
                         f"extractor {extractor.name}: returned an array of shape {features.shape}; "
                         f"expected {(len(labels), extractor.dimension)}"
                     )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.index import BLOCK_ROWS, build_index, normalize, on_gpus, search
 from lowshot_kedro.matrices import Blocks, KnnGraph, row_ranges
 
@@ -65,7 +66,7 @@ def background_graph(
     """
     n_vectors, dimension = vectors.shape
     if (index.ntotal, index.d) != (n_vectors, dimension):
-        raise ValueError(
+        raise InputError(
             f"background_index: holds {index.ntotal} vectors of dimension {index.d}, but "
             f"background_vectors has {n_vectors} of dimension {dimension}"
         )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lowshot_kedro import native
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.index import BLOCK_ROWS, normalize, on_gpus, search
 from lowshot_kedro.matrices import KnnGraph, row_ranges
 
@@ -51,14 +52,14 @@ def require_sizes(
     n_nodes = n_labeled + n_background
     n_stored, stored_k = background_neighbors.indices.shape
     if k > n_nodes:
-        raise ValueError(
+        raise InputError(
             f"graph.k: got {k}, but the graph has only {n_nodes} nodes ({n_labeled} labelled and "
             f"{n_background} background images)"
         )
     if n_background and stored_k < k:
-        raise ValueError(f"background_graph: has {stored_k} columns, expected at least k = {k}")
+        raise InputError(f"background_graph: has {stored_k} columns, expected at least k = {k}")
     if not n_background == n_stored == background_index.ntotal:
-        raise ValueError(
+        raise InputError(
             f"background_vectors has {n_background} rows, background_graph {n_stored} and "
             f"background_index {background_index.ntotal}; expected as many"
         )
@@ -68,7 +69,7 @@ def _require_neighbors(indices: NDArray[np.int32], first_row: int, n_background:
     bad = np.argwhere((indices < -1) | (indices >= n_background))
     if len(bad):
         row, column = bad[0]
-        raise ValueError(
+        raise InputError(
             f"background_graph: row {first_row + row}, column {column} holds "
             f"{indices[row, column]}, expected -1 or 0..{n_background - 1}"
         )
@@ -114,7 +115,7 @@ def complete_graph(
         ("test vectors", test_vectors.shape[1]),
     ):
         if width != dimension:
-            raise ValueError(
+            raise InputError(
                 f"{name}: dimension {width}, but the labelled vectors have {dimension}"
             )
 

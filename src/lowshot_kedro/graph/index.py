@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import KnnGraph, require_finite, row_ranges
 from lowshot_kedro.parallel import map_rows, run_in_one_thread
 from lowshot_kedro.resources import format_bytes
@@ -67,7 +68,7 @@ def build_index(
     """
     n_vectors, dimension = vectors.shape
     if n_vectors > np.iinfo(np.int32).max:
-        raise ValueError(f"{name}: {n_vectors} rows, expected at most {np.iinfo(np.int32).max}")
+        raise InputError(f"{name}: {n_vectors} rows, expected at most {np.iinfo(np.int32).max}")
     if method == "auto":
         method = "exact" if n_vectors < _EXACT_BELOW else "ivf"
     if method == "exact":
@@ -85,7 +86,7 @@ def _train_inverted_file(vectors: NDArray[np.float32], name: str) -> faiss.Index
     n_vectors, dimension = vectors.shape
     n_lists = 4 * math.isqrt(n_vectors)
     if n_lists > n_vectors:
-        raise ValueError(
+        raise InputError(
             f"graph.method: got 'ivf', but {name} has only {n_vectors} rows for {n_lists} lists; "
             "use exact"
         )

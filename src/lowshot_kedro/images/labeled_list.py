@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.images.picture import Picture, read_picture, require_number
 
 
@@ -33,18 +34,18 @@ class LabeledList:
         self.names: list[str] = content["image_names"]
         self.labels: list[int] = content["image_labels"]
         if len(self.names) != len(self.labels):
-            raise ValueError(
+            raise InputError(
                 f"{self.list_path}: {len(self.names)} image_names but {len(self.labels)} "
                 "image_labels; expected as many"
             )
         for position, name in enumerate(self.names):
             if not isinstance(name, str):
-                raise ValueError(
+                raise InputError(
                     f"{self.list_path}: image_names[{position}] is {name!r}; expected file names"
                 )
         for position, label in enumerate(self.labels):
             if not isinstance(label, int) or isinstance(label, bool) or label < 0:
-                raise ValueError(
+                raise InputError(
                     f"{self.list_path}: image_labels[{position}] is {label!r}; expected 0-based "
                     "integers"
                 )
@@ -53,12 +54,12 @@ class LabeledList:
         try:
             content: dict[str, Any] = json.loads(self.list_path.read_text())
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(
+            raise InputError(
                 f"{self.list_path}: not valid JSON ({error}); is it cut off?"
             ) from error
         for key in ("image_names", "image_labels"):
             if not isinstance(content, dict) or not isinstance(content.get(key), list):
-                raise ValueError(f"{self.list_path}: expected an object with a list {key}")
+                raise InputError(f"{self.list_path}: expected an object with a list {key}")
         return content
 
     def __len__(self) -> int:
@@ -91,7 +92,7 @@ def write_labeled_list(
     """
     folder = (list_path.parent / root).resolve()
     if list_path.parent.resolve() not in folder.parents:
-        raise ValueError(f"{list_path}: root is {root!r}; expected a folder below the list's own")
+        raise InputError(f"{list_path}: root is {root!r}; expected a folder below the list's own")
     partial_folder = folder.with_name(f".partial-{folder.name}")
     partial_list = list_path.with_name(f".partial-{list_path.name}")
     shutil.rmtree(partial_folder, ignore_errors=True)

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.images.picture import Picture, read_picture, require_number
 
 SHARD_SIZE = 1000
@@ -48,7 +49,7 @@ class NumberedZipShards:
         self.first = first
         self.last = self._count() if last is None else last
         if not 0 <= self.first <= self.last:
-            raise ValueError(
+            raise InputError(
                 f"{self.root}: got pictures {first}..{self.last}, expected 0 ≤ i0 ≤ i1"
             )
         self._open: OrderedDict[int, zipfile.ZipFile] = OrderedDict()
@@ -68,7 +69,7 @@ class NumberedZipShards:
             with zipfile.ZipFile(last_shard) as archive:
                 names = archive.namelist()
         except zipfile.BadZipFile as error:
-            raise ValueError(f"{last_shard}: not a readable zip file; is it cut off?") from error
+            raise InputError(f"{last_shard}: not a readable zip file; is it cut off?") from error
         numbers = [int(m[1]) for name in names if (m := re.match(r"(\d{3})\.", name))]
         return max(shards) * SHARD_SIZE + max(numbers, default=-1) + 1
 
@@ -134,7 +135,7 @@ def write_zip_shards(root: Path, pictures: Iterable[Image.Image]) -> None:
             # A fixed date: the same pictures make the same file.
             archive.writestr(zipfile.ZipInfo(f"{position:03d}.jpg"), encoded.getvalue())
         if archive is None:
-            raise ValueError(f"{root}: no pictures to write")
+            raise InputError(f"{root}: no pictures to write")
         archive.close()
         # A folder that is being deleted must not pass for a collection.
         if root.exists():

@@ -6,6 +6,7 @@ from typing import Any
 
 from PIL import Image
 
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.images.demonstration import digits
 from lowshot_kedro.parameters import DemonstrationParameters
 
@@ -21,7 +22,7 @@ def write_digits(
         ValueError: Where the demonstration is not enabled: it would overwrite other pictures.
     """
     if not demonstration.enabled:
-        raise ValueError(
+        raise InputError(
             "demonstration.enabled: got false, so this environment brings its own pictures; "
             "expected true to write digits in their place"
         )

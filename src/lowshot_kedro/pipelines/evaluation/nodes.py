@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lowshot_kedro import reporting
 from lowshot_kedro.classifiers import combine_scores
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.images import ImageSource
 from lowshot_kedro.matrices import KnnGraph
 from lowshot_kedro.metrics import Scores, accuracies_per_iteration, build_metrics
@@ -43,7 +44,7 @@ def combine_methods(
     diffusion = Scores.from_arrays(diffusion_scores, "diffusion_scores")
     baseline = Scores.from_arrays(baseline_scores, "baseline_scores")
     if not np.array_equal(diffusion.test_classes, baseline.test_classes):
-        raise ValueError(
+        raise InputError(
             "baseline_scores and diffusion_scores are of different test images; run both pipelines "
             "again on the same features"
         )
@@ -71,20 +72,20 @@ def _require_experiment(
 ) -> None:
     experiment, final = metrics.get("experiment"), metrics.get("final")
     if not isinstance(experiment, Mapping) or not isinstance(final, Mapping):
-        raise ValueError(
+        raise InputError(
             f"{pipeline}_metrics: found {', '.join(metrics) or 'nothing'}, expected experiment "
             "and final"
         )
     for name, value in expected.items():
         if experiment.get(name) != value:
-            raise ValueError(
+            raise InputError(
                 f"{pipeline}_metrics: made with experiment.{name} = {experiment.get(name)!r}, but "
                 f"this run has {value!r}; run the {pipeline} pipeline with the same parameters "
                 "first"
             )
     missing = [k for k in top_k if f"top{k}" not in final]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{pipeline}_metrics: holds no top{missing[0]}; run the {pipeline} pipeline with the "
             f"same evaluation.top_k = {list(top_k)} first"
         )
@@ -137,7 +138,7 @@ def plot_neighbors(
     """Some test pictures with their neighbours in the graph."""
     scores = Scores.from_arrays(diffusion_scores, "diffusion_scores")
     if not np.array_equal(scores.test_classes, image_selection.test_classes):
-        raise ValueError(
+        raise InputError(
             "diffusion_scores: of other test images than the parameters select; run the diffusion "
             "pipeline with the same parameters first"
         )
