@@ -13,27 +13,15 @@ from lowshot_kedro.matrices import (
     row_ranges,
     take_rows,
 )
+from tests.features import MemoryFeatures
 
 
-class Features:
-    """A feature file in memory, which notes what is read."""
-
-    name = "train.hdf5"
-
-    def __init__(self, array):
-        self.array = np.asarray(array, dtype=np.float32)
-        self.n_rows, self.n_columns = self.array.shape
-        self.labels = np.zeros(self.n_rows, dtype=np.int32)
-        self.reads = []
-
-    def read(self, first, last):
-        assert 0 <= first <= last <= self.n_rows
-        self.reads.append((first, last))
-        return self.array[first:last].copy()
+def features_of(array):
+    return MemoryFeatures(array, "train.hdf5")
 
 
 def numbered(n_rows, n_columns=2):
-    return Features(np.arange(n_rows * n_columns).reshape(n_rows, n_columns))
+    return features_of(np.arange(n_rows * n_columns).reshape(n_rows, n_columns))
 
 
 @settings(deadline=None)
@@ -78,8 +66,8 @@ def test_take_rows_names_the_rows_with_nan():
     array = numbered(10).array
     array[[2, 7], 1] = np.nan
     with pytest.raises(ValueError, match=r"train\.hdf5: .*1 row\(s\), numbers 7;"):
-        take_rows(Features(array), np.array([7, 0, 3]))
-    assert take_rows(Features(array), np.array([6, 0, 3])).shape == (3, 2)
+        take_rows(features_of(array), np.array([7, 0, 3]))
+    assert take_rows(features_of(array), np.array([6, 0, 3])).shape == (3, 2)
 
 
 @pytest.mark.parametrize("positions", [[1, 10], [-1, 1], [12, 11]])

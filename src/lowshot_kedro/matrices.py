@@ -166,6 +166,29 @@ def require_finite(block: NDArray[np.float32], rows: NDArray[np.int64], name: st
         )
 
 
+def require_nodes(
+    neighbors: NDArray[np.int32], n_nodes: int, name: str, first_row: int = 0
+) -> None:
+    """Refuse neighbours that are no nodes.
+
+    Args:
+        neighbors: int32 (m, k), -1 for none.
+        n_nodes: Number of nodes.
+        name: What the message calls the neighbours.
+        first_row: Number of the first of these rows in the whole matrix.
+
+    Raises:
+        ValueError: Naming the first of them.
+    """
+    bad = np.argwhere((neighbors < -1) | (neighbors >= n_nodes))
+    if len(bad):
+        row, column = bad[0]
+        raise InputError(
+            f"{name}: row {first_row + row}, column {column} holds {neighbors[row, column]}, "
+            f"expected -1 or 0..{n_nodes - 1}"
+        )
+
+
 def take_rows(
     features: FeatureMatrix,
     positions: NDArray[np.int64],

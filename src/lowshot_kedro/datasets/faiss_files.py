@@ -117,6 +117,7 @@ class FaissIndexDataset(FileDataset[faiss.Index, faiss.Index]):
         require_space(self._filepath, 4 * (self._n_rows or 0) * self._n_columns)
 
     def _read(self) -> faiss.Index:
+        self.check()
         if self._n_rows == 0:
             return faiss.IndexFlatIP(self._n_columns)
         try:
@@ -175,10 +176,6 @@ class FaissTransformDataset(FileDataset[faiss.VectorTransform, faiss.VectorTrans
               type: lowshot_kedro.datasets.FaissTransformDataset
               filepath: data/06_models/PCAR256.vt
     """
-
-    def check(self) -> None:
-        """Read the file: transforms are small."""
-        self._read()
 
     def _read(self) -> faiss.VectorTransform:
         require_file(self._filepath)

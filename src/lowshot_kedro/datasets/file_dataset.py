@@ -25,15 +25,23 @@ class FileDataset(TableDataset[Saved, Loaded], Generic[Saved, Loaded]):
 
     @abc.abstractmethod
     def _read(self) -> Loaded:
-        """Open the file, which has been checked."""
+        """Check the file and open it."""
 
     @abc.abstractmethod
     def _write(self, path: Path, data: Saved) -> None:
         """Write to a path that is not the final name."""
 
+    def check(self) -> None:
+        """Open the file, where that takes no time; other subclasses look at less.
+
+        Raises:
+            FileNotFoundError: If it is not there.
+            ValueError: If it is not what the catalog says.
+        """
+        self._read()
+
     def load(self) -> Loaded:
         """Check the file and open it."""
-        self.check()
         return self._read()
 
     def save(self, data: Saved) -> None:

@@ -15,6 +15,20 @@ from lowshot_kedro.datasets.files import require_file, require_space
 from lowshot_kedro.errors import InputError
 
 
+def open_hdf5(path: Path) -> h5py.File:
+    """Open an HDF5 file for reading.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If it is cut off or no HDF5.
+    """
+    require_file(path)
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path}: not a readable HDF5 file; is it cut off? ({error})") from error
+
+
 class HDF5ArraysDataset(FileDataset[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]):
     """Named arrays, loaded whole: scores of test images, neighbours of test images.
 
@@ -40,19 +54,10 @@ class HDF5ArraysDataset(FileDataset[dict[str, NDArray[Any]], dict[str, NDArray[A
             FileNotFoundError: If it is not there.
             ValueError: If it is cut off or no HDF5.
         """
-        self._open().close()
-
-    def _open(self) -> h5py.File:
-        require_file(self._filepath)
-        try:
-            return h5py.File(self._filepath, "r")
-        except OSError as error:
-            raise InputError(
-                f"{self._filepath}: not a readable HDF5 file; is it cut off? ({error})"
-            ) from error
+        open_hdf5(self._filepath).close()
 
     def _read(self) -> dict[str, NDArray[Any]]:
-        with self._open() as file:
+        with open_hdf5(self._filepath) as file:
             return {name: array[()] for name, array in file.items()}
 
     def _write(self, path: Path, data: dict[str, NDArray[Any]]) -> None:
@@ -62,12 +67,12 @@ class HDF5ArraysDataset(FileDataset[dict[str, NDArray[Any]], dict[str, NDArray[A
                 file.create_dataset(name, data=array)
 
     def _facts(self) -> dict[str, str]:
-        with self._open() as file:
+        with open_hdf5(self._filepath) as file:
             arrays = {name: f"{array.dtype} {array.shape}" for name, array in file.items()}
         return {**arrays, "size on disk": self._size_on_disk()}
 
     def _first_rows(self) -> Iterator[NDArray[Any]]:
-        with self._open() as file:
+        with open_hdf5(self._filepath) as file:
             matrix = next((array for array in file.values() if array.ndim == 2), None)
             if matrix is not None:
                 yield from np.asarray(matrix[:10])

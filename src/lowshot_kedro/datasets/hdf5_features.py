@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.datasets.file_dataset import FileDataset
-from lowshot_kedro.datasets.files import require_file, require_space, written_whole
+from lowshot_kedro.datasets.files import require_space, written_whole
+from lowshot_kedro.datasets.hdf5_arrays import open_hdf5
 from lowshot_kedro.datasets.table_dataset import PREVIEW_COLUMNS, PREVIEW_ROWS, TableDataset
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import Blocks, LabeledBlock
@@ -36,7 +38,6 @@ class HDF5Features:
     paths: tuple[Path, ...]
     counts: tuple[int, ...]
     n_columns: int
-    _labels: list[NDArray[np.int32]] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -48,16 +49,14 @@ class HDF5Features:
         """Number of valid rows."""
         return sum(self.counts)
 
-    @property
+    @cached_property
     def labels(self) -> NDArray[np.int32]:
         """int32 (n_rows,), 0-based."""
-        if not self._labels:
-            parts = []
-            for path, count in zip(self.paths, self.counts, strict=True):
-                with h5py.File(path, "r") as file:
-                    parts.append(file[_LABELS][:count].astype(np.int32))
-            self._labels.append(np.concatenate(parts))
-        return self._labels[0]
+        parts = []
+        for path, count in zip(self.paths, self.counts, strict=True):
+            with h5py.File(path, "r") as file:
+                parts.append(file[_LABELS][:count].astype(np.int32))
+        return np.concatenate(parts)
 
     def read(self, first: int, last: int) -> NDArray[np.float32]:
         """Rows first..last-1 as float32 (last - first, n_columns).
@@ -101,12 +100,7 @@ def open_features(paths: tuple[Path, ...]) -> HDF5Features:
 
 
 def _inspect(path: Path) -> tuple[int, int]:
-    require_file(path)
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"{path}: not a readable HDF5 file; is it cut off? ({error})") from error
-    with file:
+    with open_hdf5(path) as file:
         expected = {_FEATURES: (2, "f"), _LABELS: (1, "iu"), _COUNT: (1, "iu")}
         for key, (n_dimensions, kinds) in expected.items():
             if not isinstance(file.get(key), h5py.Dataset):
@@ -153,6 +147,10 @@ def _facts(features: HDF5Features, n_bytes: int) -> dict[str, str]:
     }
 
 
+def _first_rows(features: HDF5Features) -> NDArray[np.float32]:
+    return features.read(0, min(features.n_rows, PREVIEW_ROWS))[:, :PREVIEW_COLUMNS]
+
+
 class HDF5FeaturesDataset(FileDataset[Blocks[LabeledBlock], HDF5Features]):
     """Features and labels of a training or test set: all_feats, all_labels, count.
 
@@ -174,10 +172,6 @@ class HDF5FeaturesDataset(FileDataset[Blocks[LabeledBlock], HDF5Features]):
         (10, 2048)
     """
 
-    def check(self) -> None:
-        """Open the file and compare it with the format."""
-        open_features((self._filepath,))
-
     def _read(self) -> HDF5Features:
         return open_features((self._filepath,))
 
@@ -193,8 +187,7 @@ class HDF5FeaturesDataset(FileDataset[Blocks[LabeledBlock], HDF5Features]):
         return _facts(self._read(), self._filepath.stat().st_size)
 
     def _first_rows(self) -> NDArray[np.float32]:
-        features = self._read()
-        return features.read(0, min(features.n_rows, PREVIEW_ROWS))[:, :PREVIEW_COLUMNS]
+        return _first_rows(self._read())
 
 
 class HDF5FeatureBlocksDataset(TableDataset[Blocks[LabeledBlock], HDF5Features]):
@@ -288,5 +281,4 @@ class HDF5FeatureBlocksDataset(TableDataset[Blocks[LabeledBlock], HDF5Features])
         return {"files": str(len(features.paths)), **_facts(features, size)}
 
     def _first_rows(self) -> NDArray[np.float32]:
-        features = self._open()
-        return features.read(0, min(features.n_rows, PREVIEW_ROWS))[:, :PREVIEW_COLUMNS]
+        return _first_rows(self._open())

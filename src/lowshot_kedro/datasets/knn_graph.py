@@ -17,6 +17,7 @@ from lowshot_kedro.resources import format_bytes
 
 _INDICES = np.dtype("<i4")
 _SIMILARITIES = np.dtype("<f4")
+_LINK_BYTES = _INDICES.itemsize + _SIMILARITIES.itemsize
 
 
 class KnnGraphDataset(TableDataset[KnnGraph | Blocks[KnnGraph], KnnGraph]):
@@ -76,8 +77,7 @@ class KnnGraphDataset(TableDataset[KnnGraph | Blocks[KnnGraph], KnnGraph]):
 
     def check_space(self) -> None:
         """Refuse to begin what the disk has no room for, where the size is known."""
-        item_size = _INDICES.itemsize + _SIMILARITIES.itemsize
-        require_space(self._indices_path, (self._n_rows or 0) * self._k * item_size)
+        require_space(self._indices_path, (self._n_rows or 0) * self._k * _LINK_BYTES)
 
     def _rows(self) -> int:
         if self._n_rows == 0:
@@ -113,8 +113,7 @@ class KnnGraphDataset(TableDataset[KnnGraph | Blocks[KnnGraph], KnnGraph]):
             (n_rows, k), blocks = data.indices.shape, iter([data])
         if k != self._k:
             raise InputError(f"{self._indices_path}: got {k} columns, expected {self._k}")
-        item_size = _INDICES.itemsize + _SIMILARITIES.itemsize
-        require_space(self._indices_path, n_rows * k * item_size)
+        require_space(self._indices_path, n_rows * k * _LINK_BYTES)
         with (
             written_whole(self._indices_path, self._similarities_path) as (first, second),
             first.open("wb") as indices,
@@ -133,7 +132,7 @@ class KnnGraphDataset(TableDataset[KnnGraph | Blocks[KnnGraph], KnnGraph]):
 
     def _facts(self) -> dict[str, str]:
         n_rows = self._rows()
-        size = n_rows * self._k * (_INDICES.itemsize + _SIMILARITIES.itemsize)
+        size = n_rows * self._k * _LINK_BYTES
         return {
             "shape": f"({n_rows}, {self._k})",
             "dtype": "int32 neighbours, float32 similarities",

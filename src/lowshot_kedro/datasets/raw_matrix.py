@@ -88,11 +88,8 @@ class RawMatrixDataset(FileDataset[NDArray[Any] | Blocks[NDArray[Any]], NDArray[
         self._n_rows = n_rows
         self._dtype = np.dtype(dtype).newbyteorder("<")
 
-    def check(self) -> None:
-        """Compare the size of the file with the rows and columns expected."""
-        self._rows()
-
     def _rows(self) -> int:
+        """Rows to load, from the size of the file and what is asked for."""
         if self._n_rows == 0:
             return 0
         available = count_rows(self._filepath, self._n_columns, self._dtype)

@@ -33,6 +33,7 @@ class TorchStateDataset(FileDataset[dict[str, Any], dict[str, Any]]):
         require_file(self._filepath)
 
     def _read(self) -> dict[str, Any]:
+        self.check()
         try:
             state: dict[str, Any] = torch.load(
                 self._filepath, map_location="cpu", weights_only=True

@@ -11,6 +11,7 @@ from scipy import sparse
 from lowshot_kedro import native
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.matrices import require_nodes
 
 BACKENDS = ("auto", "native", "mkl", "scipy")
 
@@ -102,13 +103,7 @@ class ScipyBackend:
     ) -> NDArray[np.float32]:
         """Sum of the scores of each point's neighbours."""
         # scipy trusts its caller, and would read beyond the scores.
-        bad = np.argwhere((neighbors < -1) | (neighbors >= len(scores)))
-        if len(bad):
-            row, column = bad[0]
-            raise InputError(
-                f"neighbors: row {row}, column {column} holds {neighbors[row, column]}, expected "
-                f"-1 or 0..{len(scores) - 1}"
-            )
+        require_nodes(neighbors, len(scores), "neighbors")
         present = neighbors >= 0
         indptr = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
         ones = np.ones(indptr[-1])

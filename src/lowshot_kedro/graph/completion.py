@@ -12,7 +12,7 @@ from tqdm import tqdm
 from lowshot_kedro import native
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.index import BLOCK_ROWS, normalize, on_gpus, search
-from lowshot_kedro.matrices import KnnGraph, row_ranges
+from lowshot_kedro.matrices import KnnGraph, require_nodes, row_ranges
 
 
 class CompletedGraph(NamedTuple):
@@ -62,16 +62,6 @@ def require_sizes(
         raise InputError(
             f"background_vectors has {n_background} rows, background_graph {n_stored} and "
             f"background_index {background_index.ntotal}; expected as many"
-        )
-
-
-def _require_neighbors(indices: NDArray[np.int32], first_row: int, n_background: int) -> None:
-    bad = np.argwhere((indices < -1) | (indices >= n_background))
-    if len(bad):
-        row, column = bad[0]
-        raise InputError(
-            f"background_graph: row {first_row + row}, column {column} holds "
-            f"{indices[row, column]}, expected -1 or 0..{n_background - 1}"
         )
 
 
@@ -139,7 +129,7 @@ def complete_graph(
         for first, last in row_ranges(n_background, BLOCK_ROWS):
             queries = normalize(background_vectors[first:last], first, "background_vectors")
             stored = background_neighbors.part(first, last, k)
-            _require_neighbors(stored.indices, first, n_background)
+            require_nodes(stored.indices, n_background, "background_graph", first)
             merged = merge(stored, search(labeled_index, queries, k))
             neighbors[n_labeled + first : n_labeled + last] = merged.indices
             bar.update(last - first)

@@ -1,0 +1,19 @@
+"""A feature file that is not on disk."""
+
+import numpy as np
+
+
+class MemoryFeatures:
+    """Follows lowshot_kedro.matrices.FeatureMatrix and notes what is read."""
+
+    def __init__(self, array, name):
+        self.name = name
+        self.array = np.asarray(array, dtype=np.float32)
+        self.n_rows, self.n_columns = self.array.shape
+        self.labels = np.zeros(self.n_rows, dtype=np.int32)
+        self.reads = []
+
+    def read(self, first, last):
+        assert 0 <= first <= last <= self.n_rows
+        self.reads.append((first, last))
+        return self.array[first:last].copy()
