@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import resource
 import sys
 import time
@@ -69,3 +70,20 @@ def logged_step(what: str) -> Iterator[None]:
     watch = Stopwatch()
     yield
     logger.info("%s: %.1f s, peak %s", what, watch.seconds, format_bytes(peak_rss_bytes()))
+
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_bytes() -> int:
+    """Memory that this process can still take: what is free, or what its control group allows."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    with suppress(OSError):
+        for line in _MEMINFO.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                limits.append(int(line.split()[1]) * 1024)
+    with suppress(OSError, ValueError):  # "max" is no number
+        allowed = int((_CGROUP / "memory.max").read_text())
+        limits.append(max(allowed - int((_CGROUP / "memory.current").read_text()), 0))
+    return min(limits)

@@ -7,43 +7,48 @@ CVPR 2018, section 3.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lowshot_kedro.diffusion.backends import create_backend
+from lowshot_kedro.diffusion.backends.interface import bytes_held
+from lowshot_kedro.diffusion.backends.registry import create_backend, resolve_backend
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
+from lowshot_kedro.diffusion.memory import plan_memory
+from lowshot_kedro.diffusion.variants import LabeledRows, adjustments, class_priors
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import row_ranges
+from lowshot_kedro.matrices import require_nodes, row_ranges
 from lowshot_kedro.resources import format_bytes
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = ("float32",)
 
-
-def initial_scores(
-    labeled_classes: NDArray[np.int32], first_class: int, last_class: int, n_nodes: int
-) -> NDArray[np.float32]:
+def labeled_rows(
+    labeled_classes: NDArray[np.int32],
+    first_class: int,
+    last_class: int,
+    rank: NDArray[np.int32] | None = None,
+) -> LabeledRows:
     """L₀: column c is 1 on the labelled images of class c, scaled to sum 1.
 
     Args:
         labeled_classes: int32 (L,), classes of nodes 0..L-1.
         first_class: Class of the first column.
         last_class: Class after the last column.
-        n_nodes: Rows.
+        rank: int32 (N,), the row of each node; None: row i is node i.
 
     Returns:
-        float32 (n_nodes, last_class - first_class); the column of a class without labelled images
-        is zero.
+        The entries; a class without labelled images has none.
     """
-    scores = np.zeros((n_nodes, last_class - first_class), dtype=np.float32)
+    rows = np.arange(len(labeled_classes), dtype=np.int32) if rank is None else rank
+    rows = rows[: len(labeled_classes)]
     nodes = np.flatnonzero((labeled_classes >= first_class) & (labeled_classes < last_class))
-    columns = labeled_classes[nodes] - first_class
-    counts = np.bincount(columns, minlength=scores.shape[1])
-    scores[nodes, columns] = 1 / counts[columns]
-    return scores
+    columns = (labeled_classes[nodes] - first_class).astype(np.int32)
+    counts = np.bincount(columns, minlength=last_class - first_class)
+    values = (1 / counts[columns]).astype(np.float32)
+    return LabeledRows(rows[nodes], columns, values, last_class - first_class, rows)
 
 
 def propagate(
@@ -52,13 +57,21 @@ def propagate(
     test_neighbors: NDArray[np.int32],
     n_classes: int,
     n_iterations: int,
-    class_slice: int = 0,
+    class_slice: int | str = 0,
     backend: str = "auto",
+    *,
+    precision: str = "float32",
+    power: float = 1.0,
+    restore_labeled: bool = False,
+    class_prior: str | Sequence[float] = "uniform",
+    memory_budget_bytes: int | None = None,
+    every_step: bool = True,
 ) -> NDArray[np.float32]:
     """Spread the labels and read off the scores of the test points.
 
-    L₀ from :func:`initial_scores`; each step L ← W L, then every column scaled to sum 1. The score
-    of a test point is the unweighted sum of L over its neighbours.
+    L₀ from :func:`labeled_rows`; each step L ← W L, then every column scaled to sum 1, then the
+    adjustments. The score of a test point is the unweighted sum of L over its neighbours, times
+    the prior of the class.
 
     Args:
         matrix: W, over N nodes.
@@ -66,48 +79,88 @@ def propagate(
         test_neighbors: int32 (T, k), nodes, -1 for none.
         n_classes: Number of classes C.
         n_iterations: Steps S.
-        class_slice: Classes propagated at once, which bounds memory; 0: all.
+        class_slice: Classes propagated at once, which bounds memory; 0: all (up to 65536); `auto`:
+            as many as fit. Changes no bit of the result.
         backend: One of :data:`~lowshot_kedro.diffusion.backends.BACKENDS`.
+        precision: Of the scores stored between steps: `float32`, or with the native back end
+            `bfloat16`, in half the memory.
+        power: Exponent of :class:`~lowshot_kedro.diffusion.variants.Power`.
+        restore_labeled: Whether to make
+            :class:`~lowshot_kedro.diffusion.variants.RestoreLabeled` after each step.
+        class_prior: See :func:`~lowshot_kedro.diffusion.variants.class_priors`.
+        memory_budget_bytes: For everything held, see
+            :func:`~lowshot_kedro.diffusion.memory.plan_memory`.
+        every_step: Whether the scores of every step are wanted, or only the last.
 
     Returns:
-        float32 (S + 1, T, C): the scores before the first step and after each. In memory: this
-        array, W, and two float32 score matrices of N × class_slice.
+        float32 (S + 1, T, C): the scores before the first step and after each; with every_step
+        false (1, T, C): the last of them. In memory: this array, W, and at most two score matrices
+        of N × class_slice; the log says how much before the work starts.
 
     Raises:
-        ValueError: For classes or neighbours out of range, or an unknown back end.
+        ValueError: For classes or neighbours out of range, an unknown name, or a memory budget that
+            is too small.
     """
-    n_nodes = matrix.n_nodes
-    if class_slice < 0:
-        raise InputError(f"class_slice: got {class_slice}, expected an integer of at least 0")
-    if len(labeled_classes) > n_nodes:
-        raise InputError(f"labeled_classes: {len(labeled_classes)} labels for {n_nodes} nodes")
+    _require_labels(matrix, labeled_classes, n_classes)
+    require_nodes(test_neighbors, matrix.n_nodes, "test_neighbors")
+    after_step = adjustments(power, restore_labeled)
+    if after_step and precision == "bfloat16":
+        raise InputError(
+            "diffusion.precision: got 'bfloat16', which power and restore_labeled cannot change; "
+            "use float32"
+        )
+    priors = class_priors(class_prior, labeled_classes, n_classes)
+
+    n_results = n_iterations + 1 if every_step else 1
+    gpu_bytes = sum(bytes_held("torch", matrix, precision)) + matrix.n_bytes
+    name = resolve_backend(backend, gpu_bytes, precision)
+    n_test = len(test_neighbors)
+    plan = plan_memory(
+        matrix, n_test, n_classes, n_results, name, precision, class_slice, memory_budget_bytes
+    )
+    logger.info(
+        "diffusion over %d nodes and %d edges, %d classes, %d at a time, back end %s, %s: will "
+        "hold %s (matrix %s, scores %s, test scores %s)",
+        matrix.n_nodes,
+        matrix.n_edges,
+        n_classes,
+        plan.class_slice,
+        name,
+        precision,
+        *map(format_bytes, (plan.total, plan.matrix, plan.scores, plan.results)),
+    )
+    engine = create_backend(name, matrix, precision)
+    test_rows = matrix.rows_of(test_neighbors)
+    result = np.empty((n_results, n_test, n_classes), dtype=np.float32)
+    n_slices = -(-n_classes // plan.class_slice)
+    with tqdm(total=n_slices * n_iterations, unit="step", desc="diffusion", disable=None) as bar:
+        for first, last in row_ranges(n_classes, plan.class_slice):
+            prior = priors[first:last]
+            engine.start(labeled_rows(labeled_classes, first, last, matrix.rank))
+            if every_step or n_iterations == 0:
+                result[0, :, first:last] = engine.read(test_rows) * prior
+            for iteration in range(1, n_iterations + 1):
+                is_last = iteration == n_iterations
+                position = iteration if every_step else 0
+                if is_last and not after_step:
+                    result[position, :, first:last] = engine.step_and_read(test_rows) * prior
+                else:
+                    engine.step(after_step)
+                    if every_step or is_last:
+                        result[position, :, first:last] = engine.read(test_rows) * prior
+                bar.update()
+    return result
+
+
+def _require_labels(
+    matrix: PropagationMatrix, labeled_classes: NDArray[np.int32], n_classes: int
+) -> None:
+    if len(labeled_classes) > matrix.n_nodes:
+        raise InputError(
+            f"labeled_classes: {len(labeled_classes)} labels for {matrix.n_nodes} nodes"
+        )
     if len(labeled_classes) and not 0 <= labeled_classes.min() <= labeled_classes.max() < n_classes:
         raise InputError(
             f"labeled_classes: found {labeled_classes.min()}..{labeled_classes.max()}, expected "
             f"0..{n_classes - 1}"
         )
-    engine = create_backend(backend, matrix)
-    slice_width = min(class_slice or n_classes, n_classes)
-    result = np.empty((n_iterations + 1, len(test_neighbors), n_classes), dtype=np.float32)
-    logger.info(
-        "diffusion over %d nodes and %d edges, %d classes, %d at a time, back end %s: matrix %s, "
-        "score matrices 2 × %s, test scores %s",
-        n_nodes,
-        len(matrix.indices),
-        n_classes,
-        slice_width,
-        engine.name,
-        format_bytes(matrix.n_bytes),
-        format_bytes(4 * n_nodes * slice_width),
-        format_bytes(result.nbytes),
-    )
-    n_slices = -(-n_classes // slice_width)
-    with tqdm(total=n_slices * n_iterations, unit="step", desc="diffusion", disable=None) as bar:
-        for first, last in row_ranges(n_classes, slice_width):
-            scores = initial_scores(labeled_classes, first, last, n_nodes)
-            result[0, :, first:last] = engine.sum_neighbors(test_neighbors, scores)
-            for iteration in range(1, n_iterations + 1):
-                scores = engine.step(scores)
-                result[iteration, :, first:last] = engine.sum_neighbors(test_neighbors, scores)
-                bar.update()
-    return result

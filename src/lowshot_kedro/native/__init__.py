@@ -8,18 +8,52 @@ child: OpenMP's threads do not come along, and the child waits for them.
 """
 
 from ._library import get_num_threads, set_num_threads
-from .graph import merge_neighbors, normalize_rows, symmetrize
+from .graph import (
+    SparseMatrix,
+    check_matrix,
+    cluster_nodes,
+    column_totals,
+    merge_neighbors,
+    normalize_rows,
+    renumber,
+    symmetrize,
+)
 from .mkl import available as mkl_available
-from .scores import diffusion_step, normalize_columns, sum_neighbors
+from .scores import (
+    DenseScores,
+    SparseScores,
+    column_sums,
+    from_bfloat16,
+    multiply,
+    multiply_mkl,
+    multiply_sparse,
+    scale_columns,
+    sparse_scores,
+    sum_neighbors,
+    to_bfloat16,
+)
 
 __all__ = [
-    "diffusion_step",
+    "DenseScores",
+    "SparseMatrix",
+    "SparseScores",
+    "check_matrix",
+    "cluster_nodes",
+    "column_sums",
+    "column_totals",
+    "from_bfloat16",
     "get_num_threads",
     "merge_neighbors",
     "mkl_available",
-    "normalize_columns",
+    "multiply",
+    "multiply_mkl",
+    "multiply_sparse",
     "normalize_rows",
+    "renumber",
+    "scale_columns",
     "set_num_threads",
+    "sparse_scores",
     "sum_neighbors",
     "symmetrize",
+    "to_bfloat16",
 ]

@@ -22,11 +22,23 @@ Shape = tuple[int | str, ...]
 
 MAX_THREADS = 1024
 
+INT32_MAX = int(np.iinfo(np.int32).max)
+
 C_TYPES = {
     np.dtype(np.int32): "int32_t *",
     np.dtype(np.int64): "int64_t *",
+    np.dtype(np.uint64): "uint64_t *",
     np.dtype(np.float32): "float *",
+    np.dtype(np.float64): "double *",
 }
+
+
+class LibraryFault(ValueError):
+    """What a C function has found wrong; kind is its lowshot_fault_kind."""
+
+    def __init__(self, kind: int, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 def get_num_threads() -> int:
@@ -56,7 +68,7 @@ def set_num_threads(count: int) -> None:
 def check_array(
     name: str,
     array: object,
-    dtype: type[np.generic],
+    dtype: npt.DTypeLike,
     shape: Shape,
     *,
     strided: bool = False,
@@ -127,10 +139,10 @@ def call(function: Callable[..., int], *arguments: Any, explain: "Explain") -> N
     if kind == lib.LOWSHOT_OK:
         return
     if kind == lib.LOWSHOT_NO_MEMORY:
-        raise MemoryError("no memory for the column sums")
+        raise MemoryError("no memory for intermediate results")
     if kind == lib.LOWSHOT_BAD_SIZE:
         raise ValueError("the arrays are larger than can be addressed")
-    raise ValueError(explain(kind, fault.list, fault.row, fault.column))
+    raise LibraryFault(kind, explain(kind, fault.list, fault.row, fault.column))
 
 
 Explain = Callable[[int, int, int, int], str]
@@ -150,13 +162,26 @@ def explain_neighbors(name: str, neighbors: AnyArray, nodes: int) -> Explain:
     return explain
 
 
-def explain_graph(indptr: AnyArray, indices: AnyArray | None, edges: int, nodes: int) -> Explain:
-    """Messages for a compressed sparse row matrix with bad offsets or column indices."""
+def explain_graph(
+    indptr: AnyArray,
+    indices: AnyArray | None,
+    edges: int,
+    nodes: int,
+    mutual: AnyArray | None = None,
+) -> Explain:
+    """Messages for a compressed sparse row matrix with bad offsets, counts or column indices."""
 
     def explain(kind: int, which: int, row: int, column: int) -> str:
         if kind == lib.LOWSHOT_BAD_INDEX and indices is not None:
             allowed = f"0..{nodes - 1}" if nodes else "none (there are no nodes)"
             return f"indices: entry {row} holds {indices[row]}, expected {allowed}"
+        if kind == lib.LOWSHOT_BAD_MUTUAL and mutual is not None:
+            links = indptr[row + 1] - indptr[row]
+            return f"mutual: entry {row} holds {mutual[row]}, expected 0..{links}"
+        if kind == lib.LOWSHOT_BAD_ORDER:
+            return "order: expected every node once"
+        if kind != lib.LOWSHOT_BAD_OFFSET:
+            return "matrix: changed during the call"
         found = f"indptr: entry {row} holds {indptr[row]}"
         if row == 0:
             return f"{found}, expected 0: offsets start at 0"
@@ -167,6 +192,12 @@ def explain_graph(indptr: AnyArray, indices: AnyArray | None, edges: int, nodes:
         return f"{found}, expected {edges}: offsets end at the number of edges"
 
     return explain
+
+
+def check_node_count(name: str, rows: int) -> None:
+    """Raises ValueError for more nodes than int32 can number."""
+    if rows > INT32_MAX:
+        raise ValueError(f"{name}: expected at most {INT32_MAX} nodes, got {rows}")
 
 
 def _shape_text(shape: Shape) -> str:

@@ -20,7 +20,15 @@ from setuptools._distutils.errors import CCompilerError, DistutilsExecError
 from setuptools._distutils.sysconfig import customize_compiler
 
 MODULE = "lowshot_kedro.native._native"
-SOURCES = ("checks.c", "symmetrize.c", "diffusion.c", "merge.c")
+SOURCES = (
+    "checks.c",
+    "numbering.c",
+    "symmetrize.c",
+    "gather.c",
+    "sparse.c",
+    "sums.c",
+    "merge.c",
+)
 HEADERS = ("native.h", "functions.h")
 
 # Contraction is off so that every vector width gives the same bits.

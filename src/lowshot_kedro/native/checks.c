@@ -95,10 +95,54 @@ int check_offsets(const int64_t *indptr, int64_t rows, int64_t edges, struct low
     return LOWSHOT_OK;
 }
 
-int lowshot_check_graph(const int64_t *indptr, const int32_t *indices, int64_t rows, int64_t nodes,
-                        int64_t edges, struct lowshot_fault *fault) {
-    const int status = check_offsets(indptr, rows, edges, fault);
+bool links_fit(const struct lowshot_links *links) {
+    if (links == NULL || links->rows < 0 || links->rows > INT32_MAX || links->nodes < 0 ||
+        links->nodes > INT32_MAX)
+        return false;
+    if (links->indptr == NULL)
+        return matrix_fits(links->indices, links->rows, links->width, links->stride) &&
+               links->mutual == NULL && links->weights == NULL;
+    return matrix_fits(links->indices, links->edges, 1, 1) &&
+           (links->mutual == NULL || links->weights == NULL);
+}
+
+bool dense_fits(const struct lowshot_dense *scores) {
+    return scores != NULL && scores->rows <= INT32_MAX &&
+           (scores->format == LOWSHOT_FLOAT32 || scores->format == LOWSHOT_BFLOAT16) &&
+           matrix_fits(scores->values, scores->rows, scores->columns, scores->stride);
+}
+
+bool sparse_fits(const struct lowshot_sparse *scores) {
+    return scores != NULL && scores->rows <= INT32_MAX && scores->columns <= MAX_SPAN_COUNT &&
+           scores->columns >= 0 && scores->capacity <= MAX_SPAN_BEGIN &&
+           (scores->format == LOWSHOT_FLOAT32 || scores->format == LOWSHOT_BFLOAT16) &&
+           matrix_fits(scores->spans, scores->rows, 1, 1) &&
+           matrix_fits(scores->entries, scores->capacity, 1, 1);
+}
+
+int lowshot_check_links(const struct lowshot_links *links, struct lowshot_fault *fault) {
+    if (!links_fit(links))
+        return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
+    if (links->indptr == NULL)
+        return check_indices(links->indices, links->rows, links->width, links->stride, -1,
+                             links->nodes, fault);
+    const int status = check_offsets(links->indptr, links->rows, links->edges, fault);
     if (status != LOWSHOT_OK)
         return status;
-    return check_indices(indices, edges, 1, 1, 0, nodes, fault);
+    struct span span;
+    for (int64_t row = 0; row < links->rows; row++)
+        if (!row_links(links, row, &span))
+            return report_fault(fault, LOWSHOT_BAD_MUTUAL, 0, row, 0);
+    return check_indices(links->indices, links->edges, 1, 1, 0, links->nodes, fault);
+}
+
+int explain_bad_link(const struct lowshot_links *links, const int32_t *selection, int64_t selected,
+                     struct lowshot_fault *fault) {
+    if (selection != NULL)
+        for (int64_t i = 0; i < selected; i++)
+            if (!is_node(selection[i], links->rows))
+                return report_fault(fault, LOWSHOT_BAD_SELECTION, 0, i, 0);
+    const int status = lowshot_check_links(links, fault);
+    /* Without a fault now, another thread of the program changed an array during the call. */
+    return status != LOWSHOT_OK ? status : report_fault(fault, LOWSHOT_BAD_SCORES, 0, 0, 0);
 }

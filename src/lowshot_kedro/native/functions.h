@@ -3,7 +3,8 @@
  *
  * Conventions: sizes, offsets and strides are int64 and count elements. A function that returns int
  * returns a lowshot_fault_kind, and fills *fault when that is not LOWSHOT_OK; what it had written
- * to its outputs by then is of no use, but lies within them. */
+ * to its outputs by then is of no use, but lies within them. No index or offset that is handed in
+ * is followed before it has been compared with the bounds. */
 
 enum lowshot_fault_kind {
     LOWSHOT_OK = 0,
@@ -11,6 +12,11 @@ enum lowshot_fault_kind {
     LOWSHOT_NO_MEMORY,
     LOWSHOT_BAD_INDEX,
     LOWSHOT_BAD_OFFSET,
+    LOWSHOT_BAD_MUTUAL,
+    LOWSHOT_BAD_SELECTION,
+    LOWSHOT_BAD_ORDER,
+    LOWSHOT_BAD_SCORES,
+    LOWSHOT_FULL,
     LOWSHOT_VALID_AFTER_MISSING,
     LOWSHOT_SHIFTED_INDEX_TOO_LARGE,
     LOWSHOT_NOT_FINITE,
@@ -26,6 +32,110 @@ struct lowshot_fault {
     int64_t column;
 };
 
+int lowshot_get_num_threads(void);
+void lowshot_set_num_threads(int count);
+
+/* The k nearest neighbours of every node, or of every test point: rows x width, -1 for none. */
+struct lowshot_neighbors {
+    const int32_t *indices;
+    int64_t rows;
+    int64_t width;
+    int64_t stride;
+};
+
+/* A numbering of the nodes: order[new] = old, rank[old] = new. */
+int lowshot_cluster_nodes(const struct lowshot_neighbors *neighbors, int32_t *order,
+                          struct lowshot_fault *fault);
+
+/* A + A^T of a neighbour list, a range of rows at a time, in increasing order. incoming[r] is the
+ * number of links into rows r * range_rows..(r + 1) * range_rows - 1: together with the links of
+ * those rows themselves it bounds what a range adds. capacity: the room in indices and values. */
+int lowshot_count_incoming(const struct lowshot_neighbors *neighbors, int64_t range_rows,
+                           int64_t *incoming, struct lowshot_fault *fault);
+int lowshot_symmetrize_range(const struct lowshot_neighbors *neighbors, const float *weights,
+                             int reciprocal, int64_t first, int64_t last, int64_t capacity,
+                             int64_t *indptr, int32_t *mutual, int32_t *indices, float *values,
+                             struct lowshot_fault *fault);
+
+int lowshot_normalize_rows(const int64_t *indptr, float *values, int64_t rows, int64_t edges,
+                           struct lowshot_fault *fault);
+
+/* What a row of scores is summed over: the rows of a sparse matrix (indptr), or a neighbour list
+ * (indptr NULL: row r stands at r * stride, -1 is no link). With weights, links count as much as
+ * those. With mutual, the first mutual[r] links of row r count twice and the others once, and the
+ * sum is divided by the total. With neither, it is a plain sum. */
+struct lowshot_links {
+    int64_t rows;
+    int64_t nodes;
+    int64_t edges;
+    const int64_t *indptr;
+    int64_t width;
+    int64_t stride;
+    const int32_t *indices;
+    const int32_t *mutual;
+    const float *weights;
+};
+
+/* The same matrix with row and column order[r] in place r. indptr holds the new offsets. */
+int lowshot_renumber(const struct lowshot_links *links, const int32_t *order, const int32_t *rank,
+                     const int64_t *indptr, int32_t *mutual, int32_t *indices, float *weights,
+                     struct lowshot_fault *fault);
+
+int lowshot_check_links(const struct lowshot_links *links, struct lowshot_fault *fault);
+
+/* totals[j] = sum over rows i of W[i, j]. */
+int lowshot_column_totals(const struct lowshot_links *links, float *totals,
+                          struct lowshot_fault *fault);
+
+enum lowshot_format { LOWSHOT_FLOAT32 = 0, LOWSHOT_BFLOAT16 };
+
+struct lowshot_dense {
+    void *values;
+    int64_t rows;
+    int64_t columns;
+    int64_t stride;
+    int format;
+};
+
+/* Row r holds span_count(spans[r]) entries from span_begin(spans[r]) on, columns increasing; see
+ * native.h. Rows need not stand in order. format tells how values are rounded when written. */
+struct lowshot_entry {
+    float value;
+    int32_t column;
+};
+struct lowshot_sparse {
+    uint64_t *spans;
+    struct lowshot_entry *entries;
+    int64_t rows;
+    int64_t columns;
+    int64_t capacity;
+    int format;
+};
+
+/* out[q, c] = factors[c] * (sum of in[j, c] over the links of row selection[q]), all rows if
+ * selection is NULL. sums[c], unless NULL, becomes the sum of column c of out. */
+int lowshot_gather(const struct lowshot_links *links, const int32_t *selection, int64_t selected,
+                   const struct lowshot_dense *in, const float *factors,
+                   const struct lowshot_dense *out, double *sums, struct lowshot_fault *fault);
+int lowshot_gather_sparse(const struct lowshot_links *links, const int32_t *selection,
+                          int64_t selected, const struct lowshot_sparse *in, const float *factors,
+                          const struct lowshot_dense *out, double *sums,
+                          struct lowshot_fault *fault);
+/* The same from sparse to sparse; LOWSHOT_FULL if out has too little room. */
+int lowshot_gather_to_sparse(const struct lowshot_links *links, const int32_t *selection,
+                             int64_t selected, const struct lowshot_sparse *in,
+                             const float *factors, const struct lowshot_sparse *out, int64_t *used,
+                             double *sums, struct lowshot_fault *fault);
+
+/* sums[c] = sum over rows r of row_weights[r] * scores[r, c]; row_weights NULL: of scores[r, c]. */
+int lowshot_column_sums(const struct lowshot_dense *scores, const float *row_weights, double *sums,
+                        struct lowshot_fault *fault);
+int lowshot_column_sums_sparse(const struct lowshot_sparse *scores, const float *row_weights,
+                               double *sums, struct lowshot_fault *fault);
+
+int lowshot_scale_columns(const struct lowshot_dense *scores, const float *factors,
+                          struct lowshot_fault *fault);
+
 /* Neighbour lists with their similarities, for merging. */
 struct lowshot_ranking {
     const int32_t *indices;
@@ -35,37 +145,6 @@ struct lowshot_ranking {
     int64_t similarities_stride;
     int64_t offset;
 };
-
-int lowshot_get_num_threads(void);
-void lowshot_set_num_threads(int count);
-
-int lowshot_check_graph(const int64_t *indptr, const int32_t *indices, int64_t rows, int64_t nodes,
-                        int64_t edges, struct lowshot_fault *fault);
-
-/* Symmetrising takes three calls, because the size of the result is known only on the way:
- * count leaves the start of every row in indptr and the room needed in *capacity; fill writes the
- * packed entries and leaves their number in *edges; unpack splits them into indices and values. */
-int lowshot_symmetrize_count(const int32_t *neighbors, int64_t rows, int64_t width, int64_t stride,
-                             int64_t *indptr, int64_t *capacity, struct lowshot_fault *fault);
-int lowshot_symmetrize_fill(const int32_t *neighbors, int64_t rows, int64_t width, int64_t stride,
-                            int64_t *indptr, int32_t *entries, int64_t capacity, int64_t *edges,
-                            struct lowshot_fault *fault);
-int lowshot_symmetrize_unpack(int32_t *entries, float *values, int64_t edges,
-                              struct lowshot_fault *fault);
-
-int lowshot_normalize_rows(const int64_t *indptr, float *values, int64_t rows, int64_t edges,
-                           struct lowshot_fault *fault);
-
-int lowshot_normalize_columns(float *scores, int64_t rows, int64_t columns,
-                              struct lowshot_fault *fault);
-
-int lowshot_diffusion_step(const int64_t *indptr, const int32_t *indices, const float *values,
-                           int64_t rows, int64_t edges, const float *scores, int64_t columns,
-                           float *out, struct lowshot_fault *fault);
-
-int lowshot_sum_neighbors(const int32_t *neighbors, int64_t rows, int64_t width, int64_t stride,
-                          const float *scores, int64_t nodes, int64_t columns, float *out,
-                          struct lowshot_fault *fault);
 
 int lowshot_merge_neighbors(const struct lowshot_ranking *first,
                             const struct lowshot_ranking *second, int64_t rows, int64_t width,

@@ -1,14 +1,17 @@
-"""Native operations on graphs: symmetrising, normalising rows, merging neighbour lists."""
+"""Native operations on graphs: numbering, symmetrising, normalising rows, merging neighbours."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ._library import (
+    INT32_MAX,
+    Explain,
     call,
     check_array,
     check_no_overlap,
+    check_node_count,
     explain_graph,
     explain_neighbors,
     ffi,
@@ -16,60 +19,187 @@ from ._library import (
     pointer,
 )
 
-INT32_MAX = int(np.iinfo(np.int32).max)
+# A range of rows is symmetrised at a time, and its links are held three times over meanwhile.
+SYMMETRIZE_RANGES = 16
+
+
+class SparseMatrix(NamedTuple):
+    """A sparse n × n matrix in compressed sparse rows, with or without an array of values.
+
+    Attributes:
+        indptr: int64 (n + 1,). The entries of row i stand at indptr[i]..indptr[i + 1] - 1.
+        indices: int32 (nnz,), their columns.
+        mutual: int32 (n,), or None. If given there are no values: the first mutual[i] entries of
+            row i are twice as large as its other ones, and a row that has entries sums to 1.
+        values: float32 (nnz,), or None.
+    """
+
+    indptr: npt.NDArray[np.int64]
+    indices: npt.NDArray[np.int32]
+    mutual: npt.NDArray[np.int32] | None
+    values: npt.NDArray[np.float32] | None
+
+    @property
+    def n_nodes(self) -> int:
+        """Rows and columns."""
+        return len(self.indptr) - 1
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the arrays."""
+        return sum(array.nbytes for array in self if array is not None)
+
+
+def cluster_nodes(neighbors: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """An order of the nodes in which neighbours are near each other.
+
+    Groups form by min-wise hashing of neighbourhoods and are then refined by label propagation
+    (Raghavan, Albert and Kumara, "Near linear time algorithm to detect community structures in
+    large-scale networks", Physical Review E 76, 2007); nodes are sorted by group.
+
+    Args:
+        neighbors: int32 (n, k), most similar first, -1 for none; may be the first columns of a
+            wider matrix.
+
+    Returns:
+        int32 (n,): the node that comes first, second, and so on.
+
+    Memory: 16 n bytes next to the result.
+
+    Raises:
+        ValueError: wrong type, shape or layout; an entry outside -1..n - 1; n over 2³¹ - 1.
+        MemoryError: no room.
+    """
+    structure, explain = _neighbors(neighbors)
+    order = np.empty(len(neighbors), np.int32)
+    call(lib.lowshot_cluster_nodes, structure, pointer(order), explain=explain)
+    return order
 
 
 def symmetrize(
     neighbors: npt.NDArray[np.int32],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """The compressed sparse row form of A + Aᵀ, for the 0/1 matrix A of a neighbour list.
+    weights: npt.NDArray[np.float32] | None = None,
+    reciprocal: bool = False,
+) -> SparseMatrix:
+    """A + Aᵀ, for the matrix A of a neighbour list.
 
-    A[i, j] = 1 if j occurs in row i at least once. So a link in one direction gets 1, a mutual link
-    2, and so does the diagonal of a node that lists itself.
+    Without weights A[i, j] = 1 if j occurs in row i. Each row of the result then holds its mutual
+    links, where A + Aᵀ is 2, before those in one direction, where it is 1, and ``mutual`` counts
+    the former. With weights A[i, j] is that of the first j in row i, and the result has values.
+    Either way entries are sorted by column within the mutual ones and within the others.
 
     Args:
         neighbors: int32 (n, k), the neighbours of each of n nodes. -1 is a missing neighbour. May
             be the first columns of a wider matrix (``wide[:, :k]``); it is not copied.
+        weights: float32 (n, k), or None.
+        reciprocal: keep only mutual links.
 
-    Returns:
-        ``indptr`` int64 (n + 1,), ``indices`` int32 (nnz,), sorted and distinct within each row,
-        and ``values`` float32 (nnz,), each 1 or 2.
-
-    Memory: 8 n bytes for indptr, 8 bytes for each of the n k links while working, 4 nnz for the
-    values at the end, next to the input. nnz is at most 2 n k.
+    Memory: 12 n bytes and, for each entry, 4 bytes (8 with weights) for the result, and while
+    working at most a tenth of that. nnz is at most 2 n k.
 
     Raises:
         ValueError: wrong type, shape or layout; an entry outside -1..n - 1; n over 2³¹ - 1.
+        MemoryError: no room.
     """
-    stride = check_array("neighbors", neighbors, np.int32, ("n", "k"), strided=True)
+    structure, explain = _neighbors(neighbors)
     rows, width = neighbors.shape
-    _check_node_count("neighbors", rows)
-    explain = explain_neighbors("neighbors", neighbors, rows)
-    links = (pointer(neighbors), rows, width, stride)
-    indptr = np.empty(rows + 1, np.int64)
-    size = ffi.new("int64_t *")
-    call(lib.lowshot_symmetrize_count, *links, pointer(indptr), size, explain=explain)
-    indices = np.empty(size[0], np.int32)
+    if weights is not None:
+        check_array("weights", weights, np.float32, (rows, width))
+    indptr = np.zeros(rows + 1, np.int64)
+    mutual = np.empty(rows, np.int32)
+    indices = np.empty(0, np.int32)
+    values = None if weights is None else np.empty(0, np.float32)
+    range_rows = max(-(-rows // SYMMETRIZE_RANGES), 1)
+    incoming = np.empty(-(-rows // range_rows), np.int64)
+    call(lib.lowshot_count_incoming, structure, range_rows, pointer(incoming), explain=explain)
+    for number, first in enumerate(range(0, rows, range_rows)):
+        last = min(first + range_rows, rows)
+        room = int(indptr[first] + incoming[number] + (last - first) * width)
+        # The system moves pages, not bytes. Nobody else has seen the arrays yet.
+        indices.resize(max(room, len(indices)), refcheck=False)
+        if values is not None:
+            values.resize(len(indices), refcheck=False)
+        call(
+            lib.lowshot_symmetrize_range,
+            structure,
+            ffi.NULL if weights is None else pointer(weights),
+            int(reciprocal),
+            first,
+            last,
+            len(indices),
+            pointer(indptr),
+            pointer(mutual),
+            pointer(indices),
+            ffi.NULL if values is None else pointer(values),
+            explain=explain,
+        )
+    indices.resize(indptr[-1], refcheck=False)
+    if values is None:
+        return SparseMatrix(indptr, indices, mutual, None)
+    values.resize(indptr[-1], refcheck=False)
+    return SparseMatrix(indptr, indices, None, values)
+
+
+def renumber(matrix: SparseMatrix, order: npt.NDArray[np.int32]) -> SparseMatrix:
+    """The same matrix with row and column order[i] in place i.
+
+    Args:
+        matrix: n × n.
+        order: int32 (n,), every node once.
+
+    Returns:
+        A matrix of its own. Entries keep their order within a row.
+
+    Memory: the result and 12 n bytes.
+
+    Raises:
+        ValueError: wrong type, shape or layout; an order that is no permutation; a matrix whose
+            offsets, counts or columns are out of range.
+    """
+    links, explain = matrix_links(matrix)
+    rows = matrix.n_nodes
+    check_array("order", order, np.int32, (rows,))
+    if rows and not 0 <= order.min() <= order.max() < rows:
+        raise ValueError(f"order: found {order.min()}..{order.max()}, expected 0..{rows - 1}")
+    rank = np.empty(rows, np.int32)
+    rank[order] = np.arange(rows, dtype=np.int32)
+    indptr = np.zeros(rows + 1, np.int64)
+    np.cumsum(np.diff(matrix.indptr)[order], out=indptr[1:])
+    mutual = None if matrix.mutual is None else np.empty_like(matrix.mutual)
+    indices = np.empty_like(matrix.indices)
+    values = None if matrix.values is None else np.empty_like(matrix.values)
     call(
-        lib.lowshot_symmetrize_fill,
-        *links,
+        lib.lowshot_renumber,
+        links,
+        pointer(order),
+        pointer(rank),
         pointer(indptr),
+        ffi.NULL if mutual is None else pointer(mutual),
         pointer(indices),
-        indices.size,
-        size,
+        ffi.NULL if values is None else pointer(values),
         explain=explain,
     )
-    # Gives the room of merged links back to the system; nobody else has seen the array yet.
-    indices.resize(size[0], refcheck=False)
-    values = np.empty(size[0], np.float32)
-    call(
-        lib.lowshot_symmetrize_unpack,
-        pointer(indices),
-        pointer(values),
-        indices.size,
-        explain=explain,
-    )
-    return indptr, indices, values
+    return SparseMatrix(indptr, indices, mutual, values)
+
+
+def check_matrix(matrix: SparseMatrix) -> None:
+    """Raises ValueError if offsets, counts or columns of a matrix are out of range."""
+    links, explain = matrix_links(matrix)
+    call(lib.lowshot_check_links, links, explain=explain)
+
+
+def column_totals(matrix: SparseMatrix) -> npt.NDArray[np.float32]:
+    """The sum of each column, float32 (n,), added in double precision.
+
+    Memory: 8 n bytes next to the result.
+
+    Raises:
+        ValueError: wrong type, shape or layout; offsets, counts or columns out of range.
+    """
+    links, explain = matrix_links(matrix)
+    totals = np.empty(matrix.n_nodes, np.float32)
+    call(lib.lowshot_column_totals, links, pointer(totals), explain=explain)
+    return totals
 
 
 def normalize_rows(indptr: npt.NDArray[np.int64], values: npt.NDArray[np.float32]) -> None:
@@ -218,14 +348,48 @@ def merge_neighbors(
     return indices, similarities
 
 
+def matrix_links(matrix: SparseMatrix) -> tuple[Any, Explain]:
+    """The C structure of a matrix, which keeps nothing alive, and its error messages."""
+    indptr, indices, mutual, values = matrix
+    check_array("indptr", indptr, np.int64, ("n + 1",))
+    rows = check_row_count(indptr)
+    check_array("indices", indices, np.int32, ("nnz",))
+    if (mutual is None) == (values is None):
+        raise ValueError("mutual and values: expected one of them, got both or neither")
+    if mutual is not None:
+        check_array("mutual", mutual, np.int32, (rows,))
+    if values is not None:
+        check_array("values", values, np.float32, (indices.size,))
+    links = ffi.new(
+        "struct lowshot_links *",
+        {
+            "rows": rows,
+            "nodes": rows,
+            "edges": indices.size,
+            "indptr": pointer(indptr),
+            "indices": pointer(indices),
+            "mutual": ffi.NULL if mutual is None else pointer(mutual),
+            "weights": ffi.NULL if values is None else pointer(values),
+        },
+    )
+    return links, explain_graph(indptr, indices, indices.size, rows, mutual)
+
+
 def check_row_count(indptr: npt.NDArray[np.int64]) -> int:
     """The number of rows of a compressed sparse row matrix."""
     if indptr.size == 0:
         raise ValueError("indptr: expected n + 1 offsets, got none")
-    _check_node_count("indptr", indptr.size - 1)
+    check_node_count("indptr", indptr.size - 1)
     return indptr.size - 1
 
 
-def _check_node_count(name: str, rows: int) -> None:
-    if rows > INT32_MAX:
-        raise ValueError(f"{name}: expected at most {INT32_MAX} nodes, got {rows}")
+def _neighbors(neighbors: npt.NDArray[np.int32]) -> tuple[Any, Explain]:
+    """The C structure of a graph's neighbour list, and its error messages."""
+    stride = check_array("neighbors", neighbors, np.int32, ("n", "k"), strided=True)
+    rows, width = neighbors.shape
+    check_node_count("neighbors", rows)
+    structure = ffi.new(
+        "struct lowshot_neighbors *",
+        {"indices": pointer(neighbors), "rows": rows, "width": width, "stride": stride},
+    )
+    return structure, explain_neighbors("neighbors", neighbors, rows)

@@ -98,8 +98,7 @@ def require() -> None:
     """Raises RuntimeError if MKL is not there."""
     if not available():
         raise RuntimeError(
-            'product "mkl": the library libmkl_rt is not installed '
-            '(on x86-64 Linux: pip install mkl); use product "own" or "auto"'
+            "Intel MKL: the library libmkl_rt is not installed (on x86-64 Linux: pip install mkl)"
         )
 
 

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "functions.h"
 
@@ -25,6 +26,8 @@
 #define ALWAYS_INLINE static inline
 #define PREFETCH(address) ((void)(address))
 #endif
+
+enum { CACHE_LINE_BYTES = 64 };
 
 /* Work is cut into blocks of rows whose bounds depend on the number of rows alone. Sums over rows
  * are kept per block and added in block order: that makes results independent of the number of
@@ -65,5 +68,102 @@ int check_indices(const int32_t *indices, int64_t rows, int64_t width, int64_t s
                   int32_t lowest, int64_t limit, struct lowshot_fault *fault);
 
 int check_offsets(const int64_t *indptr, int64_t rows, int64_t edges, struct lowshot_fault *fault);
+
+/* Sizes and pointers only; contents are compared with the bounds when they are used. */
+bool links_fit(const struct lowshot_links *links);
+bool dense_fits(const struct lowshot_dense *scores);
+bool sparse_fits(const struct lowshot_sparse *scores);
+
+/* Finds out what an inner loop has tripped over. */
+int explain_bad_link(const struct lowshot_links *links, const int32_t *selection, int64_t selected,
+                     struct lowshot_fault *fault);
+
+static inline int lowest_bit(uint64_t word) {
+#if defined(__GNUC__)
+    return __builtin_ctzll(word);
+#else
+    int bit = 0;
+    while (!(word >> bit & 1))
+        bit++;
+    return bit;
+#endif
+}
+
+static inline bool is_node(int32_t index, int64_t nodes) {
+    return (uint64_t)(uint32_t)index < (uint64_t)nodes;
+}
+
+/* The links of one row: begin..end - 1, of which those before doubled_end count twice. */
+struct span {
+    int64_t begin;
+    int64_t doubled_end;
+    int64_t end;
+    float scale;
+};
+
+/* Returns false, and an empty span, for a row that does not exist or whose offsets are wrong. */
+ALWAYS_INLINE bool row_links(const struct lowshot_links *links, int64_t row, struct span *span) {
+    *span = (struct span){0, 0, 0, 1.0f};
+    if (row < 0 || row >= links->rows)
+        return false;
+    if (links->indptr == NULL) {
+        const int64_t begin = row * links->stride;
+        *span = (struct span){begin, begin, begin + links->width, 1.0f};
+        return true;
+    }
+    const int64_t begin = links->indptr[row], end = links->indptr[row + 1];
+    const int64_t doubled = links->mutual != NULL ? links->mutual[row] : 0;
+    if (begin < 0 || end < begin || end > links->edges || doubled < 0 || doubled > end - begin)
+        return false;
+    float scale = 1.0f;
+    if (links->mutual != NULL && end > begin)
+        scale = 1.0f / (float)(end - begin + doubled);
+    *span = (struct span){begin, begin + doubled, end, scale};
+    return true;
+}
+
+/* A span of sparse entries in one word: fewer than 2^24 entries, beginning before 2^40. */
+enum { SPAN_COUNT_BITS = 24 };
+static const int64_t MAX_SPAN_COUNT = ((int64_t)1 << SPAN_COUNT_BITS) - 1;
+static const int64_t MAX_SPAN_BEGIN = ((int64_t)1 << (64 - SPAN_COUNT_BITS)) - 1;
+
+static inline uint64_t make_span(int64_t begin, int64_t count) {
+    return (uint64_t)begin << SPAN_COUNT_BITS | (uint64_t)count;
+}
+
+static inline int64_t span_begin(uint64_t span) { return (int64_t)(span >> SPAN_COUNT_BITS); }
+
+static inline int64_t span_count(uint64_t span) {
+    return (int64_t)(span & (uint64_t)MAX_SPAN_COUNT);
+}
+
+static inline float bits_to_float(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* bfloat16 is the upper half of a float32; on little-endian machines, that of the odd column is the
+ * upper half of a word that holds two columns. */
+static inline float from_bfloat16(uint16_t stored) { return bits_to_float((uint32_t)stored << 16); }
+
+/* To the nearest, ties to even. Scores are finite, so rounding up never runs into NaN. */
+static inline uint16_t to_bfloat16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+static inline float round_to(int format, float value) {
+    return format == LOWSHOT_BFLOAT16 ? from_bfloat16(to_bfloat16(value)) : value;
+}
+
+/* sums[c] += scores[r, c] for rows begin..end - 1, each times its weight if there are weights. */
+void add_rows(const struct lowshot_dense *scores, int64_t begin, int64_t end,
+              const float *row_weights, double *sums);
+
+/* Sums of columns, one row of them for each block of rows. */
+double *allocate_block_sums(struct blocks blocks, int64_t columns);
+void add_block_sums(const double *block_sums, struct blocks blocks, int64_t columns, double *sums);
 
 #endif

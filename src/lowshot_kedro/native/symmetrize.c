@@ -1,214 +1,384 @@
 #include "native.h"
 
-/* A link i-j is stored in row i as the 32-bit number 2 j + (1 if it came from row j, else 0).
- * Sorting such entries brings both directions of a link side by side, and needs no room for values
- * next to the indices. Node numbers stay below INT32_MAX, so END_OF_ROW is never an entry. */
-static const uint32_t END_OF_ROW = UINT32_MAX;
+#include <math.h>
+#include <stdlib.h>
 
-enum { INSERTION_SORT_LENGTH = 24 };
+/* A + A^T, a range of rows at a time, so that little is held besides input and output.
+ *
+ * Every thread reads through its share of the neighbour lists and catches the links into the range.
+ * Then every thread sorts, by target, what all have caught for its share of the range; catches are
+ * gone through in the order of their sources, so the shares do not show in the result. Last, it
+ * compares each row's own links with the incoming ones: a link in both is mutual. */
+struct catch {
+    int64_t count;
+    int64_t capacity;
+    int32_t *targets;
+    int32_t *sources;
+    float *weights;
+};
 
-static void insertion_sort(uint32_t *entries, int64_t count) {
-    for (int64_t i = 1; i < count; i++) {
-        const uint32_t entry = entries[i];
-        int64_t j = i;
-        for (; j > 0 && entries[j - 1] > entry; j--)
-            entries[j] = entries[j - 1];
-        entries[j] = entry;
-    }
+struct piece {
+    int64_t first; /* rows first..last - 1 */
+    int64_t last;
+    int64_t incoming; /* links into the piece, sorted by target, then source */
+    int64_t *starts;  /* of a row's incoming links */
+    int32_t *sources;
+    float *weights;
+    int64_t edges; /* of the result */
+    int32_t *indices;
+    float *values;
+    int32_t *own; /* one row's own links, sorted */
+    float *own_weights;
+    int32_t *single; /* one row's links in one direction */
+    float *single_weights;
+};
+
+static void free_catch(struct catch *caught) {
+    free(caught->targets);
+    free(caught->sources);
+    free(caught->weights);
+    *caught = (struct catch){0};
 }
 
-static void sift_down(uint32_t *heap, int64_t position, int64_t count) {
-    const uint32_t entry = heap[position];
-    for (;;) {
-        int64_t child = 2 * position + 1;
-        if (child >= count)
-            break;
-        if (child + 1 < count && heap[child + 1] > heap[child])
-            child++;
-        if (heap[child] <= entry)
-            break;
-        heap[position] = heap[child];
-        position = child;
-    }
-    heap[position] = entry;
+static void free_piece(struct piece *piece) {
+    free(piece->starts);
+    free(piece->sources);
+    free(piece->weights);
+    free(piece->indices);
+    free(piece->values);
+    free(piece->own);
+    free(piece->own_weights);
+    free(piece->single);
+    free(piece->single_weights);
 }
 
-static void heap_sort(uint32_t *entries, int64_t count) {
-    for (int64_t position = count / 2 - 1; position >= 0; position--)
-        sift_down(entries, position, count);
-    for (int64_t last = count - 1; last > 0; last--) {
-        const uint32_t largest = entries[0];
-        entries[0] = entries[last];
-        entries[last] = largest;
-        sift_down(entries, 0, last);
-    }
+/* False, and the old array stays, if there is no memory. */
+static bool enlarge(void **array, int64_t count, size_t size) {
+    void *const larger = realloc(*array, ((size_t)count + 1) * size);
+    if (larger == NULL)
+        return false;
+    *array = larger;
+    return true;
 }
 
-static uint32_t median(uint32_t a, uint32_t b, uint32_t c) {
-    const uint32_t low = a < b ? a : b, high = a < b ? b : a;
-    return c < low ? low : c > high ? high : c;
+static bool make_room(struct catch *caught, int64_t more, bool weighted) {
+    caught->capacity += caught->capacity / 8 + more + 4096;
+    return enlarge((void **)&caught->targets, caught->capacity, sizeof(int32_t)) &&
+           enlarge((void **)&caught->sources, caught->capacity, sizeof(int32_t)) &&
+           (!weighted || enlarge((void **)&caught->weights, caught->capacity, sizeof(float)));
 }
 
-/* The row of a node that is everybody's neighbour holds as many entries as there are nodes, hence
- * quicksort with a bounded depth, and not insertion alone. */
-static void sort_entries(uint32_t *entries, int64_t count, int depth) {
-    while (count > INSERTION_SORT_LENGTH) {
-        if (depth-- == 0) {
-            heap_sort(entries, count);
-            return;
+/* Most links lead elsewhere: comparing first and then looking at the hits is faster. */
+enum { SCAN_LINKS = 32 };
+
+MULTIVERSIONED
+static bool catch_links(const struct lowshot_neighbors *neighbors, const float *weights,
+                        int64_t first_source, int64_t last_source, int64_t first_target,
+                        int64_t last_target, struct catch *caught) {
+    const int64_t width = neighbors->width;
+    const uint32_t first = (uint32_t)first_target, targets = (uint32_t)(last_target - first_target);
+    for (int64_t source = first_source; source < last_source; source++) {
+        if (caught->capacity - caught->count < width && !make_room(caught, width, weights != NULL))
+            return false;
+        const int32_t *const row = neighbors->indices + source * neighbors->stride;
+        for (int64_t begin = 0; begin < width; begin += SCAN_LINKS) {
+            const int64_t end = width - begin < SCAN_LINKS ? width : begin + SCAN_LINKS;
+            uint64_t hits = 0;
+            for (int64_t i = begin; i < end; i++)
+                hits |= (uint64_t)((uint32_t)row[i] - first < targets) << (i - begin);
+            for (; hits != 0; hits &= hits - 1) {
+                const int64_t column = begin + lowest_bit(hits);
+                caught->targets[caught->count] = row[column];
+                caught->sources[caught->count] = (int32_t)source;
+                if (weights != NULL)
+                    caught->weights[caught->count] = weights[source * width + column];
+                caught->count++;
+            }
         }
-        const uint32_t pivot = median(entries[0], entries[count / 2], entries[count - 1]);
-        int64_t left = -1, right = count;
-        for (;;) {
-            do
-                left++;
-            while (entries[left] < pivot);
-            do
-                right--;
-            while (entries[right] > pivot);
-            if (left >= right)
-                break;
-            const uint32_t entry = entries[left];
-            entries[left] = entries[right];
-            entries[right] = entry;
-        }
-        /* An entry >= pivot stands before the last one (the pivot is a median), so that both parts
-         * are shorter than the whole. */
-        const int64_t lower = right + 1;
-        if (lower < count - lower) {
-            sort_entries(entries, lower, depth);
-            entries += lower;
-            count -= lower;
-        } else {
-            sort_entries(entries + lower, count - lower, depth);
-            count = lower;
-        }
     }
-    insertion_sort(entries, count);
+    return true;
 }
 
-/* Turns the sorted links of a row into its distinct neighbours j, stored as 2 j + (value - 1). */
-static void merge_links(uint32_t *entries, int64_t count) {
-    int64_t length = 0;
-    for (int64_t i = 0; i < count;) {
-        const uint32_t node = entries[i] >> 1;
-        bool direction_seen[2] = {false, false};
-        for (; i < count && entries[i] >> 1 == node; i++)
-            direction_seen[entries[i] & 1] = true;
-        entries[length++] = node << 1 | (uint32_t)(direction_seen[0] && direction_seen[1]);
-    }
-    if (length < count)
-        entries[length] = END_OF_ROW;
-}
-
-int lowshot_symmetrize_count(const int32_t *neighbors, int64_t rows, int64_t width, int64_t stride,
-                             int64_t *indptr, int64_t *capacity, struct lowshot_fault *fault) {
-    if (indptr == NULL || capacity == NULL)
-        return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
-    const int status = check_indices(neighbors, rows, width, stride, -1, rows, fault);
-    if (status != LOWSHOT_OK)
-        return status;
-
-    /* Row i is counted at indptr[i + 1], which then becomes its start, and while filling moves on
-     * to its end: no second array of offsets is needed. */
-    int64_t *const counts = indptr + 1;
-    indptr[0] = 0;
-#pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < rows; row++)
-        counts[row] = 0;
-#pragma omp parallel for schedule(dynamic, MIN_BLOCK_ROWS)
-    for (int64_t row = 0; row < rows; row++) {
-        int64_t links = 0;
-        for (int64_t column = 0; column < width; column++) {
-            const int32_t neighbor = neighbors[row * stride + column];
-            if (neighbor < 0 || neighbor >= rows)
-                continue;
-            links++;
-#pragma omp atomic
-            counts[neighbor]++;
+/* Counting sort, which keeps the order of a row's sources. */
+static bool sort_incoming(const struct catch *caught, int64_t catches, bool weighted,
+                          struct piece *piece) {
+    const int64_t rows = piece->last - piece->first;
+    const uint32_t first = (uint32_t)piece->first;
+    piece->starts = calloc((size_t)rows + 2, sizeof *piece->starts);
+    if (piece->starts == NULL)
+        return false;
+    /* While filling, next[r] moves from the start of row r to its end, the start of row r + 1. */
+    int64_t *const next = piece->starts + 1;
+    for (int64_t c = 0; c < catches; c++)
+        for (int64_t i = 0; i < caught[c].count; i++) {
+            const uint32_t row = (uint32_t)caught[c].targets[i] - first;
+            if (row < (uint32_t)rows) {
+                piece->incoming++;
+                next[row]++;
+            }
         }
-#pragma omp atomic
-        counts[row] += links;
-    }
     int64_t start = 0;
     for (int64_t row = 0; row < rows; row++) {
-        const int64_t links = counts[row];
-        counts[row] = start;
+        const int64_t links = next[row];
+        next[row] = start;
         start += links;
     }
-    *capacity = start;
+    if (!enlarge((void **)&piece->sources, piece->incoming, sizeof(int32_t)) ||
+        (weighted && !enlarge((void **)&piece->weights, piece->incoming, sizeof(float))))
+        return false;
+    for (int64_t c = 0; c < catches; c++)
+        for (int64_t i = 0; i < caught[c].count; i++) {
+            const uint32_t row = (uint32_t)caught[c].targets[i] - first;
+            if (row >= (uint32_t)rows)
+                continue;
+            const int64_t position = next[row]++;
+            piece->sources[position] = caught[c].sources[i];
+            if (weighted)
+                piece->weights[position] = caught[c].weights[i];
+        }
+    return true;
+}
+
+/* A row's own links, sorted by neighbour; of a neighbour that is listed twice, the first entry. */
+static int64_t sort_own_links(const struct lowshot_neighbors *neighbors, const float *weights,
+                              int64_t row, int32_t *sorted, float *sorted_weights) {
+    const int32_t *const own = neighbors->indices + row * neighbors->stride;
+    int64_t count = 0;
+    for (int64_t column = 0; column < neighbors->width; column++) {
+        const int32_t neighbor = own[column];
+        if (!is_node(neighbor, neighbors->rows))
+            continue;
+        int64_t position = count;
+        for (; position > 0 && sorted[position - 1] > neighbor; position--) {
+            sorted[position] = sorted[position - 1];
+            if (weights != NULL)
+                sorted_weights[position] = sorted_weights[position - 1];
+        }
+        sorted[position] = neighbor;
+        if (weights != NULL)
+            sorted_weights[position] = weights[row * neighbors->width + column];
+        count++;
+    }
+    /* Sorting was stable: of equal neighbours the first stands first. */
+    int64_t distinct = 0;
+    for (int64_t i = 0; i < count; i++) {
+        if (i > 0 && sorted[i] == sorted[i - 1])
+            continue;
+        sorted[distinct] = sorted[i];
+        if (weights != NULL)
+            sorted_weights[distinct] = sorted_weights[i];
+        distinct++;
+    }
+    return distinct;
+}
+
+/* Merges a row's own links and the incoming ones, both sorted. The mutual ones are written to the
+ * front; the others wait until it is known how many those are. Returns the number of both. */
+static int64_t merge_links(struct piece *piece, int64_t row, int64_t own_count, bool reciprocal,
+                           int32_t *mutual) {
+    const int64_t start = piece->starts[row - piece->first];
+    const int64_t incoming = piece->starts[row - piece->first + 1] - start;
+    const int32_t *const own = piece->own, *const sources = piece->sources + start;
+    const bool weighted = piece->weights != NULL;
+    int32_t *const indices = piece->indices + piece->edges;
+    float *const values = weighted ? piece->values + piece->edges : NULL;
+    int64_t doubles = 0, singles = 0, i = 0, j = 0;
+    while (i < own_count || j < incoming) {
+        const int32_t mine = i < own_count ? own[i] : INT32_MAX;
+        const int32_t theirs = j < incoming ? sources[j] : INT32_MAX;
+        const int32_t neighbor = mine < theirs ? mine : theirs;
+        const bool is_mutual = mine == theirs;
+        indices[doubles] = neighbor;
+        piece->single[singles] = neighbor;
+        if (weighted) {
+            const float value = (mine <= theirs ? piece->own_weights[i] : 0.0f) +
+                                (theirs <= mine ? piece->weights[start + j] : 0.0f);
+            values[doubles] = value;
+            piece->single_weights[singles] = value;
+        }
+        /* Both were written; which of the two is kept is too irregular to predict. */
+        doubles += is_mutual;
+        singles += !is_mutual;
+        i += mine == neighbor;
+        while (j < incoming && sources[j] == neighbor)
+            j++;
+    }
+    *mutual = (int32_t)doubles;
+    if (reciprocal)
+        return doubles;
+    memcpy(indices + doubles, piece->single, (size_t)singles * sizeof *indices);
+    if (weighted)
+        memcpy(values + doubles, piece->single_weights, (size_t)singles * sizeof *values);
+    return doubles + singles;
+}
+
+static bool allocate_result(struct piece *piece, int64_t width, bool weighted) {
+    const int64_t room = (piece->last - piece->first) * width + piece->incoming;
+    const int64_t row_room = width + piece->incoming;
+    return enlarge((void **)&piece->own, width, sizeof(int32_t)) &&
+           enlarge((void **)&piece->single, row_room, sizeof(int32_t)) &&
+           enlarge((void **)&piece->indices, room, sizeof(int32_t)) &&
+           (!weighted || (enlarge((void **)&piece->own_weights, width, sizeof(float)) &&
+                          enlarge((void **)&piece->single_weights, row_room, sizeof(float)) &&
+                          enlarge((void **)&piece->values, room, sizeof(float))));
+}
+
+static bool symmetrize_piece(const struct lowshot_neighbors *neighbors, const float *weights,
+                             bool reciprocal, struct piece *piece, int64_t *lengths,
+                             int32_t *mutual) {
+    if (!allocate_result(piece, neighbors->width, weights != NULL))
+        return false;
+    for (int64_t row = piece->first; row < piece->last; row++) {
+        const int64_t own_count =
+            sort_own_links(neighbors, weights, row, piece->own, piece->own_weights);
+        lengths[row] = merge_links(piece, row, own_count, reciprocal, mutual + row);
+        piece->edges += lengths[row];
+    }
+    return true;
+}
+
+int lowshot_count_incoming(const struct lowshot_neighbors *neighbors, int64_t range_rows,
+                           int64_t *incoming, struct lowshot_fault *fault) {
+    const int64_t rows = neighbors->rows;
+    if (range_rows < 1 || incoming == NULL)
+        return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
+    const int status = check_indices(neighbors->indices, rows, neighbors->width, neighbors->stride,
+                                     -1, rows, fault);
+    if (status != LOWSHOT_OK)
+        return status;
+    const int64_t ranges = rows / range_rows + (rows % range_rows != 0);
+    for (int64_t range = 0; range < ranges; range++)
+        incoming[range] = 0;
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t column = 0; column < neighbors->width; column++) {
+            const int32_t neighbor = neighbors->indices[row * neighbors->stride + column];
+            if (is_node(neighbor, rows))
+                incoming[neighbor / range_rows]++;
+        }
     return LOWSHOT_OK;
 }
 
-int lowshot_symmetrize_fill(const int32_t *neighbors, int64_t rows, int64_t width, int64_t stride,
-                            int64_t *indptr, int32_t *entries, int64_t capacity, int64_t *edges,
-                            struct lowshot_fault *fault) {
-    if (indptr == NULL || edges == NULL || !matrix_fits(entries, capacity, 1, 1))
+int lowshot_symmetrize_range(const struct lowshot_neighbors *neighbors, const float *weights,
+                             int reciprocal, int64_t first, int64_t last, int64_t capacity,
+                             int64_t *indptr, int32_t *mutual, int32_t *indices, float *values,
+                             struct lowshot_fault *fault) {
+    const int64_t rows = neighbors->rows;
+    if (!matrix_fits(neighbors->indices, rows, neighbors->width, neighbors->stride) || first < 0 ||
+        last < first || last > rows || indptr == NULL || !matrix_fits(mutual, rows, 1, 1) ||
+        !matrix_fits(indices, capacity, 1, 1) || (weights == NULL) != (values == NULL))
         return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
-    int status = check_indices(neighbors, rows, width, stride, -1, rows, fault);
-    if (status != LOWSHOT_OK)
-        return status;
-
-    uint32_t *const packed = (uint32_t *)entries;
-    int64_t *const next = indptr + 1;
-    int outside = 0;
-    /* Which thread comes first changes the order within a row, and sorting undoes that. */
-#pragma omp parallel for schedule(dynamic, MIN_BLOCK_ROWS) reduction(| : outside)
-    for (int64_t row = 0; row < rows; row++)
-        for (int64_t column = 0; column < width; column++) {
-            const int32_t neighbor = neighbors[row * stride + column];
-            if (neighbor < 0 || neighbor >= rows)
-                continue;
-            int64_t forward, backward;
-#pragma omp atomic capture
-            forward = next[row]++;
-#pragma omp atomic capture
-            backward = next[neighbor]++;
-            if (forward < 0 || forward >= capacity || backward < 0 || backward >= capacity) {
-                outside = 1;
-                continue;
-            }
-            packed[forward] = (uint32_t)neighbor << 1;
-            packed[backward] = (uint32_t)row << 1 | 1;
+    if (first == 0)
+        indptr[0] = 0;
+    const int64_t threads = lowshot_get_num_threads();
+    struct catch *const caught = calloc((size_t)threads, sizeof *caught);
+    if (caught == NULL)
+        return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
+    bool enough_memory = true, enough_room = true;
+    struct piece *const pieces = calloc((size_t)threads, sizeof *pieces);
+    if (pieces == NULL) {
+        free(caught);
+        return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
+    }
+    /* Shares are numbered, not threads: the system may provide fewer threads than asked for. */
+#pragma omp parallel reduction(&& : enough_memory, enough_room)
+    {
+#pragma omp for schedule(static, 1)
+        for (int64_t share = 0; share < threads; share++)
+            enough_memory =
+                catch_links(neighbors, weights, rows * share / threads,
+                            rows * (share + 1) / threads, first, last, caught + share) &&
+                enough_memory;
+#pragma omp for schedule(static, 1)
+        for (int64_t share = 0; share < threads; share++) {
+            pieces[share].first = first + (last - first) * share / threads;
+            pieces[share].last = first + (last - first) * (share + 1) / threads;
+            enough_memory =
+                sort_incoming(caught, threads, weights != NULL, pieces + share) && enough_memory;
         }
-    if (outside)
-        return report_fault(fault, LOWSHOT_BAD_OFFSET, 0, 0, 0);
-    status = check_offsets(indptr, rows, capacity, fault);
+#pragma omp for schedule(static, 1)
+        for (int64_t share = 0; share < threads; share++) {
+            free_catch(caught + share);
+            enough_memory = enough_memory && symmetrize_piece(neighbors, weights, reciprocal != 0,
+                                                              pieces + share, indptr + 1, mutual);
+        }
+#pragma omp single
+        for (int64_t row = first; row < last; row++)
+            indptr[row + 1] += indptr[row];
+#pragma omp for schedule(static, 1)
+        for (int64_t share = 0; share < threads; share++) {
+            const struct piece *const piece = pieces + share;
+            const int64_t begin = indptr[piece->first];
+            if (begin < 0 || begin > capacity - piece->edges) {
+                enough_room = false;
+            } else if (piece->edges > 0) {
+                memcpy(indices + begin, piece->indices, (size_t)piece->edges * sizeof *indices);
+                if (values != NULL)
+                    memcpy(values + begin, piece->values, (size_t)piece->edges * sizeof *values);
+            }
+            free_piece(pieces + share);
+        }
+    }
+    free(caught);
+    free(pieces);
+    if (!enough_memory)
+        return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
+    return enough_room ? LOWSHOT_OK : report_fault(fault, LOWSHOT_FULL, 0, 0, 0);
+}
+
+int lowshot_renumber(const struct lowshot_links *links, const int32_t *order, const int32_t *rank,
+                     const int64_t *indptr, int32_t *mutual, int32_t *indices, float *weights,
+                     struct lowshot_fault *fault) {
+    const int64_t rows = links->rows;
+    if (!links_fit(links) || links->indptr == NULL || links->nodes != rows || indptr == NULL ||
+        !matrix_fits(order, rows, 1, 1) || !matrix_fits(rank, rows, 1, 1) ||
+        (links->mutual == NULL) != (mutual == NULL) ||
+        (links->weights == NULL) != (weights == NULL) || !matrix_fits(indices, links->edges, 1, 1))
+        return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
+    bool good_order = true, good = true;
+#pragma omp parallel for schedule(dynamic, MIN_BLOCK_ROWS) reduction(&& : good_order, good)
+    for (int64_t row = 0; row < rows; row++) {
+        struct span span;
+        if (!is_node(order[row], rows) || rank[order[row]] != row) {
+            good_order = false;
+            continue;
+        }
+        good = row_links(links, order[row], &span) && good;
+        const int64_t begin = indptr[row], count = span.end - span.begin;
+        if (begin < 0 || begin > links->edges - count || indptr[row + 1] != begin + count) {
+            good = false;
+            continue;
+        }
+        if (mutual != NULL)
+            mutual[row] = (int32_t)(span.doubled_end - span.begin);
+        for (int64_t i = 0; i < count; i++) {
+            const int32_t index = links->indices[span.begin + i];
+            good = is_node(index, rows) && good;
+            indices[begin + i] = is_node(index, rows) ? rank[index] : 0;
+            if (weights != NULL)
+                weights[begin + i] = links->weights[span.begin + i];
+        }
+    }
+    if (!good_order)
+        return report_fault(fault, LOWSHOT_BAD_ORDER, 0, 0, 0);
+    return good ? LOWSHOT_OK : explain_bad_link(links, NULL, 0, fault);
+}
+
+int lowshot_normalize_rows(const int64_t *indptr, float *values, int64_t rows, int64_t edges,
+                           struct lowshot_fault *fault) {
+    if (!matrix_fits(values, edges, 1, 1))
+        return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
+    const int status = check_offsets(indptr, rows, edges, fault);
     if (status != LOWSHOT_OK)
         return status;
-
 #pragma omp parallel for schedule(dynamic, MIN_BLOCK_ROWS)
     for (int64_t row = 0; row < rows; row++) {
-        const int64_t count = indptr[row + 1] - indptr[row];
-        int depth = 0;
-        for (int64_t left = count; left > 1; left /= 2)
-            depth += 2;
-        sort_entries(packed + indptr[row], count, depth);
-        merge_links(packed + indptr[row], count);
-    }
-
-    /* Rows move towards the front over room that earlier rows have left, hence in order. */
-    int64_t length = 0, begin = 0;
-    for (int64_t row = 0; row < rows; row++) {
-        const int64_t end = indptr[row + 1];
-        for (int64_t edge = begin; edge < end && packed[edge] != END_OF_ROW; edge++)
-            packed[length++] = packed[edge];
-        indptr[row + 1] = length;
-        begin = end;
-    }
-    *edges = length;
-    return LOWSHOT_OK;
-}
-
-int lowshot_symmetrize_unpack(int32_t *entries, float *values, int64_t edges,
-                              struct lowshot_fault *fault) {
-    if (!matrix_fits(entries, edges, 1, 1) || !matrix_fits(values, edges, 1, 1))
-        return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
-    uint32_t *const packed = (uint32_t *)entries;
-#pragma omp parallel for schedule(static)
-    for (int64_t edge = 0; edge < edges; edge++) {
-        values[edge] = (float)(1 + (packed[edge] & 1));
-        packed[edge] >>= 1;
+        double sum = 0.0;
+        for (int64_t edge = indptr[row]; edge < indptr[row + 1]; edge++)
+            sum += fabs((double)values[edge]);
+        if (sum == 0.0)
+            continue;
+        for (int64_t edge = indptr[row]; edge < indptr[row + 1]; edge++)
+            values[edge] = (float)((double)values[edge] / sum);
     }
     return LOWSHOT_OK;
 }

@@ -1,0 +1,6 @@
+"""What computes the steps. All back ends give the same scores, in float32 rounding."""
+
+from lowshot_kedro.diffusion.backends.interface import Backend
+from lowshot_kedro.diffusion.backends.registry import BACKENDS, PRECISIONS, create_backend
+
+__all__ = ["BACKENDS", "PRECISIONS", "Backend", "create_backend"]

@@ -1,0 +1,136 @@
+"""How much a link between two nodes weighs: the values of the neighbour matrix A.
+
+To add a kind, write a function of the distances and add a line to :func:`link_weights`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowshot_kedro.errors import InputError
+from lowshot_kedro.matrices import row_ranges
+
+EDGE_WEIGHTS = ("constant", "gaussian", "locally_scaled")
+
+BLOCK_ROWS = 65536
+
+
+def squared_distances(similarities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """‖x − y‖² = 2 − 2 xᵀy, for vectors of length 1; never below 0.
+
+    Args:
+        similarities: float32 (n, k), inner products.
+
+    Returns:
+        float32 (n, k).
+    """
+    return np.maximum(2 - 2 * similarities, 0, dtype=np.float32)
+
+
+def gaussian(squared: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """A_ij = exp(−‖x_i − x_j‖² / σ²), with one σ for all nodes.
+
+    Args:
+        squared: float32 (n, k), squared distances.
+        sigma: σ, in the unit of the distances; vectors have length 1.
+
+    Returns:
+        float32 (n, k).
+    """
+    weights: NDArray[np.float32] = np.exp(squared / np.float32(-(sigma**2)))
+    return weights
+
+
+def locally_scaled(
+    squared: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    neighbor_scales: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """A_ij = exp(−‖x_i − x_j‖² / (σ_i σ_j)), with σ_i the distance to a near neighbour of i.
+
+    L. Zelnik-Manor and P. Perona, "Self-tuning spectral clustering", NIPS 2004, section 3. Between
+    nodes at distance 0 the weight is 1 even where σ_i or σ_j is 0.
+
+    Args:
+        squared: float32 (n, k), squared distances.
+        scale: float32 (n,), σ_i.
+        neighbor_scales: float32 (n, k), σ_j.
+
+    Returns:
+        float32 (n, k).
+    """
+    product = np.maximum(scale[:, None] * neighbor_scales, np.finfo(np.float32).tiny)
+    with np.errstate(over="ignore"):  # to infinity, whose exponential is the right 0
+        weights: NDArray[np.float32] = np.exp(-squared / product)
+    return weights
+
+
+def local_scales(
+    neighbors: NDArray[np.int32], similarities: NDArray[np.float32], rank: int
+) -> NDArray[np.float32]:
+    """σ_i: the distance of node i to its neighbour number `rank`, or to its last if it has fewer.
+
+    Args:
+        neighbors: int32 (n, k), -1 for none, at the end of a row.
+        similarities: float32 (n, k).
+        rank: 1 is the most similar entry of a list, as a rule the node itself.
+
+    Returns:
+        float32 (n,), 0 for a node without neighbours.
+    """
+    last = np.minimum((neighbors >= 0).sum(axis=1), rank) - 1
+    rows = np.flatnonzero(last >= 0)
+    scales = np.zeros(len(neighbors), np.float32)
+    scales[rows] = np.sqrt(squared_distances(similarities[rows, last[rows]]))
+    return scales
+
+
+def link_weights(
+    kind: str,
+    neighbors: NDArray[np.int32],
+    similarities: NDArray[np.float32] | None,
+    sigma: float,
+    local_neighbor: int,
+) -> NDArray[np.float32] | None:
+    """The weight of every link.
+
+    Args:
+        kind: One of :data:`EDGE_WEIGHTS`.
+        neighbors: int32 (n, k), most similar first, -1 for none.
+        similarities: float32 (n, k), inner products of vectors of length 1; not looked at beside
+            -1. Not needed for `constant`.
+        sigma: σ of :func:`gaussian`.
+        local_neighbor: Which neighbour's distance is σ_i of :func:`locally_scaled`.
+
+    Returns:
+        float32 (n, k), 0 beside -1; None for `constant`, where every link weighs 1. In memory: the
+        result and a block of rows.
+
+    Raises:
+        ValueError: For an unknown kind, or missing or misshapen similarities.
+    """
+    if kind not in EDGE_WEIGHTS:
+        raise InputError(
+            f"diffusion.edge_weight: got {kind!r}, expected one of: {', '.join(EDGE_WEIGHTS)}"
+        )
+    if kind == "constant":
+        return None
+    if similarities is None or similarities.shape != neighbors.shape:
+        found = "none" if similarities is None else f"shape {similarities.shape}"
+        raise InputError(
+            f"similarities: got {found}; edge_weight {kind} needs them in shape {neighbors.shape}"
+        )
+    weights = np.empty(neighbors.shape, np.float32)
+    scales = None
+    if kind == "locally_scaled":
+        scales = local_scales(neighbors, similarities, local_neighbor)
+    for first, last in row_ranges(len(neighbors), BLOCK_ROWS):
+        targets = neighbors[first:last]
+        squared = squared_distances(np.where(targets >= 0, similarities[first:last], 1))
+        if scales is None:
+            block = gaussian(squared, sigma)
+        else:
+            block = locally_scaled(squared, scales[first:last], scales[targets])
+        weights[first:last] = np.where(targets >= 0, block, 0)
+    return weights

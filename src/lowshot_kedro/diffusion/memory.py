@@ -1,0 +1,104 @@
+"""How much memory a propagation takes, and how many classes at a time fit."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from lowshot_kedro.diffusion.backends.interface import bytes_held
+from lowshot_kedro.diffusion.matrix import PropagationMatrix
+from lowshot_kedro.errors import InputError
+from lowshot_kedro.resources import available_bytes, format_bytes
+
+# Of the memory that is free when nothing is stated, this part may be taken.
+AVAILABLE_PART = 0.8
+# Wider slices gain nothing, and a sparse row could hold more entries than it can count.
+MAX_SLICE = 2**16
+
+
+class MemoryPlan(NamedTuple):
+    """What a propagation will hold, in bytes.
+
+    Attributes:
+        class_slice: Classes propagated at once.
+        matrix: W and what the back end makes of it.
+        scores: Score matrices of a slice.
+        results: Scores of the test points, those returned and those of a slice.
+    """
+
+    class_slice: int
+    matrix: int
+    scores: int
+    results: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.matrix + self.scores + self.results
+
+
+def plan_memory(
+    matrix: PropagationMatrix,
+    n_test: int,
+    n_classes: int,
+    n_results: int,
+    backend: str,
+    precision: str = "float32",
+    class_slice: int | str = "auto",
+    budget_bytes: int | None = None,
+) -> MemoryPlan:
+    """Choose the slice of classes, and say what will be held.
+
+    Args:
+        matrix: W, over N nodes.
+        n_test: Test points T.
+        n_classes: C.
+        n_results: How many times T × C scores are returned.
+        backend: Not `auto`.
+        precision: Of the stored scores.
+        class_slice: Classes at once; 0: all; `auto`: as many as the budget allows.
+        budget_bytes: For everything, the matrix included; None: 80 % of the memory that is free
+            now, and the matrix.
+
+    Returns:
+        The plan. A slice is never wider than 65536 classes.
+
+    Raises:
+        ValueError: For a class_slice that is none, or a budget in which a single class, or the
+            slice asked for, does not fit.
+    """
+    automatic = class_slice == "auto"
+    if isinstance(class_slice, str) != automatic or (not automatic and int(class_slice) < 0):
+        raise InputError(
+            f"class_slice: got {class_slice!r}, expected an integer of at least 0, or auto"
+        )
+    beside, per_class = bytes_held(backend, matrix, precision)
+    fixed = matrix.n_bytes + beside
+
+    def plan(width: int) -> MemoryPlan:
+        results = 4 * n_test * (n_results * n_classes + width)
+        return MemoryPlan(width, fixed, per_class * width, results)
+
+    widest = max(min(n_classes, MAX_SLICE), 1)
+    if not automatic:
+        chosen = plan(min(int(class_slice) or widest, widest))
+        if budget_bytes is not None and chosen.total > budget_bytes:
+            raise _too_small(chosen, budget_bytes)
+        return chosen
+    if budget_bytes is None:
+        budget_bytes = int(AVAILABLE_PART * available_bytes()) + matrix.n_bytes
+    room = budget_bytes - plan(0).total
+    width = min(room // (per_class + 4 * n_test), widest)
+    if width < 1:
+        raise _too_small(plan(1), budget_bytes)
+    # Slices as equal as possible: the same number of them, with less memory.
+    n_slices = -(-n_classes // width)
+    return plan(max(-(-n_classes // n_slices), 1))
+
+
+def _too_small(plan: MemoryPlan, budget_bytes: int) -> InputError:
+    return InputError(
+        f"diffusion.memory_budget_gb: {format_bytes(budget_bytes)} is too little: "
+        f"{plan.class_slice} class(es) at a time take {format_bytes(plan.total)}, of which matrix "
+        f"{format_bytes(plan.matrix)}, scores {format_bytes(plan.scores)}, test scores "
+        f"{format_bytes(plan.results)}"
+    )
