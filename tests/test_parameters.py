@@ -21,8 +21,10 @@ VALID = {
     "pca": {"n_components": 256, "random_rotation": True, "max_train_rows": 1000},
     "graph": {"k": 30, "n_background": None, "stored_k": 32, "method": "auto"},
     "diffusion": {
-        "n_iterations": 3, "class_slice": 0, "edge_weight": "constant", "backend": "auto",
-        "precision": "float32",
+        "n_iterations": 3, "backend": "auto", "precision": "float32", "class_slice": "auto",
+        "memory_budget_gb": None, "edge_weight": "constant", "sigma": 0.5, "local_neighbor": 7,
+        "reciprocal": False, "sinkhorn_rounds": 0, "power": 1, "restore_labeled": False,
+        "class_prior": "uniform",
     },
     "logistic_regression": {
         "lr": 0.001, "weight_decay": 0.01, "batch_size": 128, "max_iterations": 100,
@@ -83,10 +85,23 @@ REFUSED = [
     ("graph.stored_k", 2048, "an integer from 1 to 1024"),
     ("graph.method", "hnsw", "one of: auto, exact, ivf"),
     ("diffusion.n_iterations", -1, "an integer from 0 to 10000"),
-    ("diffusion.class_slice", -1, NOT_NEGATIVE),
-    ("diffusion.edge_weight", "gaussian", "one of: constant"),
-    ("diffusion.backend", "cuda", "one of: auto, native, mkl, scipy"),
-    ("diffusion.precision", "float64", "one of: float32"),
+    ("diffusion.class_slice", -1, NOT_NEGATIVE + ", or auto"),
+    ("diffusion.class_slice", "all", NOT_NEGATIVE + ", or auto"),
+    ("diffusion.memory_budget_gb", -1, "a number of at least 0"),
+    ("diffusion.memory_budget_gb", "8", "a number of at least 0"),
+    ("diffusion.edge_weight", "cosine", "one of: constant, gaussian, locally_scaled"),
+    ("diffusion.sigma", 0, "a number of at least 0.001"),
+    ("diffusion.local_neighbor", 0, "an integer from 1 to 1024"),
+    ("diffusion.reciprocal", 1, "true or false"),
+    ("diffusion.sinkhorn_rounds", -1, "an integer from 0 to 10000"),
+    ("diffusion.power", 0, "a number of at least 0.01 and below 100"),
+    ("diffusion.power", 100, "a number of at least 0.01 and below 100"),
+    ("diffusion.restore_labeled", "yes", "true or false"),
+    ("diffusion.class_prior", "base", "one of: uniform, labeled"),
+    ("diffusion.class_prior", None, "one of: uniform, labeled"),
+    ("diffusion.class_prior", [0.5, -1], "numbers of at least 0"),
+    ("diffusion.backend", "cuda", "one of: auto, native, torch, mkl, scipy"),
+    ("diffusion.precision", "float64", "one of: float32, bfloat16"),
     ("logistic_regression.lr", -0.1, "a number of at least 0"),
     ("logistic_regression.lr", "0.1", "a number of at least 0"),
     ("logistic_regression.lr", float("nan"), "a number of at least 0"),
@@ -111,7 +126,13 @@ ACCEPTED = [
     ("graph.n_background", 100_000_000),
     ("pca.max_train_rows", 257),
     ("diffusion.n_iterations", 0),
+    ("diffusion.class_slice", 0),
     ("diffusion.class_slice", 5000),
+    ("diffusion.memory_budget_gb", 0.5),
+    ("diffusion.edge_weight", "locally_scaled"),
+    ("diffusion.class_prior", "labeled"),
+    ("diffusion.class_prior", [0.5, 0, 2]),
+    ("diffusion.precision", "bfloat16"),
     ("logistic_regression.lr", 1),
     ("logistic_regression.momentum", 0.999),
     ("evaluation.top_k", [7]),
@@ -120,11 +141,29 @@ ACCEPTED = [
 ]
 
 
+COMBINATIONS_REFUSED = [
+    ({"precision": "bfloat16", "backend": "scipy"}, "expected float32, or backend native"),
+    ({"precision": "bfloat16", "power": 2}, "expected float32 with power or restore_labeled"),
+    (
+        {"precision": "bfloat16", "restore_labeled": True},
+        "expected float32 with power or restore_labeled",
+    ),
+]
+
+
 def changed(name, value):
     parameters = copy.deepcopy(VALID)
     section, parameter = name.split(".")
     parameters[section][parameter] = value
     return parameters
+
+
+@pytest.mark.parametrize(("values", "message"), COMBINATIONS_REFUSED)
+def test_a_precision_that_does_not_go_with_the_rest_is_refused(values, message):
+    parameters = copy.deepcopy(VALID)
+    parameters["diffusion"].update(values)
+    with pytest.raises(ValueError, match=f"diffusion.precision: got 'bfloat16', {message}"):
+        check_parameters(parameters)
 
 
 def test_valid_parameters_pass():

@@ -14,7 +14,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from lowshot_kedro.devices import DEVICES
-from lowshot_kedro.diffusion import BACKENDS, EDGE_WEIGHTS, PRECISIONS
+from lowshot_kedro.diffusion import BACKENDS, CLASS_PRIORS, EDGE_WEIGHTS, PRECISIONS
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.extractors import EXTRACTORS
 from lowshot_kedro.extractors import PRECISIONS as EXTRACTOR_PRECISIONS
@@ -39,14 +39,19 @@ def _boolean(name: str, value: object) -> None:
 
 
 def _integer(
-    name: str, value: object, minimum: int, maximum: int = _MAX_INT32, null: str | None = None
+    name: str,
+    value: object,
+    minimum: int,
+    maximum: int = _MAX_INT32,
+    null: str | None = None,
+    alternative: str | None = None,
 ) -> None:
     if value is None and null is not None:
         return
     valid = isinstance(value, Integral) and not isinstance(value, bool)
     if not valid or not minimum <= value <= maximum:  # type: ignore[operator]
-        alternative = f", or null = {null}" if null else ""
-        raise _refuse(name, value, f"an integer from {minimum} to {maximum}{alternative}")
+        other = f", or null = {null}" if null else f", or {alternative}" if alternative else ""
+        raise _refuse(name, value, f"an integer from {minimum} to {maximum}{other}")
 
 
 def _number(name: str, value: object, minimum: float, below: float | None = None) -> None:
@@ -167,17 +172,57 @@ class DiffusionParameters:
     """The propagation of labels over the graph."""
 
     n_iterations: int
-    class_slice: int
-    edge_weight: str
+    class_slice: int | str
+    memory_budget_gb: float | None
     backend: str
     precision: str
+    edge_weight: str
+    sigma: float
+    local_neighbor: int
+    reciprocal: bool
+    sinkhorn_rounds: int
+    power: float
+    restore_labeled: bool
+    class_prior: str | tuple[float, ...]
 
     def __post_init__(self) -> None:
         _integer("diffusion.n_iterations", self.n_iterations, 0, 10_000)
-        _integer("diffusion.class_slice", self.class_slice, 0)
-        _one_of("diffusion.edge_weight", self.edge_weight, EDGE_WEIGHTS)
+        if self.class_slice != "auto":
+            _integer("diffusion.class_slice", self.class_slice, 0, alternative="auto")
+        if self.memory_budget_gb is not None:
+            _number("diffusion.memory_budget_gb", self.memory_budget_gb, 0)
         _one_of("diffusion.backend", self.backend, BACKENDS)
         _one_of("diffusion.precision", self.precision, PRECISIONS)
+        _one_of("diffusion.edge_weight", self.edge_weight, EDGE_WEIGHTS)
+        _number("diffusion.sigma", self.sigma, 1e-3)
+        _integer("diffusion.local_neighbor", self.local_neighbor, 1, 1024)
+        _boolean("diffusion.reciprocal", self.reciprocal)
+        _integer("diffusion.sinkhorn_rounds", self.sinkhorn_rounds, 0, 10_000)
+        _number("diffusion.power", self.power, 0.01, below=100)
+        _boolean("diffusion.restore_labeled", self.restore_labeled)
+        if isinstance(self.class_prior, str) or not isinstance(self.class_prior, Iterable):
+            _one_of("diffusion.class_prior", self.class_prior, CLASS_PRIORS)
+        else:
+            numbers: tuple[Any, ...] = tuple(self.class_prior)
+            for number in numbers:
+                valid = isinstance(number, Real) and not isinstance(number, bool)
+                if not valid or not number >= 0:
+                    raise _refuse(
+                        "diffusion.class_prior", self.class_prior, "numbers of at least 0"
+                    )
+            object.__setattr__(self, "class_prior", numbers)
+        if self.precision == "bfloat16":
+            if self.backend not in ("auto", "native"):
+                raise _refuse("diffusion.precision", "bfloat16", "float32, or backend native")
+            if self.power != 1 or self.restore_labeled:
+                raise _refuse(
+                    "diffusion.precision", "bfloat16", "float32 with power or restore_labeled"
+                )
+
+    @property
+    def memory_budget_bytes(self) -> int | None:
+        """The budget, 1 GB being 10⁹ bytes; None: what is free."""
+        return None if self.memory_budget_gb is None else int(self.memory_budget_gb * 1e9)
 
 
 @dataclass(frozen=True)

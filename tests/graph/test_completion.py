@@ -59,6 +59,18 @@ def test_the_graph_is_that_of_comparing_all_with_all(
     np.testing.assert_array_equal(graph.neighbors[:, 0], np.arange(len(nodes)))
 
 
+def test_similarities_of_nodes_are_kept_on_request():
+    labeled, test, background = three_sets(6, 25)
+    graph = complete(labeled, test, background, 4, keep_similarities=True)
+    nodes = np.concatenate([labeled, background])
+    expected = -np.sort(-similarities_of(nodes, nodes), axis=1)[:, :4]
+    assert graph.similarities.dtype == np.float32
+    np.testing.assert_allclose(graph.similarities, expected, atol=2e-6)
+    without = complete(labeled, test, background, 4)
+    assert without.similarities is None
+    np.testing.assert_array_equal(without.neighbors, graph.neighbors)
+
+
 def test_an_inverted_file_serves_as_well():
     labeled, test, background = three_sets(10, 300)
     index = build_index(background, "ivf")

@@ -21,10 +21,12 @@ class CompletedGraph(NamedTuple):
     Attributes:
         neighbors: int32 (N, k), N = labelled + background, most similar first, -1 where a node
             has fewer than k.
+        similarities: float32 (N, k), inner products in the same order, or None if not kept.
         test_neighbors: The k most similar nodes of each test point. Test points are not nodes.
     """
 
     neighbors: NDArray[np.int32]
+    similarities: NDArray[np.float32] | None
     test_neighbors: KnnGraph
 
 
@@ -72,6 +74,7 @@ def complete_graph(
     background_index: faiss.Index,
     background_neighbors: KnnGraph,
     k: int,
+    keep_similarities: bool = False,
 ) -> CompletedGraph:
     """Merge the stored background graph with exact searches among the labelled points.
 
@@ -85,11 +88,13 @@ def complete_graph(
         background_index: Index of the normalised background vectors.
         background_neighbors: Graph among them, (n, K) with K ≥ k; the first k columns are used.
         k: Neighbours of each node.
+        keep_similarities: Whether the similarities of nodes are wanted, which edge weights other
+            than constant need.
 
     Returns:
         Node numbers 0..L-1 are the labelled points, L..L+n-1 the background. In memory: 4·N·k
-        bytes, 8·T·k for the links of the test points, the index, the labelled vectors
-        twice, the test vectors, and one block of background.
+        bytes, twice that with similarities, 8·T·k for the links of the test points, the index, the
+        labelled vectors twice, the test vectors, and one block of background.
 
     Raises:
         ValueError: If k is larger than the number of nodes, the arguments do not belong together,
@@ -122,16 +127,23 @@ def complete_graph(
         return KnnGraph(*native.merge_neighbors(*background, *labeled, k, first_offset=n_labeled))
 
     neighbors = np.empty((n_nodes, k), dtype=np.int32)
+    similarities = np.empty((n_nodes, k), dtype=np.float32) if keep_similarities else None
+
+    def keep(rows: KnnGraph, first: int, last: int) -> None:
+        neighbors[first:last] = rows.indices
+        if similarities is not None:
+            similarities[first:last] = rows.similarities
+
     with tqdm(total=n_nodes, unit="node", desc="complete graph", disable=None) as bar:
         for first, last in row_ranges(n_labeled, BLOCK_ROWS):
-            neighbors[first:last] = among_both(labeled_vectors[first:last]).indices
+            keep(among_both(labeled_vectors[first:last]), first, last)
             bar.update(last - first)
         for first, last in row_ranges(n_background, BLOCK_ROWS):
             queries = normalize(background_vectors[first:last], first, "background_vectors")
             stored = background_neighbors.part(first, last, k)
             require_nodes(stored.indices, n_background, "background_graph", first)
             merged = merge(stored, search(labeled_index, queries, k))
-            neighbors[n_labeled + first : n_labeled + last] = merged.indices
+            keep(merged, n_labeled + first, n_labeled + last)
             bar.update(last - first)
     test_neighbors = KnnGraph.joined(
         (
@@ -140,4 +152,4 @@ def complete_graph(
         ),
         k,
     )
-    return CompletedGraph(neighbors, test_neighbors)
+    return CompletedGraph(neighbors, similarities, test_neighbors)

@@ -30,7 +30,7 @@ int report_fault(struct lowshot_fault *fault, int kind, int list, int64_t row, i
 bool matrix_fits(const void *pointer, int64_t rows, int64_t width, int64_t stride) {
     if (rows < 0 || width < 0 || stride < width)
         return false;
-    if (rows == 0 || width == 0)
+    if (rows == 0 || stride == 0)
         return true;
     return pointer != NULL && stride <= INT64_MAX / 8 / rows;
 }
@@ -99,9 +99,13 @@ bool links_fit(const struct lowshot_links *links) {
     if (links == NULL || links->rows < 0 || links->rows > INT32_MAX || links->nodes < 0 ||
         links->nodes > INT32_MAX)
         return false;
-    if (links->indptr == NULL)
-        return matrix_fits(links->indices, links->rows, links->width, links->stride) &&
-               links->mutual == NULL && links->weights == NULL;
+    if (links->indptr == NULL) {
+        if (!matrix_fits(links->indices, links->rows, links->width, links->stride) ||
+            links->mutual != NULL || links->weights != NULL)
+            return false;
+        const bool empty = links->rows == 0 || links->width == 0;
+        return links->edges <= (empty ? 0 : (links->rows - 1) * links->stride + links->width);
+    }
     return matrix_fits(links->indices, links->edges, 1, 1) &&
            (links->mutual == NULL || links->weights == NULL);
 }

@@ -372,7 +372,12 @@ def matrix_links(matrix: SparseMatrix) -> tuple[Any, Explain]:
             "weights": ffi.NULL if values is None else pointer(values),
         },
     )
-    return links, explain_graph(indptr, indices, indices.size, rows, mutual)
+    explain = explain_graph(indptr, indices, indices.size, rows, mutual)
+    # Loops over rows look at both ends of each, and would leave out what lies before and behind.
+    for row, offset in ((0, 0), (rows, indices.size)):
+        if indptr[row] != offset:
+            raise ValueError(explain(lib.LOWSHOT_BAD_OFFSET, 0, row, 0))
+    return links, explain
 
 
 def check_row_count(indptr: npt.NDArray[np.int64]) -> int:

@@ -78,9 +78,9 @@ static void sort_by_label(const int32_t *labels, int64_t nodes, const int32_t *o
 
 int lowshot_cluster_nodes(const struct lowshot_neighbors *neighbors, int32_t *order,
                           struct lowshot_fault *fault) {
-    const int64_t nodes = neighbors->rows;
-    if (order == NULL && nodes > 0)
+    if (neighbors == NULL || order == NULL)
         return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
+    const int64_t nodes = neighbors->rows;
     const int status = check_indices(neighbors->indices, nodes, neighbors->width, neighbors->stride,
                                      -1, nodes, fault);
     if (status != LOWSHOT_OK)

@@ -24,7 +24,7 @@ from ._library import (
 )
 from .graph import SparseMatrix, check_matrix, matrix_links
 
-ENTRY = np.dtype([("value", np.float32), ("column", np.int32)])
+ENTRY = np.dtype([("value", np.float32), ("column", np.int32)], align=True)
 MAX_SPARSE_COLUMNS = 2**24 - 1
 
 # bfloat16 is stored as its bits.
@@ -82,13 +82,23 @@ def sparse_scores(
         dtype: float32, or uint16 for values rounded to bfloat16.
 
     Raises:
-        ValueError: for rows or columns out of range.
+        ValueError: for rows or columns out of range, rows that occur twice, or wrong types.
     """
+    if not 0 <= shape[1] <= MAX_SPARSE_COLUMNS:
+        raise ValueError(f"shape: expected 0..{MAX_SPARSE_COLUMNS} columns, got {shape[1]}")
+    if np.dtype(dtype) not in FORMATS:
+        raise ValueError(f"dtype: expected float32 or uint16 (bfloat16), got {np.dtype(dtype)}")
     for name, numbers, limit in (("rows", rows, shape[0]), ("columns", columns, shape[1])):
+        found = getattr(numbers, "dtype", np.dtype(object))
+        if not np.issubdtype(found, np.integer) or numbers.shape != (rows.size,):
+            raise ValueError(f"{name}: expected an array of integers, one for each row")
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < limit:
             raise ValueError(
                 f"{name}: found {numbers.min()}..{numbers.max()}, expected 0..{limit - 1}"
             )
+    _check_dtype("values", values, np.float32)
+    if values.shape != rows.shape:
+        raise ValueError(f"values: expected as many as there are rows, got shape {values.shape}")
     entries = np.empty(len(rows), ENTRY)
     entries["value"] = values
     if np.dtype(dtype) == np.uint16:
@@ -96,17 +106,21 @@ def sparse_scores(
     entries["column"] = columns
     spans = np.zeros(shape[0], np.uint64)
     spans[rows] = (np.arange(len(rows), dtype=np.uint64) << np.uint64(24)) | np.uint64(1)
+    if not np.array_equal(spans[rows] >> np.uint64(24), np.arange(len(rows))):
+        raise ValueError("rows: expected each at most once")
     return SparseScores(spans, entries, shape[1], np.dtype(dtype))
 
 
 def to_bfloat16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
-    """The nearest bfloat16 numbers, ties to even, as their bits."""
+    """The nearest bfloat16 numbers, ties to even, as their bits. NaN does not stay NaN."""
+    _check_dtype("values", values, np.float32)
     bits = np.ascontiguousarray(values).view(np.uint32)
     return ((bits + (np.uint32(0x7FFF) + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
 
 
 def from_bfloat16(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
     """float32 numbers of bfloat16 bits."""
+    _check_dtype("bits", bits, np.uint16)
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
@@ -150,6 +164,7 @@ def multiply(
         "out",
         out,
         factors=factors,
+        **({} if rows is None else {"rows": rows}),
         **{f"matrix[{i}]": a for i, a in enumerate(matrix) if a is not None},
     )
     sums = np.empty(n_columns, np.float64)
@@ -179,7 +194,9 @@ def multiply_sparse(
     """
     links, explain = matrix_links(matrix)
     selection, count = _selection(rows, matrix.n_nodes)
-    n_columns = scores.n_columns
+    n_columns = _n_columns(scores)
+    if capacity < 0:
+        raise ValueError(f"capacity: expected at least 0 entries, got {capacity}")
     check_array("factors", factors, np.float32, (n_columns,))
     structure = _sparse("scores", scores, matrix.n_nodes)
     out = SparseScores(
@@ -309,11 +326,12 @@ def column_sums(
         ValueError: wrong type, shape or layout.
         MemoryError: no room.
     """
+    n_columns = _n_columns(scores)
     n_rows = len(scores.spans) if isinstance(scores, SparseScores) else len(scores)
     if row_weights is not None:
         check_array("row_weights", row_weights, np.float32, (n_rows,))
     weights = ffi.NULL if row_weights is None else pointer(row_weights)
-    sums = np.empty(_n_columns(scores), np.float64)
+    sums = np.empty(n_columns, np.float64)
     if isinstance(scores, SparseScores):
         function, structure = lib.lowshot_column_sums_sparse, _sparse("scores", scores, n_rows)
     else:
@@ -336,6 +354,7 @@ def scale_columns(scores: npt.NDArray[np.float32], factors: npt.NDArray[np.float
     """
     check_array("scores", scores, np.float32, ("n", "c"), writeable=True, strided=True)
     check_array("factors", factors, np.float32, (scores.shape[1],))
+    check_no_overlap("scores", scores, factors=factors)
     structure = _dense("scores", scores, ("n", "c"))
     call(lib.lowshot_scale_columns, structure, pointer(factors), explain=_changed)
 
@@ -358,8 +377,8 @@ def _gather(
     else:
         function, structure = lib.lowshot_gather, _dense("scores", scores, (nodes, "c"))
         check_no_overlap("out", out, scores=scores)
-        if scores.dtype == np.float32 and out.dtype != np.float32:
-            raise ValueError("out: expected float32 for float32 scores, got uint16 (bfloat16)")
+    if scores.dtype == np.float32 and out.dtype != np.float32:
+        raise ValueError("out: expected float32 for float32 scores, got uint16 (bfloat16)")
     call(
         function,
         links,
@@ -375,9 +394,23 @@ def _gather(
 
 def _n_columns(scores: DenseScores | SparseScores) -> int:
     if isinstance(scores, SparseScores):
+        if not 0 <= scores.n_columns <= MAX_SPARSE_COLUMNS:
+            raise ValueError(
+                f"scores.n_columns: expected 0..{MAX_SPARSE_COLUMNS}, got {scores.n_columns}"
+            )
+        if np.dtype(scores.dtype) not in FORMATS:
+            raise ValueError(f"scores.dtype: expected float32 or uint16, got {scores.dtype}")
+        check_array("scores.spans", scores.spans, np.uint64, ("n",))
         return scores.n_columns
     _dense("scores", scores, ("n", "c"))
     return int(scores.shape[1])
+
+
+def _check_dtype(name: str, array: object, dtype: npt.DTypeLike) -> None:
+    """Raises ValueError unless an array of any shape and layout has the type."""
+    found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+    if found != np.dtype(dtype):
+        raise ValueError(f"{name}: expected a {np.dtype(dtype)} array, got {found}")
 
 
 def _dense(
@@ -402,10 +435,6 @@ def _dense(
 def _sparse(name: str, scores: SparseScores, rows: int) -> Any:
     check_array(f"{name}.spans", scores.spans, np.uint64, (rows,))
     check_array(f"{name}.entries", scores.entries, ENTRY, ("m",))
-    if not 0 <= scores.n_columns <= MAX_SPARSE_COLUMNS:
-        raise ValueError(
-            f"{name}.n_columns: expected 0..{MAX_SPARSE_COLUMNS}, got {scores.n_columns}"
-        )
     return ffi.new(
         "struct lowshot_sparse *",
         {

@@ -125,7 +125,8 @@ int lowshot_gather_sparse(const struct lowshot_links *links, const int32_t *sele
                           struct lowshot_fault *fault) {
     const struct job job = {links, selection, in, factors};
     if (!job_fits(&job, selected) || !dense_fits(out) || out->rows != selected ||
-        out->columns != in->columns)
+        out->columns != in->columns ||
+        (in->format == LOWSHOT_FLOAT32 && out->format != LOWSHOT_FLOAT32))
         return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
     const struct blocks blocks = split_rows(selected);
     double *const block_sums = sums == NULL ? NULL : allocate_block_sums(blocks, in->columns);

@@ -239,9 +239,9 @@ static bool symmetrize_piece(const struct lowshot_neighbors *neighbors, const fl
 
 int lowshot_count_incoming(const struct lowshot_neighbors *neighbors, int64_t range_rows,
                            int64_t *incoming, struct lowshot_fault *fault) {
-    const int64_t rows = neighbors->rows;
-    if (range_rows < 1 || incoming == NULL)
+    if (neighbors == NULL || range_rows < 1 || incoming == NULL)
         return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
+    const int64_t rows = neighbors->rows;
     const int status = check_indices(neighbors->indices, rows, neighbors->width, neighbors->stride,
                                      -1, rows, fault);
     if (status != LOWSHOT_OK)
@@ -262,13 +262,18 @@ int lowshot_symmetrize_range(const struct lowshot_neighbors *neighbors, const fl
                              int reciprocal, int64_t first, int64_t last, int64_t capacity,
                              int64_t *indptr, int32_t *mutual, int32_t *indices, float *values,
                              struct lowshot_fault *fault) {
+    if (neighbors == NULL)
+        return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
     const int64_t rows = neighbors->rows;
-    if (!matrix_fits(neighbors->indices, rows, neighbors->width, neighbors->stride) || first < 0 ||
+    if (rows > INT32_MAX ||
+        !matrix_fits(neighbors->indices, rows, neighbors->width, neighbors->stride) || first < 0 ||
         last < first || last > rows || indptr == NULL || !matrix_fits(mutual, rows, 1, 1) ||
         !matrix_fits(indices, capacity, 1, 1) || (weights == NULL) != (values == NULL))
         return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
     if (first == 0)
         indptr[0] = 0;
+    if (indptr[first] < 0 || indptr[first] > capacity)
+        return report_fault(fault, LOWSHOT_BAD_OFFSET, 0, first, 0);
     const int64_t threads = lowshot_get_num_threads();
     struct catch *const caught = calloc((size_t)threads, sizeof *caught);
     if (caught == NULL)
@@ -328,8 +333,10 @@ int lowshot_symmetrize_range(const struct lowshot_neighbors *neighbors, const fl
 int lowshot_renumber(const struct lowshot_links *links, const int32_t *order, const int32_t *rank,
                      const int64_t *indptr, int32_t *mutual, int32_t *indices, float *weights,
                      struct lowshot_fault *fault) {
+    if (!links_fit(links))
+        return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
     const int64_t rows = links->rows;
-    if (!links_fit(links) || links->indptr == NULL || links->nodes != rows || indptr == NULL ||
+    if (links->indptr == NULL || links->nodes != rows || indptr == NULL ||
         !matrix_fits(order, rows, 1, 1) || !matrix_fits(rank, rows, 1, 1) ||
         (links->mutual == NULL) != (mutual == NULL) ||
         (links->weights == NULL) != (weights == NULL) || !matrix_fits(indices, links->edges, 1, 1))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro import graph as graph_domain
-from lowshot_kedro.diffusion import propagate, propagation_matrix
+from lowshot_kedro.diffusion import numbering_for, propagate, propagation_matrix
 from lowshot_kedro.matrices import FeatureMatrix, KnnGraph, take_rows
 from lowshot_kedro.metrics import Scores, accuracies_per_iteration, build_metrics
 from lowshot_kedro.parameters import (
@@ -83,17 +83,23 @@ def complete_graph(
     test_vectors: NDArray[np.float32],
     unlabeled_images: graph_domain.UnlabeledNodes,
     graph: GraphParameters,
-) -> tuple[NDArray[np.int32], dict[str, NDArray[Any]], float]:
+    diffusion: DiffusionParameters,
+) -> tuple[dict[str, NDArray[Any] | None], dict[str, NDArray[Any]], float]:
     """The graph of this run, the links of the test images to it, and the seconds it took."""
     watch = Stopwatch()
     completed = graph_domain.complete_graph(
-        labeled_vectors, test_vectors, *unlabeled_images, k=graph.k
+        labeled_vectors,
+        test_vectors,
+        *unlabeled_images,
+        k=graph.k,
+        keep_similarities=diffusion.edge_weight != "constant",
     )
-    return completed.neighbors, completed.test_neighbors._asdict(), watch.seconds
+    nodes = {"neighbors": completed.neighbors, "similarities": completed.similarities}
+    return nodes, completed.test_neighbors._asdict(), watch.seconds
 
 
 def diffuse(
-    completed_graph: NDArray[np.int32],
+    completed_graph: dict[str, NDArray[Any]],
     test_neighbors: dict[str, NDArray[Any]],
     image_selection: ImageSelection,
     graph_seconds: float,
@@ -104,16 +110,30 @@ def diffuse(
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Scores of the test images after every step, and their metrics."""
     watch = Stopwatch()
+    n_nodes, n_classes = len(completed_graph["neighbors"]), image_selection.n_classes
     with logged_step("symmetrised graph"):
-        matrix = propagation_matrix(completed_graph, diffusion.edge_weight)
+        matrix = propagation_matrix(
+            **completed_graph,
+            edge_weight=diffusion.edge_weight,
+            sigma=diffusion.sigma,
+            local_neighbor=diffusion.local_neighbor,
+            reciprocal=diffusion.reciprocal,
+            sinkhorn_rounds=diffusion.sinkhorn_rounds,
+            numbering=numbering_for(n_nodes, n_classes, diffusion.n_iterations),
+        )
     per_step = propagate(
         matrix,
         image_selection.labeled_classes,
         test_neighbors["indices"],
-        image_selection.n_classes,
+        n_classes,
         diffusion.n_iterations,
         diffusion.class_slice,
         diffusion.backend,
+        precision=diffusion.precision,
+        power=diffusion.power,
+        restore_labeled=diffusion.restore_labeled,
+        class_prior=diffusion.class_prior,
+        memory_budget_bytes=diffusion.memory_budget_bytes,
     )
     seconds = {"graph": graph_seconds, "diffusion": watch.seconds}
     scores = Scores.of_selection(per_step, range(len(per_step)), image_selection)

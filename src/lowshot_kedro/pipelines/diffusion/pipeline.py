@@ -39,7 +39,13 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 complete_graph,
-                inputs=["labeled_vectors", "test_vectors", "unlabeled_images", "params:graph"],
+                inputs=[
+                    "labeled_vectors",
+                    "test_vectors",
+                    "unlabeled_images",
+                    "params:graph",
+                    "params:diffusion",
+                ],
                 outputs=["completed_graph", "test_neighbors", "graph_seconds"],
                 name="complete_graph",
             ),
