@@ -7,10 +7,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from lowshot_kedro.diffusion import propagate, propagation_matrix
 from lowshot_kedro.images.demonstration import digits
 from tests.projects import ROOT, read_metrics, run
 
@@ -20,6 +23,24 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 def blocks(page: str, language: str) -> list[str]:
     text = (ROOT / "docs" / page).read_text()
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_a_variant_of_ones_own() -> None:
+    (example,) = blocks("diffusion.md", "python")
+    names: dict[str, Any] = {"__name__": __name__}
+    exec(example, names)
+    rng = np.random.default_rng(0)
+    matrix = propagation_matrix(rng.integers(0, 200, (200, 6), dtype=np.int32))
+    labels = rng.integers(0, 3, 40).astype(np.int32)
+    arguments = (matrix, labels, np.arange(200, dtype=np.int32)[:, None], 3, 3)
+    native, scipy = (
+        propagate(*arguments, backend=backend, adjustments=[names["Threshold"](0.3)])[-1]
+        for backend in ("native", "scipy")
+    )
+    np.testing.assert_allclose(native, scipy, rtol=1e-5)
+    smallest = np.where(native > 0, native, 1).min(axis=0)
+    assert (smallest >= 0.3 * native.max(axis=0) * 0.999).all()
+    assert (propagate(*arguments)[-1] > 0).sum() > (native > 0).sum()
 
 
 def test_own_pictures(project: Path) -> None:

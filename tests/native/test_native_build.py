@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lowshot_kedro import native
+from lowshot_kedro.native import build_native
 
 SOURCES = Path(native.__file__).parent
 
@@ -25,7 +26,7 @@ from lowshot_kedro.native.build_native import compile_in_place
 
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    compile_in_place(Path(sys.argv[1]), ["-Werror"])
+    compile_in_place(Path(sys.argv[1]), ["-Werror", "-O1"])
 assert any("will run on one thread" in str(warning.message) for warning in caught), caught
 """
 
@@ -35,8 +36,13 @@ from lowshot_kedro import native
 
 native.set_num_threads(4)
 assert native.get_num_threads() == 1, native.get_num_threads()
-indptr, indices, values = native.symmetrize(np.array([[1], [0], [0]], np.int32))
-assert (indices.tolist(), values.tolist()) == ([1, 2, 0, 0], [2, 1, 2, 1])
+neighbors = np.array([[1], [0], [0]], np.int32)
+matrix = native.symmetrize(neighbors)
+assert (matrix.indices.tolist(), matrix.mutual.tolist()) == ([1, 2, 0, 0], [1, 1, 0])
+scores, out = np.eye(3, dtype=np.float32), np.empty((3, 3), np.float32)
+assert native.multiply(matrix, scores, np.ones(3, np.float32), out).tolist() == out.sum(0).tolist()
+assert out[1].tolist() == [1, 0, 0]
+assert sorted(native.cluster_nodes(neighbors).tolist()) == [0, 1, 2]
 """
 
 
@@ -69,6 +75,11 @@ def test_a_compiler_without_openmp_gives_a_warning_and_a_serial_module(tmp_path)
     run(BUILD, tmp_path, str(package / "native"), compiler=compiler)
     shutil.copy(SOURCES / "__init__.py", package / "native")
     run(USE, tmp_path)
+
+
+def test_every_source_and_header_is_built():
+    assert sorted(build_native.SOURCES) == sorted(path.name for path in SOURCES.glob("*.c"))
+    assert sorted(build_native.HEADERS) == sorted(path.name for path in SOURCES.glob("*.h"))
 
 
 def test_importing_before_building_says_what_to_do(tmp_path):

@@ -4,29 +4,92 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lowshot_kedro import native
 from lowshot_kedro.native import mkl
 
-from .strategies import random_neighbors
+from .strategies import SEEDS, as_scipy, neighbor_lists, random_neighbors, scores_for, unsigned
 
 needs_mkl = pytest.mark.skipif(not native.mkl_available(), reason="MKL is not installed")
 
 
 def small_problem():
-    graph = native.symmetrize(random_neighbors(400, 5))
+    neighbors = random_neighbors(400, 5)
+    weights = np.random.default_rng(1).normal(size=neighbors.shape).astype(np.float32)
     scores = np.random.default_rng(2).random((400, 9), dtype=np.float32)
-    return graph, scores
+    return native.symmetrize(neighbors, weights), scores
+
+
+def check_product(matrix, scores, tolerance=1e-6):
+    out = np.full_like(scores, np.nan)
+    native.multiply_mkl(matrix, scores, out)
+    expected = as_scipy(matrix) @ scores.astype(float)
+    magnitude = as_scipy(unsigned(matrix)) @ np.abs(scores).astype(float)
+    assert (np.abs(out - expected) <= tolerance * magnitude).all()
+
+
+@needs_mkl
+@given(data=st.data(), neighbors=neighbor_lists(), seed=SEEDS)
+def test_the_product_is_scipy_s(data, neighbors, seed):
+    weights = np.random.default_rng(seed).normal(size=neighbors.shape).astype(np.float32)
+    scores = data.draw(scores_for(len(neighbors)))
+    check_product(native.symmetrize(neighbors, weights), np.ascontiguousarray(scores))
+
+
+@needs_mkl
+@pytest.mark.parametrize("columns", [1, 2, 31, 64, 65, 130])
+def test_the_product_of_many_rows(columns):
+    neighbors = random_neighbors(5000, 6)
+    matrix = native.symmetrize(neighbors, np.ones(neighbors.shape, np.float32))
+    native.normalize_rows(matrix.indptr, matrix.values)
+    scores = np.random.default_rng(1).random((5000, columns), dtype=np.float32)
+    check_product(matrix, scores, tolerance=1e-5)
+
+
+@needs_mkl
+def test_the_product_is_that_of_multiply():
+    matrix, scores = small_problem()
+    ours, theirs = np.empty_like(scores), np.empty_like(scores)
+    native.multiply(matrix, scores, np.ones(scores.shape[1], np.float32), ours)
+    native.multiply_mkl(matrix, scores, theirs)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@needs_mkl
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (4, 0), (4, 2)])
+def test_the_product_of_nothing(shape):
+    neighbors = np.empty((shape[0], 0), np.int32)
+    matrix = native.symmetrize(neighbors, np.empty(neighbors.shape, np.float32))
+    check_product(matrix, np.ones(shape, np.float32))
 
 
 @needs_mkl
 @pytest.mark.parametrize(("edges", "rows"), [(1, 10**6), (100, 10**6), (10**9, 1), (10**9, 7)])
 def test_blocks_of_rows_change_nothing(edges, rows):
-    graph, scores = small_problem()
+    matrix, scores = small_problem()
+    arrays = (matrix.indptr, matrix.indices, matrix.values)
     whole, parts = np.empty_like(scores), np.full_like(scores, np.nan)
-    mkl.multiply(*graph, scores, whole)
-    mkl.multiply(*graph, scores, parts, block_edges=edges, block_rows=rows)
+    mkl.multiply(*arrays, scores, whole)
+    mkl.multiply(*arrays, scores, parts, block_edges=edges, block_rows=rows)
     np.testing.assert_array_equal(whole, parts)
+
+
+@needs_mkl
+def test_matrices_without_values_are_refused():
+    matrix = native.symmetrize(random_neighbors(400, 5))
+    scores = np.ones((400, 9), np.float32)
+    with pytest.raises(ValueError, match="values: expected a float32 array, got None"):
+        native.multiply_mkl(matrix, scores, np.empty_like(scores))
+
+
+@needs_mkl
+def test_out_needs_memory_of_its_own():
+    matrix, scores = small_problem()
+    for name, out in (("scores", scores), ("values", matrix.values[:3600].reshape(400, 9))):
+        with pytest.raises(ValueError, match=f"out: expected .* shared with {name}"):
+            native.multiply_mkl(matrix, scores, out)
 
 
 @needs_mkl
@@ -60,13 +123,9 @@ def no_mkl(monkeypatch):
 
 def test_without_mkl(no_mkl):
     assert not native.mkl_available()
-    graph, scores = small_problem()
-    automatic, own = np.empty_like(scores), np.empty_like(scores)
+    matrix, scores = small_problem()
     with pytest.raises(RuntimeError, match="libmkl_rt is not installed"):
-        native.diffusion_step(*graph, scores, own, product="mkl")
-    native.diffusion_step(*graph, scores, automatic)
-    native.diffusion_step(*graph, scores, own, product="own")
-    np.testing.assert_array_equal(automatic, own)
+        native.multiply_mkl(matrix, scores, np.empty_like(scores))
 
 
 def test_a_library_that_is_not_mkl_is_passed_over(no_mkl, monkeypatch):
@@ -86,12 +145,12 @@ import numpy as np
 def step():
     from lowshot_kedro import native
     neighbors = np.arange(3000, dtype=np.int32).reshape(1000, 3) % 1000
-    graph = native.symmetrize(neighbors)
-    native.normalize_rows(*graph[::2])
+    matrix = native.symmetrize(neighbors, np.ones(neighbors.shape, np.float32))
+    native.normalize_rows(matrix.indptr, matrix.values)
     scores = np.ones((1000, 5), np.float32)
     out = np.empty_like(scores)
-    native.diffusion_step(*graph, scores, out, product="mkl")
-    assert abs(out.sum() - 5) < 1e-4
+    native.multiply_mkl(matrix, scores, out)
+    assert abs(out - 1).max() < 1e-5
 
 for name in sys.argv[1:]:
     if name == "native":
@@ -133,13 +192,14 @@ def test_an_environment_that_asks_for_64_bit_integers_does_no_harm():
     script = """
 import numpy as np
 from lowshot_kedro import native
-graph = native.symmetrize(np.array([[0, 1], [1, 2], [2, 0]], dtype=np.int32))
-native.normalize_rows(graph[0], graph[2])
+neighbors = np.array([[0, 1], [1, 2], [2, 0]], dtype=np.int32)
+matrix = native.symmetrize(neighbors, np.ones((3, 2), np.float32))
 scores = np.eye(3, dtype=np.float32)
-out = [np.empty_like(scores) for _ in range(2)]
-for product, result in zip(("own", "auto"), out):
-    native.diffusion_step(*graph, scores, result, product)
-np.testing.assert_allclose(*out, rtol=1e-6)
+ours, theirs = np.empty_like(scores), np.empty_like(scores)
+native.multiply(matrix, scores, np.ones(3, np.float32), ours)
+if native.mkl_available():
+    native.multiply_mkl(matrix, scores, theirs)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 """
     environment = {**os.environ, "MKL_INTERFACE_LAYER": "ILP64"}
     subprocess.run([sys.executable, "-c", script], env=environment, check=True)

@@ -14,8 +14,15 @@ from lowshot_kedro import native
 
 FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # Functions with several versions are chosen while the library is loaded, before the address
-# sanitizer is ready.
-COMPILE_FLAGS = (*FLAGS, "-g", "-O1", "-fno-omit-frame-pointer", "-DLOWSHOT_NO_MULTIVERSIONING")
+# sanitizer is ready. Python's own flags may define what happens when signed numbers overflow.
+COMPILE_FLAGS = (
+    *FLAGS,
+    "-g",
+    "-O1",
+    "-fno-omit-frame-pointer",
+    "-fno-wrapv",
+    "-DLOWSHOT_NO_MULTIVERSIONING",
+)
 TESTS = (
     "__init__.py",
     "conftest.py",

@@ -8,7 +8,7 @@ import pytest
 
 from lowshot_kedro import native
 
-from .strategies import random_neighbors
+from .strategies import positive_factors, random_neighbors, to_sparse
 
 COUNTS = [1, 2, 3, 16]
 
@@ -20,42 +20,101 @@ def restore_thread_count():
     native.set_num_threads(before)
 
 
-def everything(product):
-    rows, columns = 20_000, 13
-    neighbors = random_neighbors(rows, 6)
-    graph = native.symmetrize(neighbors)
-    native.normalize_rows(graph[0], graph[2])
-    scores = np.random.default_rng(1).random((rows, columns), dtype=np.float32)
+def merged(neighbors, scores):
+    ranked = -np.sort(-scores[:, : neighbors.shape[1]], axis=1)
+    lists = (np.abs(neighbors), ranked)
+    return native.merge_neighbors(*lists, *lists, 8, second_offset=len(neighbors))
+
+
+def products(matrix, scores, factors, rows):
+    """What multiply makes of dense and sparse scores, in float32 and bfloat16."""
+    nodes, columns = scores.shape
+    for operand in (scores, native.to_bfloat16(scores)):
+        dense = np.empty((nodes, columns), operand.dtype)
+        yield from (native.multiply(matrix, operand, factors, dense), dense)
+        sparse = to_sparse(operand[:500])
+        spans = np.concatenate([sparse.spans, np.zeros(nodes - 500, np.uint64)])
+        sparse = sparse._replace(spans=spans)
+        yield from (native.multiply(matrix, sparse, factors, dense), dense.copy())
+        # Where the rows stand in memory may differ.
+        found, sums = native.multiply_sparse(matrix, sparse, factors, dense.size)
+        yield from (sums, found.to_dense(), native.column_sums(found))
+        some = np.empty((len(rows), columns), np.float32)
+        yield from (native.multiply(matrix, operand, factors, some, rows), some)
+        found, sums = native.multiply_sparse(matrix, sparse, factors, some.size, rows)
+        yield from (sums, found.to_dense())
+
+
+def everything():
+    nodes, columns = 5000, 13
+    rng = np.random.default_rng(1)
+    neighbors = random_neighbors(nodes, 6)
+    weights = rng.normal(size=neighbors.shape).astype(np.float32)
+    scores = rng.random((nodes, columns), dtype=np.float32)
+    factors = positive_factors(columns)
+    rows = rng.integers(0, nodes, 700, dtype=np.int32)
+    order = native.cluster_nodes(neighbors)
+    yield from (order, native.renumber(neighbors, order, np.argsort(order).astype(np.int32)))
+    for weighted in (None, weights):
+        for reciprocal in (False, True):
+            matrix = native.symmetrize(neighbors, weighted, reciprocal)
+            if matrix.values is not None:
+                native.normalize_rows(matrix.indptr, matrix.values)
+            yield from filter(lambda array: array is not None, matrix)
+        yield native.column_totals(matrix)
+        yield from products(matrix, scores, factors, rows)
+    for operand in (scores, native.to_bfloat16(scores), to_sparse(scores)):
+        yield native.sum_neighbors(neighbors, operand, factors)
+        yield native.column_sums(operand)
+        yield native.column_sums(operand, weights[:, 0].copy())
+    native.scale_columns(scores, factors)
+    yield scores
+    yield from merged(neighbors, scores)
+
+
+def mkl_product():
+    neighbors = random_neighbors(5000, 6)
+    matrix = native.symmetrize(neighbors, np.ones(neighbors.shape, np.float32))
+    scores = np.random.default_rng(1).random((5000, 13), dtype=np.float32)
     out = np.empty_like(scores)
-    native.diffusion_step(*graph, scores, out, product=product)
-    native.normalize_columns(scores)
-    sums = native.sum_neighbors(neighbors, scores)
-    ranked = -np.sort(-scores[:, :6], axis=1)
-    merged = native.merge_neighbors(
-        np.abs(neighbors), ranked, np.abs(neighbors), ranked, 8, second_offset=rows
-    )
-    return [*graph, scores, out, sums, *merged]
+    native.multiply_mkl(matrix, scores, out)
+    yield out
 
 
-def digest(product):
-    return hashlib.sha256(b"".join(array.tobytes() for array in everything(product))).hexdigest()
+def digest(results):
+    return hashlib.sha256(b"".join(array.tobytes() for array in results)).hexdigest()
 
 
 def test_results_do_not_depend_on_the_number_of_threads():
     results = []
     for count in COUNTS:
         native.set_num_threads(count)
-        results.append(everything("own"))
+        results.append([array.copy() for array in everything()])
     for other in results[1:]:
-        for expected, found in zip(results[0], other, strict=True):
-            assert expected.tobytes() == found.tobytes()
+        for place, (expected, found) in enumerate(zip(results[0], other, strict=True)):
+            assert expected.tobytes() == found.tobytes(), place
 
 
-@pytest.mark.parametrize("product", ["own", "mkl"])
-def test_results_do_not_depend_on_omp_num_threads(product):
-    if product == "mkl" and not native.mkl_available():
-        pytest.skip("MKL is not installed")
-    script = f"from {__name__} import digest; print(digest({product!r}))"
+@pytest.mark.parametrize("nodes", [0, 1, 2, 15, 17])
+def test_more_threads_than_rows(nodes):
+    neighbors = np.arange(nodes, dtype=np.int32)[:, None] // 2
+    scores = np.ones((nodes, 3), np.float32)
+    results = []
+    for count in COUNTS:
+        native.set_num_threads(count)
+        matrix = native.symmetrize(neighbors)
+        out = np.empty_like(scores)
+        native.multiply(matrix, scores, np.ones(3, np.float32), out)
+        found = (native.cluster_nodes(neighbors), matrix.indptr, matrix.mutual, matrix.indices, out)
+        results.append(digest(found))
+    assert len(set(results)) == 1
+
+
+def test_results_do_not_depend_on_omp_num_threads():
+    results = "everything()"
+    if native.mkl_available():
+        results += ", *mkl_product()"
+    script = f"from {__name__} import *; print(digest([*{results}]))"
     path = os.pathsep.join(filter(None, sys.path))
     digests = set()
     for count in COUNTS:
@@ -85,6 +144,10 @@ def test_faults_are_the_first_ones_whatever_the_number_of_threads():
         native.set_num_threads(count)
         with pytest.raises(ValueError, match="row 700, column 4 holds 20000, expected -1 or 0"):
             native.symmetrize(neighbors)
+        with pytest.raises(ValueError, match="row 700, column 4 holds 20000, expected -1 or 0"):
+            native.cluster_nodes(neighbors)
+        with pytest.raises(ValueError, match="row 700, column 4 holds 20000, expected -1 or 0"):
+            native.sum_neighbors(neighbors, np.ones((20_000, 2), np.float32))
 
 
 @pytest.mark.parametrize("count", [0, -1, 1025])

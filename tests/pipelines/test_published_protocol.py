@@ -23,7 +23,7 @@ class Expected(NamedTuple):
 
 def published_procedure(
     folder: Path, mode: str, n_labeled: int, seed: int, unlabeled: str, n_background: int, k: int,
-    n_iterations: int,
+    n_iterations: int, sigma: float | None = None, power: float = 1.0,
 ) -> Expected:  # fmt: skip
     number = {"val": 1, "test": 2}[mode]
     split = json.loads((folder / "label_idx.json").read_text())
@@ -69,6 +69,8 @@ def published_procedure(
 
     adjacency = np.zeros((n, n))
     np.put_along_axis(adjacency, nearest(nodes), 1, axis=1)
+    if sigma is not None:
+        adjacency *= np.exp((2 * nodes @ nodes.T - 2) / sigma**2)
     weights = adjacency + adjacency.T
     weights /= weights.sum(axis=1, keepdims=True)
     test_links = np.zeros((len(test), n))
@@ -80,6 +82,8 @@ def published_procedure(
     scores = [test_links @ spread]
     for _ in range(n_iterations):
         spread = weights @ spread
+        spread /= spread.sum(axis=0)
+        spread = spread**power
         spread /= spread.sum(axis=0)
         scores.append(test_links @ spread)
 
@@ -105,6 +109,7 @@ def published_procedure(
         ("test", 2, 1, "background", 500, 10, 0, "auto"),
         ("test", 1, 2, "background", 700, 30, 4, "native"),
         ("val", 5, 3, "background", 40, 7, 1, "scipy"),
+        ("test", 2, 1, "background", 500, 10, "auto", "torch"),
         ("test", 2, 1, "background", 0, 5, 0, "auto"),
         ("test", 2, 1, "none", 700, 5, 0, "auto"),
         ("val", 2, 4, "train", 700, 10, 0, "native"),
@@ -141,6 +146,34 @@ def test_scores_and_accuracies_of_every_step(
         assert difference < 1e-6 * np.abs(scores).sum()
         assert metrics["per_iteration"][step] == pytest.approx({"iteration": step, **accuracies})
     np.testing.assert_array_equal(found["scores"], found["scores_per_iteration"][-1])
+
+
+def test_variants_reach_the_engine(project: Path, published: Path) -> None:
+    background = {"pca": {"n_components": N_COMPONENTS}, "graph": {"n_background": 400, "k": 9}}
+    run(project, "graph", env="imagenet", **background)
+    run(
+        project,
+        "diffusion",
+        env="imagenet",
+        experiment={"mode": "test", "n_labeled": 2, "seed": 1},
+        diffusion={
+            "n_iterations": 3, "edge_weight": "gaussian", "sigma": 0.9, "power": 1.5,
+            "class_prior": "labeled", "memory_budget_gb": 1,
+        },
+        **background,
+    )  # fmt: skip
+    expected = published_procedure(
+        published, "test", 2, 1, "background", 400, 9, n_iterations=3, sigma=0.9, power=1.5
+    )
+    found = read_arrays(project / "data" / "07_model_output" / "diffusion_scores.hdf5")
+    for step, scores in enumerate(expected.scores):
+        ratios = found["scores_per_iteration"][step].sum(axis=0) / scores.sum(axis=0)
+        # The prior: as many times as the class is more frequent than the average class.
+        assert ratios.mean() == pytest.approx(1, rel=1e-5)
+        assert ratios.max() / ratios.min() > 1.5
+        difference = np.abs(found["scores_per_iteration"][step] - scores * ratios).sum()
+        # Edge weights are made from similarities in single precision.
+        assert difference < 1e-5 * np.abs(scores).sum()
 
 
 def test_background_graph_is_exact_and_in_the_published_format(

@@ -21,6 +21,7 @@ from lowshot_kedro.diffusion.variants import (
     LabeledRows,
     Power,
     RestoreLabeled,
+    adjustments,
     class_priors,
 )
 
@@ -37,6 +38,7 @@ __all__ = [
     "Power",
     "PropagationMatrix",
     "RestoreLabeled",
+    "adjustments",
     "class_priors",
     "create_backend",
     "labeled_rows",

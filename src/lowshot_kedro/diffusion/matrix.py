@@ -14,7 +14,10 @@ from lowshot_kedro.diffusion.edge_weights import link_weights
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import row_ranges
 
-NUMBERINGS = ("given", "clustered")
+NUMBERINGS = ("auto", "given", "clustered")
+
+# Of graphs this large, `auto` expects that their scores do not stay in cache.
+LARGE_GRAPH_NODES = 100_000
 
 # Numbering costs about as much as gathering this many scores of every node at random.
 NUMBERING_COST_SCORES = 64
@@ -104,7 +107,7 @@ def numbering_for(n_nodes: int, n_classes: int, n_iterations: int) -> str:
         n_iterations: Steps.
 
     Returns:
-        One of :data:`NUMBERINGS`.
+        `clustered` or `given`.
     """
     pays = 4 * n_nodes * n_classes > CACHE_BYTES
     pays = pays and n_classes * n_iterations > NUMBERING_COST_SCORES
@@ -120,7 +123,7 @@ def propagation_matrix(
     local_neighbor: int = 7,
     reciprocal: bool = False,
     sinkhorn_rounds: int = 0,
-    numbering: str = "given",
+    numbering: str = "auto",
 ) -> PropagationMatrix:
     """W = D⁻¹(A + Aᵀ) of a neighbour list.
 
@@ -135,29 +138,34 @@ def propagation_matrix(
         reciprocal: Keep only mutual links: A_ij A_ji > 0.
         sinkhorn_rounds: See :func:`sinkhorn`.
         numbering: `given`, or `clustered`: rows are ordered so that neighbours are near in memory,
-            which makes products on large graphs several times faster.
+            which makes products on large graphs several times faster. `auto`: clustered from
+            100 000 nodes on; :func:`numbering_for` knows better if the classes are known.
 
     Returns:
         The matrix, rows summing to 1; the row of a node without any neighbour is zero. In memory:
-        at most 2·k·4 + 24 bytes a node, with weights as much again for the values; numbering holds
-        two of them for a moment.
+        at most 2·k·4 + 24 bytes a node, with weights as much again for the values; while it is
+        numbered, a copy of the neighbours and of their weights.
 
     Raises:
         ValueError: For a neighbour out of range, or an unknown name.
     """
     if numbering not in NUMBERINGS:
         raise InputError(f"numbering: got {numbering!r}, expected one of: {', '.join(NUMBERINGS)}")
+    if numbering == "auto":
+        numbering = "clustered" if len(neighbors) >= LARGE_GRAPH_NODES else "given"
     weights = link_weights(edge_weight, neighbors, similarities, sigma, local_neighbor)
     if weights is None and sinkhorn_rounds > 0:
         weights = np.ones(neighbors.shape, np.float32)
-    matrix = native.symmetrize(neighbors, weights, reciprocal)
-    del weights
     rank = None
     if numbering == "clustered":
         order = native.cluster_nodes(neighbors)
-        matrix = native.renumber(matrix, order)
-        rank = np.empty(len(order), np.int32)
+        rank = np.empty_like(order)
         rank[order] = np.arange(len(order), dtype=np.int32)
+        neighbors = native.renumber(neighbors, order, rank)
+        weights = None if weights is None else weights[order]
+        del order
+    matrix = native.symmetrize(neighbors, weights, reciprocal)
+    del neighbors, weights
     if matrix.values is not None:
         native.normalize_rows(matrix.indptr, matrix.values)
         sinkhorn(matrix, sinkhorn_rounds)

@@ -17,7 +17,7 @@ from lowshot_kedro.diffusion.backends.interface import bytes_held
 from lowshot_kedro.diffusion.backends.registry import create_backend, resolve_backend
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.diffusion.memory import plan_memory
-from lowshot_kedro.diffusion.variants import LabeledRows, adjustments, class_priors
+from lowshot_kedro.diffusion.variants import Adjustment, LabeledRows, class_priors
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import require_nodes, row_ranges
 from lowshot_kedro.resources import format_bytes
@@ -61,8 +61,7 @@ def propagate(
     backend: str = "auto",
     *,
     precision: str = "float32",
-    power: float = 1.0,
-    restore_labeled: bool = False,
+    adjustments: Sequence[Adjustment] = (),
     class_prior: str | Sequence[float] = "uniform",
     memory_budget_bytes: int | None = None,
     every_step: bool = True,
@@ -84,9 +83,8 @@ def propagate(
         backend: One of :data:`~lowshot_kedro.diffusion.backends.BACKENDS`.
         precision: Of the scores stored between steps: `float32`, or with the native back end
             `bfloat16`, in half the memory.
-        power: Exponent of :class:`~lowshot_kedro.diffusion.variants.Power`.
-        restore_labeled: Whether to make
-            :class:`~lowshot_kedro.diffusion.variants.RestoreLabeled` after each step.
+        adjustments: What happens to the scores after each step, see
+            :mod:`~lowshot_kedro.diffusion.variants`.
         class_prior: See :func:`~lowshot_kedro.diffusion.variants.class_priors`.
         memory_budget_bytes: For everything held, see
             :func:`~lowshot_kedro.diffusion.memory.plan_memory`.
@@ -103,11 +101,9 @@ def propagate(
     """
     _require_labels(matrix, labeled_classes, n_classes)
     require_nodes(test_neighbors, matrix.n_nodes, "test_neighbors")
-    after_step = adjustments(power, restore_labeled)
-    if after_step and precision == "bfloat16":
+    if adjustments and precision == "bfloat16":
         raise InputError(
-            "diffusion.precision: got 'bfloat16', which power and restore_labeled cannot change; "
-            "use float32"
+            "diffusion.precision: got 'bfloat16', which adjustments cannot change; use float32"
         )
     priors = class_priors(class_prior, labeled_classes, n_classes)
 
@@ -142,10 +138,10 @@ def propagate(
             for iteration in range(1, n_iterations + 1):
                 is_last = iteration == n_iterations
                 position = iteration if every_step else 0
-                if is_last and not after_step:
+                if is_last and not adjustments:
                     result[position, :, first:last] = engine.step_and_read(test_rows) * prior
                 else:
-                    engine.step(after_step)
+                    engine.step(adjustments)
                     if every_step or is_last:
                         result[position, :, first:last] = engine.read(test_rows) * prior
                 bar.update()

@@ -179,8 +179,6 @@ def explain_graph(
         if kind == lib.LOWSHOT_BAD_MUTUAL and mutual is not None:
             links = indptr[row + 1] - indptr[row]
             return f"mutual: entry {row} holds {mutual[row]}, expected 0..{links}"
-        if kind == lib.LOWSHOT_BAD_ORDER:
-            return "order: expected every node once"
         if kind != lib.LOWSHOT_BAD_OFFSET:
             return "matrix: changed during the call"
         found = f"indptr: entry {row} holds {indptr[row]}"

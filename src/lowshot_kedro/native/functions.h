@@ -47,6 +47,10 @@ struct lowshot_neighbors {
 int lowshot_cluster_nodes(const struct lowshot_neighbors *neighbors, int32_t *order,
                           struct lowshot_fault *fault);
 
+/* The same lists in that numbering: those of node order[r] in row r. */
+int lowshot_renumber(const struct lowshot_neighbors *neighbors, const int32_t *order,
+                     const int32_t *rank, int32_t *renumbered, struct lowshot_fault *fault);
+
 /* A + A^T of a neighbour list, a range of rows at a time, in increasing order. incoming[r] is the
  * number of links into rows r * range_rows..(r + 1) * range_rows - 1: together with the links of
  * those rows themselves it bounds what a range adds. capacity: the room in indices and values. */
@@ -75,11 +79,6 @@ struct lowshot_links {
     const int32_t *mutual;
     const float *weights;
 };
-
-/* The same matrix with row and column order[r] in place r. indptr holds the new offsets. */
-int lowshot_renumber(const struct lowshot_links *links, const int32_t *order, const int32_t *rank,
-                     const int64_t *indptr, int32_t *mutual, int32_t *indices, float *weights,
-                     struct lowshot_fault *fault);
 
 int lowshot_check_links(const struct lowshot_links *links, struct lowshot_fault *fault);
 

@@ -7,15 +7,7 @@
  * REGISTER_COLUMNS columns are summed in registers at a time, for TILE_ROWS rows in turn: what the
  * rows of a tile have in common is then still in cache. Neighbours are scattered over memory;
  * fetching PREFETCH_LINKS ahead hides most of the wait. */
-#ifndef REGISTER_COLUMNS
-#define REGISTER_COLUMNS 128
-#endif
-#ifndef TILE_ROWS
-#define TILE_ROWS 32
-#endif
-#ifndef PREFETCH_LINKS
-#define PREFETCH_LINKS 8
-#endif
+enum { REGISTER_COLUMNS = 128, TILE_ROWS = 32, PREFETCH_LINKS = 8 };
 
 /* Multiplied as unsigned numbers, because the address of an index that nobody has checked yet is
  * computed, though never read from. */

@@ -21,6 +21,8 @@ from ._library import (
 
 # A range of rows is symmetrised at a time, and its links are held three times over meanwhile.
 SYMMETRIZE_RANGES = 16
+# Smaller ranges than this save nothing worth the threads' waiting for each other.
+MIN_RANGE_ROWS = 16384
 
 
 class SparseMatrix(NamedTuple):
@@ -109,13 +111,13 @@ def symmetrize(
     mutual = np.empty(rows, np.int32)
     indices = np.empty(0, np.int32)
     values = None if weights is None else np.empty(0, np.float32)
-    range_rows = max(-(-rows // SYMMETRIZE_RANGES), 1)
+    range_rows = max(-(-rows // SYMMETRIZE_RANGES), MIN_RANGE_ROWS)
     incoming = np.empty(-(-rows // range_rows), np.int64)
     call(lib.lowshot_count_incoming, structure, range_rows, pointer(incoming), explain=explain)
     for number, first in enumerate(range(0, rows, range_rows)):
         last = min(first + range_rows, rows)
         room = int(indptr[first] + incoming[number] + (last - first) * width)
-        # The system moves pages, not bytes. Nobody else has seen the arrays yet.
+        # Growing moves pages, not their contents. Nobody else has seen the arrays yet.
         indices.resize(max(room, len(indices)), refcheck=False)
         if values is not None:
             values.resize(len(indices), refcheck=False)
@@ -140,46 +142,45 @@ def symmetrize(
     return SparseMatrix(indptr, indices, None, values)
 
 
-def renumber(matrix: SparseMatrix, order: npt.NDArray[np.int32]) -> SparseMatrix:
-    """The same matrix with row and column order[i] in place i.
+def renumber(
+    neighbors: npt.NDArray[np.int32], order: npt.NDArray[np.int32], rank: npt.NDArray[np.int32]
+) -> npt.NDArray[np.int32]:
+    """The same neighbour lists with nodes in another order.
 
     Args:
-        matrix: n × n.
-        order: int32 (n,), every node once.
+        neighbors: int32 (n, k), -1 for none; may be the first columns of a wider matrix.
+        order: int32 (n,), every node once: the node that becomes number 0, 1, and so on.
+        rank: int32 (n,), its inverse: the number that each node gets.
 
     Returns:
-        A matrix of its own. Entries keep their order within a row.
+        int32 (n, k): row i lists the new numbers of the neighbours of node order[i].
 
-    Memory: the result and 12 n bytes.
+    Memory: the result, nothing else.
 
     Raises:
-        ValueError: wrong type, shape or layout; an order that is no permutation; a matrix whose
-            offsets, counts or columns are out of range.
+        ValueError: wrong type, shape or layout; an entry outside -1..n - 1; an order that is no
+            permutation, or not the inverse of rank.
     """
-    links, explain = matrix_links(matrix)
-    rows = matrix.n_nodes
+    structure, explain = _neighbors(neighbors)
+    rows, width = neighbors.shape
     check_array("order", order, np.int32, (rows,))
-    if rows and not 0 <= order.min() <= order.max() < rows:
-        raise ValueError(f"order: found {order.min()}..{order.max()}, expected 0..{rows - 1}")
-    rank = np.empty(rows, np.int32)
-    rank[order] = np.arange(rows, dtype=np.int32)
-    indptr = np.zeros(rows + 1, np.int64)
-    np.cumsum(np.diff(matrix.indptr)[order], out=indptr[1:])
-    mutual = None if matrix.mutual is None else np.empty_like(matrix.mutual)
-    indices = np.empty_like(matrix.indices)
-    values = None if matrix.values is None else np.empty_like(matrix.values)
+    check_array("rank", rank, np.int32, (rows,))
+    renumbered = np.empty((rows, width), np.int32)
+
+    def explain_order(kind: int, which: int, row: int, column: int) -> str:
+        if kind == lib.LOWSHOT_BAD_ORDER:
+            return "order: expected every node once, and rank to be its inverse"
+        return explain(kind, which, row, column)
+
     call(
         lib.lowshot_renumber,
-        links,
+        structure,
         pointer(order),
         pointer(rank),
-        pointer(indptr),
-        ffi.NULL if mutual is None else pointer(mutual),
-        pointer(indices),
-        ffi.NULL if values is None else pointer(values),
-        explain=explain,
+        pointer(renumbered),
+        explain=explain_order,
     )
-    return SparseMatrix(indptr, indices, mutual, values)
+    return renumbered
 
 
 def check_matrix(matrix: SparseMatrix) -> None:

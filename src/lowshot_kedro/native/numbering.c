@@ -110,3 +110,39 @@ int lowshot_cluster_nodes(const struct lowshot_neighbors *neighbors, int32_t *or
     free(memory);
     return LOWSHOT_OK;
 }
+
+/* Rows are read in any order: these many rows ahead are fetched. */
+enum { PREFETCH_ROWS = 8 };
+
+int lowshot_renumber(const struct lowshot_neighbors *neighbors, const int32_t *order,
+                     const int32_t *rank, int32_t *renumbered, struct lowshot_fault *fault) {
+    if (neighbors == NULL)
+        return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
+    const int64_t rows = neighbors->rows, width = neighbors->width;
+    if (!matrix_fits(order, rows, 1, 1) || !matrix_fits(rank, rows, 1, 1) ||
+        !matrix_fits(renumbered, rows, width, width))
+        return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
+    const int status =
+        check_indices(neighbors->indices, rows, width, neighbors->stride, -1, rows, fault);
+    if (status != LOWSHOT_OK)
+        return status;
+    bool good = true;
+#pragma omp parallel for schedule(static) reduction(&& : good)
+    for (int64_t row = 0; row < rows; row++) {
+        const int64_t node = order[row];
+        if (!is_node(order[row], rows) || rank[node] != row) {
+            good = false;
+            continue;
+        }
+        if (rows - row > PREFETCH_ROWS && is_node(order[row + PREFETCH_ROWS], rows)) {
+            const char *const ahead =
+                (const char *)(neighbors->indices + order[row + PREFETCH_ROWS] * neighbors->stride);
+            for (int64_t byte = 0; byte < 4 * width; byte += CACHE_LINE_BYTES)
+                PREFETCH(ahead + byte);
+        }
+        const int32_t *const old = neighbors->indices + node * neighbors->stride;
+        for (int64_t column = 0; column < width; column++)
+            renumbered[row * width + column] = is_node(old[column], rows) ? rank[old[column]] : -1;
+    }
+    return good ? LOWSHOT_OK : report_fault(fault, LOWSHOT_BAD_ORDER, 0, 0, 0);
+}

@@ -134,7 +134,8 @@ def multiply(
     """Sets out[r, c] = factors[c] Σ_j W[rows[r], j] scores[j, c].
 
     Products are summed in single precision, columns of the result in double. Whether the scores are
-    dense or sparse changes no bit of the result.
+    dense or sparse changes no bit of the result, if they and the factors are finite and not
+    negative.
 
     Args:
         matrix: W, n × n.

@@ -130,7 +130,9 @@ int lowshot_gather_sparse(const struct lowshot_links *links, const int32_t *sele
         return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
     const struct blocks blocks = split_rows(selected);
     double *const block_sums = sums == NULL ? NULL : allocate_block_sums(blocks, in->columns);
-    bool good = true, enough_memory = sums == NULL || block_sums != NULL;
+    if (sums != NULL && block_sums == NULL)
+        return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
+    bool good = true, enough_memory = true;
 #pragma omp parallel reduction(&& : good, enough_memory)
     {
         struct accumulator accumulator;
@@ -164,7 +166,7 @@ int lowshot_gather_sparse(const struct lowshot_links *links, const int32_t *sele
         free(entries);
         free_accumulator(&accumulator);
     }
-    if (sums != NULL && block_sums != NULL)
+    if (sums != NULL)
         add_block_sums(block_sums, blocks, in->columns, sums);
     free(block_sums);
     if (!enough_memory)
@@ -182,7 +184,9 @@ int lowshot_gather_to_sparse(const struct lowshot_links *links, const int32_t *s
         return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
     const struct blocks blocks = split_rows(selected);
     double *const block_sums = sums == NULL ? NULL : allocate_block_sums(blocks, in->columns);
-    bool good = true, enough_memory = sums == NULL || block_sums != NULL;
+    if (sums != NULL && block_sums == NULL)
+        return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
+    bool good = true, enough_memory = true;
     int64_t taken = 0;
 #pragma omp parallel reduction(&& : good, enough_memory)
     {
@@ -230,7 +234,7 @@ int lowshot_gather_to_sparse(const struct lowshot_links *links, const int32_t *s
         free(entries);
         free_accumulator(&accumulator);
     }
-    if (sums != NULL && block_sums != NULL)
+    if (sums != NULL)
         add_block_sums(block_sums, blocks, in->columns, sums);
     free(block_sums);
     *used = taken;

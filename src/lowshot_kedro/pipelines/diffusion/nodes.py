@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro import graph as graph_domain
-from lowshot_kedro.diffusion import numbering_for, propagate, propagation_matrix
+from lowshot_kedro.diffusion import (
+    adjustments,
+    numbering_for,
+    propagate,
+    propagation_matrix,
+)
 from lowshot_kedro.matrices import FeatureMatrix, KnnGraph, take_rows
 from lowshot_kedro.metrics import Scores, accuracies_per_iteration, build_metrics
 from lowshot_kedro.parameters import (
@@ -130,8 +135,7 @@ def diffuse(
         diffusion.class_slice,
         diffusion.backend,
         precision=diffusion.precision,
-        power=diffusion.power,
-        restore_labeled=diffusion.restore_labeled,
+        adjustments=adjustments(diffusion.power, diffusion.restore_labeled),
         class_prior=diffusion.class_prior,
         memory_budget_bytes=diffusion.memory_budget_bytes,
     )
