@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# On a busy machine threads that spin while they wait for others take minutes. This is read when
+# OpenMP is loaded, and holds for the processes that tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from tests.projects import copy_project, kedro, write_published_files
 

@@ -22,7 +22,7 @@ VALID = {
     "graph": {"k": 30, "n_background": None, "stored_k": 32, "method": "auto"},
     "diffusion": {
         "n_iterations": 3, "backend": "auto", "precision": "float32", "class_slice": "auto",
-        "memory_budget_gb": None, "edge_weight": "constant", "sigma": 0.5, "local_neighbor": 7,
+        "memory_budget_gb": None, "edge_weight": "constant", "sigma": 0.5, "local_neighbor": 8,
         "reciprocal": False, "sinkhorn_rounds": 0, "power": 1, "restore_labeled": False,
         "class_prior": "uniform",
     },

@@ -1,11 +1,18 @@
 import logging
+import os
 import subprocess
 import sys
 
 import pytest
 
 from lowshot_kedro import resources
-from lowshot_kedro.resources import Stopwatch, format_bytes, logged_step, peak_rss_bytes
+from lowshot_kedro.resources import (
+    Stopwatch,
+    available_bytes,
+    format_bytes,
+    logged_step,
+    peak_rss_bytes,
+)
 
 
 @pytest.mark.parametrize(
@@ -74,3 +81,66 @@ def test_a_step_is_logged_with_time_and_memory(caplog):
     assert caplog.records[0].getMessage().startswith("graph: ")
     assert caplog.records[0].getMessage().endswith("iB")
     assert " s, peak " in caplog.text
+
+
+# --- memory that is left ---
+
+
+@pytest.fixture
+def system(monkeypatch, tmp_path):
+    """Writes what the system says; as long as it is not called, it says nothing."""
+    monkeypatch.setattr(resources, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(resources, "_CGROUP", tmp_path)
+
+    def write(available_kb=None, allowed=None, current=None):
+        if available_kb is not None:
+            text = f"MemTotal: 999 kB\nMemFree: 1 kB\nMemAvailable:   {available_kb} kB\n"
+            (tmp_path / "meminfo").write_text(f"{text}Cached: 2 kB\n")
+        for name, value in (("max", allowed), ("current", current)):
+            if value is not None:
+                (tmp_path / f"memory.{name}").write_text(f"{value}\n")
+
+    return write
+
+
+def physical_bytes():
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_without_further_knowledge_all_memory_is_available(system):
+    assert available_bytes() == physical_bytes()
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({"available_kb": 300}, 300 * 1024),
+        ({"available_kb": 300, "allowed": 10**6, "current": 10**5}, 300 * 1024),
+        ({"available_kb": 300, "allowed": 10**5, "current": 10**4}, 90_000),
+        ({"allowed": 10**5, "current": 10**4}, 90_000),
+        ({"available_kb": 300, "allowed": "max", "current": 10**4}, 300 * 1024),
+        ({"available_kb": 300, "allowed": 10**5}, 300 * 1024),
+        ({"available_kb": 300, "current": 10**5}, 300 * 1024),
+        ({"available_kb": 300, "allowed": 10**5, "current": 10**5 + 1}, 0),
+        ({"available_kb": 0}, 0),
+    ],
+)
+def test_the_tightest_limit_is_what_is_available(system, found, expected):
+    system(**found)
+    assert available_bytes() == expected
+
+
+def test_more_than_there_is_is_never_available(system):
+    system(available_kb=10**15, allowed=10**18, current=0)
+    assert available_bytes() == physical_bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
+def test_some_memory_of_this_machine_is_available():
+    assert 10**6 < available_bytes() <= physical_bytes()
+
+
+def test_what_is_charged_for_files_can_still_be_taken(system, tmp_path):
+    system(allowed=10**5, current=9 * 10**4)
+    (tmp_path / "memory.stat").write_text("anon 40000\nfile 50000\ninactive_file 30000\n")
+    assert available_bytes() == 40_000

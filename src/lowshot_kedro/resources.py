@@ -85,5 +85,15 @@ def available_bytes() -> int:
                 limits.append(int(line.split()[1]) * 1024)
     with suppress(OSError, ValueError):  # "max" is no number
         allowed = int((_CGROUP / "memory.max").read_text())
-        limits.append(max(allowed - int((_CGROUP / "memory.current").read_text()), 0))
+        taken = int((_CGROUP / "memory.current").read_text())
+        limits.append(max(allowed - taken + _cached_bytes(), 0))
     return min(limits)
+
+
+def _cached_bytes() -> int:
+    """What the control group is charged for files that the system would drop when needed."""
+    with suppress(OSError):
+        for line in (_CGROUP / "memory.stat").read_text().splitlines():
+            if line.startswith("inactive_file "):
+                return int(line.split()[1])
+    return 0

@@ -3,15 +3,14 @@
 import numpy as np
 import pytest
 
-from lowshot_kedro import native
 from lowshot_kedro.diffusion import propagate, propagation_matrix
 from lowshot_kedro.graph import background_graph, build_index, complete_graph, normalize
 from lowshot_kedro.matrices import KnnGraph
 from lowshot_kedro.metrics import top_k_hits
 
+from .cases import BACKENDS
 from .truth import dense_matrix, dense_scores, relative_difference
 
-BACKENDS = ["native", "scipy", *(["mkl"] if native.mkl_available() else [])]
 DIMENSION, K, N_CLASSES, N_ITERATIONS = 12, 6, 5, 3
 
 

@@ -84,6 +84,7 @@ def test_symmetrize_with_a_hub_and_many_blocks_of_rows(weighted, reciprocal):
 def test_symmetrize_in_any_number_of_ranges(ranges, monkeypatch):
     neighbors = random_neighbors(101, 6)
     monkeypatch.setattr(graph, "SYMMETRIZE_RANGES", ranges)
+    monkeypatch.setattr(graph, "MIN_RANGE_ROWS", 1)
     for reciprocal in (False, True):
         check_symmetrize(neighbors, None, reciprocal)
         check_symmetrize(neighbors, random_weights(neighbors), reciprocal)

@@ -125,6 +125,19 @@ def test_other_class_set_and_number_of_labels(copy_of_the_run: Path) -> None:
     np.testing.assert_array_equal(scores["is_novel"], np.arange(10) <= 4)
 
 
+def test_half_the_memory_gives_the_same_accuracy(
+    demonstration_project: Path, copy_of_the_run: Path
+) -> None:
+    run(copy_of_the_run, "diffusion", diffusion={"precision": "bfloat16"})
+    exact, rounded = (
+        read_metrics(project, "diffusion")["per_iteration"]
+        for project in (demonstration_project, copy_of_the_run)
+    )
+    assert len(exact) == len(rounded)
+    for expected, found in zip(exact, rounded, strict=True):
+        assert found == pytest.approx(expected, abs=0.002)
+
+
 def test_the_registry_lists_the_pipelines(demonstration_project: Path) -> None:
     result = kedro(demonstration_project, "registry", "list")
     assert result.returncode == 0, result.stderr

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import row_ranges
+from lowshot_kedro.matrices import require_finite, require_nodes, row_ranges
 
 EDGE_WEIGHTS = ("constant", "gaussian", "locally_scaled")
 
@@ -49,7 +49,8 @@ def locally_scaled(
 ) -> NDArray[np.float32]:
     """A_ij = exp(−‖x_i − x_j‖² / (σ_i σ_j)), with σ_i the distance to a near neighbour of i.
 
-    L. Zelnik-Manor and P. Perona, "Self-tuning spectral clustering", NIPS 2004, section 3. Between
+    L. Zelnik-Manor and P. Perona, "Self-tuning spectral clustering", NIPS 2004, section 3, with σ_i
+    from the 7th other point. Between
     nodes at distance 0 the weight is 1 even where σ_i or σ_j is 0.
 
     Args:
@@ -108,7 +109,8 @@ def link_weights(
         result and a block of rows.
 
     Raises:
-        ValueError: For an unknown kind, or missing or misshapen similarities.
+        ValueError: For an unknown kind, missing or misshapen similarities, NaN among them, or a
+            neighbour out of range.
     """
     if kind not in EDGE_WEIGHTS:
         raise InputError(
@@ -127,10 +129,13 @@ def link_weights(
         scales = local_scales(neighbors, similarities, local_neighbor)
     for first, last in row_ranges(len(neighbors), BLOCK_ROWS):
         targets = neighbors[first:last]
+        require_nodes(targets, len(neighbors), "neighbors", first)
         squared = squared_distances(np.where(targets >= 0, similarities[first:last], 1))
         if scales is None:
             block = gaussian(squared, sigma)
         else:
             block = locally_scaled(squared, scales[first:last], scales[targets])
-        weights[first:last] = np.where(targets >= 0, block, 0)
+        block = np.where(targets >= 0, block, 0)
+        require_finite(block, np.arange(first, last), "similarities")
+        weights[first:last] = block
     return weights

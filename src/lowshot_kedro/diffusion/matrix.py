@@ -120,7 +120,7 @@ def propagation_matrix(
     similarities: NDArray[np.float32] | None = None,
     *,
     sigma: float = 0.5,
-    local_neighbor: int = 7,
+    local_neighbor: int = 8,
     reciprocal: bool = False,
     sinkhorn_rounds: int = 0,
     numbering: str = "auto",
@@ -135,7 +135,7 @@ def propagation_matrix(
         similarities: float32 (N, k), inner products of vectors of length 1; for the other weights.
         sigma: For `gaussian`.
         local_neighbor: For `locally_scaled`.
-        reciprocal: Keep only mutual links: A_ij A_ji > 0.
+        reciprocal: Keep only links between nodes that list each other.
         sinkhorn_rounds: See :func:`sinkhorn`.
         numbering: `given`, or `clustered`: rows are ordered so that neighbours are near in memory,
             which makes products on large graphs several times faster. `auto`: clustered from

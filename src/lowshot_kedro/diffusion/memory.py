@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lowshot_kedro.diffusion.backends.interface import bytes_held
+import numpy as np
+import torch
+
+from lowshot_kedro.diffusion.backends.registry import CLASSES, free_bytes
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.resources import available_bytes, format_bytes
+from lowshot_kedro.resources import format_bytes
 
 # Of the memory that is free when nothing is stated, this part may be taken.
 AVAILABLE_PART = 0.8
@@ -20,7 +23,7 @@ class MemoryPlan(NamedTuple):
 
     Attributes:
         class_slice: Classes propagated at once.
-        matrix: W and what the back end makes of it.
+        matrix: W, and what the back end makes of it.
         scores: Score matrices of a slice.
         results: Scores of the test points, those returned and those of a slice.
     """
@@ -57,7 +60,7 @@ def plan_memory(
         precision: Of the stored scores.
         class_slice: Classes at once; 0: all; `auto`: as many as the budget allows.
         budget_bytes: For everything, the matrix included; None: 80 % of the memory that is free
-            now, and the matrix.
+            now, and the matrix where it is held there already. On a GPU never more than that.
 
     Returns:
         The plan. A slice is never wider than 65536 classes.
@@ -67,12 +70,18 @@ def plan_memory(
             slice asked for, does not fit.
     """
     automatic = class_slice == "auto"
-    if isinstance(class_slice, str) != automatic or (not automatic and int(class_slice) < 0):
+    is_integer = isinstance(class_slice, (int, np.integer)) and not isinstance(class_slice, bool)
+    if not automatic and not (is_integer and int(class_slice) >= 0):
         raise InputError(
-            f"class_slice: got {class_slice!r}, expected an integer of at least 0, or auto"
+            f"diffusion.class_slice: got {class_slice!r}, expected an integer of at least 0, "
+            "or auto"
         )
-    beside, per_class = bytes_held(backend, matrix, precision)
+    beside, per_class = CLASSES[backend].bytes_held(matrix, precision)
     fixed = matrix.n_bytes + beside
+    on_gpu = backend == "torch" and torch.cuda.is_available()
+    if on_gpu:
+        limits = [int(AVAILABLE_PART * free_bytes(backend)), budget_bytes]
+        budget_bytes = min(limit for limit in limits if limit is not None)
 
     def plan(width: int) -> MemoryPlan:
         results = 4 * n_test * (n_results * n_classes + width)
@@ -85,7 +94,7 @@ def plan_memory(
             raise _too_small(chosen, budget_bytes)
         return chosen
     if budget_bytes is None:
-        budget_bytes = int(AVAILABLE_PART * available_bytes()) + matrix.n_bytes
+        budget_bytes = int(AVAILABLE_PART * free_bytes(backend)) + matrix.n_bytes
     room = budget_bytes - plan(0).total
     width = min(room // (per_class + 4 * n_test), widest)
     if width < 1:

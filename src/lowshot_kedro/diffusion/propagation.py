@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lowshot_kedro.diffusion.backends.interface import bytes_held
-from lowshot_kedro.diffusion.backends.registry import create_backend, resolve_backend
+from lowshot_kedro.diffusion.backends.registry import candidates, create_backend
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
-from lowshot_kedro.diffusion.memory import plan_memory
+from lowshot_kedro.diffusion.memory import MemoryPlan, plan_memory
 from lowshot_kedro.diffusion.variants import Adjustment, LabeledRows, class_priors
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import require_nodes, row_ranges
@@ -68,9 +67,9 @@ def propagate(
 ) -> NDArray[np.float32]:
     """Spread the labels and read off the scores of the test points.
 
-    L₀ from :func:`labeled_rows`; each step L ← W L, then every column scaled to sum 1, then the
-    adjustments. The score of a test point is the unweighted sum of L over its neighbours, times
-    the prior of the class.
+    L₀ from :func:`labeled_rows`; each step L ← W L, then the adjustments; columns are scaled to sum
+    1 after the product and after each adjustment. The score of a test point is the unweighted sum
+    of L over its neighbours, times the prior of the class.
 
     Args:
         matrix: W, over N nodes.
@@ -84,7 +83,8 @@ def propagate(
         precision: Of the scores stored between steps: `float32`, or with the native back end
             `bfloat16`, in half the memory.
         adjustments: What happens to the scores after each step, see
-            :mod:`~lowshot_kedro.diffusion.variants`.
+            :mod:`~lowshot_kedro.diffusion.variants`. With any of them all rows and classes are
+            computed in every step.
         class_prior: See :func:`~lowshot_kedro.diffusion.variants.class_priors`.
         memory_budget_bytes: For everything held, see
             :func:`~lowshot_kedro.diffusion.memory.plan_memory`.
@@ -92,8 +92,9 @@ def propagate(
 
     Returns:
         float32 (S + 1, T, C): the scores before the first step and after each; with every_step
-        false (1, T, C): the last of them. In memory: this array, W, and at most two score matrices
-        of N × class_slice; the log says how much before the work starts.
+        false (1, T, C): the last of them. In memory: this array, W, and with the native back
+        end at most two score matrices of N × class_slice; the log says how much before the work
+        starts.
 
     Raises:
         ValueError: For classes or neighbours out of range, an unknown name, or a memory budget that
@@ -108,12 +109,21 @@ def propagate(
     priors = class_priors(class_prior, labeled_classes, n_classes)
 
     n_results = n_iterations + 1 if every_step else 1
-    gpu_bytes = sum(bytes_held("torch", matrix, precision)) + matrix.n_bytes
-    name = resolve_backend(backend, gpu_bytes, precision)
     n_test = len(test_neighbors)
-    plan = plan_memory(
-        matrix, n_test, n_classes, n_results, name, precision, class_slice, memory_budget_bytes
-    )
+
+    def plan_for(name: str) -> MemoryPlan:
+        return plan_memory(
+            matrix, n_test, n_classes, n_results, name, precision, class_slice, memory_budget_bytes
+        )
+
+    name, *others = candidates(backend, precision)
+    try:
+        plan = plan_for(name)
+    except InputError:
+        if not others:
+            raise
+        name = others[0]
+        plan = plan_for(name)
     logger.info(
         "diffusion over %d nodes and %d edges, %d classes, %d at a time, back end %s, %s: will "
         "hold %s (matrix %s, scores %s, test scores %s)",
@@ -131,19 +141,21 @@ def propagate(
     n_slices = -(-n_classes // plan.class_slice)
     with tqdm(total=n_slices * n_iterations, unit="step", desc="diffusion", disable=None) as bar:
         for first, last in row_ranges(n_classes, plan.class_slice):
-            prior = priors[first:last]
+            columns, prior = np.s_[first:last], priors[first:last]
             engine.start(labeled_rows(labeled_classes, first, last, matrix.rank))
             if every_step or n_iterations == 0:
-                result[0, :, first:last] = engine.read(test_rows) * prior
+                np.multiply(engine.read(test_rows), prior, out=result[0, :, columns])
             for iteration in range(1, n_iterations + 1):
                 is_last = iteration == n_iterations
                 position = iteration if every_step else 0
                 if is_last and not adjustments:
-                    result[position, :, first:last] = engine.step_and_read(test_rows) * prior
+                    scores = engine.step_and_read(test_rows)
+                    np.multiply(scores, prior, out=result[position, :, columns])
                 else:
                     engine.step(adjustments)
                     if every_step or is_last:
-                        result[position, :, first:last] = engine.read(test_rows) * prior
+                        scores = engine.read(test_rows)
+                        np.multiply(scores, prior, out=result[position, :, columns])
                 bar.update()
     return result
 

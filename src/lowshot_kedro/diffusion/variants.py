@@ -59,7 +59,8 @@ class Adjustment(Protocol):
 class Power:
     """L_ic ← L_ic^p: for p > 1 strong classes get stronger.
 
-    The inflation of Markov clustering: S. van Dongen, "Graph clustering by flow simulation", 2000.
+    What inflation does to the transition matrix in Markov clustering (S. van Dongen, "Graph
+    clustering by flow simulation", 2000), done to the scores of each class.
 
     Attributes:
         exponent: p.
@@ -75,15 +76,16 @@ class Power:
         for first, last in row_ranges(len(scores), BLOCK_ROWS):
             block = scores[first:last]
             block *= factors
-            np.power(block, np.float32(self.exponent), out=block)
+            np.power(block, float(self.exponent), out=block)
 
 
 @dataclass(frozen=True)
 class RestoreLabeled:
     """L_i ← (L₀)_i for every labelled image i: what is known is not forgotten.
 
-    X. Zhu and Z. Ghahramani, "Learning from labeled and unlabeled data with label propagation",
-    2002.
+    The clamping of X. Zhu and Z. Ghahramani, "Learning from labeled and unlabeled data with label
+    propagation", 2002, for columns that sum to 1: the labelled images of a class then carry at
+    least half of its column.
     """
 
     def __call__(self, scores: NDArray[np.floating[Any]], labeled: LabeledRows) -> None:
@@ -132,6 +134,8 @@ def class_priors(
             )
         if prior == "uniform":
             return np.ones(n_classes, np.float32)
+        if len(labeled_classes) == 0:
+            raise InputError("diffusion.class_prior: got 'labeled', but no image is labelled")
         prior = np.bincount(labeled_classes, minlength=n_classes).tolist()
     weights = np.asarray(prior, dtype=np.float64)
     if weights.shape != (n_classes,):

@@ -22,6 +22,7 @@ from .mkl import available as mkl_available
 from .scores import (
     DenseScores,
     SparseScores,
+    block_sum_bytes,
     column_sums,
     from_bfloat16,
     multiply,
@@ -37,6 +38,7 @@ __all__ = [
     "DenseScores",
     "SparseMatrix",
     "SparseScores",
+    "block_sum_bytes",
     "check_matrix",
     "cluster_nodes",
     "column_sums",

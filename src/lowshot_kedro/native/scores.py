@@ -360,6 +360,11 @@ def scale_columns(scores: npt.NDArray[np.float32], factors: npt.NDArray[np.float
     call(lib.lowshot_scale_columns, structure, pointer(factors), explain=_changed)
 
 
+def block_sum_bytes(n_rows: int) -> int:
+    """Memory that sums of columns take for each column: doubles, for blocks of rows."""
+    return 8 * min(-(-n_rows // 256), 1024)
+
+
 def _gather(
     links: Any,
     selection: Any,

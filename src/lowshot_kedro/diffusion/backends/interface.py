@@ -20,6 +20,11 @@ class Backend(Protocol):
 
     name: ClassVar[str]
 
+    @staticmethod
+    def bytes_held(matrix: PropagationMatrix, precision: str) -> tuple[int, int]:
+        """Memory taken while it steps: beside the matrix itself, and for every class of a slice."""
+        ...
+
     def start(self, labeled: LabeledRows) -> None:
         """L ← L₀; whatever was held before is forgotten."""
         ...
@@ -48,26 +53,3 @@ class Backend(Protocol):
         The scores held are of no use afterwards, so rows that nobody reads need not be computed.
         """
         ...
-
-
-def bytes_held(name: str, matrix: PropagationMatrix, precision: str) -> tuple[int, int]:
-    """Memory that a back end takes while it steps.
-
-    Args:
-        name: The back end.
-        matrix: W.
-        precision: Of the stored scores.
-
-    Returns:
-        Bytes beside the matrix itself, and bytes for every class of a slice.
-    """
-    score_bytes = 2 if precision == "bfloat16" else 4
-    # Sums of columns: doubles, for up to 1024 blocks of rows.
-    per_class = {
-        "native": 2 * score_bytes * matrix.n_nodes + 8 * 1024,
-        "mkl": 2 * 4 * matrix.n_nodes + 8 * 1024,
-        "scipy": 3 * 8 * matrix.n_nodes,
-        "torch": 3 * 4 * matrix.n_nodes,
-    }
-    beside = {"native": 0, "mkl": 4, "scipy": 12, "torch": 4}
-    return beside[name] * matrix.n_edges, per_class[name]

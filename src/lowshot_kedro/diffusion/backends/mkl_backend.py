@@ -30,6 +30,12 @@ class MklBackend:
         self._scores = np.empty((0, 0), np.float32)
         self._spare = np.empty((0, 0), np.float32)
 
+    @staticmethod
+    def bytes_held(matrix: PropagationMatrix, precision: str) -> tuple[int, int]:
+        """The values, and two matrices of scores."""
+        per_class = 2 * 4 * matrix.n_nodes + native.block_sum_bytes(matrix.n_nodes)
+        return 4 * matrix.n_edges, per_class
+
     def start(self, labeled: LabeledRows) -> None:
         """L ← L₀."""
         self._labeled = labeled

@@ -46,9 +46,22 @@ class NativeBackend:
         self._spare: native.DenseScores | None = None
         self._sums = np.empty(0)
 
+    @staticmethod
+    def bytes_held(matrix: PropagationMatrix, precision: str) -> tuple[int, int]:
+        """Two matrices of scores, and sums of columns for blocks of rows."""
+        score_bytes = 2 if precision == "bfloat16" else 4
+        return 0, 2 * score_bytes * matrix.n_nodes + native.block_sum_bytes(matrix.n_nodes)
+
     def start(self, labeled: LabeledRows) -> None:
         """L ← L₀, sparse."""
         shape = (self._matrix.n_nodes, labeled.n_columns)
+        # Memory of the last slice serves again, if it has the right width.
+        held = (self._spare, self._scores)
+        self._spare = next(
+            (array for array in held if isinstance(array, np.ndarray) and array.shape == shape),
+            None,
+        )
+        del held
         self._labeled = labeled
         self._scores = native.sparse_scores(
             labeled.rows, labeled.columns, labeled.values, shape, self._dtype
@@ -89,7 +102,7 @@ class NativeBackend:
         if self._spare is not None:
             out = self._spare[: len(wanted)]
         else:
-            out = np.empty((len(wanted), len(factors)), self._dtype)
+            out = aligned_empty((len(wanted), len(factors)), self._dtype)
         native.multiply(self._matrix.rows, self._scores, factors, out, wanted)
         return native.sum_neighbors(position, out, inverse(sums))
 

@@ -12,21 +12,24 @@ from lowshot_kedro.diffusion.backends.scipy_backend import ScipyBackend
 from lowshot_kedro.diffusion.backends.torch_backend import TorchBackend
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.resources import available_bytes
 
-BACKENDS = ("auto", "native", "torch", "mkl", "scipy")
+CLASSES: dict[str, type[Backend]] = {
+    "native": NativeBackend,
+    "torch": TorchBackend,
+    "mkl": MklBackend,
+    "scipy": ScipyBackend,
+}
+BACKENDS = ("auto", *CLASSES)
 PRECISIONS = ("float32", "bfloat16")
 
 
-def resolve_backend(name: str, gpu_bytes: int, precision: str = "float32") -> str:
-    """The name of the back end that `auto` stands for; any other name stays.
+def candidates(name: str, precision: str = "float32") -> list[str]:
+    """The back ends to try, the first one whose memory is enough being taken.
 
     Args:
-        name: One of :data:`BACKENDS`.
-        gpu_bytes: Memory that the problem would take on a GPU.
+        name: One of :data:`BACKENDS`. `auto`: torch if there is a GPU, then native.
         precision: One of :data:`PRECISIONS`.
-
-    Returns:
-        `torch` where there is a GPU with that much free memory, else `native`.
 
     Raises:
         ValueError: For an unknown name or precision, a precision that the back end does not have,
@@ -39,15 +42,22 @@ def resolve_backend(name: str, gpu_bytes: int, precision: str = "float32") -> st
             f"diffusion.precision: got {precision!r}, expected one of: {', '.join(PRECISIONS)}"
         )
     if name == "auto":
-        fits = torch.cuda.is_available() and gpu_bytes < torch.cuda.mem_get_info()[0]
-        return "torch" if fits and precision == "float32" else "native"
+        use_gpu = torch.cuda.is_available() and precision == "float32"
+        return ["torch", "native"] if use_gpu else ["native"]
     if precision == "bfloat16" and name != "native":
         raise InputError(
             f"diffusion.precision: got 'bfloat16', which back end {name} does not have; use native"
         )
     if name == "mkl" and not native.mkl_available():
         raise InputError("diffusion.backend: got 'mkl', but Intel MKL is not installed; use auto")
-    return name
+    return [name]
+
+
+def free_bytes(name: str) -> int:
+    """Free memory of where a back end holds its scores: of the GPU for torch, if there is one."""
+    if name == "torch" and torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0])
+    return available_bytes()
 
 
 def create_backend(name: str, matrix: PropagationMatrix, precision: str = "float32") -> Backend:
@@ -58,10 +68,8 @@ def create_backend(name: str, matrix: PropagationMatrix, precision: str = "float
         matrix: W.
         precision: Of the stored scores.
     """
-    if name == "scipy":
-        return ScipyBackend(matrix)
-    if name == "mkl":
-        return MklBackend(matrix)
+    if name == "native":
+        return NativeBackend(matrix, precision)
     if name == "torch":
         return TorchBackend(matrix, "cuda" if torch.cuda.is_available() else "cpu")
-    return NativeBackend(matrix, precision)
+    return MklBackend(matrix) if name == "mkl" else ScipyBackend(matrix)

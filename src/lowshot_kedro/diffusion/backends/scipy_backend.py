@@ -26,6 +26,11 @@ class ScipyBackend:
         self._matrix = matrix.to_scipy()
         self._scores = np.empty((0, 0))
 
+    @staticmethod
+    def bytes_held(matrix: PropagationMatrix, precision: str) -> tuple[int, int]:
+        """The matrix once more, and three matrices of scores: old, product, scaled."""
+        return 12 * matrix.n_edges, 3 * 8 * matrix.n_nodes
+
     def start(self, labeled: LabeledRows) -> None:
         """L ← L₀."""
         self._labeled = labeled

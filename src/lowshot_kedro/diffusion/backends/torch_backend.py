@@ -35,6 +35,11 @@ class TorchBackend:
         )
         self._scores = torch.empty((0, 0), device=self._device)
 
+    @staticmethod
+    def bytes_held(matrix: PropagationMatrix, precision: str) -> tuple[int, int]:
+        """The values, and on a GPU the whole matrix; old scores, product, a temporary one."""
+        return 4 * matrix.n_edges, 3 * 4 * matrix.n_nodes
+
     def start(self, labeled: LabeledRows) -> None:
         """L ← L₀."""
         self._labeled = labeled

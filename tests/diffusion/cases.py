@@ -1,0 +1,79 @@
+"""Back ends, and one problem large enough for blocks, sparse and dense scores, and rounding."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from lowshot_kedro import native
+from lowshot_kedro.diffusion import adjustments, propagate, propagation_matrix
+
+from .strategies import problem_of
+from .truth import dense_matrix, dense_scores
+
+needs_mkl = pytest.mark.skipif(not native.mkl_available(), reason="MKL is not installed")
+BACKENDS = ["native", "torch", pytest.param("mkl", marks=needs_mkl), "scipy"]
+
+N_ITERATIONS = 4
+LIST = [0.5, 1, 2, 0, 3, 1, 1]
+MATRICES = {
+    "constant": {},
+    "gaussian": {"edge_weight": "gaussian", "sigma": 0.8},
+    "locally_scaled": {"edge_weight": "locally_scaled", "local_neighbor": 3},
+    "reciprocal": {"reciprocal": True},
+    "sinkhorn": {"sinkhorn_rounds": 3},
+    "reciprocal_gaussian_sinkhorn": {
+        "edge_weight": "gaussian",
+        "reciprocal": True,
+        "sinkhorn_rounds": 2,
+    },
+}
+STEPS = {
+    "plain": {},
+    "power": {"power": 1.5},
+    "restore": {"restore_labeled": True},
+    "labeled_prior": {"class_prior": "labeled"},
+    "listed_prior": {"class_prior": LIST},
+    "all": {"power": 2.0, "restore_labeled": True, "class_prior": LIST},
+}
+
+
+def ints(*values):
+    return np.array(values, dtype=np.int32)
+
+
+def two_nodes():
+    return propagation_matrix(ints([0, 1], [1, 0]))
+
+
+def run(*arguments, power=1, restore_labeled=False, **options):
+    """`propagate`, with a variant in the words of the parameters."""
+    return propagate(*arguments, adjustments=adjustments(power, restore_labeled), **options)
+
+
+@cache
+def larger_problem():
+    """400 nodes, 60 of them labelled with 6 of 7 classes."""
+    return problem_of(np.random.default_rng(0), 400, 8, 7, 60, 50, missing=0.05)
+
+
+@cache
+def larger_matrix(name, numbering="given"):
+    problem = larger_problem()
+    return propagation_matrix(
+        problem.neighbors,
+        similarities=problem.similarities,
+        numbering=numbering,
+        **MATRICES[name],
+    )
+
+
+@cache
+def larger_truth(matrix, steps):
+    problem = larger_problem()
+    return dense_scores(
+        dense_matrix(problem.neighbors, problem.similarities, **MATRICES[matrix]),
+        *problem.task,
+        N_ITERATIONS,
+        **STEPS[steps],
+    )
