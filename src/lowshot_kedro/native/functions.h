@@ -53,7 +53,8 @@ int lowshot_renumber(const struct lowshot_neighbors *neighbors, const int32_t *o
 
 /* A + A^T of a neighbour list, a range of rows at a time, in increasing order. incoming[r] is the
  * number of links into rows r * range_rows..(r + 1) * range_rows - 1: together with the links of
- * those rows themselves it bounds what a range adds. capacity: the room in indices and values. */
+ * those rows themselves it bounds what a range adds. At most 256 ranges. capacity: the room in
+ * indices and values. */
 int lowshot_count_incoming(const struct lowshot_neighbors *neighbors, int64_t range_rows,
                            int64_t *incoming, struct lowshot_fault *fault);
 int lowshot_symmetrize_range(const struct lowshot_neighbors *neighbors, const float *weights,

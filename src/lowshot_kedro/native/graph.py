@@ -20,7 +20,7 @@ from ._library import (
 )
 
 # A range of rows is symmetrised at a time, and its links are held three times over meanwhile.
-SYMMETRIZE_RANGES = 16
+SYMMETRIZE_RANGES = 24
 # Smaller ranges than this save nothing worth the threads' waiting for each other.
 MIN_RANGE_ROWS = 16384
 

@@ -3,6 +3,11 @@
 #include <math.h>
 #include <stdlib.h>
 
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(LOWSHOT_NO_VECTORS)
+#define VECTORS
+#include <immintrin.h>
+#endif
+
 /* A + A^T, a range of rows at a time, so that little is held besides input and output.
  *
  * Every thread reads through its share of the neighbour lists and catches the links into the range.
@@ -75,35 +80,93 @@ static bool make_room(struct catch *caught, int64_t more, bool weighted) {
            (!weighted || enlarge((void **)&caught->weights, caught->capacity, sizeof(float)));
 }
 
-static bool catch_links(const struct lowshot_neighbors *neighbors, const float *weights,
-                        int64_t first_source, int64_t last_source, int64_t first_target,
-                        int64_t last_target, struct catch *caught) {
-    const int64_t width = neighbors->width;
-    const uint32_t first = (uint32_t)first_target, range = (uint32_t)(last_target - first_target);
-    for (int64_t source = first_source; source < last_source; source++) {
-        if (caught->capacity - caught->count < width && !make_room(caught, width, weights != NULL))
-            return false;
-        const int32_t *const row = neighbors->indices + source * neighbors->stride;
-        int32_t *const restrict targets = caught->targets + caught->count;
-        int32_t *const restrict sources = caught->sources + caught->count;
-        int64_t count = 0;
-        if (weights == NULL) {
+/* Links are caught from this many rows at a time, and a vector of them at a time. */
+enum { CATCH_ROWS = 64, VECTOR_LINKS = 16 };
+
+/* What to catch: the links of sources begin..end - 1 into rows first..first + range - 1. */
+struct net {
+    const struct lowshot_neighbors *neighbors;
+    const float *weights;
+    int64_t begin;
+    int64_t end;
+    uint32_t first;
+    uint32_t range;
+};
+
+/* Expects room for all links and one vector more. */
+static void catch_links(const struct net *net, struct catch *caught) {
+    const int64_t width = net->neighbors->width;
+    int64_t count = caught->count;
+    for (int64_t source = net->begin; source < net->end; source++) {
+        const int32_t *const row = net->neighbors->indices + source * net->neighbors->stride;
+        for (int64_t column = 0; column < width; column++) {
             /* Written every time, and kept by moving on: hits are too irregular to predict. */
-            for (int64_t column = 0; column < width; column++) {
-                targets[count] = row[column];
-                sources[count] = (int32_t)source;
-                count += (uint32_t)row[column] - first < range;
-            }
-        } else {
-            float *const restrict caught_weights = caught->weights + caught->count;
-            for (int64_t column = 0; column < width; column++) {
-                targets[count] = row[column];
-                sources[count] = (int32_t)source;
-                caught_weights[count] = weights[source * width + column];
-                count += (uint32_t)row[column] - first < range;
-            }
+            caught->targets[count] = row[column];
+            caught->sources[count] = (int32_t)source;
+            if (net->weights != NULL)
+                caught->weights[count] = net->weights[source * width + column];
+            count += (uint32_t)row[column] - net->first < net->range;
         }
-        caught->count += count;
+    }
+    caught->count = count;
+}
+
+#ifdef VECTORS
+/* The compiler does not find the instruction that moves the hits of a vector together. */
+__attribute__((target("avx512f,popcnt"))) static void catch_links_avx512(const struct net *net,
+                                                                         struct catch *caught) {
+    const int64_t width = net->neighbors->width;
+    const __m512i first = _mm512_set1_epi32((int32_t)net->first);
+    const __m512i range = _mm512_set1_epi32((int32_t)net->range);
+    int64_t count = caught->count;
+    for (int64_t source = net->begin; source < net->end; source++) {
+        const int32_t *const row = net->neighbors->indices + source * net->neighbors->stride;
+        for (int64_t column = 0; column < width; column += VECTOR_LINKS) {
+            const int64_t left = width - column;
+            const __mmask16 present = left < VECTOR_LINKS ? (__mmask16)((1u << left) - 1) : 0xffff;
+            const __m512i links = _mm512_maskz_loadu_epi32(present, row + column);
+            const __mmask16 hits =
+                _mm512_mask_cmplt_epu32_mask(present, _mm512_sub_epi32(links, first), range);
+            _mm512_storeu_si512(caught->targets + count, _mm512_maskz_compress_epi32(hits, links));
+            _mm512_storeu_si512(caught->sources + count, _mm512_set1_epi32((int32_t)source));
+            if (net->weights != NULL) {
+                const float *const weights = net->weights + source * width + column;
+                _mm512_storeu_ps(
+                    caught->weights + count,
+                    _mm512_maskz_compress_ps(hits, _mm512_maskz_loadu_ps(present, weights)));
+            }
+            count += __builtin_popcount(hits);
+        }
+    }
+    caught->count = count;
+}
+
+static bool has_avx512(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("popcnt");
+}
+#else
+#define catch_links_avx512 catch_links
+
+static bool has_avx512(void) { return false; }
+#endif
+
+static bool catch_all_links(const struct lowshot_neighbors *neighbors, const float *weights,
+                            int64_t first_source, int64_t last_source, int64_t first_target,
+                            int64_t last_target, struct catch *caught) {
+    const bool vectors = has_avx512();
+    const int64_t room = CATCH_ROWS * neighbors->width + VECTOR_LINKS;
+    struct net net = {.neighbors = neighbors,
+                      .weights = weights,
+                      .first = (uint32_t)first_target,
+                      .range = (uint32_t)(last_target - first_target)};
+    for (net.begin = first_source; net.begin < last_source; net.begin = net.end) {
+        net.end = last_source - net.begin < CATCH_ROWS ? last_source : net.begin + CATCH_ROWS;
+        if (caught->capacity - caught->count < room && !make_room(caught, room, weights != NULL))
+            return false;
+        if (vectors)
+            catch_links_avx512(&net, caught);
+        else
+            catch_links(&net, caught);
     }
     return true;
 }
@@ -116,15 +179,14 @@ static bool sort_incoming(const struct catch *caught, int64_t catches, bool weig
     piece->starts = calloc((size_t)rows + 2, sizeof *piece->starts);
     if (piece->starts == NULL)
         return false;
-    /* While filling, next[r] moves from the start of row r to its end, the start of row r + 1. */
+    /* While filling, next[r] moves from the start of row r to its end, the start of row r + 1.
+     * Links into other pieces are counted for a row behind the last, and all written to one place
+     * behind the last: which they are is too irregular to predict. */
     int64_t *const next = piece->starts + 1;
     for (int64_t c = 0; c < catches; c++)
         for (int64_t i = 0; i < caught[c].count; i++) {
             const uint32_t row = (uint32_t)caught[c].targets[i] - first;
-            if (row < (uint32_t)rows) {
-                piece->incoming++;
-                next[row]++;
-            }
+            next[row < (uint32_t)rows ? row : rows]++;
         }
     int64_t start = 0;
     for (int64_t row = 0; row < rows; row++) {
@@ -132,18 +194,20 @@ static bool sort_incoming(const struct catch *caught, int64_t catches, bool weig
         next[row] = start;
         start += links;
     }
+    next[rows] = piece->incoming = start;
     if (!enlarge((void **)&piece->sources, piece->incoming, sizeof(int32_t)) ||
         (weighted && !enlarge((void **)&piece->weights, piece->incoming, sizeof(float))))
         return false;
+    int32_t *const sources = piece->sources;
+    float *const weights = piece->weights;
     for (int64_t c = 0; c < catches; c++)
         for (int64_t i = 0; i < caught[c].count; i++) {
             const uint32_t row = (uint32_t)caught[c].targets[i] - first;
-            if (row >= (uint32_t)rows)
-                continue;
-            const int64_t position = next[row]++;
-            piece->sources[position] = caught[c].sources[i];
+            int64_t *const place = next + (row < (uint32_t)rows ? row : rows);
+            sources[*place] = caught[c].sources[i];
             if (weighted)
-                piece->weights[position] = caught[c].weights[i];
+                weights[*place] = caught[c].weights[i];
+            *place += row < (uint32_t)rows;
         }
     return true;
 }
@@ -254,6 +318,8 @@ static bool symmetrize_piece(const struct lowshot_neighbors *neighbors, const fl
     return true;
 }
 
+enum { MAX_RANGES = 256 };
+
 int lowshot_count_incoming(const struct lowshot_neighbors *neighbors, int64_t range_rows,
                            int64_t *incoming, struct lowshot_fault *fault) {
     if (neighbors == NULL || range_rows < 1 || incoming == NULL)
@@ -264,14 +330,18 @@ int lowshot_count_incoming(const struct lowshot_neighbors *neighbors, int64_t ra
     if (status != LOWSHOT_OK)
         return status;
     const int64_t ranges = rows / range_rows + (rows % range_rows != 0);
-    for (int64_t range = 0; range < ranges; range++)
-        incoming[range] = 0;
+    if (ranges > MAX_RANGES)
+        return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
+    int64_t counts[MAX_RANGES] = {0};
+#pragma omp parallel for schedule(static) reduction(+ : counts)
     for (int64_t row = 0; row < rows; row++)
         for (int64_t column = 0; column < neighbors->width; column++) {
             const int32_t neighbor = neighbors->indices[row * neighbors->stride + column];
             if (is_node(neighbor, rows))
-                incoming[neighbor / range_rows]++;
+                counts[neighbor / range_rows]++;
         }
+    for (int64_t range = 0; range < ranges; range++)
+        incoming[range] = counts[range];
     return LOWSHOT_OK;
 }
 
@@ -309,8 +379,8 @@ int lowshot_symmetrize_range(const struct lowshot_neighbors *neighbors, const fl
 #pragma omp for schedule(static, 1)
         for (int64_t share = 0; share < threads; share++)
             enough_memory =
-                catch_links(neighbors, weights, rows * share / threads,
-                            rows * (share + 1) / threads, first, last, caught + share) &&
+                catch_all_links(neighbors, weights, rows * share / threads,
+                                rows * (share + 1) / threads, first, last, caught + share) &&
                 enough_memory;
 #pragma omp for schedule(static, 1)
         for (int64_t share = 0; share < threads; share++) {

@@ -14,6 +14,8 @@ from lowshot_kedro.diffusion.backends.scipy_backend import neighbor_matrix
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.diffusion.variants import Adjustment, LabeledRows
 
+BLOCK_ROWS = 16384
+
 
 class TorchBackend:
     """Scores and matrix live on the device; labels go there, scores of test points come back.
@@ -76,7 +78,9 @@ class TorchBackend:
         return self.read(neighbors)
 
     def _normalize_columns(self) -> None:
-        sums = self._scores.sum(dim=0, dtype=torch.float64)
+        # Summing everything as float64 is slow on a CPU, and as float32 inexact.
+        parts = [block.sum(dim=0) for block in self._scores.split(BLOCK_ROWS)]
+        sums = torch.stack(parts).sum(dim=0, dtype=torch.float64)
         self._scores /= torch.where(sums == 0, 1, sums).to(torch.float32)
 
     def _csr(

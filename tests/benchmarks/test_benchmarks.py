@@ -1,0 +1,216 @@
+"""The scripts run, at sizes at which their times mean nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lowshot_kedro import native
+from tests.projects import ROOT
+
+SIZES = ["--nodes", "3000", "--neighbors", "10", "--classes", "16", "--repeat", "1"]
+MKL = ["mkl", "mkl-clustered"] if native.mkl_available() else []
+NATIVE = [
+    "native-float32-given",
+    "native-float32-clustered",
+    "native-bfloat16-given",
+    "native-bfloat16-clustered",
+]
+BUILDING = [
+    "symmetrize-native", "symmetrize-scipy", "numbering", "symmetrize-clustered", "column-totals",
+]  # fmt: skip
+MEASURES_MEMORY = Path("/proc/self/clear_refs").exists()
+
+
+def bench(script: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a script from another folder, as `make bench` would from its own."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / script), *options],
+        cwd=ROOT.parent,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def measured(script: str, *options: str) -> tuple[str, dict[str, Any]]:
+    """What a person reads, and the line of JSON."""
+    result = bench(script, *SIZES, *options)
+    assert result.returncode == 0, result.stdout + result.stderr
+    *lines, last = result.stdout.splitlines()
+    content: dict[str, Any] = json.loads(last)
+    assert content["benchmark"] == script.removesuffix(".py")
+    assert set(content["machine"]) == {
+        "cpu", "cores", "memory_bytes", "python", "mkl", "torch", "scipy", "numpy",
+    }  # fmt: skip
+    return "\n".join(lines), content
+
+
+def rows(text: str, title: str) -> dict[str, list[str]]:
+    """A table by its title: the other cells by the first."""
+    lines = text.splitlines()
+    body = lines[[line.strip() for line in lines].index(title) :]
+    end = next(number for number, line in enumerate(body) if line.startswith("└"))
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in body[:end]]
+    return {row[0]: row[1:] for row in cells if row}
+
+
+def assert_seconds(content: dict[str, Any], names: list[str]) -> None:
+    assert set(content["seconds"]) == set(names)
+    for parts in content["seconds"].values():
+        assert "total" in parts
+        for figures in parts.values():
+            assert 0 < figures["min"] <= figures["median"]
+
+
+def test_step() -> None:
+    text, content = measured("diffusion_step.py")
+    steps = [*MKL, "torch", "scipy", *NATIVE]
+    inspections = [f"{name}-inspection" for name in MKL]
+    assert list(rows(text, "One step with scaled columns")) == steps
+    graph_rows = list(rows(text, "Work done once for a graph"))
+    assert set(graph_rows) == {*BUILDING, *inspections, "cluster_nodes", "renumber"}
+    assert list(rows(text, "Memory of the graph")) == ["given", "clustered"]
+    assert list(rows(text, "Bytes moved in a second")) == ["copy of an array", *NATIVE]
+    if MEASURES_MEMORY:
+        builds = ["symmetrize-native", "symmetrize-scipy"]
+        assert list(rows(text, "Peak memory beyond input and output")) == builds
+        assert set(content["memory"]) == {*builds, "graph_bytes_per_node"}
+
+    assert_seconds(content, [*steps, *BUILDING, *inspections])
+    assert set(content["bandwidth"]) == {"copy", *NATIVE}
+    assert set(content["errors"]) == set(steps)
+    assert content["sizes"]["nodes"] == 3000
+    assert content["sizes"]["neighbors"] == 10
+    assert 3000 * 10 < content["sizes"]["edges"] <= 2 * 3000 * 10
+    assert all(
+        size <= 2 * 10 * 4 + 24 for size in content["memory"]["graph_bytes_per_node"].values()
+    )
+    ratios = content["ratios"]
+    expected = {
+        f"{precision}{numbering}_vs_{peer.replace('-', '_')}"
+        for precision in ("float32", "bfloat16")
+        for numbering in ("", "_given")
+        for peer in (*MKL, "torch", "scipy")
+    }
+    assert set(ratios) == {*expected, "symmetrize_vs_scipy", "numbered_graph_vs_scipy"}
+    shortest = {name: parts["total"]["min"] for name, parts in content["seconds"].items()}
+    assert ratios["float32_vs_scipy"] == pytest.approx(
+        shortest["scipy"] / shortest["native-float32-clustered"], rel=0.02
+    )
+    printed = rows(text, "Ratios")
+    assert set(printed) == {name for name in ratios if "_given" not in name}
+    found = f"{ratios['symmetrize_vs_scipy']:.2f}"
+    assert printed["symmetrize_vs_scipy"] == [found, found, "≥ 2"]
+    assert content["ratios_of_medians"] == ratios  # of a single repetition
+
+
+def test_step_on_a_graph_of_ones_own(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    neighbors = np.array([rng.permutation(200)[:5] for _ in range(200)], np.int32)
+    neighbors[::7, 3:] = -1
+    np.save(tmp_path / "graph.npy", neighbors)
+    skipped = ["torch", "memory", "bandwidth", "numbering", "native-bfloat16-given"]
+    text, content = measured(
+        "diffusion_step.py", "--graph", str(tmp_path / "graph.npy"), "--skip", *skipped
+    )
+    assert content["sizes"]["nodes"] == 200
+    assert content["sizes"]["neighbors"] == 5
+    assert set(skipped) == set(content["skipped"]) - {"mkl", "mkl-clustered"}
+    for name in skipped:
+        assert f"skipped {name}: asked to" in text
+        assert name not in content["seconds"]
+    assert "copy" not in content["bandwidth"]
+    assert set(content["memory"]) == {"graph_bytes_per_node"}
+
+
+def test_step_refuses_a_graph_that_is_none(tmp_path: Path) -> None:
+    np.save(tmp_path / "graph.npy", np.zeros((4, 2)))
+    result = bench("diffusion_step.py", "--graph", str(tmp_path / "graph.npy"))
+    assert result.returncode != 0
+    assert "expected an int32 matrix, got float64" in result.stderr
+
+
+def test_a_wrong_result_ends_a_measurement(tmp_path: Path) -> None:
+    """scipy counts a neighbour that a list names twice, and the engine does not."""
+    np.save(tmp_path / "graph.npy", np.array([[1, 1], [2, 0], [0, 1]], np.int32))
+    result = bench("diffusion_step.py", "--graph", str(tmp_path / "graph.npy"))
+    assert result.returncode != 0
+    assert "symmetrize: the graph is not scipy's A + At" in result.stderr
+
+
+def test_run() -> None:
+    text, content = measured("diffusion_run.py", "--with-scipy")
+    peers = [*MKL, "torch", "scipy"]
+    once = ["graph-given", "graph-clustered", *(f"{name}-preparation" for name in peers)]
+    table = rows(text, "From the labels to the scores of the test points")
+    assert [name for name in table if name] == [*peers, *NATIVE, *once]
+    if MEASURES_MEMORY:
+        assert set(rows(text, "Peak memory of the run")) == set(NATIVE)
+        assert set(content["memory"]) == set(NATIVE)
+        for found in content["memory"].values():
+            assert set(found) == {"matrix", "one_slice", "run", "allowed", "process"}
+    assert_seconds(content, [*peers, *NATIVE, *once])
+    # The first one is what the others are compared with.
+    assert set(content["errors"]) == {*peers[1:], *NATIVE}
+    assert content["sizes"] == {
+        "nodes": 3000,
+        "neighbors": 10,
+        "edges": content["sizes"]["edges"],
+        "classes": 16,
+        "base_classes": 6,
+        "novel_shots": 2,
+        "labeled": 600,
+        "test": 60,
+        "iterations": 3,
+        "labels": "cluster",
+        "threads": native.get_num_threads(),
+        "repeat": 1,
+        "seed": 0,
+        "graph": "points of 16 clusters in random order",
+    }
+    assert set(content["ratios"]) == {
+        f"{precision}{numbering}{graph}_vs_{peer.replace('-', '_')}"
+        for precision in ("float32", "bfloat16")
+        for numbering in ("", "_given")
+        for graph in ("", "_with_graph")
+        for peer in peers
+    }
+
+
+def test_run_with_labels_that_know_nothing_of_clusters() -> None:
+    text, content = measured(
+        "diffusion_run.py",
+        *("--labels", "random", "--labeled", "900", "--test", "50", "--base-classes", "10"),
+        *("--iterations", "2", "--threads", "1", "--skip", "memory", "native-float32-given"),
+    )
+    sizes = content["sizes"]
+    assert (sizes["labels"], sizes["labeled"], sizes["test"]) == ("random", 900, 50)
+    assert (sizes["base_classes"], sizes["iterations"], sizes["threads"]) == (10, 2, 1)
+    assert "skipped native-float32-given: asked to" in text
+    assert "native-float32-given" not in content["seconds"]
+    assert "scipy" not in content["seconds"]
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "message"),
+    [
+        ("diffusion_step.py", ["--nodes", "5", "--neighbors", "6"], "--neighbors: 6 of only 5"),
+        ("diffusion_step.py", ["--graph", "missing.npy"], "missing.npy is no file"),
+        ("diffusion_step.py", ["--skip", "nothing"], "invalid choice: 'nothing'"),
+        ("diffusion_run.py", ["--repeat", "0"], "expected at least 1, got 0"),
+        ("diffusion_run.py", [*SIZES, "--labeled", "3000"], "--labeled: 3000 nodes, of which"),
+    ],
+)
+def test_options_that_do_not_go_together(script: str, options: list[str], message: str) -> None:
+    result = bench(script, *options)
+    assert result.returncode != 0
+    assert message in " ".join(result.stderr.split())
