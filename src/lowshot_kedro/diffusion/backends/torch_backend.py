@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from lowshot_kedro.diffusion.backends.scipy_backend import neighbor_matrix
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.diffusion.variants import Adjustment, LabeledRows
+from lowshot_kedro.matrices import row_ranges
 
-BLOCK_ROWS = 16384
+BLOCK_ROWS = 4096
 
 
 class TorchBackend:
@@ -78,9 +79,10 @@ class TorchBackend:
         return self.read(neighbors)
 
     def _normalize_columns(self) -> None:
-        # Summing everything as float64 is slow on a CPU, and as float32 inexact.
-        parts = [block.sum(dim=0) for block in self._scores.split(BLOCK_ROWS)]
-        sums = torch.stack(parts).sum(dim=0, dtype=torch.float64)
+        # Asked for a sum in float64, torch takes far longer than for making the block float64.
+        sums = torch.zeros(self._scores.shape[1], dtype=torch.float64, device=self._device)
+        for first, last in row_ranges(self._n_nodes, BLOCK_ROWS):
+            sums += self._scores[first:last].to(torch.float64).sum(dim=0)
         self._scores /= torch.where(sums == 0, 1, sums).to(torch.float32)
 
     def _csr(
