@@ -50,8 +50,8 @@ def locally_scaled(
     """A_ij = exp(−‖x_i − x_j‖² / (σ_i σ_j)), with σ_i the distance to a near neighbour of i.
 
     L. Zelnik-Manor and P. Perona, "Self-tuning spectral clustering", NIPS 2004, section 3, with σ_i
-    from the 7th other point. Between
-    nodes at distance 0 the weight is 1 even where σ_i or σ_j is 0.
+    from the 7th other point. Between nodes at distance 0 the weight is 1 even where σ_i or σ_j is
+    0.
 
     Args:
         squared: float32 (n, k), squared distances.

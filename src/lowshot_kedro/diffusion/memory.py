@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from lowshot_kedro.diffusion.backends.registry import CLASSES, free_bytes
+from lowshot_kedro.diffusion.backends.registry import CLASSES, free_bytes, on_gpu
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.resources import format_bytes
@@ -78,8 +77,7 @@ def plan_memory(
         )
     beside, per_class = CLASSES[backend].bytes_held(matrix, precision)
     fixed = matrix.n_bytes + beside
-    on_gpu = backend == "torch" and torch.cuda.is_available()
-    if on_gpu:
+    if on_gpu(backend):
         limits = [int(AVAILABLE_PART * free_bytes(backend)), budget_bytes]
         budget_bytes = min(limit for limit in limits if limit is not None)
 

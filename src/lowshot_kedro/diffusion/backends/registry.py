@@ -53,9 +53,14 @@ def candidates(name: str, precision: str = "float32") -> list[str]:
     return [name]
 
 
+def on_gpu(name: str) -> bool:
+    """Whether a back end holds its scores on a GPU: torch does, if there is one."""
+    return name == "torch" and torch.cuda.is_available()
+
+
 def free_bytes(name: str) -> int:
-    """Free memory of where a back end holds its scores: of the GPU for torch, if there is one."""
-    if name == "torch" and torch.cuda.is_available():
+    """Free memory of where a back end holds its scores."""
+    if on_gpu(name):
         return int(torch.cuda.mem_get_info()[0])
     return available_bytes()
 
@@ -71,5 +76,5 @@ def create_backend(name: str, matrix: PropagationMatrix, precision: str = "float
     if name == "native":
         return NativeBackend(matrix, precision)
     if name == "torch":
-        return TorchBackend(matrix, "cuda" if torch.cuda.is_available() else "cpu")
+        return TorchBackend(matrix, "cuda" if on_gpu(name) else "cpu")
     return MklBackend(matrix) if name == "mkl" else ScipyBackend(matrix)
