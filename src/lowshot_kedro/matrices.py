@@ -7,8 +7,9 @@ block while somebody writes them down.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from lowshot_kedro.errors import InputError
 
 Block = TypeVar("Block")
+Content = TypeVar("Content")
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,73 @@ class Blocks(Generic[Block]):
         if n_rows != self.n_rows:
             found = f"more than {self.n_rows}" if n_rows > self.n_rows else str(n_rows)
             raise ValueError(f"{name}: got blocks of {found} rows; expected {self.n_rows}")
+
+
+@dataclass(frozen=True)
+class RowBlocks(Generic[Block]):
+    """Rows in blocks of a fixed number of rows, of which the first ones may exist already.
+
+    Attributes:
+        n_rows: Rows of all blocks together.
+        n_columns: Columns of every block.
+        block_rows: Rows of every block but the last.
+        make_from: Starts the work at a row, a multiple of block_rows, and returns the blocks from
+            there on. The same row always gets the same content, wherever the work starts.
+    """
+
+    n_rows: int
+    n_columns: int
+    block_rows: int
+    make_from: Callable[[int], Iterable[Block]]
+
+    def starting_at(self, first_row: int) -> Blocks[Block]:
+        """The blocks from a row on, a multiple of block_rows."""
+        return Blocks(self.n_rows - first_row, self.n_columns, lambda: self.make_from(first_row))
+
+
+@dataclass(frozen=True)
+class Resumable(Generic[Content]):
+    """A result that is computed while it is saved, and that a later run can continue.
+
+    Attributes:
+        made_from: All that the result follows from, as JSON holds it: method, sizes, parameters, a
+            checksum of the vectors. Results made from the same are the same.
+        begin: Does what has to be done before there is anything to save, and returns the content.
+            It gets a folder that lasts until the content is saved; what it finds there was left by
+            an earlier run with the same `made_from`.
+    """
+
+    made_from: Mapping[str, Any]
+    begin: Callable[[Path], Content]
+
+
+class ListBlock(NamedTuple):
+    """Some consecutive lists of an inverted file, one after the other.
+
+    Attributes:
+        numbers: int64 (m,), which vectors these are.
+        vectors: float32 (m, d), normalised.
+    """
+
+    numbers: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class InvertedFile:
+    """An inverted file that is written list after list.
+
+    Attributes:
+        centroids: float32 (L, d), one for each list.
+        sizes: int64 (L,), vectors of each list.
+        n_probe: How many lists a search looks through unless told otherwise.
+        make: Starts reading and returns blocks of whole lists, in the order of the centroids.
+    """
+
+    centroids: NDArray[np.float32]
+    sizes: NDArray[np.int64]
+    n_probe: int
+    make: Callable[[], Iterable[ListBlock]]
 
 
 class LabeledBlock(NamedTuple):
