@@ -25,6 +25,7 @@ MAX_THREADS = 1024
 INT32_MAX = int(np.iinfo(np.int32).max)
 
 C_TYPES = {
+    np.dtype(np.int8): "int8_t *",
     np.dtype(np.int32): "int32_t *",
     np.dtype(np.int64): "int64_t *",
     np.dtype(np.uint64): "uint64_t *",

@@ -28,8 +28,13 @@ SOURCES = (
     "sparse.c",
     "sums.c",
     "merge.c",
+    "encode.c",
+    "codes.c",
+    "lists.c",
+    "descent.c",
+    "ranking.c",
 )
-HEADERS = ("native.h", "functions.h")
+HEADERS = ("native.h", "search.h", "functions.h")
 
 # Contraction is off so that every vector width gives the same bits.
 COMPILE_FLAGS = ("-std=c11", "-O3", "-ffp-contract=off", "-Wall", "-Wextra")

@@ -149,3 +149,82 @@ struct lowshot_ranking {
 int lowshot_merge_neighbors(const struct lowshot_ranking *first,
                             const struct lowshot_ranking *second, int64_t rows, int64_t width,
                             int32_t *indices, float *similarities, struct lowshot_fault *fault);
+
+/* Searching for neighbours. A vector is kept as a row of 8-bit codes, its width a multiple of 64;
+ * padding is 0. The score of vector v for query q is biases[v] + sum over j of q[j] * v[j]. */
+enum { LOWSHOT_MAX_CODE_WIDTH = 65536, LOWSHOT_MAX_NEIGHBORS = 8192 };
+
+struct lowshot_codes {
+    const int8_t *values;
+    const int32_t *biases;
+    int64_t rows;
+    int64_t width;
+};
+
+/* signs: +1 or -1, one for each column of the codes. scale: steps of a code in 1. */
+struct lowshot_encoder {
+    const float *mean;
+    const float *signs;
+    int64_t dimension;
+    int64_t width;
+    float scale;
+};
+
+/* Codes of vectors of any length, which are scaled to length 1 first; 0 stays 0. */
+int lowshot_encode(const struct lowshot_encoder *encoder, const float *vectors, int64_t rows,
+                   int64_t stride, int8_t *codes, int32_t *biases, float *inverse_lengths,
+                   struct lowshot_fault *fault);
+
+/* List l holds the vectors members[offsets[l]..offsets[l + 1] - 1]; with members NULL, these are
+ * the numbers themselves. entries: the last offset. */
+struct lowshot_lists {
+    const int64_t *offsets;
+    const int32_t *members;
+    int64_t count;
+    int64_t entries;
+};
+
+/* The width best vectors of the lists that a query probes, best first; of equal scores the smaller
+ * number first; -1 and INT32_MIN where there are fewer. Lists probed (-1: none) must be different
+ * and have no vector in common. floors, unless NULL: least score that counts, for each query. */
+int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot_lists *lists,
+                         const struct lowshot_codes *queries, const int32_t *probes,
+                         int64_t n_probes, const int32_t *floors, int64_t width, int32_t *numbers,
+                         int32_t *scores, struct lowshot_fault *fault);
+
+/* Lists of neighbours in the making: an entry is twice the number of a neighbour, plus 1 if it was
+ * not there a round ago; -1 is none. Best first. */
+struct lowshot_pools {
+    const int32_t *entries;
+    const int32_t *scores;
+    int64_t rows;
+    int64_t width;
+};
+
+/* For rows first..last - 1: their best `forward` entries, then the best `backward` rows that have
+ * them among their best `forward` entries. sampled: (last - first) x (forward + backward). */
+int lowshot_sample_links(const struct lowshot_pools *pools, int64_t forward, int64_t backward,
+                         int64_t first, int64_t last, int32_t *sampled,
+                         struct lowshot_fault *fault);
+
+/* New pools of rows first..last - 1: the best of their own and of what is linked in two steps,
+ * where one of both steps is new. sampled: rows x sample_width. */
+int lowshot_join_neighbors(const struct lowshot_codes *codes, const struct lowshot_pools *pools,
+                           const int32_t *sampled, int64_t sample_width, int64_t first,
+                           int64_t last, int32_t *entries, int32_t *scores,
+                           struct lowshot_fault *fault);
+
+struct lowshot_matrix {
+    const float *values;
+    int64_t rows;
+    int64_t columns;
+    int64_t stride;
+};
+
+/* The width most similar of the candidates of each query (-1: none), by inner products of vectors
+ * scaled to length 1; of equal similarities the smaller number first; -1 and minus infinity where
+ * there are fewer. inverse_lengths: of the vectors. */
+int lowshot_rank_candidates(const struct lowshot_matrix *vectors, const float *inverse_lengths,
+                            const struct lowshot_matrix *queries, const int32_t *candidates,
+                            int64_t n_candidates, int64_t width, int32_t *indices,
+                            float *similarities, struct lowshot_fault *fault);

@@ -1,0 +1,281 @@
+#include "search.h"
+
+#include <stdlib.h>
+
+/* Nearest-neighbour descent (Dong, Moses, Li, "Efficient k-nearest neighbor graph construction for
+ * generic similarity measures", WWW 2011): neighbours of neighbours are likely neighbours. Every
+ * row looks for itself, in what the round before has left, so rows are independent of each other
+ * and their order, and a round can be continued at any row. */
+
+static inline int32_t entry_number(int32_t entry) { return entry >> 1; }
+static inline bool entry_is_new(int32_t entry) { return entry & 1; }
+
+static inline int32_t make_entry(candidate found) {
+    return (int32_t)((uint32_t)candidate_number(found) << 1 | candidate_is_new(found));
+}
+
+static bool pools_fit(const struct lowshot_pools *pools) {
+    return pools != NULL && pools->rows >= 0 && pools->rows <= INT32_MAX / 2 && pools->width >= 1 &&
+           pools->width <= LOWSHOT_MAX_NEIGHBORS &&
+           matrix_fits(pools->entries, pools->rows, pools->width, pools->width) &&
+           matrix_fits(pools->scores, pools->rows, pools->width, pools->width);
+}
+
+/* The next entry of a row that links into first..last - 1, or false at the end of the row. */
+static inline bool next_link(const int32_t *entries, int64_t forward, int64_t first, int64_t last,
+                             int64_t *position, int64_t *target) {
+    for (; *position < forward && entries[*position] >= 0; ++*position) {
+        const int64_t number = entry_number(entries[*position]);
+        if (number >= first && number < last) {
+            *target = number - first;
+            return true;
+        }
+    }
+    return false;
+}
+
+int lowshot_sample_links(const struct lowshot_pools *pools, int64_t forward, int64_t backward,
+                         int64_t first, int64_t last, int32_t *sampled,
+                         struct lowshot_fault *fault) {
+    if (!pools_fit(pools) || forward < 1 || forward > pools->width || backward < 0 ||
+        backward > LOWSHOT_MAX_NEIGHBORS || first < 0 || last < first || last > pools->rows ||
+        !matrix_fits(sampled, last - first, forward + backward, forward + backward))
+        return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
+    const int64_t count = last - first, width = forward + backward;
+    int64_t *const ends = calloc((size_t)count + 1, sizeof(int64_t));
+    if (ends == NULL)
+        return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < pools->rows; row++) {
+        const int32_t *const entries = pools->entries + row * pools->width;
+        int64_t target;
+        for (int64_t j = 0; next_link(entries, forward, first, last, &j, &target); j++) {
+#pragma omp atomic
+            ends[target + 1]++;
+        }
+    }
+    for (int64_t target = 0; target < count; target++)
+        ends[target + 1] += ends[target];
+    const int64_t links = ends[count];
+    candidate *const incoming = malloc(((size_t)links + 1) * sizeof(candidate));
+    if (incoming == NULL) {
+        free(ends);
+        return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
+    }
+    /* Filled in any order: what is kept in the end does not depend on it. */
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < pools->rows; row++) {
+        const int32_t *const entries = pools->entries + row * pools->width;
+        int64_t target;
+        for (int64_t j = 0; next_link(entries, forward, first, last, &j, &target); j++) {
+            int64_t place;
+#pragma omp atomic capture
+            place = ends[target]++;
+            if (place < links)
+                incoming[place] = make_candidate(pools->scores[row * pools->width + j],
+                                                 (int32_t)row, entry_is_new(entries[j]));
+        }
+    }
+#pragma omp parallel for schedule(dynamic, 1024)
+    for (int64_t target = 0; target < count; target++) {
+        const int32_t *const own = pools->entries + (first + target) * pools->width;
+        int32_t *const out = sampled + target * width;
+        memcpy(out, own, (size_t)forward * sizeof(int32_t));
+        /* After filling, each end has moved to where the next target begins. */
+        const int64_t begin = target > 0 ? ends[target - 1] : 0, end = ends[target];
+        int64_t found = end - begin;
+        candidate *const candidates = incoming + begin;
+        if (found > backward) {
+            select_best(candidates, found, backward);
+            found = backward;
+        }
+        sort_best(candidates, found);
+        for (int64_t j = 0; j < backward; j++)
+            out[forward + j] = j < found ? make_entry(candidates[j]) : -1;
+    }
+    free(incoming);
+    free(ends);
+    return LOWSHOT_OK;
+}
+
+/* Numbers met by the row at work. A place counts as free unless it carries the row's stamp. */
+struct met {
+    int32_t *numbers;
+    uint32_t *stamps;
+    uint32_t stamp;
+    uint32_t mask;
+};
+
+static inline bool meet(struct met *met, int32_t number) {
+    uint32_t place = ((uint32_t)number * UINT32_C(2654435769)) >> 7 & met->mask;
+    while (met->stamps[place] == met->stamp) {
+        if (met->numbers[place] == number)
+            return false;
+        place = (place + 1) & met->mask;
+    }
+    met->stamps[place] = met->stamp;
+    met->numbers[place] = number;
+    return true;
+}
+
+struct join_room {
+    struct met met;
+    int32_t *numbers;
+    const int8_t **vectors;
+    int32_t *scores;
+    candidate *candidates;
+};
+
+static void free_join_room(struct join_room *room) {
+    free(room->met.numbers);
+    free(room->met.stamps);
+    free(room->numbers);
+    free(room->vectors);
+    free(room->scores);
+    free(room->candidates);
+}
+
+static bool make_join_room(int64_t pool_width, int64_t sample_width, struct join_room *room) {
+    const size_t met = (size_t)(sample_width * sample_width + sample_width);
+    size_t places = 64;
+    while (places < 2 * (met + (size_t)pool_width + 1))
+        places *= 2;
+    *room = (struct join_room){
+        .met = {malloc(places * sizeof(int32_t)), calloc(places, sizeof(uint32_t)), 0,
+                (uint32_t)places - 1},
+        .numbers = malloc((met + 1) * sizeof(int32_t)),
+        .vectors = malloc((met + 1) * sizeof(int8_t *)),
+        .scores = malloc((met + 1) * sizeof(int32_t)),
+        .candidates = malloc((met + (size_t)pool_width + 1) * sizeof(candidate)),
+    };
+    return room->met.numbers != NULL && room->met.stamps != NULL && room->numbers != NULL &&
+           room->vectors != NULL && room->scores != NULL && room->candidates != NULL;
+}
+
+struct join {
+    const struct lowshot_codes *codes;
+    const struct lowshot_pools *pools;
+    const int32_t *sampled;
+    int64_t sample_width;
+    struct code_kernels kernels;
+};
+
+/* What is linked to a row in one or two steps, one of them new, and is not in its pool. Returns how
+ * many, or -1 for a number that is no row. */
+static int64_t gather_candidates(const struct join *join, int64_t row, struct join_room *room) {
+    const int64_t width = join->sample_width, rows = join->pools->rows;
+    const int32_t *const own = join->pools->entries + row * join->pools->width;
+    const int32_t *const links = join->sampled + row * width;
+    struct met *const met = &room->met;
+    met->stamp++;
+    meet(met, (int32_t)row);
+    for (int64_t j = 0; j < join->pools->width && own[j] >= 0; j++)
+        meet(met, entry_number(own[j]));
+    int64_t count = 0;
+    for (int64_t i = 0; i < width; i++) {
+        if (links[i] < 0)
+            continue;
+        const int32_t neighbor = entry_number(links[i]);
+        if (!is_node(neighbor, rows))
+            return -1;
+        if (i + 2 < width && links[i + 2] >= 0 && is_node(entry_number(links[i + 2]), rows))
+            for (int64_t j = 0; j < width; j += CACHE_LINE_BYTES / 4)
+                PREFETCH(join->sampled + entry_number(links[i + 2]) * width + j);
+        const bool new_link = entry_is_new(links[i]);
+        if (new_link && meet(met, neighbor))
+            room->numbers[count++] = neighbor;
+        const int32_t *const further = join->sampled + neighbor * width;
+        for (int64_t j = 0; j < width; j++) {
+            if (further[j] < 0 || !(new_link || entry_is_new(further[j])))
+                continue;
+            const int32_t number = entry_number(further[j]);
+            if (!is_node(number, rows))
+                return -1;
+            if (meet(met, number))
+                room->numbers[count++] = number;
+        }
+    }
+    return count;
+}
+
+static bool join_row(const struct join *join, int64_t row, struct join_room *room,
+                     int32_t *new_entries, int32_t *new_scores) {
+    enum { AHEAD = 12, STRIP = 4 };
+    const int64_t width = join->pools->width, code_width = join->codes->width;
+    const int64_t count = gather_candidates(join, row, room);
+    if (count < 0)
+        return false;
+    const int8_t *const query = join->codes->values + row * code_width;
+    const int32_t query_sum = sum_of_codes(query, code_width);
+    for (int64_t c = 0; c < count; c++)
+        room->vectors[c] = join->codes->values + room->numbers[c] * code_width;
+    for (int64_t begin = -AHEAD; begin < count; begin += STRIP) {
+        for (int64_t c = begin + AHEAD; c < begin + AHEAD + STRIP && c < count; c++) {
+            for (int64_t j = 0; j < code_width; j += CACHE_LINE_BYTES)
+                PREFETCH(room->vectors[c] + j);
+            PREFETCH(join->codes->biases + room->numbers[c]);
+        }
+        if (begin >= 0)
+            join->kernels.score_rows(query, query_sum, room->vectors + begin,
+                                     count - begin < STRIP ? count - begin : STRIP, code_width,
+                                     room->scores + begin);
+    }
+    const int32_t *const own = join->pools->entries + row * width;
+    const int32_t *const own_scores = join->pools->scores + row * width;
+    int64_t found = 0;
+    for (; found < width && own[found] >= 0; found++)
+        room->candidates[found] = make_candidate(own_scores[found], entry_number(own[found]), 0);
+    const int32_t threshold = found == width ? own_scores[width - 1] : INT32_MIN;
+    const int64_t before = found;
+    for (int64_t c = 0; c < count; c++) {
+        const int32_t score = room->scores[c] + join->codes->biases[room->numbers[c]];
+        if (score >= threshold)
+            room->candidates[found++] = make_candidate(score, room->numbers[c], 1);
+    }
+    if (found > before) {
+        if (found > width) {
+            select_best(room->candidates, found, width);
+            found = width;
+        }
+        sort_best(room->candidates, found);
+    }
+    for (int64_t c = 0; c < width; c++) {
+        new_entries[c] = c < found ? make_entry(room->candidates[c]) : -1;
+        new_scores[c] = c < found ? candidate_score(room->candidates[c]) : INT32_MIN;
+    }
+    return true;
+}
+
+int lowshot_join_neighbors(const struct lowshot_codes *codes, const struct lowshot_pools *pools,
+                           const int32_t *sampled, int64_t sample_width, int64_t first,
+                           int64_t last, int32_t *entries, int32_t *scores,
+                           struct lowshot_fault *fault) {
+    if (!codes_fit(codes) || !pools_fit(pools) || codes->rows != pools->rows || first < 0 ||
+        last < first || last > pools->rows || sample_width < 1 ||
+        sample_width > LOWSHOT_MAX_NEIGHBORS ||
+        !matrix_fits(sampled, pools->rows, sample_width, sample_width) ||
+        !matrix_fits(entries, last - first, pools->width, pools->width) ||
+        !matrix_fits(scores, last - first, pools->width, pools->width))
+        return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
+    const struct join join = {codes, pools, sampled, sample_width, choose_code_kernels()};
+    bool no_memory = false;
+    int64_t first_bad = INT64_MAX;
+#pragma omp parallel reduction(|| : no_memory) reduction(min : first_bad)
+    {
+        struct join_room room;
+        const bool has_room = make_join_room(pools->width, sample_width, &room);
+        no_memory = !has_room;
+#pragma omp for schedule(dynamic, 256)
+        for (int64_t row = first; row < last; row++) {
+            const int64_t place = (row - first) * pools->width;
+            if (has_room && !join_row(&join, row, &room, entries + place, scores + place))
+                first_bad = row < first_bad ? row : first_bad;
+        }
+        free_join_room(&room);
+    }
+    if (no_memory)
+        return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
+    if (first_bad != INT64_MAX)
+        return report_fault(fault, LOWSHOT_BAD_INDEX, 0, first_bad, 0);
+    return LOWSHOT_OK;
+}

@@ -1,0 +1,148 @@
+#include "search.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* A vector is scaled to length 1, the mean is subtracted, signs are flipped at random, and a
+ * Hadamard transform spreads what is left evenly over all coordinates: they become alike in size,
+ * so that 8 bits serve all of them, whatever the vectors are. The transform is orthogonal and
+ * changes no inner product. */
+
+enum { SUMS = 16 };
+
+/* Shorter vectors count as 0: their inverse length would leave the range of float. */
+static const double LEAST_LENGTH = 1e-36;
+
+static int64_t power_of_two_up_to(int64_t number) {
+    int64_t power = 1;
+    while (2 * power <= number)
+        power *= 2;
+    return power;
+}
+
+/* Butterflies between rows of a (length / columns) x columns matrix, all columns at a time. */
+MULTIVERSIONED
+static void mix_rows(float *restrict values, int64_t length, int64_t columns) {
+    for (int64_t half = columns; half < length; half *= 2)
+        for (int64_t first = 0; first < length; first += 2 * half) {
+            float *restrict const low = values + first;
+            float *restrict const high = values + first + half;
+            for (int64_t j = 0; j < half; j++) {
+                const float sum = low[j] + high[j], difference = low[j] - high[j];
+                low[j] = sum;
+                high[j] = difference;
+            }
+        }
+}
+
+/* In place, length a power of two of at least 16. Turning the matrix between two halves of the
+ * work keeps every inner loop long. */
+static void hadamard(float *restrict values, float *restrict turned, int64_t length) {
+    enum { COLUMNS = 16 };
+    const int64_t rows = length / COLUMNS;
+    mix_rows(values, length, COLUMNS);
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t column = 0; column < COLUMNS; column++)
+            turned[column * rows + row] = values[row * COLUMNS + column];
+    mix_rows(turned, length, rows);
+    const float scale = 1.0f / sqrtf((float)length);
+    for (int64_t j = 0; j < length; j++)
+        values[j] = turned[j] * scale;
+}
+
+static double length_of(const float *vector, int64_t dimension) {
+    double sums[SUMS] = {0};
+    int64_t j = 0;
+    for (; j + SUMS <= dimension; j += SUMS)
+        for (int64_t s = 0; s < SUMS; s++)
+            sums[s] += (double)vector[j + s] * (double)vector[j + s];
+    for (int64_t s = 0; j + s < dimension; s++)
+        sums[s] += (double)vector[j + s] * (double)vector[j + s];
+    double total = 0;
+    for (int64_t s = 0; s < SUMS; s++)
+        total += sums[s];
+    return sqrt(total);
+}
+
+static float product_with_mean(const float *vector, const float *mean, int64_t dimension) {
+    float sums[SUMS] = {0};
+    int64_t j = 0;
+    for (; j + SUMS <= dimension; j += SUMS)
+        for (int64_t s = 0; s < SUMS; s++)
+            sums[s] += vector[j + s] * mean[j + s];
+    for (int64_t s = 0; j + s < dimension; s++)
+        sums[s] += vector[j + s] * mean[j + s];
+    float total = 0;
+    for (int64_t s = 0; s < SUMS; s++)
+        total += sums[s];
+    return total;
+}
+
+/* room: two rows of the width of codes. */
+MULTIVERSIONED
+static void encode_row(const struct lowshot_encoder *encoder, const float *vector, double length,
+                       float *room, int8_t *codes, int32_t *bias) {
+    const int64_t dimension = encoder->dimension, width = encoder->width;
+    float *const values = room, *const turned = room + width;
+    const double inverse = length >= LEAST_LENGTH ? 1.0 / length : 0.0;
+    for (int64_t j = 0; j < dimension; j++)
+        values[j] = (float)((double)vector[j] * inverse);
+    *bias = (int32_t)lrintf(product_with_mean(values, encoder->mean, dimension) * encoder->scale *
+                            encoder->scale);
+    for (int64_t j = 0; j < dimension; j++)
+        values[j] = (values[j] - encoder->mean[j]) * encoder->signs[j];
+    for (int64_t j = dimension; j < width; j++)
+        values[j] = 0.0f;
+    const int64_t transformed = power_of_two_up_to(width);
+    hadamard(values, turned, transformed);
+    if (transformed < width) {
+        for (int64_t j = 0; j < width; j++)
+            values[j] *= encoder->signs[j];
+        hadamard(values + width - transformed, turned, transformed);
+    }
+    for (int64_t j = 0; j < width; j++) {
+        const float steps = values[j] * encoder->scale;
+        const float inside = steps > 127.0f ? 127.0f : steps < -127.0f ? -127.0f : steps;
+        codes[j] = (int8_t)(int32_t)(inside + (inside < 0 ? -0.5f : 0.5f));
+    }
+}
+
+int lowshot_encode(const struct lowshot_encoder *encoder, const float *vectors, int64_t rows,
+                   int64_t stride, int8_t *codes, int32_t *biases, float *inverse_lengths,
+                   struct lowshot_fault *fault) {
+    if (encoder == NULL || encoder->mean == NULL || encoder->signs == NULL ||
+        encoder->dimension < 1 || encoder->width < encoder->dimension ||
+        encoder->width % CODE_WIDTH_UNIT != 0 || encoder->width > LOWSHOT_MAX_CODE_WIDTH ||
+        !(encoder->scale > 0 && encoder->scale < 1e4f) ||
+        !matrix_fits(vectors, rows, encoder->dimension, stride) ||
+        !matrix_fits(codes, rows, encoder->width, encoder->width) ||
+        !matrix_fits(biases, rows, 1, 1) || !matrix_fits(inverse_lengths, rows, 1, 1))
+        return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
+    int64_t first_bad = INT64_MAX;
+    bool no_memory = false;
+#pragma omp parallel reduction(min : first_bad) reduction(|| : no_memory)
+    {
+        float *const room = malloc(2 * (size_t)encoder->width * sizeof(float));
+        if (room == NULL)
+            no_memory = true;
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < rows; row++) {
+            if (room == NULL)
+                continue;
+            const float *const vector = vectors + row * stride;
+            const double length = length_of(vector, encoder->dimension);
+            if (!isfinite(length)) {
+                first_bad = row < first_bad ? row : first_bad;
+                continue;
+            }
+            encode_row(encoder, vector, length, room, codes + row * encoder->width, biases + row);
+            inverse_lengths[row] = length >= LEAST_LENGTH ? (float)(1.0 / length) : 0.0f;
+        }
+        free(room);
+    }
+    if (no_memory)
+        return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
+    if (first_bad != INT64_MAX)
+        return report_fault(fault, LOWSHOT_NOT_FINITE, 0, first_bad, 0);
+    return LOWSHOT_OK;
+}

@@ -1,0 +1,248 @@
+#include "search.h"
+
+#include <stdlib.h>
+
+/* Queries are searched in groups. What a group probes is sorted by list, so that every list is
+ * packed once for all queries of the group that probe it, and scored QUERY_TILE queries at a time.
+ * Groups are independent of each other and go to the threads as they come. */
+
+enum { GROUP = 256, PACKED_BYTES = 1 << 17, STRIP = 16, SPARE = 128 };
+
+struct group_room {
+    uint8_t *packed;
+    const int8_t **vectors;
+    int32_t *scores;
+    candidate *candidates;
+    int32_t *slots;  /* of each list: its place in lists below, or -1 */
+    int32_t *lists;  /* those the group probes, in the order in which it first names them */
+    int32_t *ends;   /* of each of these: where its queries end in items */
+    int32_t *items;  /* queries, those of one list together */
+    int32_t *biases; /* of the packed vectors */
+    int32_t *numbers;
+};
+
+struct search {
+    const struct lowshot_codes *codes;
+    const struct lowshot_lists *lists;
+    const struct lowshot_codes *queries;
+    const int32_t *probes;
+    int64_t n_probes;
+    const int32_t *floors;
+    int64_t width;
+    int64_t capacity; /* candidates of a query before the best are selected */
+    int64_t chunk;
+    struct code_kernels kernels;
+};
+
+static void free_room(struct group_room *room) {
+    free(room->packed);
+    free(room->vectors);
+    free(room->scores);
+    free(room->candidates);
+    free(room->slots);
+    free(room->lists);
+    free(room->ends);
+    free(room->items);
+    free(room->biases);
+    free(room->numbers);
+}
+
+static bool make_room(const struct search *search, struct group_room *room) {
+    const size_t pairs = GROUP * (size_t)search->n_probes + 1;
+    const size_t lists = (size_t)search->lists->count + 1;
+    *room = (struct group_room){
+        .packed = aligned_alloc(CACHE_LINE_BYTES, (size_t)(search->chunk * search->codes->width)),
+        .vectors = malloc((size_t)search->chunk * sizeof(int8_t *)),
+        .scores = aligned_alloc(CACHE_LINE_BYTES, QUERY_TILE * MAX_CHUNK * sizeof(int32_t)),
+        .candidates = malloc(GROUP * (size_t)search->capacity * sizeof(candidate)),
+        .slots = malloc(lists * sizeof(int32_t)),
+        .lists = malloc(pairs * sizeof(int32_t)),
+        .ends = malloc(pairs * sizeof(int32_t)),
+        .items = malloc(pairs * sizeof(int32_t)),
+        .biases = malloc((size_t)search->chunk * sizeof(int32_t)),
+        .numbers = malloc((size_t)search->chunk * sizeof(int32_t)),
+    };
+    if (room->packed == NULL || room->vectors == NULL || room->scores == NULL ||
+        room->candidates == NULL || room->slots == NULL || room->lists == NULL ||
+        room->ends == NULL || room->items == NULL || room->biases == NULL || room->numbers == NULL)
+        return false;
+    for (size_t list = 0; list < lists; list++)
+        room->slots[list] = -1;
+    return true;
+}
+
+/* Sorts the pairs of query and probed list by list; returns how many lists there are. The lists
+ * that queries name first come first, so that thresholds are high early. */
+static int64_t sort_by_list(const struct search *search, int64_t first, int64_t count,
+                            struct group_room *room) {
+    int64_t n_lists = 0;
+    const int32_t *const probes = search->probes + first * search->n_probes;
+    for (int64_t p = 0; p < search->n_probes; p++)
+        for (int64_t q = 0; q < count; q++) {
+            const int32_t list = probes[q * search->n_probes + p];
+            if (list < 0)
+                continue;
+            if (room->slots[list] < 0) {
+                room->slots[list] = (int32_t)n_lists;
+                room->lists[n_lists] = list;
+                room->ends[n_lists++] = 0;
+            }
+            room->ends[room->slots[list]]++;
+        }
+    int32_t begin = 0;
+    for (int64_t slot = 0; slot < n_lists; slot++) {
+        const int32_t size = room->ends[slot];
+        room->ends[slot] = begin;
+        begin += size;
+    }
+    for (int64_t q = 0; q < count; q++)
+        for (int64_t p = 0; p < search->n_probes; p++) {
+            const int32_t list = probes[q * search->n_probes + p];
+            if (list < 0)
+                continue;
+            room->items[room->ends[room->slots[list]]++] = (int32_t)q;
+        }
+    for (int64_t slot = 0; slot < n_lists; slot++)
+        room->slots[room->lists[slot]] = -1;
+    return n_lists;
+}
+
+/* What a query has found so far. */
+struct found {
+    candidate *candidates;
+    int64_t count;
+    int32_t threshold; /* below it nothing can be among the best any more */
+};
+
+static void keep_best(struct found *found, int64_t kept) {
+    select_best(found->candidates, found->count, kept);
+    found->count = kept;
+    candidate worst = found->candidates[0];
+    for (int64_t c = 1; c < kept; c++)
+        worst = found->candidates[c] < worst ? found->candidates[c] : worst;
+    if (candidate_score(worst) > found->threshold)
+        found->threshold = candidate_score(worst);
+}
+
+/* Adds the vectors that score at least the threshold. numbers: of the vectors. */
+MULTIVERSIONED
+static void collect(const int32_t *scores, const int32_t *biases, const int32_t *numbers,
+                    int64_t count, int64_t kept, int64_t capacity, struct found *found) {
+    for (int64_t begin = 0; begin < count; begin += STRIP) {
+        const int64_t end = begin + STRIP < count ? begin + STRIP : count;
+        int32_t any = 0;
+        for (int64_t v = begin; v < end; v++)
+            any |= scores[v] + biases[v] >= found->threshold;
+        if (!any)
+            continue;
+        for (int64_t v = begin; v < end; v++) {
+            const int32_t score = scores[v] + biases[v];
+            if (score >= found->threshold)
+                found->candidates[found->count++] = make_candidate(score, numbers[v], 0);
+        }
+        if (found->count > capacity - STRIP)
+            keep_best(found, kept);
+    }
+}
+
+static void search_group(const struct search *search, int64_t first, int64_t count,
+                         struct group_room *room, int32_t *numbers, int32_t *scores) {
+    const struct lowshot_codes *const codes = search->codes;
+    const int64_t width = codes->width, kept = search->width;
+    struct found found[GROUP];
+    int32_t sums[GROUP];
+    for (int64_t q = 0; q < count; q++) {
+        found[q] = (struct found){room->candidates + q * search->capacity, 0,
+                                  search->floors != NULL ? search->floors[first + q] : INT32_MIN};
+        sums[q] = sum_of_codes(search->queries->values + (first + q) * width, width);
+    }
+    const int64_t n_lists = sort_by_list(search, first, count, room);
+    int64_t begin = 0;
+    for (int64_t slot = 0; slot < n_lists; slot++) {
+        const int64_t end = room->ends[slot];
+        const int64_t *const offsets = search->lists->offsets + room->lists[slot];
+        for (int64_t from = offsets[0]; from < offsets[1]; from += search->chunk) {
+            const int64_t size =
+                offsets[1] - from < search->chunk ? offsets[1] - from : search->chunk;
+            const int32_t *const members = search->lists->members;
+            for (int64_t v = 0; v < size; v++) {
+                room->numbers[v] = members != NULL ? members[from + v] : (int32_t)(from + v);
+                room->vectors[v] = codes->values + room->numbers[v] * width;
+                room->biases[v] = codes->biases[room->numbers[v]];
+            }
+            search->kernels.pack(room->vectors, size, width, room->packed);
+            for (int64_t item = begin; item < end; item += QUERY_TILE) {
+                const int8_t *tile[QUERY_TILE];
+                int32_t tile_sums[QUERY_TILE];
+                const int64_t few = end - item < QUERY_TILE ? end - item : QUERY_TILE;
+                for (int64_t i = 0; i < QUERY_TILE; i++) {
+                    const int32_t q = room->items[item + (i < few ? i : 0)];
+                    tile[i] = search->queries->values + (first + q) * width;
+                    tile_sums[i] = sums[q];
+                }
+                search->kernels.score_packed(tile, tile_sums, room->packed, size, width,
+                                             room->scores);
+                for (int64_t i = 0; i < few; i++)
+                    collect(room->scores + i * MAX_CHUNK, room->biases, room->numbers, size, kept,
+                            search->capacity, &found[room->items[item + i]]);
+            }
+        }
+        begin = end;
+    }
+    for (int64_t q = 0; q < count; q++) {
+        if (found[q].count > kept)
+            keep_best(&found[q], kept);
+        sort_best(found[q].candidates, found[q].count);
+        for (int64_t c = 0; c < kept; c++) {
+            const bool there = c < found[q].count;
+            const candidate best = there ? found[q].candidates[c] : 0;
+            numbers[(first + q) * kept + c] = there ? candidate_number(best) : -1;
+            scores[(first + q) * kept + c] = there ? candidate_score(best) : INT32_MIN;
+        }
+    }
+}
+
+int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot_lists *lists,
+                         const struct lowshot_codes *queries, const int32_t *probes,
+                         int64_t n_probes, const int32_t *floors, int64_t width, int32_t *numbers,
+                         int32_t *scores, struct lowshot_fault *fault) {
+    if (!codes_fit(codes) || !codes_fit(queries) || queries->width != codes->width ||
+        lists == NULL || lists->count < 0 || lists->count >= INT32_MAX || lists->entries < 0 ||
+        (lists->members == NULL && lists->entries != codes->rows) || n_probes < 0 ||
+        n_probes > INT32_MAX / GROUP || width < 1 || width > LOWSHOT_MAX_NEIGHBORS ||
+        !matrix_fits(probes, queries->rows, n_probes, n_probes) ||
+        !matrix_fits(numbers, queries->rows, width, width) ||
+        !matrix_fits(scores, queries->rows, width, width))
+        return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
+    int kind = check_offsets(lists->offsets, lists->count, lists->entries, fault);
+    if (kind == LOWSHOT_OK && lists->members != NULL) {
+        kind = check_indices(lists->members, lists->entries, 1, 1, 0, codes->rows, fault);
+        if (kind != LOWSHOT_OK && fault != NULL)
+            fault->list = 1;
+    }
+    if (kind == LOWSHOT_OK)
+        kind = check_indices(probes, queries->rows, n_probes, n_probes, -1, lists->count, fault);
+    if (kind != LOWSHOT_OK)
+        return kind;
+    int64_t chunk = PACKED_BYTES / codes->width / PACK_ROWS * PACK_ROWS;
+    chunk = chunk < PACK_ROWS ? PACK_ROWS : chunk > MAX_CHUNK ? MAX_CHUNK : chunk;
+    const struct search search = {codes,  lists, queries,           probes, n_probes,
+                                  floors, width, 2 * width + SPARE, chunk,  choose_code_kernels()};
+    const int64_t groups = queries->rows / GROUP + (queries->rows % GROUP != 0);
+    bool no_memory = false;
+#pragma omp parallel reduction(|| : no_memory)
+    {
+        struct group_room room;
+        const bool has_room = make_room(&search, &room);
+        no_memory = !has_room;
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t group = 0; group < groups; group++) {
+            const int64_t first = group * GROUP;
+            const int64_t left = queries->rows - first;
+            if (has_room)
+                search_group(&search, first, left < GROUP ? left : GROUP, &room, numbers, scores);
+        }
+        free_room(&room);
+    }
+    return no_memory ? report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0) : LOWSHOT_OK;
+}

@@ -1,0 +1,64 @@
+#ifndef LOWSHOT_SEARCH_H
+#define LOWSHOT_SEARCH_H
+
+#include "native.h"
+
+/* What searching for neighbours has in common: ranking candidates, and scores of 8-bit codes. */
+
+/* A candidate in one word that compares like its rank: the larger score first, of equal scores the
+ * smaller number. No two candidates of a row are equal, so what is kept does not depend on the
+ * order in which they come. The last bit tells whether a candidate is new and never decides. */
+typedef uint64_t candidate;
+
+static inline candidate make_candidate(int32_t score, int32_t number, uint32_t is_new) {
+    const uint32_t high = (uint32_t)score ^ UINT32_C(0x80000000);
+    return (uint64_t)high << 32 | ((uint32_t)INT32_MAX - (uint32_t)number) << 1 | is_new;
+}
+
+static inline int32_t candidate_score(candidate word) {
+    return (int32_t)((uint32_t)(word >> 32) ^ UINT32_C(0x80000000));
+}
+
+static inline int32_t candidate_number(candidate word) {
+    return (int32_t)((uint32_t)INT32_MAX - ((uint32_t)word >> 1));
+}
+
+static inline uint32_t candidate_is_new(candidate word) { return (uint32_t)word & 1; }
+
+/* Moves the best `kept` of `count` candidates to the front, in any order. */
+void select_best(candidate *candidates, int64_t count, int64_t kept);
+/* Sorts candidates, the best first. */
+void sort_best(candidate *candidates, int64_t count);
+
+/* Codes are scored QUERY_TILE queries at a time with up to MAX_CHUNK vectors packed for that. */
+enum { CODE_WIDTH_UNIT = 64, QUERY_TILE = 8, PACK_ROWS = 32, MAX_CHUNK = 1024 };
+
+struct code_kernels {
+    /* Packs the codes of count vectors; packed has room for count, rounded up to PACK_ROWS. */
+    void (*pack)(const int8_t *const *vectors, int64_t count, int64_t width, uint8_t *packed);
+    /* scores[q * MAX_CHUNK + v] = sum over j of queries[q][j] * vectors[v][j], for QUERY_TILE
+     * queries; scores has room for count, rounded up to PACK_ROWS, in every row. */
+    void (*score_packed)(const int8_t *const *queries, const int32_t *query_sums,
+                         const uint8_t *packed, int64_t count, int64_t width, int32_t *scores);
+    /* scores[v] = sum over j of query[j] * vectors[v][j]. */
+    void (*score_rows)(const int8_t *query, int32_t query_sum, const int8_t *const *vectors,
+                       int64_t count, int64_t width, int32_t *scores);
+};
+
+struct code_kernels choose_code_kernels(void);
+
+static inline int32_t sum_of_codes(const int8_t *codes, int64_t width) {
+    int32_t sum = 0;
+    for (int64_t j = 0; j < width; j++)
+        sum += codes[j];
+    return sum;
+}
+
+static inline bool codes_fit(const struct lowshot_codes *codes) {
+    return codes != NULL && codes->width > 0 && codes->width % CODE_WIDTH_UNIT == 0 &&
+           codes->width <= LOWSHOT_MAX_CODE_WIDTH && codes->rows <= INT32_MAX &&
+           matrix_fits(codes->values, codes->rows, codes->width, codes->width) &&
+           matrix_fits(codes->biases, codes->rows, 1, 1);
+}
+
+#endif

@@ -1,0 +1,449 @@
+"""Searching for nearest neighbours: 8-bit codes of vectors, list search, descent, exact ranking.
+
+Codes stand for vectors scaled to length 1, and the score of one for another grows with the inner
+product of both. Scores are integers, so they are the same on every machine and in every order.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ._library import Explain, call, check_array, ffi, lib, pointer
+
+CODE_WIDTH_UNIT = 64
+MAX_NEIGHBORS = int(lib.LOWSHOT_MAX_NEIGHBORS)
+MAX_POOL_ROWS = (2**31 - 1) // 2
+
+
+class Encoder(NamedTuple):
+    """How vectors become codes: what is subtracted, flipped, and multiplied.
+
+    Attributes:
+        mean: float32 (d,), subtracted from vectors of length 1.
+        signs: float32 (w,), +1 or -1; w ≥ d is the width of the codes, a multiple of 64.
+        scale: Steps of a code in 1.
+    """
+
+    mean: npt.NDArray[np.float32]
+    signs: npt.NDArray[np.float32]
+    scale: float
+
+    @property
+    def width(self) -> int:
+        """Columns of the codes."""
+        return len(self.signs)
+
+
+class Codes(NamedTuple):
+    """8-bit codes of vectors.
+
+    Attributes:
+        values: int8 (n, w).
+        biases: int32 (n,), part of the score of each vector for any query.
+    """
+
+    values: npt.NDArray[np.int8]
+    biases: npt.NDArray[np.int32]
+
+
+class Lists(NamedTuple):
+    """A division of vectors into lists.
+
+    Attributes:
+        offsets: int64 (L + 1,), where each list begins in members.
+        members: int32 (m,), numbers of vectors; None: the numbers 0, 1, 2 … themselves.
+    """
+
+    offsets: npt.NDArray[np.int64]
+    members: npt.NDArray[np.int32] | None = None
+
+
+class Pools(NamedTuple):
+    """Lists of neighbours in the making, best first.
+
+    Attributes:
+        entries: int32 (n, p), twice the number of a neighbour, plus 1 if a round ago it was not
+            there; -1 is none.
+        scores: int32 (n, p).
+    """
+
+    entries: npt.NDArray[np.int32]
+    scores: npt.NDArray[np.int32]
+
+
+def encode(
+    encoder: Encoder, vectors: npt.NDArray[np.float32]
+) -> tuple[Codes, npt.NDArray[np.float32]]:
+    """Codes of vectors, which are scaled to length 1 first.
+
+    The mean is subtracted, and what is left is turned by random signs and a Hadamard transform,
+    which makes all columns alike in size, then rounded to 8 bits. Rotating before quantising is
+    that of Gao, Long, "RaBitQ" (SIGMOD 2024); here with 8 bits instead of one.
+
+    Args:
+        encoder: See there.
+        vectors: float32 (n, d), C-contiguous or the first columns of a wider matrix.
+
+    Returns:
+        The codes, and float32 (n,): 1 / length of each vector, 0 for vectors of length 0.
+
+    Raises:
+        ValueError: Wrong types or shapes; a vector that is not finite, with its row.
+    """
+    stride = check_array("vectors", vectors, np.float32, ("n", "d"), strided=True)
+    rows, dimension = vectors.shape
+    check_array("mean", encoder.mean, np.float32, (dimension,))
+    check_array("signs", encoder.signs, np.float32, ("w",))
+    width = encoder.width
+    _check_width(width)
+    if width < dimension or not 0 < encoder.scale < 1e4:
+        raise ValueError(
+            f"encoder: expected at least {dimension} columns and a scale between 0 and 10000, got "
+            f"{width} and {encoder.scale}"
+        )
+    codes = Codes(np.empty((rows, width), np.int8), np.empty(rows, np.int32))
+    inverse_lengths = np.empty(rows, np.float32)
+
+    def explain(kind: int, which: int, row: int, column: int) -> str:
+        return f"vectors: row {row} holds NaN or infinity, expected finite numbers"
+
+    structure = ffi.new(
+        "struct lowshot_encoder *",
+        {
+            "mean": pointer(encoder.mean),
+            "signs": pointer(encoder.signs),
+            "dimension": dimension,
+            "width": width,
+            "scale": encoder.scale,
+        },
+    )
+    call(
+        lib.lowshot_encode,
+        structure,
+        pointer(vectors),
+        rows,
+        stride,
+        pointer(codes.values),
+        pointer(codes.biases),
+        pointer(inverse_lengths),
+        explain=explain,
+    )
+    return codes, inverse_lengths
+
+
+def search_lists(
+    codes: Codes,
+    lists: Lists,
+    queries: npt.NDArray[np.int8],
+    probes: npt.NDArray[np.int32],
+    width: int,
+    floors: npt.NDArray[np.int32] | None = None,
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """The best vectors of the lists that each query probes.
+
+    Neighbouring queries should probe the same lists: each list is scored for all of them at once.
+
+    Args:
+        codes: Of the vectors.
+        lists: Without common members, as far as one query probes them.
+        queries: int8 (q, w), codes of the queries.
+        probes: int32 (q, p), lists, each at most once in a row; -1 is none.
+        width: How many vectors to find for each query.
+        floors: int32 (q,), the least score that counts; None: any.
+
+    Returns:
+        int32 (q, width), numbers of vectors, best first, of equal scores the smaller number first,
+        -1 where there are fewer; and int32 (q, width), their scores. Besides: a few megabytes for
+        each thread.
+
+    Raises:
+        ValueError: Wrong types or shapes; members or probes out of range; wrong offsets.
+    """
+    structure = _codes(codes)
+    code_width = codes.values.shape[1]
+    check_array("queries", queries, np.int8, ("q", code_width))
+    n_queries = len(queries)
+    check_array("probes", probes, np.int32, (n_queries, "p"))
+    check_array("offsets", lists.offsets, np.int64, ("L + 1",))
+    if len(lists.offsets) == 0:
+        raise ValueError("offsets: expected one more than there are lists, got none")
+    n_lists = len(lists.offsets) - 1
+    if lists.members is not None:
+        check_array("members", lists.members, np.int32, ("m",))
+    n_entries = len(codes.values) if lists.members is None else len(lists.members)
+    if floors is not None:
+        check_array("floors", floors, np.int32, (n_queries,))
+    _check_neighbors("width", width)
+    query_biases = np.zeros(n_queries, np.int32)
+    numbers = np.empty((n_queries, width), np.int32)
+    scores = np.empty((n_queries, width), np.int32)
+
+    def explain(kind: int, which: int, row: int, column: int) -> str:
+        if kind == lib.LOWSHOT_BAD_OFFSET:
+            return (
+                f"offsets: entry {row} holds {lists.offsets[row]}, expected numbers that begin at "
+                f"0, never decrease, and end at {n_entries}"
+            )
+        if which == 1 and lists.members is not None:
+            return (
+                f"members: entry {row} holds {lists.members[row]}, expected 0.."
+                f"{len(codes.values) - 1}"
+            )
+        return (
+            f"probes: row {row}, column {column} holds {probes[row, column]}, expected -1 or 0.."
+            f"{n_lists - 1}"
+        )
+
+    call(
+        lib.lowshot_search_lists,
+        structure,
+        ffi.new(
+            "struct lowshot_lists *",
+            {
+                "offsets": pointer(lists.offsets),
+                "members": ffi.NULL if lists.members is None else pointer(lists.members),
+                "count": n_lists,
+                "entries": n_entries,
+            },
+        ),
+        _codes(Codes(queries, query_biases)),
+        pointer(probes),
+        probes.shape[1],
+        ffi.NULL if floors is None else pointer(floors),
+        width,
+        pointer(numbers),
+        pointer(scores),
+        explain=explain,
+    )
+    return numbers, scores
+
+
+def sample_links(
+    pools: Pools, forward: int, backward: int, first: int, last: int
+) -> npt.NDArray[np.int32]:
+    """Links to follow in a round of descent: from rows first..last-1, and into them.
+
+    Args:
+        pools: Of all rows.
+        forward: How many entries of a row to follow, the best; also of those rows that link to it.
+        backward: How many rows that link to a row to follow, those with the best scores.
+        first: First row.
+        last: One after the last.
+
+    Returns:
+        int32 (last - first, forward + backward), entries as in `Pools`. Besides: 8 bytes for each
+        row of the range, and 8 for each link into it.
+
+    Raises:
+        ValueError: Wrong types, shapes or numbers.
+    """
+    structure = _pools(pools)
+    _check_range(first, last, len(pools.entries))
+    if not 1 <= forward <= pools.entries.shape[1] or not 0 <= backward <= MAX_NEIGHBORS:
+        raise ValueError(
+            f"forward, backward: expected 1..{pools.entries.shape[1]} and 0..{MAX_NEIGHBORS}, got "
+            f"{forward} and {backward}"
+        )
+    sampled = np.empty((last - first, forward + backward), np.int32)
+    call(
+        lib.lowshot_sample_links,
+        structure,
+        forward,
+        backward,
+        first,
+        last,
+        pointer(sampled),
+        explain=_changed("pools"),
+    )
+    return sampled
+
+
+def join_neighbors(
+    codes: Codes, pools: Pools, sampled: npt.NDArray[np.int32], first: int, last: int
+) -> Pools:
+    """A round of nearest-neighbour descent for some rows.
+
+    Each row compares itself with what is linked to it in two steps of which one is new, and keeps
+    the best. After Dong, Moses, Li, "Efficient k-nearest neighbor graph construction for generic
+    similarity measures" (WWW 2011); here every row looks for itself only, so that rounds depend on
+    nothing but the round before.
+
+    Args:
+        codes: Of all rows.
+        pools: Of all rows.
+        sampled: int32 (n, s), links of all rows, from :func:`sample_links`.
+        first: First row.
+        last: One after the last.
+
+    Returns:
+        Pools of rows first..last-1. Besides: under a megabyte for each thread.
+
+    Raises:
+        ValueError: Wrong types or shapes; a link to what is no row.
+    """
+    structure = _pools(pools)
+    n_rows, width = pools.entries.shape
+    check_array("sampled", sampled, np.int32, (n_rows, "s"))
+    if not 1 <= sampled.shape[1] <= MAX_NEIGHBORS:
+        raise ValueError(f"sampled: expected 1..{MAX_NEIGHBORS} columns, got {sampled.shape[1]}")
+    _check_range(first, last, n_rows)
+    if len(codes.values) != n_rows:
+        raise ValueError(f"codes: expected {n_rows} rows, got {len(codes.values)}")
+    joined = Pools(
+        np.empty((last - first, width), np.int32), np.empty((last - first, width), np.int32)
+    )
+
+    def explain(kind: int, which: int, row: int, column: int) -> str:
+        return f"sampled: a link followed from row {row} leads to no row, expected 0..{n_rows - 1}"
+
+    call(
+        lib.lowshot_join_neighbors,
+        _codes(codes),
+        structure,
+        pointer(sampled),
+        sampled.shape[1],
+        first,
+        last,
+        pointer(joined.entries),
+        pointer(joined.scores),
+        explain=explain,
+    )
+    return joined
+
+
+def rank_candidates(
+    vectors: npt.NDArray[np.float32],
+    inverse_lengths: npt.NDArray[np.float32],
+    queries: npt.NDArray[np.float32],
+    candidates: npt.NDArray[np.int32],
+    width: int,
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """The most similar of the candidates of each query.
+
+    Args:
+        vectors: float32 (n, d), of any length, an array or memmap of which only candidates are
+            looked at.
+        inverse_lengths: float32 (n,), 1 / length of each, 0 for vectors of length 0.
+        queries: float32 (q, d), of length 1 or 0.
+        candidates: int32 (q, c), rows of vectors, no two the same in a row; -1 is none.
+        width: How many to keep.
+
+    Returns:
+        int32 (q, width) and float32 (q, width), numbers and inner products of vectors of length 1,
+        most similar first, of equal similarities the smaller number first; -1 and minus infinity
+        where there are fewer.
+
+    Raises:
+        ValueError: Wrong types or shapes; a candidate that is no row.
+    """
+    stride = check_array("vectors", vectors, np.float32, ("n", "d"), strided=True)
+    n_vectors, dimension = vectors.shape
+    check_array("inverse_lengths", inverse_lengths, np.float32, (n_vectors,))
+    queries_stride = check_array("queries", queries, np.float32, ("q", dimension), strided=True)
+    n_queries = len(queries)
+    check_array("candidates", candidates, np.int32, (n_queries, "c"))
+    if candidates.shape[1] > MAX_NEIGHBORS:
+        raise ValueError(
+            f"candidates: expected at most {MAX_NEIGHBORS} columns, got {candidates.shape[1]}"
+        )
+    _check_neighbors("width", width)
+    indices = np.empty((n_queries, width), np.int32)
+    similarities = np.empty((n_queries, width), np.float32)
+
+    def explain(kind: int, which: int, row: int, column: int) -> str:
+        return (
+            f"candidates: row {row} holds {candidates[row].tolist()}, expected -1 or 0.."
+            f"{n_vectors - 1}"
+        )
+
+    def matrix(array: npt.NDArray[np.float32], row_stride: int) -> Any:
+        return ffi.new(
+            "struct lowshot_matrix *",
+            {
+                "values": pointer(array),
+                "rows": len(array),
+                "columns": dimension,
+                "stride": row_stride,
+            },
+        )
+
+    call(
+        lib.lowshot_rank_candidates,
+        matrix(vectors, stride),
+        pointer(inverse_lengths),
+        matrix(queries, queries_stride),
+        pointer(candidates),
+        candidates.shape[1],
+        width,
+        pointer(indices),
+        pointer(similarities),
+        explain=explain,
+    )
+    return indices, similarities
+
+
+def code_width(dimension: int) -> int:
+    """Columns of the codes of vectors with so many columns."""
+    return -(-dimension // CODE_WIDTH_UNIT) * CODE_WIDTH_UNIT
+
+
+def _codes(codes: Codes) -> Any:
+    check_array("codes", codes.values, np.int8, ("n", "w"))
+    rows, width = codes.values.shape
+    check_array("biases", codes.biases, np.int32, (rows,))
+    _check_width(width)
+    return ffi.new(
+        "struct lowshot_codes *",
+        {
+            "values": pointer(codes.values),
+            "biases": pointer(codes.biases),
+            "rows": rows,
+            "width": width,
+        },
+    )
+
+
+def _pools(pools: Pools) -> Any:
+    check_array("entries", pools.entries, np.int32, ("n", "p"))
+    check_array("scores", pools.scores, np.int32, pools.entries.shape)
+    rows, width = pools.entries.shape
+    _check_neighbors("entries", width)
+    if rows > MAX_POOL_ROWS:
+        raise ValueError(f"entries: expected at most {MAX_POOL_ROWS} rows, got {rows}")
+    return ffi.new(
+        "struct lowshot_pools *",
+        {
+            "entries": pointer(pools.entries),
+            "scores": pointer(pools.scores),
+            "rows": rows,
+            "width": width,
+        },
+    )
+
+
+def _check_width(width: int) -> None:
+    largest = int(lib.LOWSHOT_MAX_CODE_WIDTH)
+    if not (0 < width <= largest and width % CODE_WIDTH_UNIT == 0):
+        raise ValueError(
+            f"codes: expected a multiple of {CODE_WIDTH_UNIT} columns up to {largest}, got {width}"
+        )
+
+
+def _check_neighbors(name: str, width: int) -> None:
+    if not 1 <= width <= MAX_NEIGHBORS:
+        raise ValueError(f"{name}: expected 1..{MAX_NEIGHBORS} neighbours, got {width}")
+
+
+def _check_range(first: int, last: int, rows: int) -> None:
+    if not 0 <= first <= last <= rows:
+        raise ValueError(f"first, last: expected 0 ≤ first ≤ last ≤ {rows}, got {first}, {last}")
+
+
+def _changed(name: str) -> Explain:
+    def explain(kind: int, which: int, row: int, column: int) -> str:
+        return f"{name}: changed during the call"
+
+    return explain
