@@ -18,7 +18,7 @@ from lowshot_kedro.diffusion import BACKENDS, CLASS_PRIORS, EDGE_WEIGHTS, PRECIS
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.extractors import EXTRACTORS
 from lowshot_kedro.extractors import PRECISIONS as EXTRACTOR_PRECISIONS
-from lowshot_kedro.graph import METHODS
+from lowshot_kedro.graph import METHODS, require_method
 from lowshot_kedro.protocol import MODES, UNLABELED
 
 _MAX_INT32 = 2**31 - 1
@@ -158,13 +158,30 @@ class GraphParameters:
     n_background: int | None
     stored_k: int
     method: str
+    target_recall: float
+    memory_budget: float | None
+    recall_sample: int
 
     def __post_init__(self) -> None:
         _integer("graph.k", self.k, 1, 1024)
         _integer("graph.n_background", self.n_background, 0, null="all")
         _integer("graph.stored_k", self.stored_k, 1, 1024)
-        _one_of("graph.method", self.method, METHODS)
+        if not isinstance(self.method, str) or not self.method:
+            expected = f"one of: {', '.join(METHODS)}; or a description for faiss.index_factory"
+            raise _refuse("graph.method", self.method, expected)
+        _number("graph.target_recall", self.target_recall, 0.01)
+        if self.target_recall > 1:
+            raise _refuse("graph.target_recall", self.target_recall, "a number from 0.01 to 1")
+        if self.memory_budget is not None:
+            _number("graph.memory_budget", self.memory_budget, 0)
+        _integer("graph.recall_sample", self.recall_sample, 1)
         object.__setattr__(self, "stored_k", stored_columns(self.k, self.stored_k))
+
+
+    @property
+    def memory_budget_bytes(self) -> int | None:
+        """The budget, 1 GB being 10⁹ bytes; None: what is free."""
+        return None if self.memory_budget is None else int(self.memory_budget * 1e9)
 
 
 @dataclass(frozen=True)
@@ -296,6 +313,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
             raise _refuse(section, values, "a section of parameters")
         _require_names(f"{section}.", values, [field.name for field in fields(section_class)])
         section_class(**values)
+    require_method(parameters["graph"]["method"], parameters["pca"]["n_components"])
 
 
 def _require_names(prefix: str, found: Mapping[str, Any], allowed: Sequence[str]) -> None:

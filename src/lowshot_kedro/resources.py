@@ -35,6 +35,17 @@ def recent_peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def rss_bytes() -> int:
+    """Resident memory of this process now (Linux), else its peak."""
+    try:
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return peak_rss_bytes()
+
+
 def restart_peak() -> None:
     """Begin a new measurement of the peak; without effect where the system offers none."""
     global _highest_seen

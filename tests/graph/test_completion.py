@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lowshot_kedro.graph import build_index, complete_graph, completion, normalize
+from lowshot_kedro.graph import complete_graph, completion, index_in_memory, normalize
 from lowshot_kedro.matrices import KnnGraph
 
 from .truth import assert_nearest, dense_graph, random_vectors, similarities_of
@@ -12,7 +12,7 @@ def complete(labeled, test, background, k, stored_k=None, **changes):
         "labeled_vectors": normalize(labeled, 0, "labelled"),
         "test_vectors": normalize(test, 0, "test"),
         "background_vectors": background,
-        "background_index": build_index(background, "exact"),
+        "background_index": index_in_memory(background, "exact"),
         "background_neighbors": dense_graph(background, stored_k or k),
     }
     return complete_graph(**(arguments | changes), k=k)
@@ -73,7 +73,7 @@ def test_similarities_of_nodes_are_kept_on_request():
 
 def test_an_inverted_file_serves_as_well():
     labeled, test, background = three_sets(10, 300)
-    index = build_index(background, "ivf")
+    index = index_in_memory(background, "ivf")
     index.nprobe = index.nlist
     graph = complete(labeled, test, background, 5, background_index=index)
     nodes = np.concatenate([labeled, background])
@@ -148,7 +148,7 @@ def test_without_test_points_there_are_no_test_neighbors():
          "background_graph: has 4 columns, expected at least k = 5"),
         ({"background_neighbors": dense_graph(random_vectors(9), 8)}, 5,
          "background_vectors has 10 rows, background_graph 9 and background_index 10; expected"),
-        ({"background_index": build_index(random_vectors(11))}, 5,
+        ({"background_index": index_in_memory(random_vectors(11))}, 5,
          "background_vectors has 10 rows, background_graph 10 and background_index 11; expected"),
         ({"background_vectors": random_vectors(12)}, 5,
          "background_vectors has 12 rows, background_graph 10 and background_index 10; expected"),
@@ -156,7 +156,7 @@ def test_without_test_points_there_are_no_test_neighbors():
          "background_vectors: dimension 15, but the labelled vectors have 16"),
         ({"test_vectors": random_vectors(3, 17)}, 5,
          "test vectors: dimension 17, but the labelled vectors have 16"),
-        ({"background_index": build_index(random_vectors(10, 15))}, 5,
+        ({"background_index": index_in_memory(random_vectors(10, 15))}, 5,
          "background_index: dimension 15, but the labelled vectors have 16"),
     ],
 )  # fmt: skip
@@ -174,6 +174,6 @@ def test_nan_in_the_background_is_refused_with_its_row(monkeypatch):
     with pytest.raises(ValueError, match=r"background_vectors: found NaN .* numbers 6;"):
         complete(
             labeled, test, damaged, 3,
-            background_index=build_index(background),
+            background_index=index_in_memory(background),
             background_neighbors=dense_graph(background, 3),
         )  # fmt: skip

@@ -1,8 +1,8 @@
 """Kedro datasets for the file formats of the published experiment, and for its results.
 
-Loading is cheap, but for a faiss index, which is read whole: large files come back as memmaps or
-as handles that read block by block. Saving is all or nothing: a file appears under its name when
-it is complete.
+Loading is cheap: large files come back as memmaps or as handles that read block by block. Saving
+is all or nothing: a file appears under its name when it is complete. What is computed while it is
+saved (:class:`~lowshot_kedro.matrices.Resumable`) leaves its beginning to the next run.
 """
 
 from lowshot_kedro.datasets.faiss_files import FaissIndexDataset, FaissTransformDataset

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.datasets.faiss_format import (
+    FLAT_OFFSET,
+    IndexHeader,
+    inverted_file_bytes,
+    map_index,
+    write_flat,
+    write_inverted_file,
+)
 from lowshot_kedro.datasets.file_dataset import FileDataset
 from lowshot_kedro.datasets.files import require_file, require_space
+from lowshot_kedro.datasets.resumable import ResumableFiles
 from lowshot_kedro.datasets.table_dataset import PREVIEW_ROWS
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.matrices import Blocks, InvertedFile, Resumable
 
 _KINDS = {
     "IxFI": "IndexFlatIP",
@@ -21,10 +31,8 @@ _KINDS = {
     "IwFl": "IndexIVFFlat",
     "IHNf": "IndexHNSWFlat",
 }
-# Kind, d, ntotal, two unused numbers, is_trained, metric.
-_LAYOUT = struct.Struct("<4siqqq?i")
-# Where the vectors of a flat index begin: after the header and their number.
-_FLAT_OFFSET = _LAYOUT.size + 8
+
+IndexContent = faiss.Index | Blocks[NDArray[np.float32]] | InvertedFile
 
 
 def _writer(file: BinaryIO) -> Any:
@@ -32,42 +40,16 @@ def _writer(file: BinaryIO) -> Any:
     return faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]
 
 
-class _IndexHeader(NamedTuple):
-    """The first bytes of every index file that faiss writes."""
+class FaissIndexDataset(FileDataset[IndexContent | Resumable[IndexContent], faiss.Index]):
+    """A faiss index file such as ndis1000000.index.
 
-    kind: str
-    dimension: int
-    n_vectors: int
+    A loaded flat index or inverted file is a memory map of the file: it finds what an index in
+    memory finds, but nothing may be added to it. Other kinds are loaded whole.
 
-    @classmethod
-    def read(cls, path: Path) -> _IndexHeader:
-        """Read the header of a file.
-
-        Raises:
-            ValueError: If the file is too short for what its header says.
-        """
-        size = require_file(path)
-        with path.open("rb") as file:
-            start = file.read(_LAYOUT.size)
-        if len(start) < _LAYOUT.size:
-            raise InputError(f"{path}: not a readable faiss index; is it cut off?")
-        kind, dimension, n_vectors, *_ = _LAYOUT.unpack(start)
-        header = cls(kind.decode("latin-1"), dimension, n_vectors)
-        if header.is_flat and size < _FLAT_OFFSET + 4 * dimension * n_vectors:
-            raise InputError(
-                f"{path}: not a readable faiss index; is it cut off? {size} bytes do not hold "
-                f"{n_vectors} vectors of dimension {dimension}"
-            )
-        return header
-
-    @property
-    def is_flat(self) -> bool:
-        """Whether the vectors stand one after the other behind the header."""
-        return self.kind in ("IxFI", "IxF2")
-
-
-class FaissIndexDataset(FileDataset[faiss.Index, faiss.Index]):
-    """A faiss index file such as ndis1000000.index, loaded whole.
+    Saving accepts a faiss index; normalised vectors as :class:`~lowshot_kedro.matrices.Blocks`,
+    which become an IndexFlatIP; an :class:`~lowshot_kedro.matrices.InvertedFile`, which becomes an
+    IndexIVFFlat; or a :class:`~lowshot_kedro.matrices.Resumable` of one of these. Of blocks, one is
+    in memory at a time.
 
     Args:
         filepath: The file.
@@ -95,12 +77,20 @@ class FaissIndexDataset(FileDataset[faiss.Index, faiss.Index]):
         super().__init__(filepath=filepath, metadata=metadata)
         self._n_columns = n_columns
         self._n_rows = n_rows
+        self._files = ResumableFiles(self._filepath, self._filepath)
 
     def check(self) -> None:
-        """Compare the header of the file with the dimension and number of vectors expected."""
-        if self._n_rows == 0:
-            return
-        header = _IndexHeader.read(self._filepath)
+        """Compare the header of the file with the dimension and number of vectors expected.
+
+        Raises:
+            FileNotFoundError: If it is not there.
+            ValueError: If it is cut off, or holds other vectors than expected.
+        """
+        if self._n_rows != 0:
+            self._header()
+
+    def _header(self) -> IndexHeader:
+        header = IndexHeader.read(self._filepath)
         if header.dimension != self._n_columns:
             raise InputError(
                 f"{self._filepath}: vectors of dimension {header.dimension}, expected "
@@ -111,26 +101,69 @@ class FaissIndexDataset(FileDataset[faiss.Index, faiss.Index]):
                 f"{self._filepath}: holds {header.n_vectors} vectors, expected "
                 f"graph.n_background = {self._n_rows}"
             )
+        return header
 
     def check_space(self) -> None:
         """Refuse to begin what the disk has no room for, where the size is known."""
-        require_space(self._filepath, 4 * (self._n_rows or 0) * self._n_columns)
+        self._files.require_space(4 * (self._n_rows or 0) * self._n_columns)
 
     def _read(self) -> faiss.Index:
-        self.check()
         if self._n_rows == 0:
             return faiss.IndexFlatIP(self._n_columns)
+        header = self._header()
         try:
+            if header.n_bytes is not None:
+                return map_index(self._filepath)
             return faiss.read_index(str(self._filepath))
         except RuntimeError as error:
             raise InputError(
                 f"{self._filepath}: not a readable faiss index; is it cut off?"
             ) from error
 
-    def _write(self, path: Path, data: faiss.Index) -> None:
-        require_space(self._filepath, 4 * data.ntotal * data.d)
+    def save(self, data: IndexContent | Resumable[IndexContent]) -> None:
+        """Write the file whole or not at all; compute a Resumable where it is not there yet.
+
+        Raises:
+            DiskFullError: Naming the file.
+            ValueError: If the vectors have another dimension, or blocks are not what they announce.
+        """
+        if isinstance(data, Resumable):
+            self._files.save(data, self.check, self._write_over)
+            return
+        with self._files.written_anew() as (path,):
+            self._write(path, data)
+
+    def _write_over(self, data: IndexContent, paths: Sequence[Path]) -> None:
+        """Start the file over: only the work before it can be continued."""
+        (path,) = paths
+        try:
+            path.unlink(missing_ok=True)
+            self._write(path, data)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+    def _write(self, path: Path, data: IndexContent | Resumable[IndexContent]) -> None:
+        assert not isinstance(data, Resumable), "save writes what it becomes"
+        name = str(self._filepath)
+        if isinstance(data, InvertedFile):
+            dimension, n_bytes = data.centroids.shape[1], inverted_file_bytes(data)
+        elif isinstance(data, Blocks):
+            dimension, n_bytes = data.n_columns, 4 * data.n_rows * data.n_columns
+        else:
+            dimension, n_bytes = data.d, 4 * data.ntotal * data.d
+        if dimension != self._n_columns:
+            raise InputError(
+                f"{name}: got vectors of dimension {dimension}, expected {self._n_columns}"
+            )
+        require_space(self._filepath, n_bytes)
         with path.open("wb") as file:
-            faiss.write_index(data, _writer(file))
+            if isinstance(data, InvertedFile):
+                write_inverted_file(file, data, name)
+            elif isinstance(data, Blocks):
+                write_flat(file, data.checked(name), (data.n_rows, data.n_columns))
+            else:
+                faiss.write_index(data, _writer(file))
 
     def _exists(self) -> bool:
         return self._n_rows == 0 or super()._exists()
@@ -138,26 +171,27 @@ class FaissIndexDataset(FileDataset[faiss.Index, faiss.Index]):
     def _facts(self) -> dict[str, str]:
         if self._n_rows == 0:
             return {"shape": f"(0, {self._n_columns})", "dtype": "float32", "size on disk": "0 B"}
-        header = _IndexHeader.read(self._filepath)
+        header = IndexHeader.read(self._filepath)
         return {
             "shape": f"({header.n_vectors}, {header.dimension})",
             "dtype": "float32",
             "kind": _KINDS.get(header.kind, header.kind),
             "size on disk": self._size_on_disk(),
+            **self._files.facts(),
         }
 
     def _first_rows(self) -> NDArray[np.float32]:
         nothing = np.empty((0, 0), dtype=np.float32)
         if self._n_rows == 0:
             return nothing
-        header = _IndexHeader.read(self._filepath)
+        header = IndexHeader.read(self._filepath)
         if not header.is_flat or header.n_vectors == 0:
             return nothing
         return np.memmap(
             self._filepath,
             mode="r",
             dtype="<f4",
-            offset=_FLAT_OFFSET,
+            offset=FLAT_OFFSET,
             shape=(min(PREVIEW_ROWS, header.n_vectors), header.dimension),
         )
 

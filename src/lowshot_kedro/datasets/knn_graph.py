@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lowshot_kedro.datasets.files import require_space, written_whole
+from lowshot_kedro.datasets.files import require_space
 from lowshot_kedro.datasets.raw_matrix import count_rows, map_matrix, write_rows
+from lowshot_kedro.datasets.resumable import ResumableFiles, opened_at, rows_done
 from lowshot_kedro.datasets.table_dataset import TableDataset
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import Blocks, KnnGraph
+from lowshot_kedro.matrices import Blocks, KnnGraph, Resumable, RowBlocks
 from lowshot_kedro.resources import format_bytes
+
+logger = logging.getLogger(__name__)
+
+GraphContent = KnnGraph | Blocks[KnnGraph] | Resumable[RowBlocks[KnnGraph]]
 
 _INDICES = np.dtype("<i4")
 _SIMILARITIES = np.dtype("<f4")
 _LINK_BYTES = _INDICES.itemsize + _SIMILARITIES.itemsize
 
 
-class KnnGraphDataset(TableDataset[KnnGraph | Blocks[KnnGraph], KnnGraph]):
+class KnnGraphDataset(TableDataset[GraphContent, KnnGraph]):
     """A graph in the published format: STEM_I_11.int32 and STEM_D_11.float32, raw, (n, k).
 
-    Loading returns memmaps. Saving accepts a :class:`~lowshot_kedro.matrices.KnnGraph` or blocks of
-    one, and the two files appear together.
+    Loading returns memmaps. Saving accepts a :class:`~lowshot_kedro.matrices.KnnGraph`, blocks of
+    one, or a :class:`~lowshot_kedro.matrices.Resumable` of row blocks, which an interrupted run
+    leaves to the next one to continue. The two files appear together.
 
     Args:
         filepath: The common beginning of both names, for instance knngraph/ndis1000000_k32.
@@ -56,6 +63,7 @@ class KnnGraphDataset(TableDataset[KnnGraph | Blocks[KnnGraph], KnnGraph]):
         self._filepath = Path(filepath)
         self._k = k
         self._n_rows = n_rows
+        self._files = ResumableFiles(self._filepath, self._indices_path, self._similarities_path)
         self.metadata = metadata
 
     @property
@@ -77,7 +85,7 @@ class KnnGraphDataset(TableDataset[KnnGraph | Blocks[KnnGraph], KnnGraph]):
 
     def check_space(self) -> None:
         """Refuse to begin what the disk has no room for, where the size is known."""
-        require_space(self._indices_path, (self._n_rows or 0) * self._k * _LINK_BYTES)
+        self._files.require_space((self._n_rows or 0) * self._k * _LINK_BYTES)
 
     def _rows(self) -> int:
         if self._n_rows == 0:
@@ -104,24 +112,59 @@ class KnnGraphDataset(TableDataset[KnnGraph | Blocks[KnnGraph], KnnGraph]):
             map_matrix(self._similarities_path, n_rows, self._k, _SIMILARITIES),
         )
 
-    def save(self, data: KnnGraph | Blocks[KnnGraph]) -> None:
-        """Write both files whole or not at all."""
+    def save(self, data: GraphContent) -> None:
+        """Write both files whole or not at all; compute a Resumable as far as it is not done.
+
+        Raises:
+            DiskFullError: Naming the file of the neighbours.
+            ValueError: If the graph has another number of columns, or blocks are not what they
+                announce.
+        """
+        if isinstance(data, Resumable):
+            self._files.save(data, self.check, self._append)
+            return
         if isinstance(data, Blocks):
             n_rows, k = data.n_rows, data.n_columns
             blocks = data.checked(str(self._indices_path))
         else:
             (n_rows, k), blocks = data.indices.shape, iter([data])
-        if k != self._k:
-            raise InputError(f"{self._indices_path}: got {k} columns, expected {self._k}")
+        self._require_columns(k)
         require_space(self._indices_path, n_rows * k * _LINK_BYTES)
         with (
-            written_whole(self._indices_path, self._similarities_path) as (first, second),
+            self._files.written_anew() as (first, second),
             first.open("wb") as indices,
             second.open("wb") as similarities,
         ):
             for block in blocks:
                 write_rows(indices, block.indices, _INDICES)
                 write_rows(similarities, block.similarities, _SIMILARITIES)
+
+    def _append(self, blocks: RowBlocks[KnnGraph], paths: Sequence[Path]) -> None:
+        """Write the blocks that are not yet in unfinished files."""
+        self._require_columns(blocks.n_columns)
+        widths = [self._k * dtype.itemsize for dtype in (_INDICES, _SIMILARITIES)]
+        done = rows_done(paths, widths, blocks.n_rows, blocks.block_rows)
+        with (
+            opened_at(paths[0], done * widths[0]) as indices,
+            opened_at(paths[1], done * widths[1]) as similarities,
+        ):
+            require_space(self._indices_path, (blocks.n_rows - done) * self._k * _LINK_BYTES)
+            name = str(self._indices_path)
+            if done:
+                logger.info("%s: continuing after row %d of %d", name, done, blocks.n_rows)
+                name += f" after row {done}"
+            if done == blocks.n_rows:
+                return
+            for block in blocks.starting_at(done).checked(name):
+                write_rows(indices, block.indices, _INDICES)
+                write_rows(similarities, block.similarities, _SIMILARITIES)
+                # A process that is killed now has these rows behind it.
+                indices.flush()
+                similarities.flush()
+
+    def _require_columns(self, k: int) -> None:
+        if k != self._k:
+            raise InputError(f"{self._indices_path}: got {k} columns, expected {self._k}")
 
     def _exists(self) -> bool:
         both = self._indices_path.is_file() and self._similarities_path.is_file()
@@ -137,6 +180,7 @@ class KnnGraphDataset(TableDataset[KnnGraph | Blocks[KnnGraph], KnnGraph]):
             "shape": f"({n_rows}, {self._k})",
             "dtype": "int32 neighbours, float32 similarities",
             "size on disk": format_bytes(size),
+            **self._files.facts(),
         }
 
     def _first_rows(self) -> Iterator[list[str]]:

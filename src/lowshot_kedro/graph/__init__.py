@@ -3,9 +3,17 @@
 Similarity is the inner product of L2-normalised vectors throughout.
 """
 
-from lowshot_kedro.graph.background import UnlabeledNodes, background_graph, unlabeled_nodes
+from lowshot_kedro.graph.background import (
+    UnlabeledNodes,
+    background_graph,
+    index_in_memory,
+    unlabeled_nodes,
+)
 from lowshot_kedro.graph.completion import CompletedGraph, complete_graph, require_sizes
-from lowshot_kedro.graph.index import METHODS, build_index, normalize, search
+from lowshot_kedro.graph.index import build_index, search
+from lowshot_kedro.graph.methods import METHODS, require_method
+from lowshot_kedro.graph.quality import measure_quality
+from lowshot_kedro.graph.vectors import normalize
 
 __all__ = [
     "METHODS",
@@ -14,7 +22,10 @@ __all__ = [
     "background_graph",
     "build_index",
     "complete_graph",
+    "index_in_memory",
+    "measure_quality",
     "normalize",
+    "require_method",
     "require_sizes",
     "search",
     "unlabeled_nodes",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -11,8 +13,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.graph.index import BLOCK_ROWS, build_index, normalize, on_gpus, search
-from lowshot_kedro.matrices import Blocks, KnnGraph, row_ranges
+from lowshot_kedro.graph.descent import divided_graph
+from lowshot_kedro.graph.index import build_index, on_gpus, search
+from lowshot_kedro.graph.list_search import ListSearch, division_of, is_divided
+from lowshot_kedro.graph.methods import choose_method
+from lowshot_kedro.graph.neighbor_descent import pynndescent_graph
+from lowshot_kedro.graph.vectors import BLOCK_ROWS, describe_vectors, normalized_blocks
+from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
+from lowshot_kedro.matrices import Blocks, InvertedFile, KnnGraph, Resumable, RowBlocks
+from lowshot_kedro.resources import logged_step
 
 
 class UnlabeledNodes(NamedTuple):
@@ -29,14 +38,23 @@ class UnlabeledNodes(NamedTuple):
     neighbors: KnnGraph
 
 
-def unlabeled_nodes(vectors: NDArray[np.float32], k: int, method: str, name: str) -> UnlabeledNodes:
+def unlabeled_nodes(
+    vectors: NDArray[np.float32],
+    k: int,
+    method: str,
+    name: str,
+    target_recall: float = 0.99,
+    memory_budget: int | None = None,
+) -> UnlabeledNodes:
     """Index vectors and build the graph among them, in memory.
 
     Args:
         vectors: float32 (n, d), not normalised.
         k: Neighbours of each.
-        method: As for :func:`~lowshot_kedro.graph.index.build_index`.
+        method: As for :func:`background_graph`, like the following.
         name: What messages call the vectors.
+        target_recall: See there.
+        memory_budget: See there.
 
     Returns:
         In memory: the vectors twice and 8·n·k bytes.
@@ -44,22 +62,94 @@ def unlabeled_nodes(vectors: NDArray[np.float32], k: int, method: str, name: str
     Raises:
         ValueError: For NaN, or too few vectors for the method.
     """
-    index = build_index(vectors, method, name)
-    return UnlabeledNodes(vectors, index, KnnGraph.joined(background_graph(index, vectors, k), k))
+    with tempfile.TemporaryDirectory() as folder:
+        index = index_in_memory(vectors, method, target_recall, memory_budget, name)
+        graph = background_graph(index, vectors, k, method, target_recall, memory_budget, name)
+        blocks = graph.begin(Path(folder)).starting_at(0)
+        return UnlabeledNodes(vectors, index, KnnGraph.joined(blocks, k))
+
+
+def index_in_memory(
+    vectors: NDArray[np.float32],
+    method: str = "auto",
+    target_recall: float = 0.99,
+    memory_budget: int | None = None,
+    name: str = "background_vectors",
+) -> Any:
+    """A search index that holds the normalised vectors, as a rule a copy of them.
+
+    Args:
+        vectors: As for :func:`~lowshot_kedro.graph.index.build_index`, like the following.
+        method: See there.
+        target_recall: See there.
+        memory_budget: See there.
+        name: What messages call the vectors.
+
+    Returns:
+        A faiss.Index of the kind that `build_index` makes.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        built = build_index(vectors, method, target_recall, memory_budget, name)
+        content = built.begin(Path(folder))
+    if isinstance(content, Blocks):
+        flat: faiss.Index = faiss.IndexFlatIP(content.n_columns)
+        for block in content:
+            flat.add(block)
+        return flat
+    if isinstance(content, InvertedFile):
+        n_lists, dimension = content.centroids.shape
+        quantizer: Any = faiss.IndexFlatIP(dimension)
+        quantizer.add(content.centroids)
+        index: Any = faiss.IndexIVFFlat(quantizer, dimension, n_lists, faiss.METRIC_INNER_PRODUCT)
+        index.nprobe = content.n_probe
+        index.is_trained = True
+        number = 0
+        for lists in content.make():
+            first = 0
+            while first < len(lists.numbers):
+                last = first + int(content.sizes[number])
+                index.invlists.add_entries(
+                    number,
+                    last - first,
+                    faiss.swig_ptr(lists.numbers[first:last]),
+                    faiss.swig_ptr(lists.vectors[first:last].view(np.uint8)),
+                )
+                first, number = last, number + 1
+        index.ntotal = int(content.sizes.sum())
+        # Python would otherwise free the quantizer, which the index does not own.
+        index.own_fields = True
+        quantizer.this.disown()
+        return index
+    return content
 
 
 def background_graph(
-    index: faiss.Index, vectors: NDArray[np.float32], stored_k: int
-) -> Blocks[KnnGraph]:
-    """The stored_k most similar background vectors of every background vector, itself included.
+    index: faiss.Index,
+    vectors: NDArray[np.float32],
+    stored_k: int,
+    method: str = "auto",
+    target_recall: float = 0.99,
+    memory_budget: int | None = None,
+    name: str = "background_vectors",
+) -> Resumable[RowBlocks[KnnGraph]]:
+    """The stored_k most similar vectors of every vector, itself included, found while it is saved.
 
     Args:
         index: Of the same vectors.
         vectors: float32 (n, d), a memmap or array, not normalised.
         stored_k: Neighbours of each.
+        method: `exact` compares every pair. `ivf` looks through the nearest lists of an inverted
+            file, `descent` through a few and then at neighbours of neighbours, `pynndescent` calls
+            that library. A description for faiss.index_factory searches with that index. `auto`
+            is exact for few vectors and descent for more.
+        target_recall: For ivf and descent: the part of the neighbours to be found.
+        memory_budget: Bytes that the process may take; None: four fifths of what is free.
+        name: What messages call the vectors.
 
     Returns:
-        Blocks of the graph in row order. In memory: the index and one block.
+        Blocks in row order, of which one is in memory; besides, for exact, the index; for ivf and
+        descent see :func:`~lowshot_kedro.graph.descent.divided_graph`. Equal similarities: the
+        smaller number first.
 
     Raises:
         ValueError: If index and vectors do not belong together; when consumed, for NaN.
@@ -68,15 +158,62 @@ def background_graph(
     if (index.ntotal, index.d) != (n_vectors, dimension):
         raise InputError(
             f"background_index: holds {index.ntotal} vectors of dimension {index.d}, but "
-            f"background_vectors has {n_vectors} of dimension {dimension}"
+            f"{name} has {n_vectors} of dimension {dimension}"
+        )
+    method = choose_method(method, n_vectors)
+    if method in ("ivf", "descent") and not is_divided(index):
+        raise InputError(
+            f"graph.method: got {method!r}, which needs an inverted file, but background_index is "
+            f"a {type(index).__name__}; remove it to have it built anew, or use exact"
         )
 
-    def blocks() -> Iterator[KnnGraph]:
-        searched = on_gpus(index)
-        with tqdm(total=n_vectors, unit="node", desc="background graph", disable=None) as bar:
-            for first, last in row_ranges(n_vectors, BLOCK_ROWS):
-                queries = normalize(vectors[first:last], first, "background_vectors")
-                yield search(searched, queries, stored_k)
-                bar.update(last - first)
+    def begin(folder: Path) -> RowBlocks[KnnGraph]:
+        budget = MemoryBudget(memory_budget)
+        if method == "pynndescent":
+            return pynndescent_graph(vectors, stored_k, budget, folder, name)
+        if method not in ("ivf", "descent") or not is_divided(index):
+            return _searched_graph(index, vectors, stored_k, name)
+        workspace = Workspace(folder, budget)
+        with logged_step("graph: encoding"):
+            over_vectors = ListSearch.of(vectors, division_of(index), workspace, name)
+        return divided_graph(over_vectors, stored_k, target_recall, method == "descent", workspace)
 
-    return Blocks(n_rows=n_vectors, n_columns=stored_k, make=blocks)
+    made_from: dict[str, Any] = {
+        "kind": "graph",
+        "method": method,
+        "stored_k": stored_k,
+        "vectors": describe_vectors(vectors),
+        "index": {"type": type(index).__name__},
+    }
+    if is_divided(index):
+        made_from["index"] |= {"n_lists": index.nlist, "n_probe": index.nprobe}
+    if method in ("ivf", "descent"):
+        made_from["target_recall"] = target_recall
+    return Resumable(made_from, begin)
+
+
+def _searched_graph(
+    index: faiss.Index, vectors: NDArray[np.float32], stored_k: int, name: str
+) -> RowBlocks[KnnGraph]:
+    """Every vector searched in the index, block by block."""
+    n_vectors = len(vectors)
+
+    def blocks(first_row: int) -> Iterator[KnnGraph]:
+        searched = on_gpus(index)
+        with tqdm(
+            total=n_vectors, initial=first_row, unit="vector", desc="graph", disable=None
+        ) as bar:
+            for _, queries in normalized_blocks(vectors, name, first_row):
+                yield in_order(search(searched, queries, stored_k))
+                bar.update(len(queries))
+
+    return RowBlocks(n_vectors, stored_k, BLOCK_ROWS, blocks)
+
+
+def in_order(graph: KnnGraph) -> KnnGraph:
+    """The same neighbours, of equal similarities the smaller number first."""
+    order = np.lexsort((graph.indices, -graph.similarities), axis=1)
+    return KnnGraph(
+        np.take_along_axis(graph.indices, order, axis=1),
+        np.take_along_axis(graph.similarities, order, axis=1),
+    )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -11,113 +14,301 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lowshot_kedro import native
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import KnnGraph, require_finite, row_ranges
+from lowshot_kedro.graph.centroids import CentroidSearch, train_centroids
+from lowshot_kedro.graph.codes import VectorEncoder
+from lowshot_kedro.graph.list_search import QUERY_ROWS, encode_rows, fit_encoder
+from lowshot_kedro.graph.methods import choose_method, is_factory_string
+from lowshot_kedro.graph.quality import sample_rows
+from lowshot_kedro.graph.vectors import (
+    BLOCK_ROWS,
+    describe_vectors,
+    normalize,
+    normalized_blocks,
+    release,
+    spread_rows,
+)
+from lowshot_kedro.graph.workspace import MemoryBudget
+from lowshot_kedro.matrices import Blocks, InvertedFile, KnnGraph, ListBlock, Resumable, row_ranges
 from lowshot_kedro.parallel import map_rows, run_in_one_thread
-from lowshot_kedro.resources import format_bytes
+from lowshot_kedro.resources import format_bytes, logged_step
 
 logger = logging.getLogger(__name__)
 
-METHODS = ("auto", "exact", "ivf")
-
-BLOCK_ROWS = 16384
 # Builds of faiss without GPU support lack the first name.
 _GPU_INDEXES = tuple(
-    getattr(faiss, name) for name in ("GpuIndex", "IndexReplicas") if hasattr(faiss, name)
+    getattr(faiss, name)
+    for name in ("GpuIndex", "IndexReplicas", "IndexShards")
+    if hasattr(faiss, name)
 )
-_EXACT_BELOW = 1_000_000
-_TRAINING_VECTORS_PER_LIST = 100
-_N_PROBE = 256
+_TRAINING_VECTORS_PER_LIST = 40
+_FACTORY_TRAINING_VECTORS = 1_000_000
+# Lists of an inverted file: as many as in the published experiment, or more where these would hold
+# more vectors than this.
+_MOST_VECTORS_PER_LIST = 512
+_TUNING_ROWS = 256
+_TUNING_NEIGHBORS = 32
+_MOST_PROBES = 4096
+# Part of the free memory of a GPU that an index may take.
+_GPU_PART = 0.6
+
+IndexContent = Blocks[NDArray[np.float32]] | InvertedFile | faiss.Index
 
 
-def normalize(vectors: NDArray[np.float32], first_row: int, name: str) -> NDArray[np.float32]:
-    """A copy with rows of length 1; a zero row stays zero.
-
-    Args:
-        vectors: float32 (m, d).
-        first_row: Number of the first of these rows in the whole matrix.
-        name: What an error message calls the matrix.
-
-    Raises:
-        ValueError: For NaN or infinity.
-    """
-    copy = np.array(vectors, dtype=np.float32, order="C")
-    require_finite(copy, np.arange(first_row, first_row + len(copy)), name)
-    # In float32 the squares of large finite numbers overflow, and those of small ones vanish.
-    lengths = np.sqrt(np.einsum("ij,ij->i", copy, copy, dtype=np.float64))
-    copy /= np.where(lengths == 0, 1, lengths)[:, None]
-    return copy
+def n_lists_for(n_vectors: int) -> int:
+    """Lists of an inverted file: 4·√n, or one for every 512 vectors if that is more."""
+    lists = max(4 * math.isqrt(n_vectors), n_vectors // _MOST_VECTORS_PER_LIST)
+    # Every list should have something to be trained on.
+    return max(1, min(lists, n_vectors // 4))
 
 
 def build_index(
-    vectors: NDArray[np.float32], method: str = "auto", name: str = "background_vectors"
-) -> faiss.Index:
-    """Index the normalised vectors for inner product search.
+    vectors: NDArray[np.float32],
+    method: str = "auto",
+    target_recall: float = 0.99,
+    memory_budget: int | None = None,
+    name: str = "background_vectors",
+) -> Resumable[IndexContent]:
+    """A search index over the normalised vectors, for inner products, built while it is saved.
 
     Args:
         vectors: float32 (n, d), a memmap or array, not normalised; read block by block.
-        method: `exact` (compares with every vector), `ivf` (inverted file of 4·√n lists, of which
-            256 are searched, as in the published experiment), or `auto`: exact below a million.
+        method: As for :func:`~lowshot_kedro.graph.background.background_graph`. `exact` makes a
+            flat index, a factory string what it says, and the others an inverted file.
+        target_recall: An inverted file is told to look through as many lists as find this part of
+            the 32 nearest neighbours, estimated on 256 rows.
+        memory_budget: Bytes that the process may take; None: four fifths of what is free.
         name: What messages call the vectors.
 
     Returns:
-        A faiss index that holds all n vectors (4·n·d bytes).
+        What the dataset writes block by block. In memory: a sample for training, and blocks; the
+        whole index only for a factory string.
 
     Raises:
-        ValueError: For NaN, more vectors than fit int32 numbers, or too few for ivf.
+        ValueError: For more vectors than fit int32 numbers; when the work begins, for NaN.
     """
-    n_vectors, dimension = vectors.shape
+    n_vectors = len(vectors)
     if n_vectors > np.iinfo(np.int32).max:
         raise InputError(f"{name}: {n_vectors} rows, expected at most {np.iinfo(np.int32).max}")
-    if method == "auto":
-        method = "exact" if n_vectors < _EXACT_BELOW else "ivf"
-    if method == "exact":
-        index: faiss.Index = faiss.IndexFlatIP(dimension)
-    else:
-        index = _train_inverted_file(vectors, name)
-    with tqdm(total=n_vectors, unit="vector", desc=f"index ({method})", disable=None) as bar:
-        for first, last in row_ranges(n_vectors, BLOCK_ROWS):
-            run_in_one_thread(index.add, normalize(vectors[first:last], first, name))
-            bar.update(last - first)
-    return index
+    method = choose_method(method, n_vectors)
+
+    def begin(folder: Path) -> IndexContent:
+        budget = MemoryBudget(memory_budget)
+        if method == "exact":
+            return _flat_blocks(vectors, name)
+        if is_factory_string(method):
+            return _factory_index(vectors, method, budget, name)
+        return _inverted_file(vectors, target_recall, budget, folder, name)
+
+    made_from: dict[str, Any] = {
+        "kind": "index",
+        "method": "inverted file" if method in ("ivf", "descent", "pynndescent") else method,
+        "vectors": describe_vectors(vectors),
+    }
+    if made_from["method"] == "inverted file":
+        made_from |= {"n_lists": n_lists_for(n_vectors), "target_recall": target_recall}
+    return Resumable(made_from, begin)
 
 
-def _train_inverted_file(vectors: NDArray[np.float32], name: str) -> faiss.Index:
+def _flat_blocks(vectors: NDArray[np.float32], name: str) -> Blocks[NDArray[np.float32]]:
+    def blocks() -> Iterator[NDArray[np.float32]]:
+        with tqdm(total=len(vectors), unit="vector", desc="index", disable=None) as bar:
+            for _, block in normalized_blocks(vectors, name):
+                yield block
+                bar.update(len(block))
+
+    return Blocks(len(vectors), vectors.shape[1], blocks)
+
+
+def _factory_index(
+    vectors: NDArray[np.float32], description: str, budget: MemoryBudget, name: str
+) -> faiss.Index:
     n_vectors, dimension = vectors.shape
-    n_lists = 4 * math.isqrt(n_vectors)
-    if n_lists > n_vectors:
-        raise InputError(
-            f"graph.method: got 'ivf', but {name} has only {n_vectors} rows for {n_lists} lists; "
-            "use exact"
-        )
-    n_training = min(n_vectors, n_lists * _TRAINING_VECTORS_PER_LIST)
-    training = np.empty((n_training, dimension), dtype=np.float32)
-    for first, last in row_ranges(n_training, BLOCK_ROWS):
-        training[first:last] = normalize(vectors[first:last], first, name)
-    logger.info("training %d inverted lists on %d vectors", n_lists, n_training)
-    index = faiss.IndexIVFFlat(
-        faiss.IndexFlatL2(dimension), dimension, n_lists, faiss.METRIC_INNER_PRODUCT
-    )
-    index.nprobe = min(_N_PROBE, max(1, 3 * n_lists // 4))
-    run_in_one_thread(index.train, training)
+    index = faiss.index_factory(dimension, description, faiss.METRIC_INNER_PRODUCT)
+    if not index.is_trained:
+        most = min(_FACTORY_TRAINING_VECTORS, budget.left // (8 * dimension))
+        sample = normalize(vectors[spread_rows(n_vectors, most)], 0, name)
+        with logged_step(f"index: training {description} on {len(sample)} vectors"):
+            try:
+                run_in_one_thread(index.train, sample)
+            except RuntimeError as error:
+                raise InputError(
+                    f"graph.method: faiss cannot train {description!r} on {len(sample)} vectors of "
+                    f"{name} ({_reason(error)}); use a smaller one, or exact"
+                ) from error
+    with tqdm(total=n_vectors, unit="vector", desc=f"index {description}", disable=None) as bar:
+        for _, block in normalized_blocks(vectors, name):
+            run_in_one_thread(index.add, block)
+            bar.update(len(block))
     return index
+
+
+def _reason(error: RuntimeError) -> str:
+    """The last sentence of an error of faiss, without the place in its sources."""
+    return str(error).strip().splitlines()[-1].split("' failed: ")[-1].removeprefix("Error: ")
+
+
+def _inverted_file(
+    vectors: NDArray[np.float32],
+    target_recall: float,
+    budget: MemoryBudget,
+    folder: Path,
+    name: str,
+) -> InvertedFile:
+    n_vectors, dimension = vectors.shape
+    n_lists = n_lists_for(n_vectors)
+    most = max(n_lists, budget.left // (8 * dimension))
+    with logged_step(f"index: training {n_lists} lists"):
+        rows = spread_rows(n_vectors, min(most, n_lists * _TRAINING_VECTORS_PER_LIST))
+        # Only some rows are read here; bad ones are refused with all others below.
+        sample = np.nan_to_num(vectors[rows], nan=0.0, posinf=0.0, neginf=0.0)
+        release(vectors)
+        centroids = train_centroids(normalize(sample, 0, name), n_lists)
+        del sample
+    encoder = fit_encoder(vectors, name)
+    search = CentroidSearch(centroids, encoder)
+    sampled = SampledNeighbors(vectors[sample_rows(n_vectors, _TUNING_ROWS)], encoder, name)
+    assigned = np.empty(n_vectors, np.int32)
+    inverse_lengths = np.empty(n_vectors, np.float32)
+    with (
+        logged_step("index: assigning vectors to lists"),
+        tqdm(total=n_vectors, unit="vector", desc="index", disable=None) as bar,
+    ):
+        for first, last in row_ranges(n_vectors, QUERY_ROWS):
+            codes, inverse_lengths[first:last] = encode_rows(encoder, vectors, first, last, name)
+            assigned[first:last] = search.nearest(codes.values, 1)[:, 0]
+            sampled.add(codes, vectors[first:last], inverse_lengths[first:last], first)
+            release(vectors)
+            bar.update(last - first)
+    n_probe = _probes_needed(search, sampled, assigned, n_lists, target_recall)
+    logger.info("index: searches look through %d of %d lists", n_probe, n_lists)
+    sizes = np.bincount(assigned, minlength=n_lists)
+
+    def list_blocks() -> Iterator[ListBlock]:
+        yield from _list_blocks(vectors, inverse_lengths, assigned, sizes, budget.left // 2)
+
+    return InvertedFile(centroids, sizes, n_probe, list_blocks)
+
+
+class SampledNeighbors:
+    """The nearest neighbours of a few vectors, found while the codes of all pass by.
+
+    Args:
+        sample: float32 (s, d), of any length.
+        encoder: Of all vectors.
+        name: What messages call the vectors.
+    """
+
+    def __init__(self, sample: NDArray[np.float32], encoder: VectorEncoder, name: str) -> None:
+        self._queries = normalize(sample, 0, name)
+        self.codes, _ = encoder.encode(self._queries)
+        nothing = np.empty((len(sample), 0), np.int32)
+        self.neighbors = KnnGraph(nothing, nothing.astype(np.float32))
+
+    def add(
+        self,
+        codes: native.Codes,
+        vectors: NDArray[np.float32],
+        inverse_lengths: NDArray[np.float32],
+        first_row: int,
+    ) -> None:
+        """Compare the sample with some vectors, the first of which is first_row."""
+        everything = native.Lists(np.array([0, len(vectors)], np.int64))
+        probes = np.zeros((len(self._queries), 1), np.int32)
+        found, _ = native.search_lists(
+            codes, everything, self.codes.values, probes, 2 * _TUNING_NEIGHBORS
+        )
+        ranked = native.rank_candidates(
+            vectors, inverse_lengths, self._queries, found, _TUNING_NEIGHBORS
+        )
+        self.neighbors = KnnGraph(
+            *native.merge_neighbors(
+                *self.neighbors, *ranked, _TUNING_NEIGHBORS, second_offset=first_row
+            )
+        )
+
+
+def _probes_needed(
+    search: CentroidSearch,
+    sampled: SampledNeighbors,
+    assigned: NDArray[np.int32],
+    n_lists: int,
+    target_recall: float,
+) -> int:
+    """The least number of lists that holds this part of the neighbours."""
+    order = search.nearest(sampled.codes.values, min(n_lists, _MOST_PROBES))
+    neighbors = sampled.neighbors.indices
+    place = np.full((len(order), n_lists), n_lists, np.int32)
+    queries, places = np.nonzero(order >= 0)
+    place[queries, order[queries, places]] = places + 1
+    rows = np.broadcast_to(np.arange(len(order))[:, None], neighbors.shape)
+    there = neighbors >= 0
+    needed = np.sort(place[rows[there], assigned[neighbors[there]]])
+    if len(needed) == 0:
+        return 1
+    return int(needed[min(len(needed) - 1, math.ceil(target_recall * len(needed)))])
+
+
+def _list_blocks(
+    vectors: NDArray[np.float32],
+    inverse_lengths: NDArray[np.float32],
+    assigned: NDArray[np.int32],
+    sizes: NDArray[np.int64],
+    most_bytes: int,
+) -> Iterator[ListBlock]:
+    """The vectors list after list: as many lists at a time as there is memory for."""
+    n_vectors, dimension = vectors.shape
+    row_bytes = 4 * dimension + 8
+    most_rows = max(int(most_bytes // row_bytes), int(sizes.max(initial=1)))
+    n_passes = math.ceil(n_vectors / most_rows)
+    begin = 0
+    with tqdm(total=n_vectors, unit="vector", desc="index: lists", disable=None) as bar:
+        while begin < len(sizes):
+            totals = np.cumsum(sizes[begin:])
+            end = begin + max(1, int(np.searchsorted(totals, most_rows, side="right")))
+            chosen = np.flatnonzero((assigned >= begin) & (assigned < end))
+            order = np.argsort(assigned[chosen], kind="stable")
+            places = np.empty(len(chosen), np.int64)
+            places[order] = np.arange(len(chosen))
+            block = np.empty((len(chosen), dimension), np.float32)
+            for first, last in row_ranges(n_vectors, BLOCK_ROWS):
+                low, high = np.searchsorted(chosen, [first, last])
+                if low < high:
+                    rows = chosen[low:high]
+                    block[places[low:high]] = vectors[rows] * inverse_lengths[rows, None]
+                    release(vectors)
+            yield ListBlock(chosen[order], block)
+            bar.update(len(chosen))
+            begin = end
+    if n_passes > 1:
+        logger.info("index: vectors read %d times, for want of memory", n_passes)
 
 
 def on_gpus(index: faiss.Index) -> faiss.Index:
-    """The index itself, or its copy on all GPUs where there are GPUs that it fits on."""
+    """The index itself, or its copy on all GPUs where there are GPUs that it fits on.
+
+    Each GPU gets the whole index if that fits, else a part of it.
+    """
     n_gpus = faiss.get_num_gpus()
     if n_gpus == 0 or not torch.cuda.is_available() or index.ntotal == 0:
         return index
     needed = 4 * index.ntotal * index.d
     free = min(torch.cuda.mem_get_info(gpu)[0] for gpu in range(n_gpus))
-    if needed > 0.6 * free:
+    options = faiss.GpuMultipleClonerOptions()
+    options.shard = needed > _GPU_PART * free
+    if options.shard and needed > _GPU_PART * free * n_gpus:
         logger.info(
-            "index of %s stays on the CPU: the GPU has %s free",
+            "index of %s stays on the CPU: the GPUs have %s free",
             format_bytes(needed),
-            format_bytes(free),
+            format_bytes(free * n_gpus),
         )
         return index
-    return faiss.index_cpu_to_all_gpus(index)
+    try:
+        return faiss.index_cpu_to_all_gpus(index, options)
+    except RuntimeError as error:
+        logger.info("index stays on the CPU: faiss has no GPU version (%s)", _reason(error))
+        return index
 
 
 def search(index: faiss.Index, queries: NDArray[np.float32], k: int) -> KnnGraph:

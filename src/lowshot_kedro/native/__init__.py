@@ -34,6 +34,7 @@ from .scores import (
     to_bfloat16,
 )
 from .search import (
+    MAX_NEIGHBORS,
     Codes,
     Encoder,
     Lists,
@@ -47,6 +48,7 @@ from .search import (
 )
 
 __all__ = [
+    "MAX_NEIGHBORS",
     "Codes",
     "DenseScores",
     "Encoder",

@@ -21,8 +21,7 @@ static int64_t power_of_two_up_to(int64_t number) {
 }
 
 /* Butterflies between rows of a (length / columns) x columns matrix, all columns at a time. */
-MULTIVERSIONED
-static void mix_rows(float *restrict values, int64_t length, int64_t columns) {
+ALWAYS_INLINE void mix_rows(float *restrict values, int64_t length, int64_t columns) {
     for (int64_t half = columns; half < length; half *= 2)
         for (int64_t first = 0; first < length; first += 2 * half) {
             float *restrict const low = values + first;
@@ -37,7 +36,7 @@ static void mix_rows(float *restrict values, int64_t length, int64_t columns) {
 
 /* In place, length a power of two of at least 16. Turning the matrix between two halves of the
  * work keeps every inner loop long. */
-static void hadamard(float *restrict values, float *restrict turned, int64_t length) {
+ALWAYS_INLINE void hadamard(float *restrict values, float *restrict turned, int64_t length) {
     enum { COLUMNS = 16 };
     const int64_t rows = length / COLUMNS;
     mix_rows(values, length, COLUMNS);
@@ -50,7 +49,7 @@ static void hadamard(float *restrict values, float *restrict turned, int64_t len
         values[j] = turned[j] * scale;
 }
 
-static double length_of(const float *vector, int64_t dimension) {
+ALWAYS_INLINE double length_of(const float *vector, int64_t dimension) {
     double sums[SUMS] = {0};
     int64_t j = 0;
     for (; j + SUMS <= dimension; j += SUMS)
@@ -64,7 +63,7 @@ static double length_of(const float *vector, int64_t dimension) {
     return sqrt(total);
 }
 
-static float product_with_mean(const float *vector, const float *mean, int64_t dimension) {
+ALWAYS_INLINE float product_with_mean(const float *vector, const float *mean, int64_t dimension) {
     float sums[SUMS] = {0};
     int64_t j = 0;
     for (; j + SUMS <= dimension; j += SUMS)
@@ -78,13 +77,18 @@ static float product_with_mean(const float *vector, const float *mean, int64_t d
     return total;
 }
 
-/* room: two rows of the width of codes. */
+/* Returns false for a vector that is not finite. room: two rows of the width of codes. Everything
+ * above is inlined here, so that one choice of the processor's vectors serves all of it. */
 MULTIVERSIONED
-static void encode_row(const struct lowshot_encoder *encoder, const float *vector, double length,
-                       float *room, int8_t *codes, int32_t *bias) {
+static bool encode_row(const struct lowshot_encoder *encoder, const float *vector, float *room,
+                       int8_t *codes, int32_t *bias, float *inverse_length) {
     const int64_t dimension = encoder->dimension, width = encoder->width;
     float *const values = room, *const turned = room + width;
+    const double length = length_of(vector, dimension);
+    if (!isfinite(length))
+        return false;
     const double inverse = length >= LEAST_LENGTH ? 1.0 / length : 0.0;
+    *inverse_length = (float)inverse;
     for (int64_t j = 0; j < dimension; j++)
         values[j] = (float)((double)vector[j] * inverse);
     *bias = (int32_t)lrintf(product_with_mean(values, encoder->mean, dimension) * encoder->scale *
@@ -105,6 +109,7 @@ static void encode_row(const struct lowshot_encoder *encoder, const float *vecto
         const float inside = steps > 127.0f ? 127.0f : steps < -127.0f ? -127.0f : steps;
         codes[j] = (int8_t)(int32_t)(inside + (inside < 0 ? -0.5f : 0.5f));
     }
+    return true;
 }
 
 int lowshot_encode(const struct lowshot_encoder *encoder, const float *vectors, int64_t rows,
@@ -129,14 +134,9 @@ int lowshot_encode(const struct lowshot_encoder *encoder, const float *vectors, 
         for (int64_t row = 0; row < rows; row++) {
             if (room == NULL)
                 continue;
-            const float *const vector = vectors + row * stride;
-            const double length = length_of(vector, encoder->dimension);
-            if (!isfinite(length)) {
+            if (!encode_row(encoder, vectors + row * stride, room, codes + row * encoder->width,
+                            biases + row, inverse_lengths + row))
                 first_bad = row < first_bad ? row : first_bad;
-                continue;
-            }
-            encode_row(encoder, vector, length, room, codes + row * encoder->width, biases + row);
-            inverse_lengths[row] = length >= LEAST_LENGTH ? (float)(1.0 / length) : 0.0f;
         }
         free(room);
     }

@@ -6,7 +6,14 @@
  * packed once for all queries of the group that probe it, and scored QUERY_TILE queries at a time.
  * Groups are independent of each other and go to the threads as they come. */
 
-enum { GROUP = 256, PACKED_BYTES = 1 << 17, STRIP = 16, SPARE = 128 };
+enum {
+    GROUP = 256,
+    SMALL_GROUP = 64,
+    FEW_QUERIES = 8192,
+    PACKED_BYTES = 1 << 17,
+    STRIP = 16,
+    SPARE = 128
+};
 
 struct group_room {
     uint8_t *packed;
@@ -228,7 +235,9 @@ int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot
     chunk = chunk < PACK_ROWS ? PACK_ROWS : chunk > MAX_CHUNK ? MAX_CHUNK : chunk;
     const struct search search = {codes,  lists, queries,           probes, n_probes,
                                   floors, width, 2 * width + SPARE, chunk,  choose_code_kernels()};
-    const int64_t groups = queries->rows / GROUP + (queries->rows % GROUP != 0);
+    /* Of few queries there should still be enough groups for all threads. */
+    const int64_t size = queries->rows <= FEW_QUERIES ? SMALL_GROUP : GROUP;
+    const int64_t groups = queries->rows / size + (queries->rows % size != 0);
     bool no_memory = false;
 #pragma omp parallel reduction(|| : no_memory)
     {
@@ -237,10 +246,10 @@ int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot
         no_memory = !has_room;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t group = 0; group < groups; group++) {
-            const int64_t first = group * GROUP;
+            const int64_t first = group * size;
             const int64_t left = queries->rows - first;
             if (has_room)
-                search_group(&search, first, left < GROUP ? left : GROUP, &room, numbers, scores);
+                search_group(&search, first, left < size ? left : size, &room, numbers, scores);
         }
         free_room(&room);
     }

@@ -79,7 +79,12 @@ def choose_unlabeled_images(
         return background
     vectors = _take_vectors(train_features, image_selection.unlabeled_positions, pca_transform)
     return graph_domain.unlabeled_nodes(
-        vectors, graph.k, graph.method, "vectors of the unlabelled training images"
+        vectors,
+        graph.k,
+        graph.method,
+        "vectors of the unlabelled training images",
+        graph.target_recall,
+        graph.memory_budget_bytes,
     )
 
 
@@ -98,6 +103,7 @@ def complete_graph(
         *unlabeled_images,
         k=graph.k,
         keep_similarities=diffusion.edge_weight != "constant",
+        memory_budget=graph.memory_budget_bytes,
     )
     nodes = {"neighbors": completed.neighbors, "similarities": completed.similarities}
     return nodes, completed.test_neighbors._asdict(), watch.seconds

@@ -2,11 +2,15 @@
 
 from kedro.pipeline import Pipeline, node, pipeline
 
-from lowshot_kedro.pipelines.graph.nodes import build_background_graph, build_background_index
+from lowshot_kedro.pipelines.graph.nodes import (
+    build_background_graph,
+    build_background_index,
+    measure_background_graph,
+)
 
 
 def create_pipeline() -> Pipeline:
-    """Background vectors → index → graph."""
+    """Background vectors → index → graph → its recall."""
     return pipeline(
         [
             node(
@@ -20,6 +24,12 @@ def create_pipeline() -> Pipeline:
                 inputs=["background_index", "background_vectors", "params:graph"],
                 outputs="background_graph",
                 name="build_background_graph",
+            ),
+            node(
+                measure_background_graph,
+                inputs=["background_graph", "background_vectors", "params:graph"],
+                outputs="background_graph_quality",
+                name="measure_background_graph",
             ),
         ]
     )

@@ -1,0 +1,270 @@
+"""Results that are computed while they are saved, and that a later run can continue or keep.
+
+Beside the files of a result lies a note, NAME.made_from.json: all that the result follows from.
+Work in progress lies beside them as well, in a folder .partial-NAME.work with a note of its own,
+and in the partial files.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from lowshot_kedro.datasets.files import (
+    full_disk_named,
+    partial_path,
+    require_space,
+    written_whole,
+)
+from lowshot_kedro.matrices import Resumable
+
+logger = logging.getLogger(__name__)
+
+Content = TypeVar("Content")
+Facts = dict[str, Any]
+
+_LONGEST_FACT = 20
+_MOST_FACTS = 6
+
+
+class ResumableFiles:
+    """The files of one result, the note of what it was made from, and the work in progress.
+
+    Args:
+        filepath: What the note and the folder of the work are named after.
+        paths: The files. The first is the one without which the others count for nothing.
+    """
+
+    def __init__(self, filepath: Path, *paths: Path) -> None:
+        self.paths = paths
+        self.note = filepath.with_name(f"{filepath.name}.made_from.json")
+        self.work_folder = partial_path(filepath.with_name(f"{filepath.name}.work"))
+        self._work_note = self.work_folder / "made_from.json"
+
+    def exist(self) -> bool:
+        """Whether all files are there."""
+        return all(path.is_file() for path in self.paths)
+
+    def made_from(self) -> Facts | None:
+        """What the note says; None without a note, and nothing in one that cannot be read."""
+        return _read_note(self.note)
+
+    def facts(self) -> dict[str, str]:
+        """The short ones of what the files were made from, as one line for a preview."""
+        made_from = self.made_from() or {}
+        short = [
+            f"{key} {value}"
+            for key, value in made_from.items()
+            if isinstance(value, str | int | float) and len(str(value)) <= _LONGEST_FACT
+        ]
+        return {"made from": ", ".join(short[:_MOST_FACTS])} if short else {}
+
+    def require_space(self, n_bytes: int) -> None:
+        """Refuse to begin files that the disk has no room for, unless they are there already.
+
+        Raises:
+            DiskFullError: Naming the first path, what it still needs and what is free.
+        """
+        if not self.exist():
+            begun = sum(path.stat().st_size for path in self._partials() if path.is_file())
+            require_space(self.paths[0], max(0, n_bytes - begun))
+
+    @contextmanager
+    def written_anew(self) -> Iterator[list[Path]]:
+        """Write a result without a note, as :func:`~.files.written_whole` does.
+
+        An older note would be wrong, and work in progress would be continued in other files.
+        """
+        self._remove_work_folder()
+        obsolete = [self.note] if self.note.exists() else []
+        with written_whole(*self.paths, obsolete=obsolete) as unfinished:
+            yield unfinished
+
+    def save(
+        self,
+        data: Resumable[Content],
+        check: Callable[[], None],
+        write: Callable[[Content, Sequence[Path]], None],
+    ) -> None:
+        """Compute and write a result, as far as that is not done already.
+
+        Files that are there stay as they are if their note says the same, or if there is no note:
+        then somebody else has made them. Files made from something else are replaced when the new
+        ones are complete. Whatever stops this, what has been done lasts for the next attempt.
+
+        Args:
+            data: What to compute.
+            check: Refuses files that are there but damaged, by raising.
+            write: Gets the content and a path for each file; it continues what it finds there.
+
+        Raises:
+            DiskFullError: Naming the first path.
+            ValueError: If `made_from` cannot be written as JSON. And whatever `check`, `write` and
+                the computation raise.
+        """
+        wanted = _as_json(data.made_from)
+        self.paths[0].parent.mkdir(parents=True, exist_ok=True)
+        with full_disk_named(self.paths[0]):
+            if self._is_to_be_kept(wanted, check):
+                return
+            if not self._has_only_to_be_named(wanted):
+                self._prepare(wanted)
+                write(data.begin(self.work_folder), self._partials())
+                for partial in self._partials():
+                    with partial.open("rb") as file:
+                        os.fsync(file.fileno())
+            self._name(wanted)
+        # Complete is complete, even where a network file system does not let go of an open file.
+        with suppress(OSError):
+            self._remove_work_folder()
+
+    def _partials(self) -> list[Path]:
+        return [partial_path(path) for path in self.paths]
+
+    def _is_to_be_kept(self, wanted: Facts, check: Callable[[], None]) -> bool:
+        if not self.exist():
+            return False
+        found = self.made_from()
+        if found is None:
+            check()
+            logger.info(
+                "%s is there already, without a note of what it was made from: used as it is. "
+                "Delete it to have it computed anew",
+                self.paths[0],
+            )
+        elif found == wanted:
+            check()
+            logger.info("%s is there already, made from the same: kept", self.paths[0])
+            # A process that was killed after it had named the files has left its work.
+            if _read_note(self._work_note) in (None, wanted):
+                with suppress(OSError):
+                    self._remove_work()
+        else:
+            logger.info(
+                "%s was made from something else (%s): computed anew, the old one stays until then",
+                self.paths[0],
+                _difference(found, wanted),
+            )
+            return False
+        return True
+
+    def _has_only_to_be_named(self, wanted: Facts) -> bool:
+        """Whether an earlier process was killed while it named its complete files.
+
+        Only then is the note beside files of which the first is missing: _prepare takes it away.
+        """
+        return (
+            self.made_from() == _read_note(self._work_note) == wanted
+            and not self.paths[0].exists()
+            and partial_path(self.paths[0]).is_file()
+            and all(partial_path(path).is_file() or path.is_file() for path in self.paths)
+        )
+
+    def _prepare(self, wanted: Facts) -> None:
+        """Make the folder of the work; remove what was begun from something else."""
+        if not self.exist():
+            self.note.unlink(missing_ok=True)
+        found = _read_note(self._work_note)
+        if found == wanted:
+            return
+        if self.work_folder.exists() or any(path.exists() for path in self._partials()):
+            reason = "no note of what from" if found is None else _difference(found, wanted)
+            logger.info(
+                "%s: unfinished work was made from something else (%s) and is removed",
+                self.paths[0],
+                reason,
+            )
+        self._remove_work()
+        self.work_folder.mkdir()
+        _write_note(self._work_note, wanted)
+
+    def _remove_work_folder(self) -> None:
+        if self.work_folder.exists():
+            # Without its note, what a killed process leaves of the folder counts for nothing.
+            self._work_note.unlink(missing_ok=True)
+            shutil.rmtree(self.work_folder)
+
+    def _remove_work(self) -> None:
+        self._remove_work_folder()
+        for partial in self._partials():
+            partial.unlink(missing_ok=True)
+
+    def _name(self, wanted: Facts) -> None:
+        """Give the files their names, the first one last: see files.written_whole."""
+        self.paths[0].unlink(missing_ok=True)
+        _write_note(self.note, wanted)
+        for path in reversed(self.paths):
+            partial = partial_path(path)
+            if partial.exists():
+                partial.replace(path)
+
+
+def rows_done(
+    paths: Sequence[Path], bytes_per_row: Sequence[int], n_rows: int, block_rows: int
+) -> int:
+    """Rows that an interrupted process has written to all of some files, in whole blocks.
+
+    Args:
+        paths: Files that grow together, row by row; they need not exist.
+        bytes_per_row: Of each file.
+        n_rows: Rows of the complete files. A longer file belongs to something else: 0.
+        block_rows: Rows of a block; only the last one may have fewer.
+    """
+    sizes = [path.stat().st_size if path.is_file() else 0 for path in paths]
+    if any(size > n_rows * width for size, width in zip(sizes, bytes_per_row, strict=True)):
+        return 0
+    done = min(size // width for size, width in zip(sizes, bytes_per_row, strict=True))
+    return done if done == n_rows else done - done % block_rows
+
+
+@contextmanager
+def opened_at(path: Path, n_bytes: int) -> Iterator[BinaryIO]:
+    """Open a file to continue it after its first n_bytes; what follows them is dropped."""
+    path.touch()
+    with path.open("r+b") as file:
+        file.truncate(n_bytes)
+        file.seek(n_bytes)
+        yield file
+
+
+def _as_json(facts: Mapping[str, Any]) -> Facts:
+    """What a note of these facts would read."""
+    read: Facts = json.loads(json.dumps(dict(facts), allow_nan=False))
+    return read
+
+
+def _read_note(path: Path) -> Facts | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write_note(path: Path, facts: Facts) -> None:
+    partial = partial_path(path)
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(facts, file, indent=2, sort_keys=True)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _difference(found: Facts, wanted: Facts) -> str:
+    """The names of the facts that differ, for a message."""
+    missing = object()
+    names = [
+        name
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name, missing) != wanted.get(name, missing)
+    ]
+    return f"{', '.join(names)} {'differs' if len(names) == 1 else 'differ'}"

@@ -1,0 +1,157 @@
+"""Centroids that divide vectors into lists, and the search for the nearest of them."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from lowshot_kedro import native
+from lowshot_kedro.graph.codes import VectorEncoder
+from lowshot_kedro.parallel import run_in_one_thread
+
+_ITERATIONS = 10
+_SEED = 1234
+_TRAINING_VECTORS_PER_GROUP = 256
+# Below this number of centroids all are compared; above, those of the nearest groups.
+_FLAT_UP_TO = 256
+_LEAST_GROUPS = 8
+_LISTS_PER_PROBE = 4
+
+
+def _kmeans(vectors: NDArray[np.float32], n_centroids: int) -> NDArray[np.float32]:
+    """Spherical k-means with faiss, in this thread alone: the same for any number of threads."""
+    faiss.omp_set_num_threads(1)
+    clustering = faiss.Clustering(vectors.shape[1], int(n_centroids))
+    clustering.niter = _ITERATIONS
+    clustering.seed = _SEED
+    clustering.spherical = True
+    clustering.min_points_per_centroid = 1
+    clustering.max_points_per_centroid = max(1, len(vectors))
+    clustering.train(np.ascontiguousarray(vectors), faiss.IndexFlatIP(vectors.shape[1]))
+    return faiss.vector_to_array(clustering.centroids).reshape(n_centroids, -1)
+
+
+def train_centroids(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np.float32]:
+    """Centroids of vectors of length 1, by k-means in two levels.
+
+    The vectors are divided into about √n groups, and each group into a share of the centroids that
+    is its share of the vectors. That takes 2·√n instead of n comparisons for each vector.
+
+    Args:
+        sample: float32 (m, d).
+        n_centroids: At most m.
+
+    Returns:
+        float32 (n_centroids, d); centroids of one group stand together.
+    """
+    n_groups = math.isqrt(n_centroids)
+    if n_groups < 2 or len(sample) < 2 * n_centroids:
+        return run_in_one_thread(_kmeans, sample, n_centroids)
+    step = max(1, len(sample) // (_TRAINING_VECTORS_PER_GROUP * n_groups))
+    groups = run_in_one_thread(_kmeans, sample[::step], n_groups)
+    nearest = _nearest_group(sample, groups)
+    members = [np.flatnonzero(nearest == group) for group in range(n_groups)]
+    members = [group for group in members if len(group)]
+    shares = _apportion(np.array([len(group) for group in members]), n_centroids)
+    # From the largest group down, so that no thread is left with a large one at the end.
+    order = np.argsort([-len(group) for group in members], kind="stable")
+    with ThreadPoolExecutor(faiss.omp_get_max_threads()) as pool:
+        trained = dict(
+            zip(
+                order.tolist(),
+                pool.map(lambda g: _kmeans(sample[members[g]], int(shares[g])), order),
+                strict=True,
+            )
+        )
+    return np.concatenate([trained[group] for group in range(len(members))])
+
+
+def _nearest_group(sample: NDArray[np.float32], groups: NDArray[np.float32]) -> NDArray[np.int32]:
+    encoder = VectorEncoder(groups)
+    codes, _ = encoder.encode(sample)
+    return CentroidSearch(groups, encoder).nearest(codes.values, 1)[:, 0]
+
+
+def _apportion(sizes: NDArray[np.int64], seats: int) -> NDArray[np.int64]:
+    """Seats in proportion to sizes: for each at least one, and at most its size."""
+    wanted = sizes * (seats / sizes.sum())
+    shares: NDArray[np.int64] = np.clip(np.floor(wanted).astype(np.int64), 1, sizes)
+    while shares.sum() != seats:
+        if shares.sum() < seats:
+            shares[np.argmax(np.where(shares < sizes, wanted - shares, -np.inf))] += 1
+        else:
+            shares[np.argmin(np.where(shares > 1, wanted - shares, np.inf))] -= 1
+    return shares
+
+
+class CentroidSearch:
+    """Finds the centroids nearest to vectors, by their codes.
+
+    Many centroids are put into groups, and only those of the nearest groups are compared.
+
+    Args:
+        centroids: float32 (L, d).
+        encoder: Of the vectors to come.
+    """
+
+    def __init__(self, centroids: NDArray[np.float32], encoder: VectorEncoder) -> None:
+        self._codes, _ = encoder.encode(centroids)
+        n_centroids = len(centroids)
+        self._n_groups = 1 if n_centroids <= _FLAT_UP_TO else math.isqrt(n_centroids)
+        if self._n_groups == 1:
+            self._lists = native.Lists(np.array([0, n_centroids], np.int64))
+            return
+        groups = run_in_one_thread(_kmeans, centroids, self._n_groups)
+        self._group_codes, _ = encoder.encode(groups)
+        everything = native.Lists(np.array([0, self._n_groups], np.int64))
+        nearest, _ = native.search_lists(
+            self._group_codes,
+            everything,
+            self._codes.values,
+            np.zeros((n_centroids, 1), np.int32),
+            1,
+        )
+        self._lists = lists_of(nearest[:, 0], self._n_groups)
+
+    def nearest(self, queries: NDArray[np.int8], count: int) -> NDArray[np.int32]:
+        """The nearest centroids of each query.
+
+        Args:
+            queries: int8 (q, w), codes.
+            count: How many.
+
+        Returns:
+            int32 (q, count), nearest first, -1 where there are fewer.
+        """
+        first = np.zeros((len(queries), 1), np.int32)
+        if self._n_groups == 1:
+            return native.search_lists(self._codes, self._lists, queries, first, count)[0]
+        n_centroids = len(self._codes.values)
+        n_groups = min(
+            self._n_groups,
+            max(_LEAST_GROUPS, math.ceil(_LISTS_PER_PROBE * count * self._n_groups / n_centroids)),
+        )
+        groups, _ = native.search_lists(
+            self._group_codes,
+            native.Lists(np.array([0, self._n_groups], np.int64)),
+            queries,
+            first,
+            n_groups,
+        )
+        return native.search_lists(self._codes, self._lists, queries, groups, count)[0]
+
+
+def lists_of(assigned: NDArray[np.int32], n_lists: int) -> native.Lists:
+    """Lists of the vectors 0..n-1 from the list of each.
+
+    Args:
+        assigned: int32 (n,).
+        n_lists: How many lists there are.
+    """
+    offsets = np.zeros(n_lists + 1, np.int64)
+    np.cumsum(np.bincount(assigned, minlength=n_lists), out=offsets[1:])
+    return native.Lists(offsets, np.argsort(assigned, kind="stable").astype(np.int32))

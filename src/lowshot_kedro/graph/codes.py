@@ -1,0 +1,81 @@
+"""8-bit codes of vectors: a quarter of their memory, and the speed of integer arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowshot_kedro import native
+
+_SEED = 20180618
+# A code covers so many standard deviations; what lies beyond is cut off.
+_COVERED = 4.0
+_LARGEST_CODE = 127
+_MOST_STEPS = 9999.0
+# Largest error of a similarity that is reckoned with, in standard deviations of the rounding error.
+_ERROR_DEVIATIONS = 5.0
+
+
+class VectorEncoder:
+    """Encodes the vectors of one collection, and what is searched in it.
+
+    Args:
+        sample: float32 (m, d), some vectors of length 1 of the collection.
+    """
+
+    def __init__(self, sample: NDArray[np.float32]) -> None:
+        dimension = sample.shape[1]
+        width = native.code_width(dimension)
+        mean = (
+            sample.mean(axis=0, dtype=np.float64)
+            if len(sample)
+            else np.zeros(dimension, np.float64)
+        )
+        spread = ((sample - mean) ** 2).sum(axis=1).mean() if len(sample) else 1.0
+        deviation = np.sqrt(max(spread, 1e-12) / width)
+        signs = np.random.default_rng(_SEED).integers(0, 2, width) * 2 - 1
+        self._encoder = native.Encoder(
+            np.ascontiguousarray(mean, dtype=np.float32),
+            signs.astype(np.float32),
+            float(min(_LARGEST_CODE / (_COVERED * deviation), _MOST_STEPS)),
+        )
+        self._squared_mean = float(mean @ mean)
+        self._spread = float(spread)
+
+    @property
+    def width(self) -> int:
+        """Columns of the codes."""
+        return self._encoder.width
+
+    def encode(self, vectors: NDArray[np.float32]) -> tuple[native.Codes, NDArray[np.float32]]:
+        """Codes of vectors of any length, and 1 / length of each.
+
+        Args:
+            vectors: float32 (n, d).
+        """
+        return native.encode(self._encoder, np.ascontiguousarray(vectors))
+
+    def least_scores(
+        self, similarities: NDArray[np.float32], biases: NDArray[np.int32]
+    ) -> NDArray[np.int32]:
+        """Scores below which a similarity is smaller, leaving room for errors of rounding.
+
+        Args:
+            similarities: float32 (q,), one for each query; minus infinity: any score will do.
+            biases: int32 (q,), of the queries' codes.
+
+        Returns:
+            int32 (q,).
+        """
+        steps = self._encoder.scale**2
+        rounding = np.sqrt(2 * self._spread / 12) / self._encoder.scale
+        least = (
+            steps * (similarities.astype(np.float64) - _ERROR_DEVIATIONS * rounding)
+            + steps * self._squared_mean
+            - biases
+        )
+        limits = np.iinfo(np.int32)
+        scores: NDArray[np.int32] = np.clip(np.floor(least), limits.min, limits.max).astype(
+            np.int32
+        )
+        return scores

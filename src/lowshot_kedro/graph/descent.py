@@ -1,0 +1,292 @@
+"""The graph over vectors that are divided into lists: list search, then descent.
+
+List search alone (`ivf`) looks through enough lists to find nearly all neighbours. Descent looks
+through a few, and finds the rest among neighbours of neighbours, which takes a fraction of the
+comparisons. Both work with 8-bit codes, and rank by the vectors themselves at the end.
+
+Vectors are taken in the order of their lists, in which neighbours stand near each other: what one
+row has read is still at hand for the next.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowshot_kedro import native
+from lowshot_kedro.graph.list_search import ListSearch
+from lowshot_kedro.graph.quality import recall, sample_rows
+from lowshot_kedro.graph.vectors import release
+from lowshot_kedro.graph.workspace import Stage, Workspace
+from lowshot_kedro.matrices import KnnGraph, RowBlocks, row_ranges
+from lowshot_kedro.resources import logged_step
+
+logger = logging.getLogger(__name__)
+
+BLOCK_ROWS = 65536
+_TUNING_ROWS = 512
+# Of the neighbours found by the first search of lists; descent finds the others faster.
+_FIRST_RECALL = 0.9
+# A round that finds less than this part of the neighbours has found little.
+_LEAST_GAIN = 5e-4
+# How many links of a row are followed in a round, of its own and as many of those that lead to it.
+# More where a round has found little and the recall wanted is not reached.
+_LINKS = (20, 32, 48)
+# Rows whose links are sampled at once.
+_LINK_ROWS = 2**20
+# Candidates kept for each neighbour wanted: the least, and how many times as many at most.
+_POOL_PART = 1.5
+_WIDEST_POOL = 8
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a sample of rows says about the effort that a recall takes.
+
+    Attributes:
+        rows: int64 (s,), positions of the sample.
+        queries: float32 (s, d), their vectors, of length 1.
+        similarities: float32 (s, k), of their nearest neighbours.
+        pool_width: Candidates of which nearly all neighbours are among the best by their codes.
+        lists_needed: int32 (s, k), how many lists to look through to find each neighbour.
+    """
+
+    rows: NDArray[np.int64]
+    queries: NDArray[np.float32]
+    similarities: NDArray[np.float32]
+    pool_width: int
+    lists_needed: NDArray[np.int32]
+
+    def n_probe(self, wanted: float) -> int:
+        """The least number of lists that holds this part of the neighbours."""
+        needed = np.sort(self.lists_needed[self.lists_needed >= 0])
+        if len(needed) == 0:
+            return 1
+        return int(needed[min(len(needed) - 1, int(np.ceil(wanted * len(needed))))])
+
+
+def divided_graph(
+    search: ListSearch, stored_k: int, target_recall: float, descend: bool, workspace: Workspace
+) -> RowBlocks[KnnGraph]:
+    """The stored_k most similar vectors of every vector, itself included.
+
+    Args:
+        search: Over the vectors.
+        stored_k: Columns of the graph.
+        target_recall: Part of the neighbours to be found, estimated on 512 rows.
+        descend: Whether to follow neighbours of neighbours, or search lists only.
+        workspace: Where phases are kept until the graph is written.
+
+    Returns:
+        Blocks in row order. In memory: what the search holds, 160 bytes for each vector while
+        descending, and blocks; what the budget has no room for is kept on disk.
+    """
+    n_vectors = len(search.vectors)
+    with logged_step("graph: tuning"):
+        tuning = tune(search, stored_k, target_recall)
+    n_probe = tuning.n_probe(min(_FIRST_RECALL, target_recall) if descend else target_recall)
+    logger.info(
+        "graph: %d of %d lists looked through for each vector, %d candidates kept",
+        n_probe,
+        len(search.division.centroids),
+        tuning.pool_width,
+    )
+    rounds = _Rounds(search, tuning, workspace)
+    if not rounds.recalls:
+        with logged_step("graph: search of lists"):
+            make = _search_lists(search, n_probe, tuning.pool_width)
+            found = rounds.stage(0).fill(make, BLOCK_ROWS, "search of lists")
+        rounds.keep(native.Pools(*found))
+    while descend and (effort := rounds.next_links(target_recall)) is not None:
+        number = len(rounds.recalls)
+        with logged_step(f"graph: round {number} of descent"):
+            make = _join(search, rounds.last(), *effort, workspace)
+            found = rounds.stage(number).fill(make, BLOCK_ROWS, f"round {number} of descent")
+        rounds.keep(native.Pools(*found))
+    if rounds.recalls[-1] < target_recall:
+        logger.warning(
+            "graph.target_recall: got %.4f on %d rows, wanted %.4f",
+            rounds.recalls[-1],
+            len(tuning.rows),
+            target_recall,
+        )
+    pools = rounds.last()
+
+    def rank(first: int, last: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        positions = pools.entries[first:last] >> 1
+        ranked = search.rank(_queries(search, first, last), positions, stored_k)
+        workspace.release(search.vectors, *pools)
+        return ranked
+
+    stage = workspace.stage(
+        "ranked", n_vectors, [("numbers", stored_k, "<i4"), ("similarities", stored_k, "<f4")]
+    )
+    with logged_step("graph: ranking by the vectors themselves"):
+        ranked = KnnGraph(*stage.fill(rank, BLOCK_ROWS // 4, "ranking"))
+    positions = search.division.positions
+
+    def blocks(first_row: int) -> Iterator[KnnGraph]:
+        for first, last in row_ranges(n_vectors - first_row, BLOCK_ROWS):
+            rows = positions[first_row + first : first_row + last]
+            yield KnnGraph(ranked.indices[rows], ranked.similarities[rows])
+            release(ranked.indices)
+            release(ranked.similarities)
+
+    return RowBlocks(n_vectors, stored_k, BLOCK_ROWS, blocks)
+
+
+def tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
+    """Search for the neighbours of a sample of rows among all vectors.
+
+    Args:
+        search: Over the vectors.
+        k: How many neighbours count.
+        target_recall: Part of them to be found.
+
+    Returns:
+        In memory: up to 512 rows of everything.
+    """
+    n_vectors = len(search.vectors)
+    rows = sample_rows(n_vectors, _TUNING_ROWS)
+    codes = np.ascontiguousarray(search.codes.values[rows])
+    everything = native.Lists(np.array([0, n_vectors], np.int64))
+    widest = min(native.MAX_NEIGHBORS, _WIDEST_POOL * k)
+    found, _ = native.search_lists(
+        search.codes, everything, codes, np.zeros((len(rows), 1), np.int32), widest
+    )
+    queries = _normalized_rows(search, rows)
+    ranked = search.rank(queries, found, k)
+    # The place of each neighbour among the candidates: how many of these have to be kept.
+    neighbors = np.where(
+        ranked.indices < 0, np.int32(-1), search.division.positions[ranked.indices]
+    )
+    places = (found[:, None, :] == neighbors[:, :, None]).argmax(axis=2)[neighbors >= 0]
+    pool_width = int(_POOL_PART * k)
+    # Half of what may be missed is left to the search.
+    wanted = 1 - (1 - target_recall) / 2
+    while pool_width < widest and (places < pool_width).mean() < wanted:
+        pool_width = min(2 * pool_width, widest)
+    return Tuning(
+        rows,
+        queries,
+        ranked.similarities,
+        pool_width,
+        _lists_needed(search, codes, neighbors),
+    )
+
+
+def _lists_needed(
+    search: ListSearch, codes: NDArray[np.int8], neighbors: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """How many lists a query looks through until the one of each neighbour; -1 for none."""
+    n_lists = len(search.division.centroids)
+    order = search.probes(codes, min(n_lists, native.MAX_NEIGHBORS))
+    place = np.full((len(codes), n_lists), n_lists, np.int32)
+    queries, places = np.nonzero(order >= 0)
+    place[queries, order[queries, places]] = places + 1
+    lists = np.searchsorted(search.division.offsets, neighbors, side="right") - 1
+    rows = np.arange(len(codes))[:, None]
+    return np.where(neighbors < 0, np.int32(-1), place[rows, np.maximum(lists, 0)])
+
+
+def _normalized_rows(search: ListSearch, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    numbers = search.division.numbers[positions]
+    queries = np.asarray(search.vectors[numbers], dtype=np.float32)
+    return np.ascontiguousarray(queries * search.inverse_lengths[numbers, None])
+
+
+def _queries(search: ListSearch, first: int, last: int) -> NDArray[np.float32]:
+    return _normalized_rows(search, np.arange(first, last))
+
+
+class _Rounds:
+    """The pools after each round, of which the last is kept, and the least recall of each."""
+
+    def __init__(self, search: ListSearch, tuning: Tuning, workspace: Workspace) -> None:
+        self._search = search
+        self._tuning = tuning
+        self._workspace = workspace
+        self._path = workspace.folder / "recall_per_round.json"
+        self.recalls: list[float] = []
+        if self._path.is_file():
+            self.recalls = json.loads(self._path.read_text())
+
+    def stage(self, number: int) -> Stage:
+        """Where the pools of a round are."""
+        width = self._tuning.pool_width
+        return self._workspace.stage(
+            f"round{number}",
+            len(self._search.vectors),
+            [("entries", width, "<i4"), ("scores", width, "<i4")],
+        )
+
+    def last(self) -> native.Pools:
+        """The pools of the last round that is complete."""
+        return native.Pools(*self.stage(len(self.recalls) - 1).load())
+
+    def keep(self, pools: native.Pools) -> None:
+        """Measure the pools of a round that is complete, and drop those of the round before."""
+        rows = self._tuning.rows
+        k = self._tuning.similarities.shape[1]
+        ranked = self._search.rank(self._tuning.queries, pools.entries[rows] >> 1, k)
+        reached = recall(ranked.similarities, self._tuning.similarities, k)
+        number = len(self.recalls)
+        # Less one standard error, so that chance does not end the search too early.
+        error = reached.std() / np.sqrt(max(len(reached), 1))
+        self.recalls.append(float(reached.mean() - error) if len(reached) else 1.0)
+        partial = self._path.with_suffix(".partial")
+        partial.write_text(json.dumps(self.recalls))
+        partial.replace(self._path)
+        if number > 0:
+            self.stage(number - 1).delete()
+        what = f"after round {number}" if number else "of the search of lists"
+        logger.info("graph: recall@%d %s: at least %.4f", k, what, self.recalls[-1])
+
+    def next_links(self, target_recall: float) -> tuple[int, bool] | None:
+        """How many links to follow in the next round, and whether for the first time so many.
+
+        None if the target is reached, or cannot be by further rounds.
+        """
+        effort, fresh = 0, True
+        for before, after in pairwise(self.recalls):
+            fresh = after - before < _LEAST_GAIN
+            effort += fresh
+        if self.recalls[-1] >= target_recall or effort == len(_LINKS):
+            return None
+        return _LINKS[effort], fresh
+
+
+def _search_lists(
+    search: ListSearch, n_probe: int, width: int
+) -> Callable[[int, int], tuple[NDArray[np.int32], NDArray[np.int32]]]:
+    def make(first: int, last: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        positions, scores = search.candidates(search.codes.values[first:last], n_probe, width)
+        return np.where(positions < 0, np.int32(-1), 2 * positions + 1), scores
+
+    return make
+
+
+def _join(
+    search: ListSearch, pools: native.Pools, n_links: int, all_new: bool, workspace: Workspace
+) -> Callable[[int, int], tuple[NDArray[np.int32], NDArray[np.int32]]]:
+    n_vectors, width = pools.entries.shape
+    n_links = min(n_links, width)
+    links = workspace.allocate("links", (n_vectors, 2 * n_links), np.int32)
+    for first, last in row_ranges(n_vectors, _LINK_ROWS):
+        part = native.sample_links(pools, n_links, n_links, first, last)
+        # Pairs that have met are not compared again, unless more links are followed than before.
+        links[first:last] = np.where(part < 0, part, part | 1) if all_new else part
+        workspace.release(*pools)
+
+    def make(first: int, last: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        joined = native.join_neighbors(search.codes, pools, links, first, last)
+        workspace.release(*pools)
+        return joined
+
+    return make

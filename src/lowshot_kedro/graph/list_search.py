@@ -1,0 +1,238 @@
+"""Search in lists: a query looks through the lists whose centroids are nearest to it.
+
+All queries of a block that look through the same list do so together, with 8-bit codes; what that
+finds is ranked by the vectors themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from lowshot_kedro import native
+from lowshot_kedro.errors import InputError
+from lowshot_kedro.graph.centroids import CentroidSearch
+from lowshot_kedro.graph.codes import VectorEncoder
+from lowshot_kedro.graph.vectors import normalize, normalized_blocks, release, spread_rows
+from lowshot_kedro.graph.workspace import Workspace
+from lowshot_kedro.matrices import KnnGraph, row_ranges
+
+QUERY_ROWS = 65536
+_SAMPLE_ROWS = 16384
+# Candidates ranked by the vectors themselves, for each neighbour wanted.
+_CANDIDATES = 1.5
+
+
+@dataclass(frozen=True)
+class Division:
+    """Vectors divided into lists.
+
+    Inside, vectors are numbered list after list; "position" means that number here, and "number"
+    the row of the matrix.
+
+    Attributes:
+        centroids: float32 (L, d).
+        offsets: int64 (L + 1,), where each list begins.
+        numbers: int32 (n,), the number at each position.
+        n_probe: How many lists a search looks through.
+    """
+
+    centroids: NDArray[np.float32]
+    offsets: NDArray[np.int64]
+    numbers: NDArray[np.int32]
+    n_probe: int
+
+    @property
+    def positions(self) -> NDArray[np.int32]:
+        """int32 (n,), the position of each number."""
+        positions = np.empty_like(self.numbers)
+        positions[self.numbers] = np.arange(len(self.numbers), dtype=np.int32)
+        return positions
+
+    def lists(self, first: int, last: int) -> NDArray[np.int32]:
+        """int32 (last - first,), the list of each of these positions."""
+        positions = np.arange(first, last)
+        return (np.searchsorted(self.offsets, positions, side="right") - 1).astype(np.int32)
+
+
+def is_divided(index: faiss.Index) -> TypeGuard[faiss.IndexIVF]:
+    """Whether an index is an inverted file, whose lists can be searched here."""
+    return isinstance(index, faiss.IndexIVF)
+
+
+def division_of(index: faiss.IndexIVF) -> Division:
+    """The lists of an inverted file.
+
+    Args:
+        index: Of any kind; its numbers must be those of the vectors, 0..n-1.
+
+    Returns:
+        In memory: 4 bytes for each vector, and the centroids.
+
+    Raises:
+        ValueError: If the numbers are others.
+    """
+    lists: Any = index.invlists
+    sizes = np.array([lists.list_size(number) for number in range(index.nlist)], np.int64)
+    offsets = np.zeros(index.nlist + 1, np.int64)
+    np.cumsum(sizes, out=offsets[1:])
+    numbers = np.empty(int(offsets[-1]), np.int32)
+    for number, size in enumerate(sizes.tolist()):
+        if size:
+            ids = lists.get_ids(number)
+            numbers[offsets[number] : offsets[number + 1]] = faiss.rev_swig_ptr(ids, size)
+            lists.release_ids(number, ids)
+    seen = np.zeros(len(numbers), np.bool_)
+    if len(numbers) and 0 <= numbers.min() <= numbers.max() < len(numbers):
+        seen[numbers] = True
+    if not seen.all():
+        raise InputError(
+            f"background_index: its vectors are not numbered 0..{len(numbers) - 1}; expected an "
+            "index of the background vectors in their order"
+        )
+    centroids = index.quantizer.reconstruct_n(0, index.nlist)
+    return Division(centroids, offsets, numbers, int(index.nprobe))
+
+
+def fit_encoder(vectors: NDArray[np.float32], name: str) -> VectorEncoder:
+    """An encoder for these vectors, from 16384 of them."""
+    rows = spread_rows(len(vectors), _SAMPLE_ROWS)
+    return VectorEncoder(normalize(vectors[rows], 0, name))
+
+
+class ListSearch:
+    """Search over vectors that are divided into lists.
+
+    Args:
+        vectors: float32 (n, d), a memmap or array, not normalised.
+        division: Of these vectors.
+        encoder: For them.
+        codes: Of the vectors, in the order of their positions.
+        inverse_lengths: float32 (n,), 1 / length of the vectors, in the order of their numbers.
+    """
+
+    def __init__(
+        self,
+        vectors: NDArray[np.float32],
+        division: Division,
+        encoder: VectorEncoder,
+        codes: native.Codes,
+        inverse_lengths: NDArray[np.float32],
+    ) -> None:
+        self.vectors = vectors
+        self.division = division
+        self.encoder = encoder
+        self.codes = codes
+        self.inverse_lengths = inverse_lengths
+        self.centroids = CentroidSearch(division.centroids, encoder)
+
+    @classmethod
+    def of(
+        cls,
+        vectors: NDArray[np.float32],
+        division: Division,
+        workspace: Workspace,
+        name: str,
+    ) -> ListSearch:
+        """Encode the vectors, block by block.
+
+        Args:
+            vectors: float32 (n, d), a memmap or array, not normalised.
+            division: Of these vectors.
+            workspace: Where codes go that the budget has no room for.
+            name: What messages call the vectors.
+
+        Returns:
+            In memory: w + 12 bytes for each vector, w being d rounded up to a multiple of 64.
+
+        Raises:
+            ValueError: For NaN.
+        """
+        encoder = fit_encoder(vectors, name)
+        n_vectors = len(vectors)
+        values = workspace.allocate("codes", (n_vectors, encoder.width), np.int8)
+        biases = np.empty(n_vectors, np.int32)
+        inverse_lengths = np.empty(n_vectors, np.float32)
+        positions = division.positions
+        for first, last in row_ranges(n_vectors, QUERY_ROWS):
+            codes, lengths = encode_rows(encoder, vectors, first, last, name)
+            inverse_lengths[first:last] = lengths
+            values[positions[first:last]] = codes.values
+            biases[positions[first:last]] = codes.biases
+            workspace.release(vectors)
+        return cls(vectors, division, encoder, native.Codes(values, biases), inverse_lengths)
+
+    def probes(self, codes: NDArray[np.int8], n_probe: int) -> NDArray[np.int32]:
+        """The lists that queries look through, int32 (q, n_probe), nearest first."""
+        return self.centroids.nearest(codes, min(n_probe, len(self.division.centroids)))
+
+    def candidates(
+        self, codes: NDArray[np.int8], n_probe: int, width: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Positions with the best scores for queries, int32 (q, width), and these scores."""
+        lists = native.Lists(self.division.offsets)
+        return native.search_lists(self.codes, lists, codes, self.probes(codes, n_probe), width)
+
+    def rank(self, queries: NDArray[np.float32], positions: NDArray[np.int32], k: int) -> KnnGraph:
+        """The k most similar of the candidates of each query, by their numbers.
+
+        Args:
+            queries: float32 (q, d), of length 1.
+            positions: int32 (q, c), candidates, -1 for none.
+            k: How many.
+        """
+        numbers = np.where(positions < 0, np.int32(-1), self.division.numbers[positions])
+        ranked = native.rank_candidates(self.vectors, self.inverse_lengths, queries, numbers, k)
+        return KnnGraph(*ranked)
+
+    def search(self, queries: NDArray[np.float32], k: int, n_probe: int | None = None) -> KnnGraph:
+        """The k most similar vectors of each query.
+
+        Args:
+            queries: float32 (q, d), of length 1.
+            k: How many.
+            n_probe: Lists to look through; None: as the division says.
+
+        Returns:
+            Numbers and similarities; -1 and -inf where the lists hold fewer than k.
+        """
+        n_probe = n_probe or self.division.n_probe
+        blocks = []
+        for first, last in row_ranges(len(queries), QUERY_ROWS):
+            part = queries[first:last]
+            codes, _ = self.encoder.encode(part)
+            # Neighbouring queries share lists, whose codes are then read once for all of them.
+            nearest = self.centroids.nearest(codes.values, 1)[:, 0]
+            order = np.argsort(nearest, kind="stable")
+            found, _ = self.candidates(codes.values[order], n_probe, n_candidates(k))
+            positions = np.empty_like(found)
+            positions[order] = found
+            blocks.append(self.rank(part, positions, k))
+            release(self.vectors)
+        return KnnGraph.joined(blocks, k)
+
+
+def n_candidates(k: int) -> int:
+    """How many candidates to rank for k neighbours."""
+    return min(native.MAX_NEIGHBORS, int(_CANDIDATES * k) + 16)
+
+
+def encode_rows(
+    encoder: VectorEncoder, vectors: NDArray[np.float32], first: int, last: int, name: str
+) -> tuple[native.Codes, NDArray[np.float32]]:
+    """Codes of rows first..last-1 of vectors, and 1 / length of each.
+
+    Raises:
+        ValueError: For NaN or infinity, naming all rows that hold any.
+    """
+    try:
+        return encoder.encode(vectors[first:last])
+    except ValueError:
+        # Says which rows of the whole matrix are at fault.
+        for _ in normalized_blocks(vectors, name, first):
+            pass
+        raise

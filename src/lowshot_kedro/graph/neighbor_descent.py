@@ -1,0 +1,91 @@
+"""Nearest-neighbour descent by the library pynndescent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowshot_kedro.errors import InputError
+from lowshot_kedro.graph.vectors import BLOCK_ROWS, normalized_blocks
+from lowshot_kedro.graph.workspace import MemoryBudget
+from lowshot_kedro.matrices import KnnGraph, RowBlocks, row_ranges
+from lowshot_kedro.resources import format_bytes, logged_step
+
+_SEED = 0
+# What the library holds beside the vectors, which it copies: its graph, forest and candidates.
+_BYTES_PER_LINK = 40
+
+
+def pynndescent_graph(
+    vectors: NDArray[np.float32], stored_k: int, budget: MemoryBudget, folder: Path, name: str
+) -> RowBlocks[KnnGraph]:
+    """The stored_k most similar vectors of every vector, by pynndescent's defaults.
+
+    The library works in memory and in one go; a killed run begins anew, unless the search was over,
+    when what it found is taken up again.
+
+    Args:
+        vectors: float32 (n, d), a memmap or array, not normalised.
+        stored_k: Neighbours of each.
+        budget: The library needs all vectors in memory.
+        folder: Where the result is kept until it is saved.
+        name: What messages call the vectors.
+
+    Raises:
+        ValueError: If the budget has no room for it, or for NaN.
+    """
+    n_vectors, dimension = vectors.shape
+    done = folder / "pynndescent.npz"
+    if not done.is_file():
+        needed = n_vectors * (8 * dimension + _BYTES_PER_LINK * stored_k)
+        if needed > budget.left:
+            raise InputError(
+                f"graph.method: pynndescent needs about {format_bytes(needed)} for {n_vectors} "
+                f"vectors, but {format_bytes(budget.left)} of graph.memory_budget are left; use "
+                "descent"
+            )
+        with logged_step("graph: pynndescent"):
+            indices, similarities = _search(vectors, stored_k, name)
+        partial = folder / "partial.npz"
+        np.savez(partial, indices=indices, similarities=similarities)
+        partial.replace(done)
+    with np.load(done) as found:
+        graph = KnnGraph(found["indices"], found["similarities"])
+
+    def blocks(first_row: int) -> Iterator[KnnGraph]:
+        for first, last in row_ranges(n_vectors - first_row, BLOCK_ROWS):
+            yield graph.part(first_row + first, first_row + last, stored_k)
+
+    return RowBlocks(n_vectors, stored_k, BLOCK_ROWS, blocks)
+
+
+def _search(
+    vectors: NDArray[np.float32], stored_k: int, name: str
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    from pynndescent import NNDescent  # compiles for seconds when it is imported
+
+    n_vectors = len(vectors)
+    normalized = np.empty(vectors.shape, np.float32)
+    for first, block in normalized_blocks(vectors, name):
+        normalized[first : first + len(block)] = block
+    k = min(stored_k, n_vectors)
+    indices = np.full((n_vectors, stored_k), -1, np.int32)
+    similarities = np.full((n_vectors, stored_k), -np.inf, np.float32)
+    if n_vectors > 1:
+        found, _ = NNDescent(
+            normalized, metric="cosine", n_neighbors=k, random_state=_SEED, compressed=False
+        ).neighbor_graph
+        indices[:, :k] = found
+    elif n_vectors:
+        indices[0, 0] = 0
+    for first, last in row_ranges(n_vectors, BLOCK_ROWS):
+        of_block = indices[first:last]
+        products = np.einsum("nd,nkd->nk", normalized[first:last], normalized[of_block])
+        products[of_block < 0] = -np.inf
+        order = np.lexsort((of_block, -products), axis=1)
+        indices[first:last] = np.take_along_axis(of_block, order, axis=1)
+        similarities[first:last] = np.take_along_axis(products, order, axis=1)
+    return indices, similarities

@@ -1,0 +1,143 @@
+"""How good a graph is: its neighbours beside those of an exact search, for some rows."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lowshot_kedro.graph.vectors import normalize, normalized_blocks
+from lowshot_kedro.matrices import KnnGraph
+from lowshot_kedro.parallel import CHUNK_ROWS, map_rows
+
+logger = logging.getLogger(__name__)
+
+# Neighbours as similar as the k-th but for rounding are as good as it.
+_ROUNDING = 1e-6
+_SEED = 7
+
+
+class ExactSearch:
+    """The most similar vectors of a few queries, found while all vectors pass by once.
+
+    Args:
+        queries: float32 (q, d), of length 1.
+        k: How many for each.
+    """
+
+    def __init__(self, queries: NDArray[np.float32], k: int) -> None:
+        self._queries = queries
+        self._k = k
+        self.similarities = np.full((len(queries), k), -np.inf, np.float32)
+        self.indices = np.full((len(queries), k), -1, np.int32)
+
+    def add(self, block: NDArray[np.float32], first_row: int) -> None:
+        """Compare the queries with a block of vectors of length 1, the first being first_row."""
+        if len(self._queries) == 0:
+            return
+        found = map_rows(self._nearest, block)
+        parts = [(self.similarities, self.indices)]
+        for part, (similarities, columns) in enumerate(found):
+            numbers = (columns + first_row + part * CHUNK_ROWS).astype(np.int32)
+            parts.append((similarities, numbers))
+        joined, numbers = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
+        # A stable sort keeps earlier rows first among equals.
+        order = np.argsort(-joined, axis=1, kind="stable")[:, : self._k]
+        self.similarities = np.take_along_axis(joined, order, axis=1)
+        self.indices = np.take_along_axis(numbers, order, axis=1)
+
+    def _nearest(self, part: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        k = min(self._k, len(part))
+        return faiss.knn(self._queries, part, k, metric=faiss.METRIC_INNER_PRODUCT)
+
+
+def sample_rows(n_rows: int, count: int, seed: int = _SEED) -> NDArray[np.int64]:
+    """Row numbers drawn without repetition, in increasing order, always the same."""
+    rng = np.random.default_rng(seed)
+    return np.sort(rng.choice(n_rows, min(count, n_rows), replace=False))
+
+
+def recall(found: NDArray[np.float32], wanted: NDArray[np.float32], k: int) -> NDArray[np.float64]:
+    """For each row, the part of its k nearest neighbours that has been found.
+
+    A neighbour counts if it is as similar as the k-th of the exact search, so that it does not
+    matter which of several equal vectors is found.
+
+    Args:
+        found: float32 (m, ≥ k), similarities of the neighbours found, -inf for none.
+        wanted: float32 (m, ≥ k), similarities of the nearest neighbours, most similar first.
+        k: How many neighbours count.
+
+    Returns:
+        float64 (m,), fractions.
+    """
+    possible = np.isfinite(wanted[:, :k]).sum(axis=1)
+    last = np.where(np.isfinite(wanted[:, :k]), wanted[:, :k], np.inf).min(axis=1, initial=np.inf)
+    hits = (found[:, :k] >= last[:, None] - _ROUNDING).sum(axis=1)
+    return np.where(possible > 0, np.minimum(hits, possible) / np.maximum(possible, 1), 1.0)
+
+
+def measure_quality(
+    graph: KnnGraph,
+    vectors: NDArray[np.float32],
+    k: int,
+    n_sampled: int = 1000,
+    name: str = "background_vectors",
+) -> dict[str, Any]:
+    """Compare some rows of a graph with an exact search over all vectors.
+
+    Similarities of the neighbours in the graph are computed anew, so that the figure does not rest
+    on what the graph says of itself.
+
+    Args:
+        graph: (n, ≥ k), as a rule memmaps.
+        vectors: float32 (n, d), a memmap or array, not normalised.
+        k: How many neighbours count.
+        n_sampled: How many rows to compare.
+        name: What messages call the vectors.
+
+    Returns:
+        For JSON: `recall`, the mean over the rows; `recall_error`, its standard error;
+        `worst_row_recall`; `rows_below_half`; and what was measured. In memory: a block of vectors
+        and the sample's neighbours.
+    """
+    n_vectors = len(vectors)
+    rows = sample_rows(n_vectors, n_sampled)
+    queries = normalize(vectors[rows], 0, name)
+    exact = ExactSearch(queries, k)
+    with tqdm(total=n_vectors, unit="vector", desc="recall", disable=None) as bar:
+        for first, block in normalized_blocks(vectors, name):
+            exact.add(block, first)
+            bar.update(len(block))
+    neighbors = np.asarray(graph.indices[rows, :k])
+    found = np.full(neighbors.shape, -np.inf, np.float32)
+    for row, numbers in enumerate(neighbors):
+        # A neighbour that stands in a row twice counts once.
+        numbers = np.unique(numbers[numbers >= 0])
+        of_row = normalize(vectors[numbers], 0, name) @ queries[row]
+        found[row, : len(numbers)] = of_row
+    of_rows = recall(found, exact.similarities, k)
+    quality = {
+        "recall": float(of_rows.mean()) if len(rows) else 1.0,
+        "recall_error": float(of_rows.std() / np.sqrt(len(rows))) if len(rows) else 0.0,
+        "worst_row_recall": float(of_rows.min()) if len(rows) else 1.0,
+        "rows_below_half": int((of_rows < 0.5).sum()),
+        "k": k,
+        "n_vectors": n_vectors,
+        "n_sampled": len(rows),
+        "compared_with": "exact search over all vectors",
+    }
+    logger.info(
+        "recall@%d against exact search: %.4f ± %.4f (%d of %d rows, worst row %.2f)",
+        k,
+        quality["recall"],
+        quality["recall_error"],
+        len(rows),
+        n_vectors,
+        quality["worst_row_recall"],
+    )
+    return quality
