@@ -43,7 +43,12 @@ def bench(script: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 def measured(script: str, *options: str) -> tuple[str, dict[str, Any]]:
     """What a person reads, and the line of JSON."""
-    result = bench(script, *SIZES, *options)
+    return results(script, *SIZES, *options)
+
+
+def results(script: str, *options: str) -> tuple[str, dict[str, Any]]:
+    """The same, at sizes of one's own."""
+    result = bench(script, *options)
     assert result.returncode == 0, result.stdout + result.stderr
     *lines, last = result.stdout.splitlines()
     content: dict[str, Any] = json.loads(last)
@@ -200,6 +205,75 @@ def test_run_with_labels_that_know_nothing_of_clusters() -> None:
     assert "scipy" not in content["seconds"]
 
 
+# Without Fashion-MNIST, which few machines have, and without what takes long to compile.
+VECTORS = [
+    *("--rows", "3000", "--columns", "24", "--k", "8", "--fashion-mnist", "missing"),
+    *("--sample", "50", "--queries", "100", "--labeled", "200", "--test", "30"),
+]
+
+
+def test_neighbor_graph(tmp_path: Path) -> None:
+    text, content = results(
+        "knn_graph.py",
+        *VECTORS,
+        *("--small-rows", "1000", "--with-big-batch", "--skip", "pynndescent", "ours-ivf"),
+        *("--folder", str(tmp_path)),
+    )
+    whole = ["ours-descent", "original", "exact", "big-batch"]
+    small = ["small-auto", "small-exact"]
+    found = rows(text, "Graph of 3000 vectors")
+    assert [name for name in found if name] == whole
+    assert "extrapolated" in found["original"][-1]
+    assert found["exact"][-1] == found["big-batch"][-1] == ""
+    assert list(rows(text, "Graph of the first 1000 vectors")) == small
+    completed = rows(text, "Completion with 200 labelled and 30 test points")
+    assert float(completed["part of ours-descent's seconds"][0]) > 0
+    assert_seconds(content, [*whole, *small, "completion", "completion-loading"])
+    assert set(content["seconds"]["original"]) == {
+        "read", "train", "add", "write index", "search", "total",
+    }  # fmt: skip
+    trained = content["seconds"]["original"]["train"]
+    assert content["seconds"]["big-batch"]["train"] == trained
+    assert content["measured_queries"] == {"original": {"search": 100}}
+    points = [f"completion-{name}" for name in ("labelled", "background", "test")]
+    assert set(content["recall"]) == {*whole, *small, *points}
+    for name in (*whole, *small, *points):
+        assert 0.9 < content["recall"][name]["ids"] <= content["recall"][name]["ties"] <= 1, name
+    assert set(content["memory"]) == {*whole, *small, "completion", "libraries"}
+    assert set(content["ratios"]) == {
+        "original_vs_ours", "exact_vs_ours", "big_batch_vs_ours", "small_exact_vs_ours",
+    }  # fmt: skip
+    assert set(rows(text, "Ratios")) == set(content["ratios"])
+    assert content["skipped"]["pynndescent"] == "asked to"
+    # Vectors stay, and nothing else.
+    (vectors,) = tmp_path.iterdir()
+    assert vectors.stat().st_size == 3230 * 24 * 4
+
+
+def test_neighbor_graph_of_vectors_of_ones_own(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(20, 16))
+    vectors = centers[rng.integers(0, 20, 1500)] + 0.5 * rng.normal(size=(1500, 16))
+    vectors.astype("<f4").tofile(tmp_path / "vectors.raw")
+    skipped = ["ours-ivf", "original", "pynndescent", "exact", "completion"]
+    text, content = results(
+        "knn_graph.py",
+        *("--vectors", str(tmp_path / "vectors.raw"), "--columns", "16", "--k", "5"),
+        *("--labeled", "100", "--test", "50", "--sample", "2000", "--with-auto"),
+        *("--small-rows", "1350", "--skip", *skipped),
+    )
+    sizes = content["sizes"]
+    assert (sizes["rows"], sizes["columns"], sizes["sample"]) == (1350, 16, 1350)
+    assert sizes["vectors"] == "file vectors.raw"
+    assert set(content["seconds"]) == {"ours-descent", "ours-auto"}
+    assert content["ratios"] == {}
+    for name in skipped:
+        assert f"skipped {name}: " in text
+    assert content["skipped"]["small-exact"] == "the whole graph is as small"
+    assert content["skipped"]["big-batch"] == "only with --with-big-batch"
+    assert content["completion_share"] is None
+
+
 @pytest.mark.parametrize(
     ("script", "options", "message"),
     [
@@ -208,6 +282,9 @@ def test_run_with_labels_that_know_nothing_of_clusters() -> None:
         ("diffusion_step.py", ["--skip", "nothing"], "invalid choice: 'nothing'"),
         ("diffusion_run.py", ["--repeat", "0"], "expected at least 1, got 0"),
         ("diffusion_run.py", [*SIZES, "--labeled", "3000"], "--labeled: 3000 nodes, of which"),
+        ("knn_graph.py", ["--columns", "785"], "--columns: at most 784, got 785"),
+        ("knn_graph.py", ["--target-recall", "2"], "--target-recall: between 0 and 1, got 2"),
+        ("knn_graph.py", ["--vectors", "missing.raw"], "missing.raw: no such file"),
     ],
 )
 def test_options_that_do_not_go_together(script: str, options: list[str], message: str) -> None:

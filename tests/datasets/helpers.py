@@ -1,6 +1,11 @@
 """What the tests of the datasets share: expecting a refusal, looking into a folder."""
 
-from collections.abc import Iterator
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +34,36 @@ def refused_by_check_and_load(dataset: Any, kind: type[Exception], *facts: Any) 
     for action in (dataset.check, dataset.load):
         with refused(kind, *facts):
             action()
+
+
+def forks(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that starts a process as a copy of this one."""
+    quiet = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+    return quiet(pytest.mark.skipif(sys.platform != "linux", reason="forks")(test))
+
+
+def killed_half_way(save: Callable[[Callable[[], None]], None], marker: Path) -> None:
+    """Save in a process of its own and kill it when it says that it is half-way.
+
+    Args:
+        save: Gets the function to call half-way.
+        marker: A file that is not there yet.
+    """
+
+    def wait_to_be_killed() -> None:
+        marker.touch()
+        time.sleep(60)
+
+    process = multiprocessing.get_context("fork").Process(target=save, args=(wait_to_be_killed,))
+    process.start()
+    try:
+        while not marker.exists():
+            assert process.is_alive(), "the process ended before it was half-way"
+            time.sleep(0.005)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 def content_of(folder: Path) -> dict[str, bytes]:

@@ -1,11 +1,65 @@
+import gc
+import itertools
+import os
+import sys
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import faiss
 import numpy as np
 import pytest
 
 from lowshot_kedro.datasets import FaissIndexDataset, FaissTransformDataset
-from tests.datasets.helpers import random_features, refused, refused_by_check_and_load
+from lowshot_kedro.matrices import InvertedFile, ListBlock
+from tests.datasets.helpers import (
+    array_blocks,
+    content_of,
+    random_features,
+    refused,
+    refused_by_check_and_load,
+)
 
 VECTORS, _ = random_features(20, 4)
+# Vectors of each list. Faiss has another form for files of which no more than half the lists are
+# filled.
+SIZES = {
+    "all filled": [3, 9, 8],
+    "some empty": [0, 5, 0, 7, 8],
+    "one": [20],
+    "one empty": [0],
+    "half empty": [0, 12, 8, 0],
+    "most empty": [0] * 7 + [20] + [0] * 12,
+    "just over half": [0, 5, 5, 10, 0],
+    "none filled": [0, 0, 0],
+}
+
+
+def file_of_lists(sizes, blocks=None, n_probe=2):
+    """Numbers in descending order, so that they are not where the vectors stand."""
+    numbers = np.arange(sum(sizes))[::-1].copy()
+    whole = ListBlock(numbers, VECTORS[: len(numbers)])
+    centroids = random_features(len(sizes), 4)[0]
+    return InvertedFile(centroids, np.array(sizes), n_probe, blocks or (lambda: [whole]))
+
+
+def as_faiss_makes_it(content: InvertedFile) -> faiss.IndexIVFFlat:
+    quantizer = faiss.IndexFlatIP(4)
+    quantizer.add(content.centroids)
+    index = faiss.IndexIVFFlat(quantizer, 4, len(content.sizes), faiss.METRIC_INNER_PRODUCT)
+    index.is_trained = True
+    index.nprobe = content.n_probe
+    (block,) = content.make()
+    lists = np.repeat(np.arange(len(content.sizes)), content.sizes)
+    index.add_core(
+        len(lists), faiss.swig_ptr(block.vectors), faiss.swig_ptr(block.numbers),
+        faiss.swig_ptr(lists),
+    )  # fmt: skip
+    return index
+
+
+def written_by_faiss(index: faiss.Index) -> bytes:
+    return faiss.serialize_index(index).tobytes()
 
 
 @pytest.fixture
@@ -50,6 +104,167 @@ def test_reads_an_index_that_plain_faiss_writes(index_path):
     np.testing.assert_allclose(np.take_along_axis(expected, found, 1), similarities, rtol=1e-5)
 
 
+@pytest.mark.parametrize("n_rows", [0, 1, 20])
+def test_blocks_become_what_faiss_writes_for_a_flat_index(tmp_path, n_rows):
+    path = tmp_path / "ndis.index"
+    index = faiss.IndexFlatIP(4)
+    index.add(VECTORS[:n_rows])
+    blocks = array_blocks(VECTORS[: n_rows // 2], VECTORS[n_rows // 2 : n_rows])
+    FaissIndexDataset(filepath=str(path), n_columns=4).save(blocks)
+    assert path.read_bytes() == written_by_faiss(index)
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("lists_per_block", [1, 2, 100])
+def test_lists_become_what_faiss_writes_for_an_inverted_file(tmp_path, sizes, lists_per_block):
+    path = tmp_path / "ndis.index"
+    expected = as_faiss_makes_it(file_of_lists(sizes))
+    (whole,) = file_of_lists(sizes).make()
+
+    def blocks():
+        for first in range(0, len(sizes), lists_per_block):
+            rows = slice(sum(sizes[:first]), sum(sizes[: first + lists_per_block]))
+            yield ListBlock(whole.numbers[rows], whole.vectors[rows])
+
+    FaissIndexDataset(filepath=str(path), n_columns=4).save(file_of_lists(sizes, blocks))
+    assert path.read_bytes() == written_by_faiss(expected)
+
+
+def test_both_forms_of_inverted_files_are_tried():
+    forms = {written_by_faiss(as_faiss_makes_it(file_of_lists(sizes))) for sizes in SIZES.values()}
+    assert (
+        {b"full" in form for form in forms} == {b"sprs" in form for form in forms} == {True, False}
+    )
+
+
+def test_one_block_of_lists_is_in_memory_at_a_time(tmp_path):
+    alive = []
+
+    class Tracked(np.ndarray):
+        pass
+
+    def blocks():
+        for number in range(20):
+            assert not any(reference() is not None for reference in alive)
+            vectors = VECTORS[number : number + 1].view(Tracked)
+            alive.append(weakref.ref(vectors))
+            block = ListBlock(np.array([number]), vectors)
+            del vectors
+            yield block
+            del block
+
+    dataset = FaissIndexDataset(filepath=str(tmp_path / "ndis20.index"), n_columns=4)
+    dataset.save(file_of_lists([1] * 20, blocks))
+    assert len(alive) == 20
+
+
+@pytest.mark.parametrize(
+    ("sizes", "lengths", "facts"),
+    [
+        ([3, 9, 8], [3, 8, 9], ["begins with list 1 and ends at vector 11 of 20", "end of a list"]),
+        ([3, 9], [3, 10], ["begins with list 1 and ends at vector 13 of 12"]),
+        ([3, 9, 8], [3, 9], ["got lists of 12 vectors; expected 20"]),
+        ([3, 0, 8], [], ["got lists of 0 vectors; expected 11"]),
+        ([3, -1, 8], [10], ["got sizes of shape (3,), smallest -1; expected 3 sizes from 0"]),
+    ],
+    ids=["within a list", "too many", "too few", "none", "negative size"],
+)
+def test_lists_that_are_not_what_they_announce_are_refused(tmp_path, sizes, lengths, facts):
+    path = tmp_path / "ndis.index"
+    ends = np.cumsum([0, *lengths])
+    blocks = [
+        ListBlock(np.arange(first, last), VECTORS[first:last])
+        for first, last in itertools.pairwise(ends)
+    ]
+    with refused(ValueError, path, *facts):
+        FaissIndexDataset(filepath=str(path), n_columns=4).save(
+            file_of_lists(sizes, lambda: blocks)
+        )
+    assert content_of(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "block", [ListBlock(np.arange(19), VECTORS), ListBlock(np.arange(20), VECTORS[:, :3])]
+)
+def test_a_block_of_unequal_parts_is_refused(tmp_path, block):
+    dataset = FaissIndexDataset(filepath=str(tmp_path / "ndis.index"), n_columns=4)
+    with refused(ValueError, "ndis.index", "numbers of shape", "expected as many of both"):
+        dataset.save(file_of_lists([20], lambda: [block]))
+
+
+def test_vectors_of_another_dimension_are_not_written(tmp_path, index):
+    path = tmp_path / "ndis.index"
+    for data in (index, array_blocks(VECTORS), file_of_lists([20])):
+        with refused(ValueError, path, "dimension 4, expected 5"):
+            FaissIndexDataset(filepath=str(path), n_columns=5).save(data)
+    assert content_of(tmp_path) == {}
+
+
+def large_indexes():
+    """Of so many vectors that searches in several threads overlap."""
+    vectors, _ = random_features(5000, 32)
+    flat = faiss.IndexFlatIP(32)
+    flat.add(vectors)
+    by_distance = faiss.IndexFlatL2(32)
+    by_distance.add(vectors)
+    inverted = faiss.index_factory(32, "IVF50,Flat", faiss.METRIC_INNER_PRODUCT)
+    inverted.train(vectors)
+    inverted.add(vectors)
+    inverted.nprobe = 7
+    return {"flat": flat, "flat, distances": by_distance, "inverted file": inverted}
+
+
+@pytest.mark.parametrize("kind", ["flat", "flat, distances", "inverted file"])
+def test_a_mapped_index_finds_what_an_index_in_memory_finds(tmp_path, kind):
+    index = large_indexes()[kind]
+    path = tmp_path / "ndis5000.index"
+    faiss.write_index(index, str(path))
+    path.chmod(0o444)
+    mapped = FaissIndexDataset(filepath=str(path), n_columns=32, n_rows=5000).load()
+    gc.collect()
+    queries, _ = random_features(400, 32)
+    expected = index.search(queries, 9)
+    for found, wanted in zip(mapped.search(queries, 9), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+    with ThreadPoolExecutor(4) as pool:
+        parts = [*pool.map(lambda part: mapped.search(part, 9), np.split(queries, 8))]
+    np.testing.assert_array_equal(np.concatenate([part[1] for part in parts]), expected[1])
+
+    assert written_by_faiss(mapped) == path.read_bytes()
+    # It may be saved where it comes from.
+    FaissIndexDataset(filepath=str(path), n_columns=32).save(mapped)
+    assert written_by_faiss(faiss.read_index(str(path))) == written_by_faiss(index)
+    np.testing.assert_array_equal(mapped.search(queries, 9)[1], expected[1])
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.parametrize("kind", ["flat", "inverted file"])
+def test_loading_an_index_does_not_read_its_vectors(tmp_path, kind):
+    path = tmp_path / "ndis.index"
+    dataset = FaissIndexDataset(filepath=str(path), n_columns=4)
+    n_rows = 4_000_000
+    zeros = np.zeros((n_rows, 4), dtype=np.float32)
+    if kind == "flat":
+        dataset.save(array_blocks(zeros))
+    else:
+        lists = ListBlock(np.arange(n_rows), zeros)
+        sizes = np.full(10, n_rows // 10)
+        dataset.save(InvertedFile(VECTORS[:10], sizes, 1, lambda: [lists]))
+        del lists
+    del zeros
+    gc.collect()
+    before = resident_bytes()
+    index = dataset.load()
+    assert index.ntotal == n_rows
+    assert resident_bytes() - before < path.stat().st_size / 4
+    assert index.search(VECTORS[:1], 1)[0] == 0
+
+
 def test_reads_an_index_of_another_kind(tmp_path):
     other = faiss.index_factory(4, "HNSW8", faiss.METRIC_INNER_PRODUCT)
     other.add(VECTORS)
@@ -83,6 +298,38 @@ def test_a_truncated_index(index_path, kept):
     index_path.write_bytes(index_path.read_bytes()[:kept])
     with refused(ValueError, index_path, "not a readable faiss index", "cut off"):
         FaissIndexDataset(filepath=str(index_path), n_columns=4).load()
+
+
+@pytest.mark.parametrize("name", ["all filled", "most empty", "one empty"])
+def test_an_inverted_file_that_is_cut_off_anywhere(tmp_path, name):
+    # It would end the process when the missing part is searched.
+    path = tmp_path / "ndis20.index"
+    content = written_by_faiss(as_faiss_makes_it(file_of_lists(SIZES[name])))
+    dataset = FaissIndexDataset(filepath=str(path), n_columns=4)
+    path.write_bytes(content)
+    dataset.check()
+    for kept in range(len(content)):
+        path.write_bytes(content[:kept])
+        with refused(ValueError, path, "not a readable faiss index; is it cut off?"):
+            dataset.check()
+    with refused(ValueError, f"It has {kept} bytes, expected at least {len(content)}"):
+        dataset.load()
+
+
+def test_an_inverted_file_with_parts_that_are_not_known_here_is_read_whole(tmp_path):
+    path = tmp_path / "ndis20.index"
+    dataset = FaissIndexDataset(filepath=str(path), n_columns=4)
+    by_graph = faiss.index_factory(4, "IVF2_HNSW4,Flat", faiss.METRIC_INNER_PRODUCT)
+    by_graph.train(VECTORS)
+    by_graph.add(VECTORS)
+    reconstructing = as_faiss_makes_it(file_of_lists([12, 8]))
+    reconstructing.make_direct_map()
+    for index in (by_graph, reconstructing):
+        faiss.write_index(index, str(path))
+        found = dataset.load()
+        assert not hasattr(found, "referenced_objects")
+        for part, wanted in zip(found.search(VECTORS, 3), index.search(VECTORS, 3), strict=True):
+            np.testing.assert_array_equal(part, wanted)
 
 
 def test_an_index_of_another_dimension(index_path):

@@ -6,8 +6,6 @@ import os
 import resource
 import shutil
 import signal
-import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from kedro.io import DatasetError
 
-from tests.datasets.helpers import content_of, refused
+from tests.datasets.helpers import content_of, forks, killed_half_way, refused
 from tests.datasets.writers import WRITERS, nothing
 
 
@@ -64,34 +62,15 @@ def test_a_later_attempt_replaces_the_older_file(tmp_path, writer):
     assert all((replaced / final).exists() for final in writer.finals)
 
 
-def killed_half_way(writer, folder: Path, marker: Path) -> None:
-    """Save in a process of its own and kill it when it says that it is half-way."""
-
-    def wait_to_be_killed() -> None:
-        marker.touch()
-        time.sleep(60)
-
-    def save() -> None:
-        writer.save(writer.make(folder), 2, wait_to_be_killed)
-
-    process = multiprocessing.get_context("fork").Process(target=save)
-    process.start()
-    try:
-        while not marker.exists():
-            assert process.is_alive(), "the process ended before it was half-way"
-            time.sleep(0.005)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-    assert process.exitcode == -signal.SIGKILL
+def save_killed_half_way(writer, folder: Path, marker: Path) -> None:
+    killed_half_way(lambda wait: writer.save(writer.make(folder), 2, wait), marker)
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@forks
 @writers()
 def test_a_killed_process_leaves_no_final_name_and_does_not_hinder_the_next(tmp_path, writer):
     folder, marker = tmp_path / "killed", tmp_path / "half-way"
-    killed_half_way(writer, folder, marker)
+    save_killed_half_way(writer, folder, marker)
     assert not writer.make(folder).exists()
     assert not any((folder / final).exists() for final in writer.finals)
     assert content_of(folder), "nothing had been written yet, so the kill proves nothing"
@@ -101,14 +80,13 @@ def test_a_killed_process_leaves_no_final_name_and_does_not_hinder_the_next(tmp_
     assert content_of(folder).keys() == content_of(tmp_path / "fresh").keys()
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@forks
 @writers()
 def test_an_older_file_survives_a_killed_process(tmp_path, writer):
     folder, marker = tmp_path / "killed", tmp_path / "half-way"
     writer.save(writer.make(folder), 1, nothing)
     older = content_of(folder)
-    killed_half_way(writer, folder, marker)
+    save_killed_half_way(writer, folder, marker)
     found = content_of(folder)
     assert {name: found.get(name) for name in older} == older
     assert found.keys() != older.keys(), "nothing had been written yet"
@@ -165,8 +143,7 @@ def test_a_disk_that_fills_up_is_reported_with_the_name_of_the_file(tmp_path, wr
 SAVED, REFUSED = 1, 0
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@forks
 @writers()
 def test_a_file_whose_last_bytes_do_not_fit_never_gets_its_name(tmp_path, writer):
     """The system refuses the last byte, as a full disk would."""
