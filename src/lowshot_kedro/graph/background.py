@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +17,13 @@ from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.descent import divided_graph
 from lowshot_kedro.graph.index import build_index, on_gpus, search
 from lowshot_kedro.graph.list_search import ListSearch, division_of, is_divided
-from lowshot_kedro.graph.methods import choose_method
 from lowshot_kedro.graph.neighbor_descent import pynndescent_graph
 from lowshot_kedro.graph.vectors import BLOCK_ROWS, describe_vectors, normalized_blocks
 from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
 from lowshot_kedro.matrices import Blocks, InvertedFile, KnnGraph, Resumable, RowBlocks
-from lowshot_kedro.resources import logged_step
+from lowshot_kedro.resources import format_bytes, logged_step
+
+logger = logging.getLogger(__name__)
 
 
 class UnlabeledNodes(NamedTuple):
@@ -160,15 +162,19 @@ def background_graph(
             f"background_index: holds {index.ntotal} vectors of dimension {index.d}, but "
             f"{name} has {n_vectors} of dimension {dimension}"
         )
-    method = choose_method(method, n_vectors)
-    if method in ("ivf", "descent") and not is_divided(index):
-        raise InputError(
-            f"graph.method: got {method!r}, which needs an inverted file, but background_index is "
-            f"a {type(index).__name__}; remove it to have it built anew, or use exact"
-        )
+    method = _method_with(index, method)
 
     def begin(folder: Path) -> RowBlocks[KnnGraph]:
         budget = MemoryBudget(memory_budget)
+        logger.info(
+            "graph: %d neighbours of %d vectors of dimension %d by %s (%s), %s of memory left",
+            stored_k,
+            n_vectors,
+            dimension,
+            method,
+            type(index).__name__,
+            format_bytes(budget.left),
+        )
         if method == "pynndescent":
             return pynndescent_graph(vectors, stored_k, budget, folder, name)
         if method not in ("ivf", "descent") or not is_divided(index):
@@ -190,6 +196,27 @@ def background_graph(
     if method in ("ivf", "descent"):
         made_from["target_recall"] = target_recall
     return Resumable(made_from, begin)
+
+
+def _method_with(index: faiss.Index, method: str) -> str:
+    """The method to use with an index that is there already.
+
+    Raises:
+        ValueError: If the index does not serve for it.
+    """
+    if method == "auto":
+        # Whoever has put an index there wants it used.
+        if is_divided(index):
+            return "descent"
+        return "exact" if isinstance(index, faiss.IndexFlat) else type(index).__name__
+    needed = {"exact": faiss.IndexFlat, "ivf": faiss.IndexIVF, "descent": faiss.IndexIVF}
+    if method in needed and not isinstance(index, needed[method]):
+        kind = "a flat index" if method == "exact" else "an inverted file"
+        raise InputError(
+            f"graph.method: got {method!r}, which needs {kind}, but background_index is a "
+            f"{type(index).__name__}; remove its file to have it built anew, or use auto"
+        )
+    return method
 
 
 def _searched_graph(

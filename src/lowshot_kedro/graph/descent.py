@@ -14,6 +14,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -32,14 +33,13 @@ logger = logging.getLogger(__name__)
 BLOCK_ROWS = 65536
 _TUNING_ROWS = 512
 # Of the neighbours found by the first search of lists; descent finds the others faster.
-_FIRST_RECALL = 0.9
-# A round that finds less than this part of the neighbours has found little.
-_LEAST_GAIN = 5e-4
+_FIRST_RECALL = 0.95
 # How many links of a row are followed in a round, of its own and as many of those that lead to it.
 # More where a round has found little and the recall wanted is not reached.
 _LINKS = (20, 32, 48)
-# Rows whose links are sampled at once.
-_LINK_ROWS = 2**20
+# Rows whose links are sampled at once, if memory is short, and what sampling takes for each link.
+_LEAST_LINK_ROWS = 2**18
+_BYTES_PER_LINK = 16
 # Candidates kept for each neighbour wanted: the least, and how many times as many at most.
 _POOL_PART = 1.5
 _WIDEST_POOL = 8
@@ -255,7 +255,8 @@ class _Rounds:
         """
         effort, fresh = 0, True
         for before, after in pairwise(self.recalls):
-            fresh = after - before < _LEAST_GAIN
+            # A round that leaves more to be found than it has found is not worth repeating.
+            fresh = after - before < target_recall - after
             effort += fresh
         if self.recalls[-1] >= target_recall or effort == len(_LINKS):
             return None
@@ -264,8 +265,8 @@ class _Rounds:
 
 def _search_lists(
     search: ListSearch, n_probe: int, width: int
-) -> Callable[[int, int], tuple[NDArray[np.int32], NDArray[np.int32]]]:
-    def make(first: int, last: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+) -> Callable[[int, int], tuple[NDArray[np.int32], ...]]:
+    def make(first: int, last: int) -> tuple[NDArray[np.int32], ...]:
         positions, scores = search.candidates(search.codes.values[first:last], n_probe, width)
         return np.where(positions < 0, np.int32(-1), 2 * positions + 1), scores
 
@@ -274,19 +275,26 @@ def _search_lists(
 
 def _join(
     search: ListSearch, pools: native.Pools, n_links: int, all_new: bool, workspace: Workspace
-) -> Callable[[int, int], tuple[NDArray[np.int32], NDArray[np.int32]]]:
+) -> Callable[[int, int], tuple[NDArray[np.int32], ...]]:
     n_vectors, width = pools.entries.shape
     n_links = min(n_links, width)
     links = workspace.allocate("links", (n_vectors, 2 * n_links), np.int32)
-    for first, last in row_ranges(n_vectors, _LINK_ROWS):
-        part = native.sample_links(pools, n_links, n_links, first, last)
+    most_rows = max(_LEAST_LINK_ROWS, workspace.budget.left // (2 * _BYTES_PER_LINK * n_links))
+    for first, last in row_ranges(n_vectors, most_rows):
+        part = native.sample_links(
+            pools, n_links, n_links, first, last, partial(workspace.release, *pools)
+        )
         # Pairs that have met are not compared again, unless more links are followed than before.
         links[first:last] = np.where(part < 0, part, part | 1) if all_new else part
         workspace.release(*pools)
 
-    def make(first: int, last: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        joined = native.join_neighbors(search.codes, pools, links, first, last)
-        workspace.release(*pools)
-        return joined
+    def make(first: int, last: int) -> tuple[NDArray[np.int32], ...]:
+        parts = []
+        for begin, end in row_ranges(last - first, workspace.rows_at_once(BLOCK_ROWS)):
+            parts.append(
+                native.join_neighbors(search.codes, pools, links, first + begin, first + end)
+            )
+            workspace.release(*pools)
+        return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
     return make

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 # What blocks and libraries need beside the arrays that are planned.
 SPARE_BYTES = 384 * 2**20
+_ROWS_ON_DISK = 4096
 
 
 class MemoryBudget:
@@ -77,6 +78,13 @@ class Workspace:
         )
         self._mapped.append(array)
         return array
+
+    def rows_at_once(self, usual: int) -> int:
+        """How many rows to work on before memory is released: few where arrays are on disk.
+
+        Rows look at other rows all over these arrays, and every page they look at is held.
+        """
+        return min(usual, _ROWS_ON_DISK) if self._mapped else usual
 
     def release(self, *arrays: NDArray[Any]) -> None:
         """Give back the memory of what has been read from or written to files."""

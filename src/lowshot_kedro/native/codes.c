@@ -7,28 +7,135 @@
 #include <immintrin.h>
 #endif
 
-void select_best(candidate *candidates, int64_t count, int64_t kept) {
-    int64_t low = 0, high = count - 1;
-    while (low < high) {
-        const candidate pivot = candidates[low + (high - low) / 2];
-        int64_t left = low, right = high;
-        while (left <= right) {
-            while (candidates[left] > pivot)
-                left++;
-            while (candidates[right] < pivot)
-                right--;
-            if (left <= right) {
-                const candidate moved = candidates[left];
-                candidates[left++] = candidates[right];
-                candidates[right--] = moved;
-            }
-        }
-        if (kept - 1 <= right)
-            high = right;
-        else if (kept - 1 >= left)
-            low = left;
+/* Moves what is at least the pivot to the front and returns how much that is. */
+static int64_t divide_plain(candidate *candidates, int64_t count, candidate pivot) {
+    int64_t left = 0, right = count - 1;
+    for (;;) {
+        while (left <= right && candidates[left] >= pivot)
+            left++;
+        while (left <= right && candidates[right] < pivot)
+            right--;
+        if (left >= right)
+            return left;
+        const candidate moved = candidates[left];
+        candidates[left++] = candidates[right];
+        candidates[right--] = moved;
+    }
+}
+
+/* The numbers of the scores that reach the threshold, count up to MAX_STRIP. */
+static int64_t find_plain(const int32_t *scores, const int32_t *biases, int64_t count,
+                          int32_t threshold, int32_t *places) {
+    int64_t found = 0;
+    for (int64_t v = 0; v < count; v++)
+        if (scores[v] + biases[v] >= threshold)
+            places[found++] = (int32_t)v;
+    return found;
+}
+
+#ifdef HAVE_VNNI
+
+#define WIDE __attribute__((target("avx512f,avx512bw,avx512vl,popcnt")))
+
+WIDE static int64_t divide_wide(candidate *candidates, int64_t count, candidate pivot) {
+    enum { WORDS = 8, MOST = 1024 };
+    candidate low[MOST + WORDS];
+    if (count > MOST)
+        return divide_plain(candidates, count, pivot);
+    const __m512i pivots = _mm512_set1_epi64((long long)pivot);
+    int64_t n_high = 0, n_low = 0, i = 0;
+    /* What is written in front was read before: it never reaches beyond the words at hand. */
+    for (; i + WORDS <= count; i += WORDS) {
+        const __m512i words = _mm512_loadu_si512(candidates + i);
+        const __mmask8 high = _mm512_cmpge_epu64_mask(words, pivots);
+        _mm512_storeu_si512(candidates + n_high, _mm512_maskz_compress_epi64(high, words));
+        _mm512_storeu_si512(low + n_low, _mm512_maskz_compress_epi64((__mmask8)~high, words));
+        const int64_t n = __builtin_popcount(high);
+        n_high += n;
+        n_low += WORDS - n;
+    }
+    for (; i < count; i++) {
+        if (candidates[i] >= pivot)
+            candidates[n_high++] = candidates[i];
         else
-            return;
+            low[n_low++] = candidates[i];
+    }
+    memcpy(candidates + n_high, low, (size_t)n_low * sizeof(candidate));
+    return n_high;
+}
+
+WIDE static int64_t find_wide(const int32_t *scores, const int32_t *biases, int64_t count,
+                              int32_t threshold, int32_t *places) {
+    enum { NUMBERS = 16 };
+    const __m512i thresholds = _mm512_set1_epi32(threshold);
+    const __m512i step = _mm512_set1_epi32(NUMBERS);
+    __m512i numbers = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    int64_t found = 0;
+    for (int64_t v = 0; v < count; v += NUMBERS) {
+        const __mmask16 there =
+            count - v < NUMBERS ? (__mmask16)((1u << (count - v)) - 1) : (__mmask16)0xffff;
+        const __m512i sums = _mm512_add_epi32(_mm512_maskz_loadu_epi32(there, scores + v),
+                                              _mm512_maskz_loadu_epi32(there, biases + v));
+        const __mmask16 hits = _mm512_mask_cmpge_epi32_mask(there, sums, thresholds);
+        if (hits) {
+            _mm512_storeu_si512(places + found, _mm512_maskz_compress_epi32(hits, numbers));
+            found += __builtin_popcount(hits);
+        }
+        numbers = _mm512_add_epi32(numbers, step);
+    }
+    return found;
+}
+
+static bool have_wide(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("popcnt");
+}
+
+#endif
+
+int64_t find_scores(const int32_t *scores, const int32_t *biases, int64_t count, int32_t threshold,
+                    int32_t *places) {
+#ifdef HAVE_VNNI
+    if (have_wide())
+        return find_wide(scores, biases, count, threshold, places);
+#endif
+    return find_plain(scores, biases, count, threshold, places);
+}
+
+static int64_t divide(candidate *candidates, int64_t count, candidate pivot) {
+#ifdef HAVE_VNNI
+    if (have_wide())
+        return divide_wide(candidates, count, pivot);
+#endif
+    return divide_plain(candidates, count, pivot);
+}
+
+static candidate middle_of(candidate a, candidate b, candidate c) {
+    if (a < b)
+        return b < c ? b : a < c ? c : a;
+    return a < c ? a : b < c ? c : b;
+}
+
+void select_best(candidate *candidates, int64_t count, int64_t kept) {
+    /* The kept-th best lies among the count candidates from here on. */
+    while (kept > 0 && kept < count) {
+        const candidate pivot =
+            middle_of(candidates[0], candidates[count / 2], candidates[count - 1]);
+        const int64_t high = divide(candidates, count, pivot);
+        if (high > kept && high < count) {
+            count = high;
+        } else if (high >= count) {
+            /* The pivot is the worst: put it last and leave it there. */
+            int64_t worst = 0;
+            while (candidates[worst] != pivot)
+                worst++;
+            candidates[worst] = candidates[count - 1];
+            candidates[--count] = pivot;
+        } else {
+            candidates += high;
+            count -= high;
+            kept -= high;
+        }
     }
 }
 

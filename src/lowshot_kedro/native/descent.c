@@ -34,35 +34,36 @@ static inline bool next_link(const int32_t *entries, int64_t forward, int64_t fi
     return false;
 }
 
-int lowshot_sample_links(const struct lowshot_pools *pools, int64_t forward, int64_t backward,
-                         int64_t first, int64_t last, int32_t *sampled,
-                         struct lowshot_fault *fault) {
-    if (!pools_fit(pools) || forward < 1 || forward > pools->width || backward < 0 ||
-        backward > LOWSHOT_MAX_NEIGHBORS || first < 0 || last < first || last > pools->rows ||
-        !matrix_fits(sampled, last - first, forward + backward, forward + backward))
+static bool link_range_fits(const struct lowshot_pools *pools, int64_t first_row, int64_t forward,
+                            int64_t first, int64_t last, const int64_t *ends) {
+    return pools_fit(pools) && first_row >= 0 && first_row <= INT32_MAX / 2 - pools->rows &&
+           forward >= 1 && forward <= pools->width && first >= 0 && last >= first &&
+           last <= INT32_MAX / 2 && matrix_fits(ends, last - first, 1, 1);
+}
+
+int lowshot_count_links(const struct lowshot_pools *pools, int64_t forward, int64_t first,
+                        int64_t last, int64_t *counts, struct lowshot_fault *fault) {
+    if (!link_range_fits(pools, 0, forward, first, last, counts))
         return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
-    const int64_t count = last - first, width = forward + backward;
-    int64_t *const ends = calloc((size_t)count + 1, sizeof(int64_t));
-    if (ends == NULL)
-        return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < pools->rows; row++) {
         const int32_t *const entries = pools->entries + row * pools->width;
         int64_t target;
         for (int64_t j = 0; next_link(entries, forward, first, last, &j, &target); j++) {
 #pragma omp atomic
-            ends[target + 1]++;
+            counts[target]++;
         }
     }
-    for (int64_t target = 0; target < count; target++)
-        ends[target + 1] += ends[target];
-    const int64_t links = ends[count];
-    candidate *const incoming = malloc(((size_t)links + 1) * sizeof(candidate));
-    if (incoming == NULL) {
-        free(ends);
-        return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
-    }
-    /* Filled in any order: what is kept in the end does not depend on it. */
+    return LOWSHOT_OK;
+}
+
+/* Filled in any order: what is kept in the end does not depend on it. */
+int lowshot_collect_links(const struct lowshot_pools *pools, int64_t first_row, int64_t forward,
+                          int64_t first, int64_t last, int64_t *ends, uint64_t *links,
+                          int64_t capacity, struct lowshot_fault *fault) {
+    if (!link_range_fits(pools, first_row, forward, first, last, ends) ||
+        !matrix_fits(links, capacity, 1, 1))
+        return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < pools->rows; row++) {
         const int32_t *const entries = pools->entries + row * pools->width;
@@ -71,50 +72,60 @@ int lowshot_sample_links(const struct lowshot_pools *pools, int64_t forward, int
             int64_t place;
 #pragma omp atomic capture
             place = ends[target]++;
-            if (place < links)
-                incoming[place] = make_candidate(pools->scores[row * pools->width + j],
-                                                 (int32_t)row, entry_is_new(entries[j]));
+            if (place >= 0 && place < capacity)
+                links[place] = make_candidate(pools->scores[row * pools->width + j],
+                                              (int32_t)(first_row + row), entry_is_new(entries[j]));
         }
     }
-#pragma omp parallel for schedule(dynamic, 1024)
-    for (int64_t target = 0; target < count; target++) {
-        const int32_t *const own = pools->entries + (first + target) * pools->width;
-        int32_t *const out = sampled + target * width;
-        memcpy(out, own, (size_t)forward * sizeof(int32_t));
-        /* After filling, each end has moved to where the next target begins. */
-        const int64_t begin = target > 0 ? ends[target - 1] : 0, end = ends[target];
-        int64_t found = end - begin;
-        candidate *const candidates = incoming + begin;
-        if (found > backward) {
-            select_best(candidates, found, backward);
-            found = backward;
-        }
-        sort_best(candidates, found);
-        for (int64_t j = 0; j < backward; j++)
-            out[forward + j] = j < found ? make_entry(candidates[j]) : -1;
-    }
-    free(incoming);
-    free(ends);
     return LOWSHOT_OK;
 }
 
-/* Numbers met by the row at work. A place counts as free unless it carries the row's stamp. */
+int lowshot_choose_links(const struct lowshot_pools *pools, int64_t forward, int64_t backward,
+                         const int64_t *ends, uint64_t *links, int64_t capacity, int32_t *sampled,
+                         struct lowshot_fault *fault) {
+    if (!link_range_fits(pools, 0, forward, 0, pools != NULL ? pools->rows : 0, ends) ||
+        backward < 0 || backward > LOWSHOT_MAX_NEIGHBORS || !matrix_fits(links, capacity, 1, 1) ||
+        !matrix_fits(sampled, pools->rows, forward + backward, forward + backward))
+        return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
+    /* All of them first: with wrong ends rows would share links, and sort them at the same time. */
+    for (int64_t row = 0; row < pools->rows; row++)
+        if (ends[row] < (row > 0 ? ends[row - 1] : 0) || ends[row] > capacity)
+            return report_fault(fault, LOWSHOT_BAD_OFFSET, 0, row, 0);
+#pragma omp parallel for schedule(dynamic, 1024)
+    for (int64_t row = 0; row < pools->rows; row++) {
+        const int64_t begin = row > 0 ? ends[row - 1] : 0, end = ends[row];
+        int32_t *const out = sampled + row * (forward + backward);
+        memcpy(out, pools->entries + row * pools->width, (size_t)forward * sizeof(int32_t));
+        int64_t found = end - begin;
+        candidate *const incoming = links + begin;
+        if (found > backward) {
+            select_best(incoming, found, backward);
+            found = backward;
+        }
+        sort_best(incoming, found);
+        for (int64_t j = 0; j < backward; j++)
+            out[forward + j] = j < found ? make_entry(incoming[j]) : -1;
+    }
+    return LOWSHOT_OK;
+}
+
+/* Numbers met by the row at work, each beside the row's stamp; a place with another stamp is free.
+ */
 struct met {
-    int32_t *numbers;
-    uint32_t *stamps;
+    uint64_t *places;
     uint32_t stamp;
     uint32_t mask;
 };
 
 static inline bool meet(struct met *met, int32_t number) {
+    const uint64_t stamped = (uint64_t)met->stamp << 32 | (uint32_t)number;
     uint32_t place = ((uint32_t)number * UINT32_C(2654435769)) >> 7 & met->mask;
-    while (met->stamps[place] == met->stamp) {
-        if (met->numbers[place] == number)
+    while (met->places[place] >> 32 == met->stamp) {
+        if (met->places[place] == stamped)
             return false;
         place = (place + 1) & met->mask;
     }
-    met->stamps[place] = met->stamp;
-    met->numbers[place] = number;
+    met->places[place] = stamped;
     return true;
 }
 
@@ -127,8 +138,7 @@ struct join_room {
 };
 
 static void free_join_room(struct join_room *room) {
-    free(room->met.numbers);
-    free(room->met.stamps);
+    free(room->met.places);
     free(room->numbers);
     free(room->vectors);
     free(room->scores);
@@ -141,15 +151,14 @@ static bool make_join_room(int64_t pool_width, int64_t sample_width, struct join
     while (places < 2 * (met + (size_t)pool_width + 1))
         places *= 2;
     *room = (struct join_room){
-        .met = {malloc(places * sizeof(int32_t)), calloc(places, sizeof(uint32_t)), 0,
-                (uint32_t)places - 1},
+        .met = {calloc(places, sizeof(uint64_t)), 0, (uint32_t)places - 1},
         .numbers = malloc((met + 1) * sizeof(int32_t)),
         .vectors = malloc((met + 1) * sizeof(int8_t *)),
         .scores = malloc((met + 1) * sizeof(int32_t)),
         .candidates = malloc((met + (size_t)pool_width + 1) * sizeof(candidate)),
     };
-    return room->met.numbers != NULL && room->met.stamps != NULL && room->numbers != NULL &&
-           room->vectors != NULL && room->scores != NULL && room->candidates != NULL;
+    return room->met.places != NULL && room->numbers != NULL && room->vectors != NULL &&
+           room->scores != NULL && room->candidates != NULL;
 }
 
 struct join {
@@ -160,13 +169,22 @@ struct join {
     struct code_kernels kernels;
 };
 
+ALWAYS_INLINE void prefetch_links(const struct join *join, int32_t row) {
+    if (is_node(row, join->pools->rows))
+        for (int64_t j = 0; j < join->sample_width; j += CACHE_LINE_BYTES / 4)
+            PREFETCH(join->sampled + row * join->sample_width + j);
+}
+
 /* What is linked to a row in one or two steps, one of them new, and is not in its pool. Returns how
  * many, or -1 for a number that is no row. */
 static int64_t gather_candidates(const struct join *join, int64_t row, struct join_room *room) {
+    enum { AHEAD = 8 };
     const int64_t width = join->sample_width, rows = join->pools->rows;
     const int32_t *const own = join->pools->entries + row * join->pools->width;
     const int32_t *const links = join->sampled + row * width;
     struct met *const met = &room->met;
+    for (int64_t i = 0; i < AHEAD && i < width && links[i] >= 0; i++)
+        prefetch_links(join, entry_number(links[i]));
     met->stamp++;
     meet(met, (int32_t)row);
     for (int64_t j = 0; j < join->pools->width && own[j] >= 0; j++)
@@ -178,9 +196,8 @@ static int64_t gather_candidates(const struct join *join, int64_t row, struct jo
         const int32_t neighbor = entry_number(links[i]);
         if (!is_node(neighbor, rows))
             return -1;
-        if (i + 2 < width && links[i + 2] >= 0 && is_node(entry_number(links[i + 2]), rows))
-            for (int64_t j = 0; j < width; j += CACHE_LINE_BYTES / 4)
-                PREFETCH(join->sampled + entry_number(links[i + 2]) * width + j);
+        if (i + AHEAD < width && links[i + AHEAD] >= 0)
+            prefetch_links(join, entry_number(links[i + AHEAD]));
         const bool new_link = entry_is_new(links[i]);
         if (new_link && meet(met, neighbor))
             room->numbers[count++] = neighbor;
@@ -257,6 +274,9 @@ int lowshot_join_neighbors(const struct lowshot_codes *codes, const struct lowsh
         !matrix_fits(entries, last - first, pools->width, pools->width) ||
         !matrix_fits(scores, last - first, pools->width, pools->width))
         return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
+    const int kind = check_biases(codes, fault);
+    if (kind != LOWSHOT_OK)
+        return kind;
     const struct join join = {codes, pools, sampled, sample_width, choose_code_kernels()};
     bool no_memory = false;
     int64_t first_bad = INT64_MAX;

@@ -12,6 +12,8 @@ enum { SUMS = 16 };
 
 /* Shorter vectors count as 0: their inverse length would leave the range of float. */
 static const double LEAST_LENGTH = 1e-36;
+/* Sums of the transform would leave it with a longer mean. */
+static const double LONGEST_MEAN = 1e30;
 
 static int64_t power_of_two_up_to(int64_t number) {
     int64_t power = 1;
@@ -104,12 +106,33 @@ static bool encode_row(const struct lowshot_encoder *encoder, const float *vecto
             values[j] *= encoder->signs[j];
         hadamard(values + width - transformed, turned, transformed);
     }
+    /* Added to this number, a small one leaves its nearest integer in the last bits. */
+    const float rounding = 12582912.0f;
     for (int64_t j = 0; j < width; j++) {
         const float steps = values[j] * encoder->scale;
-        const float inside = steps > 127.0f ? 127.0f : steps < -127.0f ? -127.0f : steps;
-        codes[j] = (int8_t)(int32_t)(inside + (inside < 0 ? -0.5f : 0.5f));
+        const float below = steps < 127.0f ? steps : 127.0f;
+        values[j] = (below > -127.0f ? below : -127.0f) + rounding;
+    }
+    for (int64_t j = 0; j < width; j++) {
+        uint32_t bits;
+        memcpy(&bits, &values[j], sizeof(bits));
+        codes[j] = (int8_t)(uint8_t)bits;
     }
     return true;
+}
+
+/* What would make codes or biases that are no integers. Biases are at most the length of the mean
+ * times the square of the scale, up to rounding. */
+static int check_encoder(const struct lowshot_encoder *encoder, struct lowshot_fault *fault) {
+    const double scale = encoder->scale;
+    const double longest = (double)largest_bias(encoder->width) / (scale * scale) / 2;
+    const double length = length_of(encoder->mean, encoder->dimension);
+    if (!(length <= longest && length <= LONGEST_MEAN))
+        return report_fault(fault, LOWSHOT_NOT_FINITE, 1, 0, 0);
+    for (int64_t j = 0; j < encoder->width; j++)
+        if (!(fabsf(encoder->signs[j]) == 1.0f))
+            return report_fault(fault, LOWSHOT_NOT_FINITE, 2, j, 0);
+    return LOWSHOT_OK;
 }
 
 int lowshot_encode(const struct lowshot_encoder *encoder, const float *vectors, int64_t rows,
@@ -123,6 +146,9 @@ int lowshot_encode(const struct lowshot_encoder *encoder, const float *vectors, 
         !matrix_fits(codes, rows, encoder->width, encoder->width) ||
         !matrix_fits(biases, rows, 1, 1) || !matrix_fits(inverse_lengths, rows, 1, 1))
         return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
+    const int kind = check_encoder(encoder, fault);
+    if (kind != LOWSHOT_OK)
+        return kind;
     int64_t first_bad = INT64_MAX;
     bool no_memory = false;
 #pragma omp parallel reduction(min : first_bad) reduction(|| : no_memory)

@@ -201,10 +201,18 @@ struct lowshot_pools {
     int64_t width;
 };
 
-/* For rows first..last - 1: their best `forward` entries, then the best `backward` rows that have
- * them among their best `forward` entries. sampled: (last - first) x (forward + backward). */
-int lowshot_sample_links(const struct lowshot_pools *pools, int64_t forward, int64_t backward,
-                         int64_t first, int64_t last, int32_t *sampled,
+/* Links to follow: of each row its best `forward` entries, then the best `backward` rows that have
+ * it among their best `forward` entries. Pools may come in parts, in three passes: count the links
+ * into rows first..last - 1 (added to counts), collect them where the rows before have theirs
+ * (ends[t] is where those of first + t begin, and moves on), and choose, for all rows of the pools.
+ * first_row: number of the first row of a part. sampled: rows x (forward + backward). */
+int lowshot_count_links(const struct lowshot_pools *pools, int64_t forward, int64_t first,
+                        int64_t last, int64_t *counts, struct lowshot_fault *fault);
+int lowshot_collect_links(const struct lowshot_pools *pools, int64_t first_row, int64_t forward,
+                          int64_t first, int64_t last, int64_t *ends, uint64_t *links,
+                          int64_t capacity, struct lowshot_fault *fault);
+int lowshot_choose_links(const struct lowshot_pools *pools, int64_t forward, int64_t backward,
+                         const int64_t *ends, uint64_t *links, int64_t capacity, int32_t *sampled,
                          struct lowshot_fault *fault);
 
 /* New pools of rows first..last - 1: the best of their own and of what is linked in two steps,

@@ -7,12 +7,19 @@
  * Groups are independent of each other and go to the threads as they come. */
 
 enum {
-    GROUP = 256,
+    GROUP = 1024,
     SMALL_GROUP = 64,
-    FEW_QUERIES = 8192,
+    FEW_QUERIES = 16384,
     PACKED_BYTES = 1 << 17,
-    STRIP = 16,
-    SPARE = 128
+    STRIP = 128,
+    SPARE = 256
+};
+
+/* What a query has found so far. */
+struct found {
+    candidate *candidates;
+    int64_t count;
+    int32_t threshold; /* below it nothing can be among the best any more */
 };
 
 struct group_room {
@@ -26,6 +33,8 @@ struct group_room {
     int32_t *items;  /* queries, those of one list together */
     int32_t *biases; /* of the packed vectors */
     int32_t *numbers;
+    struct found *found; /* of each query */
+    int32_t *sums;
 };
 
 struct search {
@@ -52,6 +61,8 @@ static void free_room(struct group_room *room) {
     free(room->items);
     free(room->biases);
     free(room->numbers);
+    free(room->found);
+    free(room->sums);
 }
 
 static bool make_room(const struct search *search, struct group_room *room) {
@@ -68,10 +79,13 @@ static bool make_room(const struct search *search, struct group_room *room) {
         .items = malloc(pairs * sizeof(int32_t)),
         .biases = malloc((size_t)search->chunk * sizeof(int32_t)),
         .numbers = malloc((size_t)search->chunk * sizeof(int32_t)),
+        .found = malloc(GROUP * sizeof(struct found)),
+        .sums = malloc(GROUP * sizeof(int32_t)),
     };
     if (room->packed == NULL || room->vectors == NULL || room->scores == NULL ||
         room->candidates == NULL || room->slots == NULL || room->lists == NULL ||
-        room->ends == NULL || room->items == NULL || room->biases == NULL || room->numbers == NULL)
+        room->ends == NULL || room->items == NULL || room->biases == NULL ||
+        room->numbers == NULL || room->found == NULL || room->sums == NULL)
         return false;
     for (size_t list = 0; list < lists; list++)
         room->slots[list] = -1;
@@ -114,13 +128,6 @@ static int64_t sort_by_list(const struct search *search, int64_t first, int64_t 
     return n_lists;
 }
 
-/* What a query has found so far. */
-struct found {
-    candidate *candidates;
-    int64_t count;
-    int32_t threshold; /* below it nothing can be among the best any more */
-};
-
 static void keep_best(struct found *found, int64_t kept) {
     select_best(found->candidates, found->count, kept);
     found->count = kept;
@@ -132,20 +139,17 @@ static void keep_best(struct found *found, int64_t kept) {
 }
 
 /* Adds the vectors that score at least the threshold. numbers: of the vectors. */
-MULTIVERSIONED
 static void collect(const int32_t *scores, const int32_t *biases, const int32_t *numbers,
                     int64_t count, int64_t kept, int64_t capacity, struct found *found) {
+    int32_t places[STRIP];
     for (int64_t begin = 0; begin < count; begin += STRIP) {
-        const int64_t end = begin + STRIP < count ? begin + STRIP : count;
-        int32_t any = 0;
-        for (int64_t v = begin; v < end; v++)
-            any |= scores[v] + biases[v] >= found->threshold;
-        if (!any)
-            continue;
-        for (int64_t v = begin; v < end; v++) {
-            const int32_t score = scores[v] + biases[v];
-            if (score >= found->threshold)
-                found->candidates[found->count++] = make_candidate(score, numbers[v], 0);
+        const int64_t size = count - begin < STRIP ? count - begin : STRIP;
+        const int64_t hits =
+            find_scores(scores + begin, biases + begin, size, found->threshold, places);
+        for (int64_t h = 0; h < hits; h++) {
+            const int64_t v = begin + places[h];
+            found->candidates[found->count++] =
+                make_candidate(scores[v] + biases[v], numbers[v], 0);
         }
         if (found->count > capacity - STRIP)
             keep_best(found, kept);
@@ -156,8 +160,8 @@ static void search_group(const struct search *search, int64_t first, int64_t cou
                          struct group_room *room, int32_t *numbers, int32_t *scores) {
     const struct lowshot_codes *const codes = search->codes;
     const int64_t width = codes->width, kept = search->width;
-    struct found found[GROUP];
-    int32_t sums[GROUP];
+    struct found *const found = room->found;
+    int32_t *const sums = room->sums;
     for (int64_t q = 0; q < count; q++) {
         found[q] = (struct found){room->candidates + q * search->capacity, 0,
                                   search->floors != NULL ? search->floors[first + q] : INT32_MIN};
@@ -229,6 +233,8 @@ int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot
     }
     if (kind == LOWSHOT_OK)
         kind = check_indices(probes, queries->rows, n_probes, n_probes, -1, lists->count, fault);
+    if (kind == LOWSHOT_OK)
+        kind = check_biases(codes, fault);
     if (kind != LOWSHOT_OK)
         return kind;
     int64_t chunk = PACKED_BYTES / codes->width / PACK_ROWS * PACK_ROWS;

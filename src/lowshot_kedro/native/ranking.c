@@ -43,10 +43,11 @@ static inline float key_to_float(int32_t key) {
     return value;
 }
 
-/* Returns false for a candidate that is no vector. */
-static bool rank_row(const struct lowshot_matrix *vectors, const float *inverse_lengths,
-                     const float *query, const int32_t *candidates, int64_t n_candidates,
-                     int64_t width, candidate *room, int32_t *indices, float *similarities) {
+/* Returns the place of the first candidate that is no vector or whose similarity is no number;
+ * n_candidates if there is none. */
+static int64_t rank_row(const struct lowshot_matrix *vectors, const float *inverse_lengths,
+                        const float *query, const int32_t *candidates, int64_t n_candidates,
+                        int64_t width, candidate *room, int32_t *indices, float *similarities) {
     enum { AHEAD = 4 };
     const float least_usual = 1e-12f, most_usual = 1e12f;
     const int64_t dimension = vectors->columns;
@@ -59,7 +60,7 @@ static bool rank_row(const struct lowshot_matrix *vectors, const float *inverse_
         if (number == -1)
             continue;
         if (!is_node(number, vectors->rows))
-            return false;
+            return c;
         const float *const vector = vectors->values + number * vectors->stride;
         const float scale = inverse_lengths[number];
         float similarity;
@@ -67,6 +68,8 @@ static bool rank_row(const struct lowshot_matrix *vectors, const float *inverse_
             similarity = inner_product(query, vector, dimension) * scale;
         else
             similarity = inner_product_double(query, vector, dimension, scale);
+        if (!isfinite(similarity))
+            return c;
         /* Minus zero is zero, or equal similarities would be ranked by their signs. */
         room[found++] = make_candidate(float_to_key(similarity + 0.0f), number, 0);
     }
@@ -79,7 +82,7 @@ static bool rank_row(const struct lowshot_matrix *vectors, const float *inverse_
         indices[c] = c < found ? candidate_number(room[c]) : -1;
         similarities[c] = c < found ? key_to_float(candidate_score(room[c])) : -INFINITY;
     }
-    return true;
+    return n_candidates;
 }
 
 static bool floats_fit(const struct lowshot_matrix *matrix) {
@@ -107,17 +110,24 @@ int lowshot_rank_candidates(const struct lowshot_matrix *vectors, const float *i
             no_memory = true;
 #pragma omp for schedule(dynamic, 256)
         for (int64_t row = 0; row < queries->rows; row++) {
-            if (room != NULL &&
-                !rank_row(vectors, inverse_lengths, queries->values + row * queries->stride,
-                          candidates + row * n_candidates, n_candidates, width, room,
-                          indices + row * width, similarities + row * width))
-                first_bad = row < first_bad ? row : first_bad;
+            if (room == NULL)
+                continue;
+            const int64_t bad =
+                rank_row(vectors, inverse_lengths, queries->values + row * queries->stride,
+                         candidates + row * n_candidates, n_candidates, width, room,
+                         indices + row * width, similarities + row * width);
+            const int64_t place = row * n_candidates + bad;
+            if (bad < n_candidates && place < first_bad)
+                first_bad = place;
         }
         free(room);
     }
     if (no_memory)
         return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
     if (first_bad != INT64_MAX)
-        return report_fault(fault, LOWSHOT_BAD_INDEX, 0, first_bad, 0);
+        return report_fault(fault,
+                            is_node(candidates[first_bad], vectors->rows) ? LOWSHOT_NOT_FINITE
+                                                                          : LOWSHOT_BAD_INDEX,
+                            0, first_bad / n_candidates, first_bad % n_candidates);
     return LOWSHOT_OK;
 }

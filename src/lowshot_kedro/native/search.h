@@ -30,6 +30,11 @@ void select_best(candidate *candidates, int64_t count, int64_t kept);
 /* Sorts candidates, the best first. */
 void sort_best(candidate *candidates, int64_t count);
 
+/* The places of the scores that reach a threshold together with their biases. places has room for
+ * count, rounded up to 16. */
+int64_t find_scores(const int32_t *scores, const int32_t *biases, int64_t count, int32_t threshold,
+                    int32_t *places);
+
 /* Codes are scored QUERY_TILE queries at a time with up to MAX_CHUNK vectors packed for that. */
 enum { CODE_WIDTH_UNIT = 64, QUERY_TILE = 8, PACK_ROWS = 32, MAX_CHUNK = 1024 };
 
@@ -59,6 +64,19 @@ static inline bool codes_fit(const struct lowshot_codes *codes) {
            codes->width <= LOWSHOT_MAX_CODE_WIDTH && codes->rows <= INT32_MAX &&
            matrix_fits(codes->values, codes->rows, codes->width, codes->width) &&
            matrix_fits(codes->biases, codes->rows, 1, 1);
+}
+
+/* Two codes multiply to 2^14 at most, so with these biases every score is an int32. */
+static inline int32_t largest_bias(int64_t width) { return INT32_MAX - (int32_t)(width << 14); }
+
+/* The biases count as list 2 of what is faulty. */
+static inline int check_biases(const struct lowshot_codes *codes, struct lowshot_fault *fault) {
+    const int32_t largest = largest_bias(codes->width);
+    const int kind =
+        check_indices(codes->biases, codes->rows, 1, 1, -largest, (int64_t)largest + 1, fault);
+    if (kind != LOWSHOT_OK && fault != NULL)
+        fault->list = 2;
+    return kind;
 }
 
 #endif

@@ -6,6 +6,7 @@ product of both. Scores are integers, so they are the same on every machine and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from ._library import Explain, call, check_array, ffi, lib, pointer
 
 CODE_WIDTH_UNIT = 64
 MAX_NEIGHBORS = int(lib.LOWSHOT_MAX_NEIGHBORS)
+_PART_ROWS = 2**18
 MAX_POOL_ROWS = (2**31 - 1) // 2
 
 
@@ -88,10 +90,12 @@ def encode(
         vectors: float32 (n, d), C-contiguous or the first columns of a wider matrix.
 
     Returns:
-        The codes, and float32 (n,): 1 / length of each vector, 0 for vectors of length 0.
+        The codes, and float32 (n,): 1 / length of each vector, 0 for vectors of length 0, as which
+        those shorter than 1e-36 count.
 
     Raises:
-        ValueError: Wrong types or shapes; a vector that is not finite, with its row.
+        ValueError: Wrong types or shapes; a vector that is not finite, with its row; a mean so long
+            that biases would leave the range of int32; signs that are none.
     """
     stride = check_array("vectors", vectors, np.float32, ("n", "d"), strided=True)
     rows, dimension = vectors.shape
@@ -99,7 +103,10 @@ def encode(
     check_array("signs", encoder.signs, np.float32, ("w",))
     width = encoder.width
     _check_width(width)
-    if width < dimension or not 0 < encoder.scale < 1e4:
+    if dimension == 0:
+        raise ValueError("vectors: expected at least one column, got none")
+    # Rounded to float32 it must lie in between, too.
+    if width < dimension or not 0 < np.float32(encoder.scale) < 1e4:
         raise ValueError(
             f"encoder: expected at least {dimension} columns and a scale between 0 and 10000, got "
             f"{width} and {encoder.scale}"
@@ -108,6 +115,13 @@ def encode(
     inverse_lengths = np.empty(rows, np.float32)
 
     def explain(kind: int, which: int, row: int, column: int) -> str:
+        if which == 1:
+            return (
+                "mean: expected that of vectors of length 1, got one of length "
+                f"{np.linalg.norm(encoder.mean.astype(np.float64))}"
+            )
+        if which == 2:
+            return f"signs: entry {row} holds {encoder.signs[row]}, expected 1 or -1"
         return f"vectors: row {row} holds NaN or infinity, expected finite numbers"
 
     structure = ffi.new(
@@ -156,11 +170,12 @@ def search_lists(
 
     Returns:
         int32 (q, width), numbers of vectors, best first, of equal scores the smaller number first,
-        -1 where there are fewer; and int32 (q, width), their scores. Besides: a few megabytes for
-        each thread.
+        -1 where there are fewer; and int32 (q, width), their scores. Besides, for each thread: 3
+        MB, 16 KB for each of width, 12 KB for each of p, 4 bytes for each list.
 
     Raises:
-        ValueError: Wrong types or shapes; members or probes out of range; wrong offsets.
+        ValueError: Wrong types or shapes; members or probes out of range; wrong offsets; biases
+            so large that scores could leave the range of int32.
     """
     structure = _codes(codes)
     code_width = codes.values.shape[1]
@@ -187,6 +202,8 @@ def search_lists(
                 f"offsets: entry {row} holds {lists.offsets[row]}, expected numbers that begin at "
                 f"0, never decrease, and end at {n_entries}"
             )
+        if which == 2:
+            return _explain_bias(codes, row)
         if which == 1 and lists.members is not None:
             return (
                 f"members: entry {row} holds {lists.members[row]}, expected 0.."
@@ -222,16 +239,23 @@ def search_lists(
 
 
 def sample_links(
-    pools: Pools, forward: int, backward: int, first: int, last: int
+    pools: Pools,
+    forward: int,
+    backward: int,
+    first: int,
+    last: int,
+    after_part: Callable[[], object] = lambda: None,
 ) -> npt.NDArray[np.int32]:
     """Links to follow in a round of descent: from rows first..last-1, and into them.
 
     Args:
-        pools: Of all rows.
+        pools: Of all rows; read from front to back, twice.
         forward: How many entries of a row to follow, the best; also of those rows that link to it.
         backward: How many rows that link to a row to follow, those with the best scores.
         first: First row.
         last: One after the last.
+        after_part: Called whenever 262144 rows have been read, for instance to give the memory of
+            a memmap back.
 
     Returns:
         int32 (last - first, forward + backward), entries as in `Pools`. Besides: 8 bytes for each
@@ -240,24 +264,43 @@ def sample_links(
     Raises:
         ValueError: Wrong types, shapes or numbers.
     """
-    structure = _pools(pools)
-    _check_range(first, last, len(pools.entries))
-    if not 1 <= forward <= pools.entries.shape[1] or not 0 <= backward <= MAX_NEIGHBORS:
+    _pools(pools)
+    n_rows, width = pools.entries.shape
+    _check_range(first, last, n_rows)
+    if not 1 <= forward <= width or not 0 <= backward <= MAX_NEIGHBORS:
         raise ValueError(
-            f"forward, backward: expected 1..{pools.entries.shape[1]} and 0..{MAX_NEIGHBORS}, got "
+            f"forward, backward: expected 1..{width} and 0..{MAX_NEIGHBORS}, got "
             f"{forward} and {backward}"
         )
+    parts = [
+        (begin, Pools(*(array[begin : begin + _PART_ROWS] for array in pools)))
+        for begin in range(0, n_rows, _PART_ROWS)
+    ]
+    explain = _changed("pools")
+    counts = np.zeros(last - first, np.int64)
+    for _, part in parts:
+        call(
+            lib.lowshot_count_links,
+            _pools(part), forward, first, last, pointer(counts),
+            explain=explain,
+        )  # fmt: skip
+        after_part()
+    ends = np.cumsum(counts) - counts
+    links = np.empty(int(counts.sum()), np.uint64)
+    for begin, part in parts:
+        call(
+            lib.lowshot_collect_links,
+            _pools(part), begin, forward, first, last, pointer(ends), pointer(links), links.size,
+            explain=explain,
+        )  # fmt: skip
+        after_part()
     sampled = np.empty((last - first, forward + backward), np.int32)
     call(
-        lib.lowshot_sample_links,
-        structure,
-        forward,
-        backward,
-        first,
-        last,
-        pointer(sampled),
-        explain=_changed("pools"),
-    )
+        lib.lowshot_choose_links,
+        _pools(Pools(*(array[first:last] for array in pools))),
+        forward, backward, pointer(ends), pointer(links), links.size, pointer(sampled),
+        explain=explain,
+    )  # fmt: skip
     return sampled
 
 
@@ -279,12 +322,15 @@ def join_neighbors(
         last: One after the last.
 
     Returns:
-        Pools of rows first..last-1. Besides: under a megabyte for each thread.
+        Pools of rows first..last-1. Besides, for each thread: up to 60 bytes for each pair of s
+        links, which is 60 s².
 
     Raises:
-        ValueError: Wrong types or shapes; a link to what is no row.
+        ValueError: Wrong types or shapes; a link to what is no row; biases so large that scores
+            could leave the range of int32.
     """
     structure = _pools(pools)
+    codes_structure = _codes(codes)
     n_rows, width = pools.entries.shape
     check_array("sampled", sampled, np.int32, (n_rows, "s"))
     if not 1 <= sampled.shape[1] <= MAX_NEIGHBORS:
@@ -297,11 +343,13 @@ def join_neighbors(
     )
 
     def explain(kind: int, which: int, row: int, column: int) -> str:
+        if which == 2:
+            return _explain_bias(codes, row)
         return f"sampled: a link followed from row {row} leads to no row, expected 0..{n_rows - 1}"
 
     call(
         lib.lowshot_join_neighbors,
-        _codes(codes),
+        codes_structure,
         structure,
         pointer(sampled),
         sampled.shape[1],
@@ -337,7 +385,8 @@ def rank_candidates(
         where there are fewer.
 
     Raises:
-        ValueError: Wrong types or shapes; a candidate that is no row.
+        ValueError: Wrong types or shapes; a candidate that is no row; a similarity that is not
+            finite.
     """
     stride = check_array("vectors", vectors, np.float32, ("n", "d"), strided=True)
     n_vectors, dimension = vectors.shape
@@ -354,8 +403,14 @@ def rank_candidates(
     similarities = np.empty((n_queries, width), np.float32)
 
     def explain(kind: int, which: int, row: int, column: int) -> str:
+        number = candidates[row, column]
+        if kind == lib.LOWSHOT_NOT_FINITE:
+            return (
+                f"queries: the similarity of row {row} to vector {number} is not finite, expected "
+                "finite vectors, queries of length 1 or 0, and 1 / length of the vectors"
+            )
         return (
-            f"candidates: row {row} holds {candidates[row].tolist()}, expected -1 or 0.."
+            f"candidates: row {row}, column {column} holds {number}, expected -1 or 0.."
             f"{n_vectors - 1}"
         )
 
@@ -404,6 +459,12 @@ def _codes(codes: Codes) -> Any:
             "width": width,
         },
     )
+
+
+def _explain_bias(codes: Codes, row: int) -> str:
+    # What a score of codes may add to a bias: 2^14 for each column.
+    largest = 2**31 - 1 - (codes.values.shape[1] << 14)
+    return f"biases: entry {row} holds {codes.biases[row]}, expected {-largest}..{largest}"
 
 
 def _pools(pools: Pools) -> Any:
