@@ -205,26 +205,27 @@ def test_run_with_labels_that_know_nothing_of_clusters() -> None:
     assert "scipy" not in content["seconds"]
 
 
-# Without Fashion-MNIST, which few machines have, and without what takes long to compile.
+# Without Fashion-MNIST, which few machines have.
 VECTORS = [
     *("--rows", "3000", "--columns", "24", "--k", "8", "--fashion-mnist", "missing"),
     *("--sample", "50", "--queries", "100", "--labeled", "200", "--test", "30"),
 ]
+SLOW = ["pynndescent", "ours-ivf"]
 
 
 def test_neighbor_graph(tmp_path: Path) -> None:
     text, content = results(
         "knn_graph.py",
         *VECTORS,
-        *("--small-rows", "1000", "--with-big-batch", "--skip", "pynndescent", "ours-ivf"),
+        *("--small-rows", "1000", "--with-big-batch", "--skip", *SLOW, "exact"),
         *("--folder", str(tmp_path)),
     )
-    whole = ["ours-descent", "original", "exact", "big-batch"]
+    whole = ["ours-descent", "original", "big-batch"]
     small = ["small-auto", "small-exact"]
     found = rows(text, "Graph of 3000 vectors")
     assert [name for name in found if name] == whole
-    assert "extrapolated" in found["original"][-1]
-    assert found["exact"][-1] == found["big-batch"][-1] == ""
+    assert found["original"][-1] == "search extrapolated"
+    assert found["big-batch"][-1] == ""
     assert list(rows(text, "Graph of the first 1000 vectors")) == small
     completed = rows(text, "Completion with 200 labelled and 30 test points")
     assert float(completed["part of ours-descent's seconds"][0]) > 0
@@ -241,7 +242,7 @@ def test_neighbor_graph(tmp_path: Path) -> None:
         assert 0.9 < content["recall"][name]["ids"] <= content["recall"][name]["ties"] <= 1, name
     assert set(content["memory"]) == {*whole, *small, "completion", "libraries"}
     assert set(content["ratios"]) == {
-        "original_vs_ours", "exact_vs_ours", "big_batch_vs_ours", "small_exact_vs_ours",
+        "original_vs_ours", "big_batch_vs_ours", "small_exact_vs_ours",
     }  # fmt: skip
     assert set(rows(text, "Ratios")) == set(content["ratios"])
     assert content["skipped"]["pynndescent"] == "asked to"
@@ -255,22 +256,24 @@ def test_neighbor_graph_of_vectors_of_ones_own(tmp_path: Path) -> None:
     centers = rng.normal(size=(20, 16))
     vectors = centers[rng.integers(0, 20, 1500)] + 0.5 * rng.normal(size=(1500, 16))
     vectors.astype("<f4").tofile(tmp_path / "vectors.raw")
-    skipped = ["ours-ivf", "original", "pynndescent", "exact", "completion"]
+    skipped = [*SLOW, "ours-descent", "original"]
     text, content = results(
         "knn_graph.py",
         *("--vectors", str(tmp_path / "vectors.raw"), "--columns", "16", "--k", "5"),
-        *("--labeled", "100", "--test", "50", "--sample", "2000", "--with-auto"),
+        *("--labeled", "100", "--test", "50", "--sample", "2000"),
         *("--small-rows", "1350", "--skip", *skipped),
     )
     sizes = content["sizes"]
     assert (sizes["rows"], sizes["columns"], sizes["sample"]) == (1350, 16, 1350)
     assert sizes["vectors"] == "file vectors.raw"
-    assert set(content["seconds"]) == {"ours-descent", "ours-auto"}
+    assert set(content["seconds"]) == {"exact"}
+    assert content["recall"]["exact"]["ties"] > 0.999
     assert content["ratios"] == {}
     for name in skipped:
         assert f"skipped {name}: " in text
     assert content["skipped"]["small-exact"] == "the whole graph is as small"
     assert content["skipped"]["big-batch"] == "only with --with-big-batch"
+    assert content["skipped"]["completion"] == "needs the graph of ours-descent"
     assert content["completion_share"] is None
 
 

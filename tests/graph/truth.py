@@ -51,3 +51,51 @@ def assert_nearest(indices, similarities, k):
     certain = apart[:, :k] & apart[:, 1 : k + 1]
     np.testing.assert_array_equal(indices[certain], ranked[:, :k][certain])
     assert certain.mean() > 0.5 or k > 30
+
+
+def clustered_vectors(n, dimension=32, seed=0, members=40, noise=0.6):
+    """Around centres of which each has about so many members, of various lengths."""
+    rng = np.random.default_rng(seed)
+    centers = rng.standard_normal((max(1, n // members), dimension))
+    directions = centers[rng.integers(0, len(centers), n)] + noise * rng.standard_normal(
+        (n, dimension)
+    )
+    return (directions * rng.uniform(0.1, 10, (n, 1))).astype(np.float32)
+
+
+def assert_well_formed(graph, vectors, k):
+    """Sorted, of equal ones the smaller number first, none twice, missing ones last, and the
+    similarities are those of the vectors."""
+    indices, similarities = graph
+    assert indices.shape == similarities.shape == (len(vectors), k)
+    assert (indices.dtype, similarities.dtype) == (np.int32, np.float32)
+    there = indices >= 0
+    assert not (~there[:, :-1] & there[:, 1:]).any()
+    assert (indices[~there] == -1).all()
+    assert (similarities[~there] == -np.inf).all()
+    both = there[:, 1:]
+    # Missing ones, beside which there is minus infinity, are not compared.
+    before, after = np.where(both, similarities[:, :-1], 0), np.where(both, similarities[:, 1:], 0)
+    assert (before >= after).all()
+    assert (indices[:, :-1] < indices[:, 1:])[both & (before == after)].all()
+    for row in indices:
+        numbers = row[row >= 0]
+        assert len(np.unique(numbers)) == len(numbers)
+    directions = unit(vectors)
+    expected = np.einsum("nd,nkd->nk", directions, directions[indices])
+    np.testing.assert_allclose(similarities[there], expected[there], rtol=0, atol=2e-6)
+
+
+def recall_of(indices, queries, vectors, k):
+    """The mean part of the k most similar vectors that is among the first k of `indices`.
+
+    A vector as similar as the k-th counts, whichever of several it is.
+    """
+    similarities = similarities_of(queries, vectors)
+    k = min(k, len(vectors))
+    if not len(queries) or not k:
+        return 1.0
+    least = np.sort(similarities, axis=1)[:, -k]
+    found = np.take_along_axis(similarities, np.maximum(indices[:, :k], 0).astype(np.int64), axis=1)
+    hits = (found >= least[:, None] - 2e-6) & (indices[:, :k] >= 0)
+    return hits.sum() / hits.size

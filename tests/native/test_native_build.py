@@ -58,6 +58,15 @@ for matrix in (native.symmetrize(neighbors), native.symmetrize(neighbors[:, :19]
     print([hashlib.sha256(part.tobytes()).hexdigest() for part in matrix if part is not None])
 """
 
+SEARCH = """
+import sys
+
+sys.path.append(sys.argv[1])
+from searching import digests, search_results
+
+print(digests(search_results()))
+"""
+
 
 def run(script, folder, *arguments, compiler="cc"):
     done = subprocess.run(
@@ -91,6 +100,8 @@ def test_a_compiler_without_openmp_gives_a_warning_and_a_serial_module(tmp_path)
     run(USE, tmp_path)
     # Without vector instructions, too, the results are the same.
     assert run(SYMMETRIZE, tmp_path) == run(SYMMETRIZE, SOURCES.parents[1])
+    tests = str(Path(__file__).parent)
+    assert run(SEARCH, tmp_path, tests) == run(SEARCH, SOURCES.parents[1], tests)
 
 
 def test_every_source_and_header_is_built():

@@ -25,13 +25,29 @@ for attempt in (
         assert str(error) == "no memory for intermediate results", error
     else:
         raise AssertionError
+# 12 GB for each thread, to sort what is probed, and 4 GB for what is linked to a row in two steps.
+codes = native.Codes(np.zeros((2, 64), np.int8), np.zeros(2, np.int32))
+lists = native.Lists(np.array([0, 2]))
+probes = np.zeros((1, 2**20), np.int32)
+pools = native.Pools(np.full((2, 1), -1, np.int32), np.zeros((2, 1), np.int32))
+links = np.full((2, native.MAX_NEIGHBORS), 3, np.int32)
+for attempt in (
+    lambda: native.search_lists(codes, lists, codes.values[:1], probes, 1),
+    lambda: native.join_neighbors(codes, pools, links, 0, 2),
+):
+    try:
+        attempt()
+    except MemoryError as error:
+        assert str(error) == "no memory for intermediate results", error
+    else:
+        raise AssertionError
 found, _ = native.multiply_sparse(matrix, scores, factors, 1)
 assert found.entries.tolist() == [(1, 0)]
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a limit of address space")
-def test_too_little_memory_for_sums_of_columns():
+def test_too_little_memory():
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120
     )

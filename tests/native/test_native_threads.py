@@ -8,6 +8,7 @@ import pytest
 
 from lowshot_kedro import native
 
+from .searching import random_codes, random_encoder, random_pools, search_results
 from .strategies import positive_factors, random_neighbors, to_sparse
 
 COUNTS = [1, 2, 3, 16]
@@ -70,6 +71,7 @@ def everything():
     native.scale_columns(scores, factors)
     yield scores
     yield from merged(neighbors, scores)
+    yield from search_results()
 
 
 def mkl_product():
@@ -148,6 +150,38 @@ def test_faults_are_the_first_ones_whatever_the_number_of_threads():
             native.cluster_nodes(neighbors)
         with pytest.raises(ValueError, match="row 700, column 4 holds 20000, expected -1 or 0"):
             native.sum_neighbors(neighbors, np.ones((20_000, 2), np.float32))
+
+
+def test_faults_of_searching_are_the_first_ones_whatever_the_number_of_threads():
+    rng = np.random.default_rng(0)
+    rows = 20_000
+    codes = random_codes(rng, rows, 64)
+    queries = codes.values[:3000]
+    lists = native.Lists(np.array([0, 900, rows]))
+    probes = np.zeros((3000, 2), np.int32)
+    probes[:, 1] = 1
+    probes[[700, 900, 2999], 1] = 2
+    vectors = rng.normal(size=(rows, 8)).astype(np.float32)
+    infinite = vectors.copy()
+    infinite[[700, 9000, 19_999], 3] = np.inf
+    candidates = np.tile(np.arange(6, dtype=np.int32), (rows, 1))
+    candidates[[700, 9000, 19_999], 4] = rows
+    pools = random_pools(rng, rows, 4)
+    links = np.full((rows, 3), -1, np.int32)
+    links[[700, 9000, 19_999], 2] = 2 * rows
+    ones = np.ones(rows, np.float32)
+    for count in COUNTS:
+        native.set_num_threads(count)
+        with pytest.raises(ValueError, match="probes: row 700, column 1 holds 2, expected"):
+            native.search_lists(codes, lists, queries, probes, 3)
+        with pytest.raises(ValueError, match="vectors: row 700 holds NaN or infinity"):
+            native.encode(random_encoder(rng, 8), infinite)
+        with pytest.raises(ValueError, match="candidates: row 700, column 4 holds 20000, expec"):
+            native.rank_candidates(vectors, ones, vectors, candidates, 3)
+        with pytest.raises(ValueError, match="queries: the similarity of row 700 to vector 0 is"):
+            native.rank_candidates(vectors, ones, infinite, candidates[:, :4].copy(), 3)
+        with pytest.raises(ValueError, match="sampled: a link followed from row 700 leads to no"):
+            native.join_neighbors(codes, pools, links, 0, rows)
 
 
 @pytest.mark.parametrize("count", [0, -1, 1025])

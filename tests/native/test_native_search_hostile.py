@@ -1,0 +1,657 @@
+"""Arrays no one should search in: through the wrappers, and straight to the compiled functions."""
+
+import re
+
+import numpy as np
+import pytest
+
+from lowshot_kedro import native
+from lowshot_kedro.native._library import lib
+
+from .hostile import (
+    BAD_SIZE,
+    HUGE,
+    KINDS,
+    NULL,
+    OK,
+    changed,
+    direct,
+    garbage_numbers,
+    malformed,
+    misshapen,
+    refused,
+    structure,
+)
+from .searching import random_codes, random_encoder, random_pools
+
+RNG = np.random.default_rng(0)
+ROWS, QUERIES, LISTS, WIDTH, DIMENSION = 10, 5, 4, 3, 70
+VECTORS = RNG.normal(size=(ROWS, DIMENSION)).astype(np.float32)
+ENCODER = random_encoder(RNG, DIMENSION, 100.0)
+CODES = random_codes(RNG, ROWS, 128)
+OFFSETS = np.array([0, 3, 3, 8, 10])
+MEMBERS = np.array([9, 4, 3, 0, 1, 2, 8, 7, 6, 5], np.int32)
+PROBES = np.array([[0, 2], [1, -1], [3, 2], [-1, -1], [2, 0]], np.int32)
+FLOORS = np.full(QUERIES, -(10**6), np.int32)
+POOLS = random_pools(RNG, ROWS, WIDTH)
+SAMPLED = native.sample_links(POOLS, 2, 3, 0, ROWS)
+INVERSE_LENGTHS = (1 / np.linalg.norm(VECTORS, axis=1)).astype(np.float32)
+UNIT = VECTORS * INVERSE_LENGTHS[:, None]
+CANDIDATES = np.array([[1, 2, -1, 3]] * QUERIES, np.int32)
+EXTREMES = [2**31 - 1, -(2**31)]
+
+
+def encode(mean=ENCODER.mean, signs=ENCODER.signs, scale=ENCODER.scale, vectors=VECTORS):
+    return native.encode(native.Encoder(mean, signs, scale), vectors)
+
+
+def search(
+    codes=CODES.values,
+    biases=CODES.biases,
+    offsets=OFFSETS,
+    members=MEMBERS,
+    queries=CODES.values[:QUERIES],
+    probes=PROBES,
+    width=WIDTH,
+    floors=FLOORS,
+):
+    lists = native.Lists(offsets, members)
+    return native.search_lists(native.Codes(codes, biases), lists, queries, probes, width, floors)
+
+
+def sample(entries=POOLS.entries, scores=POOLS.scores, forward=2, backward=3, first=0, last=ROWS):
+    return native.sample_links(native.Pools(entries, scores), forward, backward, first, last)
+
+
+def join(
+    codes=CODES.values,
+    biases=CODES.biases,
+    entries=POOLS.entries,
+    scores=POOLS.scores,
+    sampled=SAMPLED,
+    first=0,
+    last=ROWS,
+):
+    pools = native.Pools(entries, scores)
+    return native.join_neighbors(native.Codes(codes, biases), pools, sampled, first, last)
+
+
+def rank(
+    vectors=VECTORS,
+    inverse_lengths=INVERSE_LENGTHS,
+    queries=UNIT[:QUERIES],
+    candidates=CANDIDATES,
+    width=WIDTH,
+):
+    return native.rank_candidates(vectors, inverse_lengths, queries, candidates, width)
+
+
+ARGUMENTS = {
+    encode: {"mean": ENCODER.mean, "signs": ENCODER.signs, "vectors": VECTORS},
+    search: {
+        "codes": CODES.values,
+        "biases": CODES.biases,
+        "offsets": OFFSETS,
+        "members": MEMBERS,
+        "queries": CODES.values[:QUERIES],
+        "probes": PROBES,
+        "floors": FLOORS,
+    },
+    sample: {"entries": POOLS.entries, "scores": POOLS.scores},
+    join: {
+        "codes": CODES.values,
+        "biases": CODES.biases,
+        "entries": POOLS.entries,
+        "scores": POOLS.scores,
+        "sampled": SAMPLED,
+    },
+    rank: {
+        "vectors": VECTORS,
+        "inverse_lengths": INVERSE_LENGTHS,
+        "queries": UNIT[:QUERIES],
+        "candidates": CANDIDATES,
+    },
+}
+# Lengths that nothing else has to agree with, or that others have to agree with.
+FREE = {"vectors", "offsets", "members", "signs", "codes", "entries", "queries"}
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [(function, name) for function, arrays in ARGUMENTS.items() for name in arrays],
+)
+def test_every_argument_is_checked(function, name):
+    function()
+    array = ARGUMENTS[function][name]
+    wrong = [*malformed(array), *misshapen(array), ("none", None)]
+    if name not in FREE:
+        wrong.append(("too short", array[:-1].copy()))
+    for what, replacement in wrong:
+        # A byte has no order, and is aligned anywhere.
+        if array.dtype == np.int8 and what in ("foreign bytes", "unaligned"):
+            continue
+        if (name, what) in {("floors", "none"), ("members", "none")}:
+            continue
+        with pytest.raises(ValueError, match=f"{re.escape(name)}: expected "):
+            function(**{name: replacement})
+            pytest.fail(f"{name} is taken: {what}")
+
+
+def test_encode_refuses_vectors_that_are_not_finite():
+    for value in (np.nan, np.inf, -np.inf):
+        for row, column in ((0, 0), (4, 33), (9, DIMENSION - 1)):
+            vectors = changed(VECTORS, (row, column), value)
+            vectors[row + 1 :, 0] = value
+            with refused(f"vectors: row {row} holds NaN or infinity, expected finite numbers"):
+                encode(vectors=vectors)
+
+
+def test_encode_refuses_encoders_that_are_none():
+    for scale in (0, -1, np.nan, np.inf, 1e4, 9999.99999, 1e-50):
+        with refused("encoder: expected at least 70 columns and a scale between 0 and 10000, got "):
+            encode(scale=scale)
+    encode(scale=9999)
+    encode(scale=1e-30)
+    for value in (0, 2, -1.5, np.nan, np.inf):
+        with refused(f"signs: entry 100 holds {np.float32(value)}, expected 1 or -1"):
+            encode(signs=changed(ENCODER.signs, slice(100, 102), value))
+    for value in (np.nan, np.inf, -np.inf, 3e38, 2e5):
+        with refused("mean: expected that of vectors of length 1, got one of length "):
+            encode(mean=changed(ENCODER.mean, 69, value))
+    with refused("mean: expected that of vectors of length 1, got one of length "):
+        encode(mean=changed(ENCODER.mean, 69, 2e30), scale=1e-20)
+    for width in (0, 64, 100, 65600):
+        with pytest.raises(ValueError, match=r"(encoder|codes): expected"):
+            encode(signs=np.ones(width, np.float32))
+    with refused("vectors: expected at least one column, got none"):
+        encode(mean=ENCODER.mean[:0], vectors=VECTORS[:, :0])
+
+
+BAD_OFFSETS = [
+    (0, 1, 0),
+    (0, -1, 0),
+    (2, 2, 2),
+    (2, -5, 2),
+    (2, 2**62, 3),
+    (3, 2, 3),
+    (4, 9, 4),
+    (4, 11, 4),
+    (4, 2**62, 4),
+    (4, -(2**63), 4),
+]
+
+
+@pytest.mark.parametrize("members", [MEMBERS, None])
+@pytest.mark.parametrize(("position", "value", "row"), BAD_OFFSETS)
+def test_bad_offsets(position, value, row, members):
+    offsets = changed(OFFSETS, position, value)
+    message = f"offsets: entry {row} holds {offsets[row]}, expected numbers that begin at 0, never"
+    with refused(message):
+        search(offsets=offsets, members=members)
+
+
+def test_offsets_of_nothing():
+    with refused("offsets: expected one more than there are lists, got none"):
+        search(offsets=OFFSETS[:0])
+    with refused("offsets: entry 4 holds 10, expected numbers that begin at 0, never decrease, "):
+        search(members=MEMBERS[:9].copy())
+
+
+@pytest.mark.parametrize("value", [-1, -2, ROWS, *EXTREMES])
+def test_members_out_of_range(value):
+    with refused(f"members: entry 7 holds {value}, expected 0..9"):
+        search(members=changed(MEMBERS, slice(7, 9), value))
+
+
+@pytest.mark.parametrize("value", [-2, LISTS, *EXTREMES])
+def test_probes_out_of_range(value):
+    with refused(f"probes: row 2, column 1 holds {value}, expected -1 or 0..3"):
+        search(probes=changed(PROBES, (2, 1), value))
+
+
+def test_biases_that_could_make_scores_overflow():
+    largest = 2**31 - 1 - 128 * 2**14
+    for value in (largest, -largest):
+        search(biases=changed(CODES.biases, 3, value))
+        join(biases=changed(CODES.biases, 3, value))
+    for value in (largest + 1, -largest - 1, *EXTREMES):
+        biases = changed(CODES.biases, slice(3, 5), value)
+        for function in (search, join):
+            with refused(f"biases: entry 3 holds {value}, expected -{largest}..{largest}"):
+                function(biases=biases)
+
+
+def test_sizes_out_of_range():
+    for width in (0, -1, 8193, 2**62):
+        for function in (search, rank):
+            with refused(f"width: expected 1..8192 neighbours, got {width}"):
+                function(width=width)
+    for width in (0, 100, 65600):
+        with refused(f"codes: expected a multiple of 64 columns up to 65536, got {width}"):
+            wide = np.zeros((ROWS, width), np.int8)
+            search(codes=wide, queries=wide)
+    for forward, backward in ((0, 1), (-1, 1), (4, 1), (1, -1), (1, 8193), (2**62, 1)):
+        with refused("forward, backward: expected 1..3 and 0..8192, got "):
+            sample(forward=forward, backward=backward)
+    for first, last in ((-1, 3), (4, 3), (0, ROWS + 1), (ROWS + 1, ROWS + 1), (0, 2**62)):
+        for function in (sample, join):
+            with refused(f"first, last: expected 0 ≤ first ≤ last ≤ 10, got {first}, {last}"):
+                function(first=first, last=last)
+    for width in (0, 8193):
+        empty = np.empty((ROWS, width), np.int32)
+        with refused(f"entries: expected 1..8192 neighbours, got {width}"):
+            sample(entries=empty, scores=empty)
+        with refused(f"sampled: expected 1..8192 columns, got {width}"):
+            join(sampled=empty)
+    with refused("candidates: expected at most 8192 columns, got 8193"):
+        rank(candidates=np.full((QUERIES, 8193), -1, np.int32))
+    with refused("codes: expected 10 rows, got 9"):
+        join(codes=CODES.values[:9], biases=CODES.biases[:9])
+    # Only so many numbers have room for a bit beside them.
+    many = np.broadcast_to(np.int32(-1), (2**30, 1))
+    with pytest.raises(ValueError, match="entries: expected "):
+        sample(entries=many, scores=many)
+
+
+@pytest.mark.parametrize("number", [ROWS, 2**30 - 1])
+def test_links_to_no_row(number):
+    # Followed from a row itself, and from one that it links to.
+    for own, further in ((2 * number + 1, 2), (7, 2 * number + 1)):
+        sampled = np.full((ROWS, 4), -1, np.int32)
+        sampled[5, 2] = own
+        sampled[3, 3] = further
+        message = f"sampled: a link followed from row {3 if own == 7 else 5} leads to no row, "
+        with refused(message + "expected 0..9"):
+            join(sampled=sampled)
+
+
+def test_pools_may_hold_numbers_of_no_row_but_they_are_not_followed():
+    entries = changed(POOLS.entries, (4, 0), 2 * ROWS + 1)
+    sampled = sample(entries=entries)
+    assert sampled[4, 0] == 2 * ROWS + 1
+    with refused("leads to no row"):
+        join(entries=entries, sampled=sampled)
+    assert join(entries=entries).entries.shape == POOLS.entries.shape
+
+
+@pytest.mark.parametrize("value", [-2, ROWS, *EXTREMES])
+def test_candidates_out_of_range(value):
+    candidates = changed(CANDIDATES, (3, 2), value)
+    candidates[4] = value
+    with refused(f"candidates: row 3, column 2 holds {value}, expected -1 or 0..9"):
+        rank(candidates=candidates)
+    # One without vectors has no candidates.
+    with refused("candidates: row 0, column 0 holds 1, expected -1 or 0..-1"):
+        rank(vectors=VECTORS[:0], inverse_lengths=INVERSE_LENGTHS[:0])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_similarities_that_are_not_finite(value):
+    message = (
+        "queries: the similarity of row {} to vector {} is not finite, expected finite vectors"
+    )
+    with refused(message.format(2, 1)):
+        rank(queries=changed(UNIT[:QUERIES], (2, 5), value))
+    with refused(message.format(0, 3)):
+        rank(vectors=changed(VECTORS, (3, 5), value))
+    with refused(message.format(0, 2)):
+        rank(inverse_lengths=changed(INVERSE_LENGTHS, 2, value))
+    # What is no candidate is not looked at.
+    rank(vectors=changed(VECTORS, (7, 5), value))
+
+
+# From here on, without the wrappers.
+
+FIELDS = {
+    "codes": {"values": CODES.values, "biases": CODES.biases, "rows": ROWS, "width": 128},
+    "encoder": {
+        "mean": ENCODER.mean,
+        "signs": ENCODER.signs,
+        "dimension": DIMENSION,
+        "width": 128,
+        "scale": 100.0,
+    },
+    "lists": {"offsets": OFFSETS, "members": MEMBERS, "count": LISTS, "entries": ROWS},
+    "pools": {"entries": POOLS.entries, "scores": POOLS.scores, "rows": ROWS, "width": WIDTH},
+    "matrix": {"values": VECTORS, "rows": ROWS, "columns": DIMENSION, "stride": DIMENSION},
+}
+
+
+def good(kind, **changes):
+    return structure(kind, **{**FIELDS[kind], **changes})
+
+
+NUMBERS = np.empty((ROWS, 8), np.int32)
+SCORES = np.empty((ROWS, 8), np.int32)
+SIMILARITIES = np.empty((ROWS, 8), np.float32)
+NEW_CODES = np.empty((ROWS, 128), np.int8)
+COUNTS = np.zeros(ROWS, np.int64)
+ENDS = np.arange(1, 2 * ROWS, 2)
+LINKS = np.arange(2 * ROWS, dtype=np.uint64)
+
+
+def arguments_of(function):
+    return {
+        "encode": {
+            "encoder": good("encoder"),
+            "vectors": VECTORS,
+            "rows": ROWS,
+            "stride": DIMENSION,
+            "codes": NEW_CODES,
+            "biases": NUMBERS,
+            "inverse_lengths": SIMILARITIES,
+        },
+        "search_lists": {
+            "codes": good("codes"),
+            "lists": good("lists"),
+            "queries": good("codes", rows=QUERIES),
+            "probes": PROBES,
+            "n_probes": 2,
+            "floors": NULL,
+            "width": 8,
+            "numbers": NUMBERS,
+            "scores": SCORES,
+        },
+        "count_links": {
+            "pools": good("pools"),
+            "forward": 2,
+            "first": 0,
+            "last": ROWS,
+            "counts": COUNTS,
+        },
+        "collect_links": {
+            "pools": good("pools"),
+            "first_row": 0,
+            "forward": 2,
+            "first": 0,
+            "last": ROWS,
+            "ends": ENDS.copy(),
+            "links": LINKS,
+            "capacity": len(LINKS),
+        },
+        "choose_links": {
+            "pools": good("pools"),
+            "forward": 2,
+            "backward": 3,
+            "ends": ENDS,
+            "links": LINKS,
+            "capacity": len(LINKS),
+            "sampled": NUMBERS,
+        },
+        "join_neighbors": {
+            "codes": good("codes"),
+            "pools": good("pools"),
+            "sampled": SAMPLED,
+            "sample_width": 5,
+            "first": 0,
+            "last": ROWS,
+            "entries": NUMBERS,
+            "scores": SCORES,
+        },
+        "rank_candidates": {
+            "vectors": good("matrix"),
+            "inverse_lengths": INVERSE_LENGTHS,
+            "queries": good("matrix", values=UNIT, rows=QUERIES),
+            "candidates": CANDIDATES,
+            "n_candidates": 4,
+            "width": 8,
+            "indices": NUMBERS,
+            "similarities": SIMILARITIES,
+        },
+    }[function]
+
+
+def call(function, **changes):
+    arguments = {**arguments_of(function), **changes}
+    return direct(getattr(lib, f"lowshot_{function}"), *arguments.values())
+
+
+STRUCTURES = {
+    "encode": {"encoder": "encoder"},
+    "search_lists": {"codes": "codes", "lists": "lists", "queries": "codes"},
+    "count_links": {"pools": "pools"},
+    "collect_links": {"pools": "pools"},
+    "choose_links": {"pools": "pools"},
+    "join_neighbors": {"codes": "codes", "pools": "pools"},
+    "rank_candidates": {"vectors": "matrix", "queries": "matrix"},
+}
+each_function = pytest.mark.parametrize("function", STRUCTURES)
+
+
+@each_function
+def test_direct_null_pointers(function):
+    assert call(function) == OK
+    for name, argument in arguments_of(function).items():
+        if isinstance(argument, int) or name == "floors":
+            continue
+        assert call(function, **{name: NULL}) == BAD_SIZE, name
+
+
+SIZES = (-1, 2**31, 2**32 + 5, 2**56, HUGE, -HUGE, 2**63 - 1, -(2**63))
+GARBAGE = {
+    "codes": [
+        *({"rows": rows} for rows in SIZES),
+        *({"width": width} for width in (0, 32, 65600, 2**40, *SIZES)),
+        {"values": NULL},
+        {"biases": NULL},
+    ],
+    "encoder": [
+        *({"dimension": dimension} for dimension in (0, 71, 129, *SIZES)),
+        *({"width": width} for width in (0, 64, 100, 65600, *SIZES)),
+        *({"scale": scale} for scale in (0.0, -1.0, 1e4, np.inf, -np.inf, np.nan)),
+        {"mean": NULL},
+        {"signs": NULL},
+    ],
+    "lists": [
+        *({"count": count} for count in SIZES),
+        *({"entries": entries} for entries in (-1, -HUGE)),
+        {"offsets": NULL},
+        {"members": NULL, "entries": ROWS - 1},
+        {"members": NULL, "entries": ROWS + 1},
+    ],
+    "pools": [
+        *({"rows": rows} for rows in (2**30, *SIZES)),
+        *({"width": width} for width in (0, 8193, *SIZES)),
+        {"entries": NULL},
+        {"scores": NULL},
+    ],
+    "matrix": [
+        *({"rows": rows} for rows in SIZES),
+        *({"columns": columns} for columns in (71, *SIZES)),
+        *({"stride": stride} for stride in (69, -1, HUGE, -HUGE, 2**63 - 1)),
+        {"values": NULL},
+    ],
+}
+
+
+@each_function
+def test_direct_garbage_in_structures(function):
+    for name, kind in STRUCTURES[function].items():
+        for changes in GARBAGE[kind]:
+            assert call(function, **{name: good(kind, **changes)}) == BAD_SIZE, (name, changes)
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "sizes"),
+    [
+        ("encode", "rows", (-1, HUGE, -HUGE)),
+        ("encode", "stride", (DIMENSION - 1, 0, -1, HUGE)),
+        ("search_lists", "n_probes", (-1, 2**31, 2**23, HUGE, -HUGE)),
+        ("search_lists", "width", (0, -1, 8193, HUGE, -HUGE)),
+        ("count_links", "forward", (0, -1, WIDTH + 1, HUGE, 2**63 - 1, -(2**63))),
+        ("count_links", "first", (-1, ROWS + 1, -HUGE, HUGE, 2**63 - 1, -(2**63))),
+        ("count_links", "last", (-1, 2**30, -HUGE, HUGE, 2**63 - 1, -(2**63))),
+        ("collect_links", "first_row", (-1, 2**30 - ROWS, HUGE, 2**63 - 1, -(2**63))),
+        ("collect_links", "forward", (0, -1, WIDTH + 1, HUGE, 2**63 - 1, -(2**63))),
+        ("collect_links", "first", (-1, ROWS + 1, -HUGE, HUGE, 2**63 - 1, -(2**63))),
+        ("collect_links", "last", (-1, 2**30, -HUGE, HUGE, 2**63 - 1, -(2**63))),
+        ("collect_links", "capacity", (-1, HUGE, 2**63 - 1, -(2**63))),
+        ("choose_links", "forward", (0, -1, WIDTH + 1, HUGE, 2**63 - 1, -(2**63))),
+        ("choose_links", "backward", (-1, 8193, HUGE, 2**63 - 1, -(2**63))),
+        ("choose_links", "capacity", (-1, HUGE, 2**63 - 1, -(2**63))),
+        ("join_neighbors", "sample_width", (0, -1, 8193, HUGE, -HUGE)),
+        ("join_neighbors", "first", (-1, ROWS + 1, -HUGE, HUGE, 2**63 - 1, -(2**63))),
+        ("join_neighbors", "last", (-1, ROWS + 1, -HUGE, HUGE, 2**63 - 1, -(2**63))),
+        ("rank_candidates", "n_candidates", (-1, 8193, HUGE, -HUGE)),
+        ("rank_candidates", "width", (0, -1, 8193, HUGE, -HUGE)),
+    ],
+)
+def test_direct_garbage_sizes(function, name, sizes):
+    for size in sizes:
+        assert call(function, **{name: size}) == BAD_SIZE, size
+
+
+def test_direct_sizes_that_do_not_agree():
+    narrow = good("codes", width=64)
+    assert call("search_lists", codes=narrow) == BAD_SIZE
+    assert call("search_lists", queries=narrow) == BAD_SIZE
+    assert call("join_neighbors", codes=good("codes", rows=ROWS - 1)) == BAD_SIZE
+    assert call("rank_candidates", vectors=good("matrix", columns=DIMENSION - 1)) == BAD_SIZE
+    assert call("rank_candidates", queries=good("matrix", columns=DIMENSION - 1)) == BAD_SIZE
+
+
+def test_direct_nothing():
+    """Without rows nothing is looked at, so pointers may be missing."""
+    nothing = {"values": NULL, "biases": NULL, "rows": 0}
+    assert call("encode", rows=0, vectors=NULL, codes=NULL, biases=NULL, inverse_lengths=NULL) == OK
+    for changes in (
+        {"queries": good("codes", **nothing), "probes": NULL, "numbers": NULL, "scores": NULL},
+        {"probes": NULL, "n_probes": 0},
+        {"lists": good("lists", count=0, entries=0, members=MEMBERS), "n_probes": 0},
+    ):
+        assert call("search_lists", **changes) == OK
+    pools = {"pools": good("pools", entries=NULL, scores=NULL, rows=0)}
+    empty = {**pools, "last": 0}
+    assert call("count_links", **empty, counts=NULL) == OK
+    assert call("collect_links", **empty, ends=NULL, links=NULL, capacity=0) == OK
+    assert call("choose_links", **pools, ends=NULL, links=NULL, capacity=0, sampled=NULL) == OK
+    assert (
+        call(
+            "join_neighbors",
+            codes=good("codes", **nothing),
+            **empty,
+            sampled=NULL,
+            entries=NULL,
+            scores=NULL,
+        )
+        == OK
+    )
+    queries = good("matrix", values=NULL, rows=0)
+    assert (
+        call("rank_candidates", queries=queries, candidates=NULL, indices=NULL, similarities=NULL)
+        == OK
+    )
+    assert call("rank_candidates", candidates=NULL, n_candidates=0) == OK
+
+
+def test_direct_faults():
+    not_finite = lib.LOWSHOT_NOT_FINITE
+    for value in (np.nan, np.inf):
+        assert call("encode", vectors=changed(VECTORS, (9, 69), value)) == not_finite
+        mean = changed(ENCODER.mean, 69, value)
+        assert call("encode", encoder=good("encoder", mean=mean)) == not_finite
+        signs = changed(ENCODER.signs, 127, value)
+        assert call("encode", encoder=good("encoder", signs=signs)) == not_finite
+        lengths = changed(INVERSE_LENGTHS, 1, value)
+        assert call("rank_candidates", inverse_lengths=lengths) == not_finite
+    for entries in (0, ROWS - 1, ROWS + 1, HUGE, 2**63 - 1):
+        lists = good("lists", entries=entries)
+        assert call("search_lists", lists=lists) == lib.LOWSHOT_BAD_OFFSET
+    offsets = changed(OFFSETS, 4, HUGE)
+    assert call("search_lists", lists=good("lists", offsets=offsets, entries=HUGE)) == BAD_SIZE
+    for position, value, _ in BAD_OFFSETS:
+        offsets = changed(OFFSETS, position, value)
+        for members in (MEMBERS, NULL):
+            lists = good("lists", offsets=offsets, members=members)
+            assert call("search_lists", lists=lists) == lib.LOWSHOT_BAD_OFFSET
+    for value in (-2, ROWS, *EXTREMES):
+        members, probes = changed(MEMBERS, 9, value), changed(PROBES, (4, 1), value)
+        candidates = changed(CANDIDATES, (4, 3), value)
+        bad_index = lib.LOWSHOT_BAD_INDEX
+        assert call("search_lists", lists=good("lists", members=members)) == bad_index
+        assert call("search_lists", probes=probes) == bad_index
+        assert call("rank_candidates", candidates=candidates) == bad_index
+        if abs(value) == ROWS:
+            continue
+        for function in ("search_lists", "join_neighbors"):
+            codes = good("codes", biases=changed(CODES.biases, 9, EXTREMES[value < 0]))
+            assert call(function, codes=codes) == bad_index
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_direct_garbage_in_arrays(seed):
+    """Nothing is read or written where it should not be; the sanitizer looks closer."""
+    rng = np.random.default_rng(seed)
+    offsets = np.sort(garbage_numbers(rng, LISTS + 1, np.int64, ROWS + 1))
+    if seed % 3 == 0:
+        offsets[[0, -1]] = 0, ROWS
+    members = garbage_numbers(rng, ROWS, np.int32, ROWS)
+    # The same list twice in a row, too.
+    probes = garbage_numbers(rng, (QUERIES, 2), np.int32, LISTS)
+    floors = garbage_numbers(rng, QUERIES, np.int32, ROWS)
+    biases = garbage_numbers(rng, ROWS, np.int32, ROWS)
+    entries = garbage_numbers(rng, (ROWS, WIDTH), np.int32, 2 * ROWS)
+    scores = garbage_numbers(rng, (ROWS, WIDTH), np.int32, 100)
+    sampled = garbage_numbers(rng, (ROWS, 5), np.int32, 2 * ROWS)
+    candidates = garbage_numbers(rng, (QUERIES, 4), np.int32, ROWS)
+    vectors = rng.integers(0, 2**32, VECTORS.shape, dtype=np.uint32).view(np.float32)
+    inverse_lengths = rng.integers(0, 2**32, ROWS, dtype=np.uint32).view(np.float32)
+    encoder = good("encoder", mean=vectors[0].copy() if seed % 2 else ENCODER.mean)
+    pools = good("pools", entries=entries, scores=scores)
+    for changes in (
+        {"lists": good("lists", offsets=offsets, members=members)},
+        {"lists": good("lists", offsets=offsets, members=NULL)},
+        {"lists": good("lists", members=members % ROWS), "probes": probes, "floors": floors},
+        {"probes": np.maximum(probes % LISTS, -1), "floors": floors},
+        {"codes": good("codes", biases=biases)},
+    ):
+        assert call("search_lists", **changes) in KINDS
+    ends = garbage_numbers(rng, ROWS, np.int64, len(LINKS) + 1)
+    links = rng.integers(0, 2**64, len(LINKS), dtype=np.uint64)
+    assert call("choose_links", pools=pools, ends=ends, links=links) in KINDS
+    assert call("choose_links", pools=pools, ends=np.sort(ends), links=links) in KINDS
+    for first, last in ((0, ROWS), (3, 7)):
+        assert call("count_links", pools=pools, first=first, last=last) == OK
+        arguments = {"pools": pools, "first": first, "last": last, "links": links}
+        assert call("collect_links", **arguments, ends=ends.copy(), capacity=seed % 20) == OK
+        for changes in ({"pools": pools}, {"sampled": sampled}, {"sampled": sampled % 20}):
+            assert call("join_neighbors", **changes, first=first, last=last) in KINDS
+    assert call("join_neighbors", pools=pools, codes=good("codes", biases=biases)) in KINDS
+    assert call("encode", vectors=vectors) in KINDS
+    assert call("encode", encoder=encoder) in KINDS
+    for changes in (
+        {"candidates": candidates},
+        {"inverse_lengths": inverse_lengths},
+        {"vectors": good("matrix", values=vectors), "inverse_lengths": inverse_lengths},
+    ):
+        assert call("rank_candidates", **changes) in KINDS
+
+
+def test_direct_ends_of_links():
+    assert call("choose_links", ends=np.full(ROWS, len(LINKS))) == OK
+    for position, value in (
+        (0, -1),
+        (3, 4),
+        (3, 12),
+        (9, 21),
+        (9, HUGE),
+        (9, -HUGE),
+        (0, -(2**63)),
+    ):
+        ends = changed(ENDS, position, value)
+        assert call("choose_links", ends=ends) == lib.LOWSHOT_BAD_OFFSET
+    # Where there is no room nothing is written.
+    for value in (len(LINKS), -1000, HUGE):
+        links = LINKS.copy()
+        assert call("collect_links", ends=np.full(ROWS, value), links=links) == OK
+        np.testing.assert_array_equal(links, LINKS)
+
+
+def test_direct_lists_with_common_members_end():
+    """Candidates that are there twice are not what is asked for, but no harm is done."""
+    rows = 2000
+    codes = native.Codes(np.zeros((rows, 64), np.int8), np.zeros(rows, np.int32))
+    lists = native.Lists(np.array([0, 900, rows]), np.zeros(rows, np.int32))
+    probes = np.array([[0, 1, 0, 1]] * 3, np.int32)
+    numbers, scores = native.search_lists(codes, lists, codes.values[:3], probes, 50)
+    assert not numbers.any() and not scores.any()
