@@ -22,6 +22,7 @@ from lowshot_kedro.datasets.files import (
     require_space,
     written_whole,
 )
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import Resumable
 
 logger = logging.getLogger(__name__)
@@ -115,7 +116,12 @@ class ResumableFiles:
                 return
             if not self._has_only_to_be_named(wanted):
                 self._prepare(wanted)
-                write(data.begin(self.work_folder), self._partials())
+                try:
+                    write(data.begin(self.work_folder), self._partials())
+                except InputError:
+                    # Whoever mends the input gets another result: there is nothing to continue.
+                    self._remove_work()
+                    raise
                 for partial in self._partials():
                     with partial.open("rb") as file:
                         os.fsync(file.fileno())
