@@ -28,7 +28,15 @@ def test_the_defaults_are_valid():
     assert found["experiment"] == {
         "mode": "test", "n_labeled": 2, "seed": 1, "unlabeled": "background",
     }  # fmt: skip
-    assert found["graph"] == {"k": 30, "n_background": None, "stored_k": 32, "method": "auto"}
+    assert found["graph"] == {
+        "k": 30,
+        "n_background": None,
+        "stored_k": 32,
+        "method": "auto",
+        "target_recall": 0.99,
+        "memory_budget": None,
+        "recall_sample": 1000,
+    }
     assert found["diffusion"]["n_iterations"] == 3
     assert found["pca"]["n_components"] == 256
     assert found["evaluation"]["top_k"] == [1, 5]

@@ -29,6 +29,7 @@ PREVIEWS = {
     "background_vectors": "TablePreview",
     "background_index": "TablePreview",
     "background_graph": "TablePreview",
+    "background_graph_quality": "JSONPreview",
     "test_neighbors": "TablePreview",
     "logistic_regression": "TablePreview",
     "diffusion_scores": "TablePreview",

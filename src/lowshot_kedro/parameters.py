@@ -177,7 +177,6 @@ class GraphParameters:
         _integer("graph.recall_sample", self.recall_sample, 1)
         object.__setattr__(self, "stored_k", stored_columns(self.k, self.stored_k))
 
-
     @property
     def memory_budget_bytes(self) -> int | None:
         """The budget, 1 GB being 10⁹ bytes; None: what is free."""

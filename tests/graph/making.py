@@ -25,7 +25,8 @@ def graph_of(vectors, k, method="exact", target_recall=0.99, folder=None):
 
 def same_bits(one, other):
     return all(
-        first.dtype == second.dtype and first.shape == second.shape and first.tobytes() == second.tobytes()
+        (first.dtype, first.shape, first.tobytes())
+        == (second.dtype, second.shape, second.tobytes())
         for first, second in zip(one, other, strict=True)
     )
 

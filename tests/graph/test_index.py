@@ -1,14 +1,25 @@
+from types import SimpleNamespace
+
 import faiss
 import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from lowshot_kedro.graph import build_index, index_in_memory, methods, normalize, search, vectors
+from lowshot_kedro.graph import build_index, index_in_memory, normalize, search
 from lowshot_kedro.graph import index as index_module
+from lowshot_kedro.graph import vectors as vectors_module
 from lowshot_kedro.graph.index import on_gpus
 
-from .truth import assert_nearest, random_vectors, similarities_of, unit
+from .making import same_bits, threads
+from .truth import (
+    assert_nearest,
+    clustered_vectors,
+    random_vectors,
+    recall_of,
+    similarities_of,
+    unit,
+)
 
 # --- normalize ---
 
@@ -114,19 +125,21 @@ def test_zero_vectors_are_similar_to_nothing():
     assert (found.similarities[found.indices == 2] == 0).all()
 
 
-def test_results_do_not_depend_on_the_number_of_threads():
-    vectors = random_vectors(3000, 24)
-    queries = normalize(vectors, 0, "v")
-    before = faiss.omp_get_max_threads()
-    results = []
-    try:
-        for n_threads in (1, 3):
-            faiss.omp_set_num_threads(n_threads)
-            results.append(search(index_in_memory(vectors, "exact"), queries, 8))
-    finally:
-        faiss.omp_set_num_threads(before)
-    np.testing.assert_array_equal(results[0].indices, results[1].indices)
-    np.testing.assert_array_equal(results[0].similarities, results[1].similarities)
+def files_with_threads(monkeypatch, method, count):
+    """All arrays of an index built by so many threads, and what a search in it finds."""
+    monkeypatch.setattr(vectors_module, "BLOCK_ROWS", 500)
+    vectors = clustered_vectors(5000, 24)
+    with threads(count):
+        index = index_in_memory(vectors, method)
+        found = search(index, normalize(vectors, 0, "v"), 8)
+    return [faiss.serialize_index(index), *found]
+
+
+@pytest.mark.parametrize("method", ["exact", "ivf", "IVF16,Flat", "HNSW8"])
+def test_index_and_results_do_not_depend_on_the_number_of_threads(monkeypatch, method):
+    alone = files_with_threads(monkeypatch, method, 1)
+    for count in (2, 3):
+        assert same_bits(files_with_threads(monkeypatch, method, count), alone)
 
 
 # --- inverted file ---
@@ -134,67 +147,148 @@ def test_results_do_not_depend_on_the_number_of_threads():
 
 @pytest.mark.parametrize("block_rows", [300, 16384])
 def test_an_inverted_file_finds_nearly_what_exact_search_finds(monkeypatch, block_rows):
-    monkeypatch.setattr(vectors_module, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(index_module, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(index_module, "QUERY_ROWS", block_rows)
     vectors = random_vectors(1000)
-    index = index_in_memory(vectors, "ivf")
+    index = index_in_memory(vectors, "ivf", target_recall=0.95)
     assert isinstance(index, faiss.IndexIVFFlat)
     assert (index.ntotal, index.nlist) == (1000, 4 * 31)
+    assert 1 < index.nprobe < index.nlist
     queries = normalize(vectors, 0, "v")
     found = search(index, queries, 5)
     np.testing.assert_array_equal(found.indices[:, 0], np.arange(1000))
     np.testing.assert_allclose(found.similarities[:, 0], 1, atol=1e-5)
-    exact = search(index_in_memory(vectors, "exact"), queries, 5)
-    common = [len(set(a) & set(b)) for a, b in zip(found.indices, exact.indices, strict=True)]
-    assert np.mean(common) / 5 > 0.95
+    assert recall_of(found.indices, vectors, vectors, 5) > 0.95
 
 
-@pytest.mark.parametrize(("n_vectors", "n_lists"), [(1, 4), (3, 4), (5, 8), (11, 12)])
-def test_too_few_vectors_for_an_inverted_file_are_refused(n_vectors, n_lists):
+def test_every_vector_stands_in_one_list_as_it_is():
+    vectors = random_vectors(700)
+    index = index_in_memory(vectors, "ivf")
+    index.make_direct_map()
+    np.testing.assert_allclose(index.reconstruct_n(0, 700), unit(vectors), atol=1e-6)
+    numbers = [
+        faiss.rev_swig_ptr(index.invlists.get_ids(i), index.invlists.list_size(i)).tolist()
+        for i in range(index.nlist)
+        if index.invlists.list_size(i)
+    ]
+    assert sorted(number for part in numbers for number in part) == list(range(700))
+    assert all(part == sorted(part) for part in numbers)
+
+
+def test_a_higher_recall_takes_more_lists():
+    vectors = random_vectors(2000)
+    probes = [index_in_memory(vectors, "ivf", recall).nprobe for recall in (0.5, 0.9, 0.99, 1)]
+    assert probes == sorted(probes)
+    assert probes[0] < probes[-1]
+
+
+@pytest.mark.parametrize(
+    ("n_vectors", "n_lists"),
+    [(0, 1), (1, 1), (7, 1), (8, 2), (100, 25), (10_000, 400), (10**6, 4000), (10**8, 195_312)],
+)
+def test_lists_hold_4_to_512_vectors_on_average(n_vectors, n_lists):
+    assert index_module.n_lists_for(n_vectors) == n_lists
+
+
+@pytest.mark.parametrize("rows_at_a_time", [1, 130, 10_000])
+def test_the_lists_are_the_same_however_many_fit_in_memory(rows_at_a_time):
+    vectors = clustered_vectors(1000)
+    n_lists = 30
+    assigned = np.random.default_rng(0).integers(0, n_lists // 2, 1000).astype(np.int32) * 2
+    sizes = np.bincount(assigned, minlength=n_lists)
+    inverse_lengths = (1 / np.linalg.norm(vectors, axis=1)).astype(np.float32)
+    blocks = list(
+        index_module._list_blocks(
+            vectors, inverse_lengths, assigned, sizes, rows_at_a_time * (4 * 32 + 8)
+        )
+    )
+    assert (len(blocks) == 1) == (rows_at_a_time == 10_000)
+    numbers = np.concatenate([block.numbers for block in blocks])
+    np.testing.assert_array_equal(numbers, np.argsort(assigned, kind="stable"))
+    found = np.concatenate([block.vectors for block in blocks])
+    np.testing.assert_allclose(found, unit(vectors)[numbers], atol=1e-6)
+
+
+def test_what_an_index_follows_from_is_noted():
+    vectors = random_vectors(100)
+    note = build_index(vectors, "ivf", 0.9).made_from
+    assert note["kind"] == "index"
+    assert note["method"] == "inverted file"
+    assert note["n_lists"] == 25
+    assert note["target_recall"] == 0.9
+    assert (note["vectors"]["n_rows"], note["vectors"]["n_columns"]) == (100, 16)
+    assert build_index(vectors, "descent", 0.9).made_from == note
+    changed = vectors.copy()
+    changed[50, 3] += 1
+    for other in (
+        build_index(changed, "ivf", 0.9),
+        build_index(vectors, "ivf", 0.8),
+        build_index(vectors, "exact", 0.9),
+        build_index(vectors, "HNSW8", 0.9),
+    ):
+        assert other.made_from != note
+
+
+def test_an_index_that_cannot_be_trained_says_what_to_do():
     message = (
-        f"graph.method: got 'ivf', but v has only {n_vectors} rows for {n_lists} lists; use ex"
+        r"graph.method: faiss cannot train 'IVF16,Flat' on 9 vectors of v \(Number of training "
+        r"points \(9\) should be .*\); use a smaller one, or exact"
     )
     with pytest.raises(ValueError, match=message):
-        index_in_memory(random_vectors(n_vectors), "ivf", name="v")
-
-
-def test_auto_turns_to_an_inverted_file_when_there_are_many(monkeypatch):
-    vectors = random_vectors(100)
-    assert isinstance(index_in_memory(vectors), faiss.IndexFlat)
-    monkeypatch.setattr(index_module, "_EXACT_BELOW", 100)
-    assert isinstance(index_in_memory(vectors, "auto"), faiss.IndexIVFFlat)
-    assert isinstance(index_in_memory(vectors[:99], "auto"), faiss.IndexFlat)
+        index_in_memory(random_vectors(9), "IVF16,Flat", name="v")
 
 
 # --- faults ---
 
 
+@pytest.mark.parametrize("row", [0, 1234, 19_999])
+@pytest.mark.parametrize("method", ["exact", "ivf", "HNSW4", "IVF16,Flat"])
+def test_nan_is_refused_with_its_row(method, row):
+    vectors = np.random.default_rng(0).standard_normal((20_000, 4)).astype(np.float32)
+    vectors[row, 0] = np.nan
+    message = rf"^background_vectors: found NaN or infinite .* in 1 row\(s\), numbers {row};"
+    with pytest.raises(ValueError, match=message):
+        index_in_memory(vectors, method)
+
+
 @pytest.mark.parametrize("method", ["exact", "ivf"])
-def test_nan_is_refused_with_its_row(monkeypatch, method):
+def test_all_bad_rows_are_named_at_once(monkeypatch, method):
     monkeypatch.setattr(vectors_module, "BLOCK_ROWS", 10)
     vectors = random_vectors(64)
-    vectors[37, 0] = np.nan
-    with pytest.raises(ValueError, match=r"background_vectors: found NaN .* numbers 37;"):
-        index_in_memory(vectors, method)
+    vectors[[3, 37, 60], 0] = np.nan, np.inf, -np.inf
+    with pytest.raises(ValueError, match=r"v: found NaN .* 3 row\(s\), numbers 3, 37, 60;"):
+        index_in_memory(vectors, method, name="v")
 
 
 def test_more_rows_than_node_numbers_are_refused():
     too_many = np.broadcast_to(np.float32(0), (2**31, 4))
     with pytest.raises(ValueError, match="v: 2147483648 rows, expected at most 2147483647"):
-        index_in_memory(too_many, "exact", name="v")
+        build_index(too_many, "exact", name="v")
 
 
 # --- GPU ---
 
 
-@pytest.mark.parametrize(("free", "moves"), [(10_000, False), (1_000_000, True)])
-def test_an_index_moves_to_the_gpus_only_where_it_fits(monkeypatch, free, moves):
+# The vectors of the index take 64 000 bytes.
+@pytest.mark.parametrize(
+    ("free", "moves", "in_parts"),
+    [(10_000, False, None), (60_000, True, True), (1_000_000, True, False)],
+)
+def test_an_index_moves_to_the_gpus_only_where_it_fits(monkeypatch, free, moves, in_parts):
     index = index_in_memory(random_vectors(1000), "exact")
-    moved = object()
+    moved = []
+
+    def move(_, options):
+        moved.append(options.shard)
+        return moved
+
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 2)
-    monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", lambda _: moved, raising=False)
+    monkeypatch.setattr(faiss, "GpuMultipleClonerOptions", SimpleNamespace, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", move, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda gpu: ([10**9, free][gpu], 10**9))
     assert on_gpus(index) is (moved if moves else index)
+    assert moved == ([in_parts] if moves else [])
 
 
 def test_an_index_stays_where_there_is_no_gpu(monkeypatch):

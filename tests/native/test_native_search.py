@@ -626,6 +626,10 @@ def test_zero_and_minus_zero_are_equal():
     numbers, similarities = check_rank(vectors, queries, candidates, 5)
     assert numbers.tolist() == [[4, 0, 1, 2, 3], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4]]
     assert not np.signbit(similarities[similarities == 0]).any()
+    # What is too small for a float, too.
+    vectors = np.array([[-1e-44, 1e5], [0, 1], [1e-44, -1e5]], np.float32)
+    numbers, similarities = check_rank(vectors, queries[:1], candidates[:1, 2:].copy(), 3)
+    assert numbers.tolist() == [[0, 1, 2]] and not np.signbit(similarities).any()
 
 
 @pytest.mark.parametrize("dimension", [1, 100])

@@ -13,6 +13,7 @@ import faiss
 import h5py
 import numpy as np
 import pytest
+from kedro.io import DatasetError
 
 from lowshot_kedro.config import UserError
 from tests.projects import N_COMPONENTS, N_FEATURES, kedro, run, write_features
@@ -146,7 +147,9 @@ GRAPH_COMMAND = (
         ("graph", nothing, {"graph": {"n_background": 701}}, r"concatenated_PCAR16\.raw: holds 700 rows, but 701 are asked for; lower graph\.n_background"),
         ("diffusion", nothing, {"graph": {"n_background": 0, "k": 1000}}, r"graph\.k: got 1000, but the graph has only \d+ nodes"),
         ("baseline", nothing, {"experiment": {"n_labeled": 300}}, r"experiment\.n_labeled: got 300, but class \d \(class \d\) has only \d+ training images"),
-        ("graph", nothing, {"graph": {"method": "ivf", "n_background": 10}}, r"graph\.method: got 'ivf', but background_vectors has only 10 rows"),
+        ("graph", nothing, {"graph": {"method": "nearest"}}, r"graph\.method: got 'nearest', expected one of: auto, exact"),
+        ("graph", nothing, {"graph": {"memory_budget": 0.001}}, r"graph\.memory_budget: got 976\.6 KiB, expected at least"),
+        ("graph", nothing, {"graph": {"method": "IVF4096,Flat"}}, r"graph\.method: faiss cannot train 'IVF4096,Flat' on 500 vectors"),
         # parameters that are impossible or unknown
         ("graph", nothing, {"graph": {"kk": 3}}, r"graph\.kk: unknown parameter \(did you mean graph\.k\?\)"),
         ("graph", nothing, {"grahp": {"k": 3}}, r"grahp: unknown parameter \(did you mean graph\?\)"),
@@ -251,7 +254,8 @@ def test_a_defect_keeps_its_traceback(
     def broken(*arguments: Any) -> None:
         np.zeros(2) + np.zeros(3)
 
-    monkeypatch.setattr("lowshot_kedro.graph.index.require_finite", broken)
-    with pytest.raises(ValueError, match="broadcast") as caught:
+    monkeypatch.setattr("lowshot_kedro.graph.vectors.require_finite", broken)
+    # Blocks are computed while a dataset saves them.
+    with pytest.raises(DatasetError, match="broadcast") as caught:
         run(project, "graph", env="imagenet", **PARAMETERS)
     assert not isinstance(caught.value, UserError)

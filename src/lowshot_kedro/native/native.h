@@ -63,7 +63,7 @@ int report_fault(struct lowshot_fault *fault, int kind, int list, int64_t row, i
  * there if anything is to be read from it. */
 bool matrix_fits(const void *pointer, int64_t rows, int64_t width, int64_t stride);
 
-/* Every entry must lie in lowest..limit - 1, where lowest is 0 or -1. */
+/* Every entry must lie in lowest..limit - 1. */
 int check_indices(const int32_t *indices, int64_t rows, int64_t width, int64_t stride,
                   int32_t lowest, int64_t limit, struct lowshot_fault *fault);
 

@@ -43,25 +43,87 @@ static inline float key_to_float(int32_t key) {
     return value;
 }
 
+/* Queries that stand together have many candidates in common, which lie all over the vectors. Each
+ * is copied once for all of them. */
+enum { MOST_COPIED = 1 << 24, MOST_TOGETHER = 512 };
+
+struct copies {
+    float *vectors;
+    int32_t *numbers;
+    uint64_t *places; /* number + 1 in the upper half, slot in the lower; 0: free */
+    uint32_t mask;
+    int64_t count;
+};
+
+static uint32_t place_of(const struct copies *copies, int32_t number) {
+    uint32_t place = ((uint32_t)number * UINT32_C(2654435769)) >> 7 & copies->mask;
+    while (copies->places[place] != 0 && copies->places[place] >> 32 != (uint64_t)number + 1)
+        place = (place + 1) & copies->mask;
+    return place;
+}
+
+static inline int64_t slot_of(const struct copies *copies, int32_t number) {
+    return (int64_t)(uint32_t)copies->places[place_of(copies, number)];
+}
+
+static bool make_copies(int64_t most, int64_t dimension, struct copies *copies) {
+    size_t places = 64;
+    while (places < 2 * (size_t)most)
+        places *= 2;
+    *copies = (struct copies){malloc(((size_t)(most * dimension) + 1) * sizeof(float)),
+                              malloc(((size_t)most + 1) * sizeof(int32_t)),
+                              malloc(places * sizeof(uint64_t)), (uint32_t)places - 1, 0};
+    return copies->vectors != NULL && copies->numbers != NULL && copies->places != NULL;
+}
+
+static void free_copies(struct copies *copies) {
+    free(copies->vectors);
+    free(copies->numbers);
+    free(copies->places);
+}
+
+/* Candidates that are no vectors are left out. */
+static void copy_vectors(const struct lowshot_matrix *vectors, const int32_t *candidates,
+                         int64_t count, struct copies *copies) {
+    enum { AHEAD = 6 };
+    memset(copies->places, 0, ((size_t)copies->mask + 1) * sizeof(uint64_t));
+    copies->count = 0;
+    for (int64_t c = 0; c < count; c++) {
+        if (!is_node(candidates[c], vectors->rows))
+            continue;
+        const uint32_t place = place_of(copies, candidates[c]);
+        if (copies->places[place] != 0)
+            continue;
+        copies->places[place] = ((uint64_t)candidates[c] + 1) << 32 | (uint64_t)copies->count;
+        copies->numbers[copies->count++] = candidates[c];
+    }
+    const int64_t dimension = vectors->columns;
+    for (int64_t slot = 0; slot < copies->count; slot++) {
+        if (slot + AHEAD < copies->count)
+            for (int64_t j = 0; j < dimension; j += CACHE_LINE_BYTES / 4)
+                PREFETCH(vectors->values + copies->numbers[slot + AHEAD] * vectors->stride + j);
+        memcpy(copies->vectors + slot * dimension,
+               vectors->values + copies->numbers[slot] * vectors->stride,
+               (size_t)dimension * sizeof(float));
+    }
+}
+
 /* Returns the place of the first candidate that is no vector or whose similarity is no number;
  * n_candidates if there is none. */
 static int64_t rank_row(const struct lowshot_matrix *vectors, const float *inverse_lengths,
                         const float *query, const int32_t *candidates, int64_t n_candidates,
-                        int64_t width, candidate *room, int32_t *indices, float *similarities) {
-    enum { AHEAD = 4 };
+                        int64_t width, const struct copies *copies, candidate *room,
+                        int32_t *indices, float *similarities) {
     const float least_usual = 1e-12f, most_usual = 1e12f;
     const int64_t dimension = vectors->columns;
     int64_t found = 0;
     for (int64_t c = 0; c < n_candidates; c++) {
-        if (c + AHEAD < n_candidates && is_node(candidates[c + AHEAD], vectors->rows))
-            for (int64_t j = 0; j < dimension; j += CACHE_LINE_BYTES / 4)
-                PREFETCH(vectors->values + candidates[c + AHEAD] * vectors->stride + j);
         const int32_t number = candidates[c];
         if (number == -1)
             continue;
         if (!is_node(number, vectors->rows))
             return c;
-        const float *const vector = vectors->values + number * vectors->stride;
+        const float *const vector = copies->vectors + slot_of(copies, number) * dimension;
         const float scale = inverse_lengths[number];
         float similarity;
         if (scale > least_usual && scale < most_usual)
@@ -103,24 +165,39 @@ int lowshot_rank_candidates(const struct lowshot_matrix *vectors, const float *i
         return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
     bool no_memory = false;
     int64_t first_bad = INT64_MAX;
+    /* Rows of queries that share candidates with each other: few of wide vectors, so that copies
+     * of all candidates stay small. */
+    const int64_t bytes = (n_candidates > 0 ? n_candidates : 1) * (vectors->columns + 1) * 4;
+    const int64_t most = MOST_COPIED / bytes;
+    const int64_t size = most < 1 ? 1 : most > MOST_TOGETHER ? MOST_TOGETHER : most;
+    const int64_t groups = queries->rows / size + (queries->rows % size != 0);
 #pragma omp parallel reduction(|| : no_memory) reduction(min : first_bad)
     {
+        struct copies copies;
         candidate *const room = malloc(((size_t)n_candidates + 1) * sizeof(candidate));
-        if (room == NULL)
+        const bool has_room = make_copies(size * n_candidates, vectors->columns, &copies);
+        if (room == NULL || !has_room)
             no_memory = true;
-#pragma omp for schedule(dynamic, 256)
-        for (int64_t row = 0; row < queries->rows; row++) {
-            if (room == NULL)
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t group = 0; group < groups; group++) {
+            if (room == NULL || !has_room)
                 continue;
-            const int64_t bad =
-                rank_row(vectors, inverse_lengths, queries->values + row * queries->stride,
-                         candidates + row * n_candidates, n_candidates, width, room,
-                         indices + row * width, similarities + row * width);
-            const int64_t place = row * n_candidates + bad;
-            if (bad < n_candidates && place < first_bad)
-                first_bad = place;
+            const int64_t begin = group * size;
+            const int64_t end = begin + size < queries->rows ? begin + size : queries->rows;
+            copy_vectors(vectors, candidates + begin * n_candidates, (end - begin) * n_candidates,
+                         &copies);
+            for (int64_t row = begin; row < end; row++) {
+                const int64_t bad =
+                    rank_row(vectors, inverse_lengths, queries->values + row * queries->stride,
+                             candidates + row * n_candidates, n_candidates, width, &copies, room,
+                             indices + row * width, similarities + row * width);
+                const int64_t place = row * n_candidates + bad;
+                if (bad < n_candidates && place < first_bad)
+                    first_bad = place;
+            }
         }
         free(room);
+        free_copies(&copies);
     }
     if (no_memory)
         return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);

@@ -1,0 +1,62 @@
+import re
+
+import faiss
+import pytest
+
+from lowshot_kedro.graph import METHODS, background_graph, index_in_memory, methods, require_method
+from lowshot_kedro.graph.methods import choose_method, is_factory_string
+
+from .truth import random_vectors
+
+
+@pytest.mark.parametrize("method", [*METHODS, "Flat", "IVF4096,Flat", "HNSW32", "PCA8,IVF16,Flat"])
+def test_methods_and_descriptions_for_faiss_are_accepted(method):
+    require_method(method, 16)
+
+
+@pytest.mark.parametrize("method", ["hnsw", "IVF", "exakt", "IVF16,PQ3"])
+def test_anything_else_is_refused(method):
+    message = (
+        f"pca.method: got {method!r}, expected one of: auto, exact, ivf, descent, pynndescent; or "
+        "a description for faiss.index_factory such as IVF4096,Flat or HNSW32 (for 16 columns)"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        require_method(method, 16, "pca.method")
+
+
+def test_a_description_must_fit_the_columns():
+    require_method("IVF16,PQ3", 15)
+    with pytest.raises(ValueError, match=r"^graph.method: got 'IVF16,PQ3', .* \(for 16 columns\)$"):
+        require_method("IVF16,PQ3", 16)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_names_are_no_descriptions(method):
+    assert not is_factory_string(method)
+    assert is_factory_string(f"{method},Flat")
+
+
+@pytest.mark.parametrize(
+    ("n_vectors", "chosen"),
+    [(0, "exact"), (19_999, "exact"), (20_000, "descent"), (10**9, "descent")],
+)
+def test_auto_is_exact_for_few_vectors_and_descent_for_many(n_vectors, chosen):
+    assert choose_method("auto", n_vectors) == chosen
+
+
+@pytest.mark.parametrize("method", ["exact", "ivf", "descent", "pynndescent", "HNSW32"])
+@pytest.mark.parametrize("n_vectors", [0, 10**9])
+def test_other_methods_stand_for_themselves(method, n_vectors):
+    assert choose_method(method, n_vectors) == method
+
+
+@pytest.mark.parametrize(
+    ("n", "kind", "method"),
+    [(99, faiss.IndexFlat, "exact"), (100, faiss.IndexIVFFlat, "descent")],
+)
+def test_auto_decides_about_index_and_graph_alike(monkeypatch, n, kind, method):
+    monkeypatch.setattr(methods, "EXACT_BELOW", 100)
+    vectors = random_vectors(n)
+    index = index_in_memory(vectors, "auto")
+    assert isinstance(index, kind)
+    assert background_graph(index, vectors, 4).made_from["method"] == method
