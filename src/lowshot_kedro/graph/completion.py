@@ -347,6 +347,6 @@ class _InLists:
                 closer = np.flatnonzero(ranked.similarities[:, 0] > least[hit])
                 rows.append(of_hit[closer].astype(np.int64))
                 found.append(KnnGraph(ranked.indices[closer], ranked.similarities[closer]))
-                self._workspace.release(background.vectors, stored.similarities)
+                self._workspace.relieve(background.vectors, stored.similarities)
                 bar.update(last - first)
         return np.concatenate(rows), KnnGraph.joined(found, k)

@@ -121,7 +121,7 @@ def divided_graph(
     def rank(first: int, last: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         positions = pools.entries[first:last] >> 1
         ranked = search.rank(_queries(search, first, last), positions, stored_k)
-        workspace.release(search.vectors, *pools)
+        workspace.relieve(search.vectors, *pools)
         return ranked
 
     stage = workspace.stage(

@@ -24,8 +24,8 @@ from lowshot_kedro.graph.quality import sample_rows
 from lowshot_kedro.graph.vectors import (
     BLOCK_ROWS,
     describe_vectors,
-    normalize,
     normalized_blocks,
+    normalized_rows,
     release,
     spread_rows,
 )
@@ -128,7 +128,7 @@ def _factory_index(
     index = faiss.index_factory(dimension, description, faiss.METRIC_INNER_PRODUCT)
     if not index.is_trained:
         most = min(_FACTORY_TRAINING_VECTORS, budget.left // (8 * dimension))
-        sample = normalize(vectors[spread_rows(n_vectors, most)], 0, name)
+        sample = normalized_rows(vectors, spread_rows(n_vectors, most), name)
         with logged_step(f"index: training {description} on {len(sample)} vectors"):
             try:
                 run_in_one_thread(index.train, sample)
@@ -161,14 +161,13 @@ def _inverted_file(
     most = max(n_lists, budget.left // (8 * dimension))
     with logged_step(f"index: training {n_lists} lists"):
         rows = spread_rows(n_vectors, min(most, n_lists * _TRAINING_VECTORS_PER_LIST))
-        # Only some rows are read here; bad ones are refused with all others below.
-        sample = np.nan_to_num(vectors[rows], nan=0.0, posinf=0.0, neginf=0.0)
-        release(vectors)
-        centroids = train_centroids(normalize(sample, 0, name), n_lists)
+        sample = normalized_rows(vectors, rows, name)
+        centroids = train_centroids(sample, n_lists)
         del sample
     encoder = fit_encoder(vectors, name)
     search = CentroidSearch(centroids, encoder)
-    sampled = SampledNeighbors(vectors[sample_rows(n_vectors, _TUNING_ROWS)], encoder, name)
+    queries = normalized_rows(vectors, sample_rows(n_vectors, _TUNING_ROWS), name)
+    sampled = SampledNeighbors(queries, encoder)
     assigned = np.empty(n_vectors, np.int32)
     inverse_lengths = np.empty(n_vectors, np.float32)
     with (
@@ -195,13 +194,12 @@ class SampledNeighbors:
     """The nearest neighbours of a few vectors, found while the codes of all pass by.
 
     Args:
-        sample: float32 (s, d), of any length.
+        sample: float32 (s, d), of length 1.
         encoder: Of all vectors.
-        name: What messages call the vectors.
     """
 
-    def __init__(self, sample: NDArray[np.float32], encoder: VectorEncoder, name: str) -> None:
-        self._queries = normalize(sample, 0, name)
+    def __init__(self, sample: NDArray[np.float32], encoder: VectorEncoder) -> None:
+        self._queries = sample
         self.codes, _ = encoder.encode(self._queries)
         nothing = np.empty((len(sample), 0), np.int32)
         self.neighbors = KnnGraph(nothing, nothing.astype(np.float32))

@@ -17,7 +17,7 @@ from lowshot_kedro import native
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.centroids import CentroidSearch
 from lowshot_kedro.graph.codes import VectorEncoder
-from lowshot_kedro.graph.vectors import normalize, normalized_blocks, release, spread_rows
+from lowshot_kedro.graph.vectors import normalized_blocks, normalized_rows, release, spread_rows
 from lowshot_kedro.graph.workspace import Workspace
 from lowshot_kedro.matrices import KnnGraph, row_ranges
 
@@ -100,8 +100,7 @@ def division_of(index: faiss.IndexIVF) -> Division:
 
 def fit_encoder(vectors: NDArray[np.float32], name: str) -> VectorEncoder:
     """An encoder for these vectors, from 16384 of them."""
-    rows = spread_rows(len(vectors), _SAMPLE_ROWS)
-    return VectorEncoder(normalize(vectors[rows], 0, name))
+    return VectorEncoder(normalized_rows(vectors, spread_rows(len(vectors), _SAMPLE_ROWS), name))
 
 
 class ListSearch:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lowshot_kedro.graph.vectors import normalize, normalized_blocks
+from lowshot_kedro.graph.vectors import normalize, normalized_blocks, normalized_rows
 from lowshot_kedro.matrices import KnnGraph
 from lowshot_kedro.parallel import CHUNK_ROWS, map_rows
 
@@ -107,7 +107,7 @@ def measure_quality(
     """
     n_vectors = len(vectors)
     rows = sample_rows(n_vectors, n_sampled)
-    queries = normalize(vectors[rows], 0, name)
+    queries = normalized_rows(vectors, rows, name)
     exact = ExactSearch(queries, k)
     with tqdm(total=n_vectors, unit="vector", desc="recall", disable=None) as bar:
         for first, block in normalized_blocks(vectors, name):

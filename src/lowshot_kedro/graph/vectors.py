@@ -79,6 +79,28 @@ def _refuse_bad_rows(vectors: NDArray[np.float32], first_row: int, name: str) ->
         )
 
 
+def normalized_rows(
+    vectors: NDArray[np.float32], rows: NDArray[np.int64], name: str
+) -> NDArray[np.float32]:
+    """Some vectors, scaled to length 1.
+
+    Args:
+        vectors: float32 (n, d), a memmap or array.
+        rows: int64 (m,), row numbers.
+        name: What an error message calls the vectors.
+
+    Raises:
+        ValueError: If these hold NaN or infinity, naming all rows of the vectors that do.
+    """
+    try:
+        return normalize(vectors[rows], 0, name)
+    except InputError:
+        _refuse_bad_rows(vectors, 0, name)
+        raise
+    finally:
+        release(vectors)
+
+
 def spread_rows(n_rows: int, count: int) -> NDArray[np.int64]:
     """Up to count row numbers, evenly spread, in increasing order and all different."""
     count = min(count, n_rows)

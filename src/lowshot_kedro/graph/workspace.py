@@ -48,6 +48,11 @@ class MemoryBudget:
         """Bytes that may still be taken by large arrays."""
         return max(self._bytes - rss_bytes() - SPARE_BYTES, 0)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether little is left beside what is spared for blocks."""
+        return self._bytes - rss_bytes() < 2 * SPARE_BYTES
+
 
 class Workspace:
     """A folder for work in progress, and memory as far as the budget allows.
@@ -90,6 +95,11 @@ class Workspace:
         """Give back the memory of what has been read from or written to files."""
         for array in (*self._mapped, *arrays):
             release(array)
+
+    def relieve(self, *arrays: NDArray[Any]) -> None:
+        """The same where memory is short: what is read again soon had better stay."""
+        if self.budget.is_short:
+            self.release(*arrays)
 
     def stage(self, name: str, n_rows: int, columns: Sequence[tuple[str, int, str]]) -> Stage:
         """A phase whose result is written row by row; see :class:`Stage`."""
