@@ -19,7 +19,10 @@ VALID = {
         "batch_size": 64, "num_workers": 0, "device": "auto", "precision": "auto",
     },
     "pca": {"n_components": 256, "random_rotation": True, "max_train_rows": 1000},
-    "graph": {"k": 30, "n_background": None, "stored_k": 32, "method": "auto"},
+    "graph": {
+        "k": 30, "n_background": None, "stored_k": 32, "method": "auto", "target_recall": 0.99,
+        "memory_budget": None, "recall_sample": 1000,
+    },
     "diffusion": {
         "n_iterations": 3, "backend": "auto", "precision": "float32", "class_slice": "auto",
         "memory_budget_gb": None, "edge_weight": "constant", "sigma": 0.5, "local_neighbor": 8,
@@ -40,7 +43,10 @@ PUBLIC_NAMES = {
         "extractor", "weights", "image_size", "batch_size", "num_workers", "device", "precision",
     },
     "pca": {"n_components", "random_rotation"},
-    "graph": {"k", "n_background", "stored_k", "method"},
+    "graph": {
+        "k", "n_background", "stored_k", "method", "target_recall", "memory_budget",
+        "recall_sample",
+    },
     "diffusion": {"n_iterations", "class_slice", "edge_weight", "backend", "precision"},
     "logistic_regression": {
         "lr", "weight_decay", "batch_size", "max_iterations", "momentum", "eval_every",
@@ -83,7 +89,19 @@ REFUSED = [
     ("graph.n_background", "all", "an integer from 0 to 2147483647, or null = all"),
     ("graph.stored_k", 0, "an integer from 1 to 1024"),
     ("graph.stored_k", 2048, "an integer from 1 to 1024"),
-    ("graph.method", "hnsw", "one of: auto, exact, ivf"),
+    ("graph.method", "hnsw", "one of: auto, exact, ivf, descent, pynndescent; or a description"),
+    ("graph.method", "IVF16,PQ7", "one of: auto, .* HNSW32 .for 256 columns.$"),
+    ("graph.method", "", "one of: auto, .*; or a description for faiss.index_factory$"),
+    ("graph.method", None, "one of: auto, .*; or a description for faiss.index_factory$"),
+    ("graph.target_recall", 0, "a number of at least 0.01"),
+    ("graph.target_recall", 1.01, "a number from 0.01 to 1"),
+    ("graph.target_recall", float("nan"), "a number of at least 0.01"),
+    ("graph.target_recall", "0.9", "a number of at least 0.01"),
+    ("graph.memory_budget", -1, "a number of at least 0"),
+    ("graph.memory_budget", "8", "a number of at least 0"),
+    ("graph.memory_budget", True, "a number of at least 0"),
+    ("graph.recall_sample", 0, ANY_COUNT),
+    ("graph.recall_sample", 10.5, ANY_COUNT),
     ("diffusion.n_iterations", -1, "an integer from 0 to 10000"),
     ("diffusion.class_slice", -1, NOT_NEGATIVE + ", or auto"),
     ("diffusion.class_slice", "all", NOT_NEGATIVE + ", or auto"),
@@ -124,6 +142,14 @@ ACCEPTED = [
     ("graph.k", 32),
     ("graph.n_background", 0),
     ("graph.n_background", 100_000_000),
+    ("graph.method", "pynndescent"),
+    ("graph.method", "IVF4096,Flat"),
+    ("graph.method", "IVF16,PQ8"),
+    ("graph.target_recall", 0.01),
+    ("graph.target_recall", 1),
+    ("graph.memory_budget", 0),
+    ("graph.memory_budget", 64.5),
+    ("graph.recall_sample", 1),
     ("pca.max_train_rows", 257),
     ("diffusion.n_iterations", 0),
     ("diffusion.class_slice", 0),
@@ -224,7 +250,8 @@ def test_an_unknown_parameter_suggests_a_near_one():
         check_parameters(changed("graph.n_backgroud", 5))
     assert str(error.value) == (
         "graph.n_backgroud: unknown parameter (did you mean graph.n_background?); "
-        "allowed: graph.k, graph.n_background, graph.stored_k, graph.method"
+        "allowed: graph.k, graph.n_background, graph.stored_k, graph.method, graph.target_recall, "
+        "graph.memory_budget, graph.recall_sample"
     )
 
 
@@ -257,4 +284,15 @@ def test_top_k_are_sorted_and_distinct():
 )
 def test_a_graph_is_stored_with_a_power_of_two_or_more_columns(k, stored_k, expected):
     assert stored_columns(k, stored_k) == expected
-    assert GraphParameters(k, None, stored_k, "auto").stored_k == expected
+    assert graph_parameters(k=k, stored_k=stored_k).stored_k == expected
+
+
+def graph_parameters(**changes):
+    return GraphParameters(**(VALID["graph"] | changes))
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "n_bytes"), [(None, None), (0, 0), (1, 10**9), (2.5, 2_500_000_000)]
+)
+def test_a_memory_budget_is_in_gigabytes(gigabytes, n_bytes):
+    assert graph_parameters(memory_budget=gigabytes).memory_budget_bytes == n_bytes

@@ -12,6 +12,7 @@ from lowshot_kedro.resources import (
     format_bytes,
     logged_step,
     peak_rss_bytes,
+    rss_bytes,
 )
 
 
@@ -67,6 +68,39 @@ def test_the_peak_without_proc_is_the_one_of_the_process(monkeypatch, tmp_path):
     monkeypatch.setattr(resources, "_highest_seen", 0)
     resources.restart_peak()
     assert resources.peak_rss_bytes() == pytest.approx(measured, rel=0.2)
+
+
+# In a process of its own, as above.
+MEASURE_NOW = """
+import numpy as np
+from lowshot_kedro.resources import rss_bytes
+before = rss_bytes()
+array = np.ones(25_000_000)
+touched = rss_bytes()
+del array
+print(before, touched, rss_bytes())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what is resident now")
+def test_resident_memory_grows_and_shrinks():
+    result = subprocess.run(
+        [sys.executable, "-c", MEASURE_NOW], capture_output=True, text=True, check=True
+    )
+    before, touched, after = map(int, result.stdout.split())
+    assert 5_000_000 < before < 500_000_000
+    assert touched - before == pytest.approx(200_000_000, rel=0.1)
+    assert touched - after == pytest.approx(200_000_000, rel=0.1)
+
+
+def test_resident_memory_is_at_most_the_peak():
+    # The kernel counts in batches.
+    assert 5_000_000 < rss_bytes() <= 1.01 * peak_rss_bytes()
+
+
+def test_resident_memory_without_proc_is_the_peak(monkeypatch, tmp_path):
+    monkeypatch.setattr(resources, "_STATUS", tmp_path / "absent")
+    assert resources.rss_bytes() == resources.peak_rss_bytes()
 
 
 def test_a_stopwatch_goes_forward():

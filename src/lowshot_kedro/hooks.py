@@ -84,7 +84,8 @@ class InputHooks:
             raise UserError(_describe_missing(missing, catalog, run_params))
         checks = [(name, getattr(catalog.get(name), "check", None)) for name in names]
         checks += [
-            (name, getattr(catalog.get(name), "check_space", None))
+            (name, getattr(catalog.get(name), check, None))
+            for check in ("check_kept", "check_space")
             for name in sorted(pipeline.all_outputs())
         ]
         for name, check in checks:

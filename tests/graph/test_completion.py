@@ -1,10 +1,30 @@
+from typing import NamedTuple
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from lowshot_kedro.graph import complete_graph, completion, index_in_memory, normalize
+from lowshot_kedro.graph import (
+    complete_graph,
+    completion,
+    index_in_memory,
+    list_search,
+    normalize,
+)
+from lowshot_kedro.graph import vectors as vectors_module
+from lowshot_kedro.graph.workspace import MemoryBudget
 from lowshot_kedro.matrices import KnnGraph
 
-from .truth import assert_nearest, dense_graph, random_vectors, similarities_of
+from .making import graph_of, same_bits, threads
+from .truth import (
+    assert_nearest,
+    assert_well_formed,
+    clustered_vectors,
+    dense_graph,
+    random_vectors,
+    recall_of,
+    similarities_of,
+)
 
 
 def complete(labeled, test, background, k, stored_k=None, **changes):
@@ -46,7 +66,9 @@ def three_sets(n_labeled, n_background, n_test=7, dimension=16):
 def test_the_graph_is_that_of_comparing_all_with_all(
     monkeypatch, n_labeled, n_background, k, stored_k, block_rows
 ):
-    monkeypatch.setattr(completion, "BLOCK_ROWS", block_rows)
+    for module in (completion, vectors_module):
+        monkeypatch.setattr(module, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(completion, "QUERY_ROWS", block_rows)
     labeled, test, background = three_sets(n_labeled, n_background)
     graph = complete(labeled, test, background, k, stored_k)
 
@@ -167,7 +189,7 @@ def test_what_does_not_belong_together_is_refused(changes, k, message):
 
 
 def test_nan_in_the_background_is_refused_with_its_row(monkeypatch):
-    monkeypatch.setattr(completion, "BLOCK_ROWS", 4)
+    monkeypatch.setattr(vectors_module, "BLOCK_ROWS", 4)
     labeled, test, background = three_sets(4, 10)
     damaged = background.copy()
     damaged[6, 3] = np.nan
@@ -177,3 +199,131 @@ def test_nan_in_the_background_is_refused_with_its_row(monkeypatch):
             background_index=index_in_memory(background),
             background_neighbors=dense_graph(background, 3),
         )  # fmt: skip
+
+
+# --- an inverted file, at the sizes it is for ---
+
+
+class Case(NamedTuple):
+    labeled: NDArray[np.float32]
+    test: NDArray[np.float32]
+    background: NDArray[np.float32]
+
+    @property
+    def nodes(self):
+        return np.concatenate([self.labeled, self.background])
+
+
+def clustered_case(n_labeled, n_test, n_background, dimension=64, noise=1.0):
+    vectors = clustered_vectors(
+        n_labeled + n_test + n_background, dimension, members=100, noise=noise
+    )
+    return Case(*np.split(vectors, [n_labeled, n_labeled + n_test]))
+
+
+def completed(case, k, **changes):
+    """The graph with an inverted file as it is built by default, over an exact stored graph."""
+    stored = graph_of(case.background, k + 2)
+    index = index_in_memory(case.background, "ivf")
+    assert index.nprobe < index.nlist / 2
+    return stored, complete(
+        *case, k, background_neighbors=stored, background_index=index, **changes
+    )
+
+
+def assert_nearly_complete(case, stored, graph, k, least=0.98):
+    """The part of the links that there should be, of labelled, test and background points."""
+    n_labeled = len(case.labeled)
+    of_labeled = graph.neighbors[:n_labeled]
+    assert recall_of(of_labeled, case.labeled, case.nodes, k) >= least
+    assert recall_of(graph.test_neighbors.indices, case.test, case.nodes, k) >= least
+
+    to_labeled = similarities_of(case.background, case.labeled)
+    both = np.concatenate([stored.similarities[:, :k], to_labeled], axis=1)
+    threshold = np.partition(both, -k, axis=1)[:, -k]
+    wanted = to_labeled > threshold[:, None] + 1e-6
+    of_background = graph.neighbors[n_labeled:]
+    got = np.zeros_like(wanted)
+    rows, columns = np.nonzero((of_background >= 0) & (of_background < n_labeled))
+    got[rows, of_background[rows, columns]] = True
+    changed = wanted.any(axis=1)
+    assert changed.sum() > len(changed) / 100
+    assert got[wanted].mean() >= least
+    unchanged = ~got.any(axis=1)
+    np.testing.assert_array_equal(
+        of_background[unchanged], stored.indices[unchanged, :k] + n_labeled
+    )
+
+
+def test_lists_find_nearly_all_links():
+    case = clustered_case(1000, 500, 20_000)
+    stored, graph = completed(case, 30, keep_similarities=True)
+    assert_nearly_complete(case, stored, graph, 30)
+    assert_well_formed(KnnGraph(graph.neighbors, graph.similarities), case.nodes, 30)
+
+
+@pytest.mark.parametrize("compare_all_up_to", [0, completion._COMPARE_ALL_UP_TO])
+def test_lists_find_nearly_all_links_of_more_labelled_than_background(
+    monkeypatch, compare_all_up_to
+):
+    monkeypatch.setattr(completion, "_COMPARE_ALL_UP_TO", compare_all_up_to)
+    case = clustered_case(4000, 300, 1500, noise=0.6)
+    stored, graph = completed(case, 10, keep_similarities=True)
+    assert_nearly_complete(case, stored, graph, 10)
+    nodes = KnnGraph(graph.neighbors, graph.similarities)
+    assert_well_formed(nodes, case.nodes, 10)
+
+
+def test_lists_find_duplicates_across_both_sets():
+    case = clustered_case(400, 100, 4000, dimension=32, noise=0.6)
+    case.labeled[:200] = 2 * case.background[:200]
+    case.test[:50] = 3 * case.background[:50]
+    case.background[300:700] = case.background[300]
+    case.labeled[300:310] = case.background[300]
+    _, graph = completed(case, 12, keep_similarities=True)
+    for number in range(200):
+        twins = {number, 400 + number}
+        assert set(graph.neighbors[number, :2].tolist()) == twins
+        assert set(graph.neighbors[400 + number, :2].tolist()) == twins
+    for number in range(50):
+        assert set(graph.test_neighbors.indices[number, :2].tolist()) == {number, 400 + number}
+    same = [*range(300, 310), *range(700, 1100)]
+    assert np.isin(graph.neighbors[same], same).all()
+    np.testing.assert_allclose(graph.similarities[same], 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["labelled", "background", "test"])
+def test_zero_vectors_do_no_harm_in_lists(kind):
+    case = clustered_case(300, 100, 3000, dimension=32, noise=0.6)
+    {"labelled": case.labeled, "background": case.background, "test": case.test}[kind][::9] = 0
+    stored, graph = completed(case, 8, keep_similarities=True)
+    assert_nearly_complete(case, stored, graph, 8)
+
+
+def test_neither_threads_nor_blocks_nor_memory_change_a_bit(monkeypatch):
+    case = clustered_case(300, 100, 3000)
+    graphs = []
+    for count in (1, 3):
+        with threads(count):
+            graphs.append(completed(case, 10, keep_similarities=True)[1])
+    for module in (completion, list_search):
+        monkeypatch.setattr(module, "QUERY_ROWS", 700)
+    stored, index = graph_of(case.background, 12), index_in_memory(case.background, "ivf")
+    monkeypatch.setattr(MemoryBudget, "left", 0)
+    graphs.append(
+        complete(
+            *case, 10, background_neighbors=stored, background_index=index, keep_similarities=True
+        )
+    )
+    for graph in graphs[1:]:
+        assert same_bits(graph[:2], graphs[0][:2])
+        assert same_bits(graph.test_neighbors, graphs[0].test_neighbors)
+
+
+def test_a_stored_graph_with_a_node_that_there_is_not_is_refused():
+    labeled, test, background = three_sets(4, 10)
+    stored = dense_graph(background, 3)
+    stored.indices[7, 2] = 10
+    message = r"background_graph: row 7, column 2 holds 10, expected -1 or 0\.\.9"
+    with pytest.raises(ValueError, match=message):
+        complete(labeled, test, background, 3, background_neighbors=stored)

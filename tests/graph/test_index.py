@@ -10,6 +10,7 @@ from lowshot_kedro.graph import build_index, index_in_memory, normalize, search
 from lowshot_kedro.graph import index as index_module
 from lowshot_kedro.graph import vectors as vectors_module
 from lowshot_kedro.graph.index import on_gpus
+from lowshot_kedro.graph.workspace import MemoryBudget
 
 from .making import same_bits, threads
 from .truth import (
@@ -207,6 +208,14 @@ def test_the_lists_are_the_same_however_many_fit_in_memory(rows_at_a_time):
     np.testing.assert_array_equal(numbers, np.argsort(assigned, kind="stable"))
     found = np.concatenate([block.vectors for block in blocks])
     np.testing.assert_allclose(found, unit(vectors)[numbers], atol=1e-6)
+
+
+def test_an_inverted_file_is_the_same_where_memory_is_short(monkeypatch):
+    vectors = clustered_vectors(2000)
+    enough = index_in_memory(vectors, "ivf")
+    monkeypatch.setattr(MemoryBudget, "left", 0)
+    short = index_in_memory(vectors, "ivf")
+    assert same_bits([faiss.serialize_index(short)], [faiss.serialize_index(enough)])
 
 
 def test_what_an_index_follows_from_is_noted():

@@ -147,10 +147,12 @@ def test_more_lists_may_be_wanted_than_can_be_looked_through(tmp_path):
 def test_codes_on_disk_find_the_same(monkeypatch, tmp_path):
     vectors = clustered_vectors(1500)
     queries = normalize(vectors[:300], 0, "q")
-    in_memory = search_over(vectors, tmp_path)
+    divided = division_of(index_in_memory(vectors, "ivf"))
+    workspace = Workspace(tmp_path, MemoryBudget())
+    in_memory = ListSearch.of(vectors, divided, workspace, "v")
     assert not isinstance(in_memory.codes.values, np.memmap)
     monkeypatch.setattr(MemoryBudget, "left", 0)
-    on_disk = search_over(vectors, tmp_path)
+    on_disk = ListSearch.of(vectors, divided, workspace, "v")
     assert isinstance(on_disk.codes.values, np.memmap)
     assert same_bits(on_disk.search(queries, 8), in_memory.search(queries, 8))
 

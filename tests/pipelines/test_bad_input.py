@@ -41,6 +41,20 @@ def cut(name: str, n_bytes: int = 3) -> Callable[[Path], None]:
     return change
 
 
+def put_graph(folder: Path, *n_bytes: int) -> None:
+    (folder / "knngraph").mkdir(exist_ok=True)
+    for name, size in zip(("I_11.int32", "D_11.float32"), n_bytes, strict=True):
+        (folder / f"knngraph/ndis500_k32_{name}").write_bytes(bytes(size))
+
+
+def cut_published_graph(folder: Path) -> None:
+    put_graph(folder, 999, 500 * 32 * 4)
+
+
+def short_published_graph(folder: Path) -> None:
+    put_graph(folder, 100 * 32 * 4, 100 * 32 * 4)
+
+
 def put_nan(folder: Path) -> None:
     vectors = np.memmap(folder / VECTORS, dtype="<f4", mode="r+")
     vectors.reshape(-1, N_COMPONENTS)[[17, 123], 4] = np.nan
@@ -135,6 +149,8 @@ GRAPH_COMMAND = (
         ("diffusion", cut("label_idx.json"), {}, r"label_idx\.json: JSONDataset cannot read it"),
         ("baseline", wrong_dtype, {}, r"train_features: .*all_feats is int64 .*expected float32"),
         ("diffusion", narrow_features, {}, rf"{TRAIN}: 47 columns, but pca_transform expects 48"),
+        ("graph", cut_published_graph, {}, r"background_graph: .*ndis500_k32_I_11\.int32: 999 bytes are no whole number of rows"),
+        ("graph", short_published_graph, {}, r"background_graph: .*ndis500_k32_I_11\.int32: holds 100 rows of 32 columns, expected"),
         # content
         ("graph", put_nan, {}, r"background_vectors: found NaN or infinite values in 2 row\(s\), numbers 17, 123"),
         ("baseline", nan_features, {}, rf"{TRAIN}: found NaN or infinite values in \d+ row\(s\), numbers \d+"),
@@ -166,8 +182,8 @@ def test_message(
 ) -> None:  # fmt: skip
     if pipeline == "diffusion":
         run(project, "graph", env="imagenet", **PARAMETERS)
-    before = {path for path in published.rglob("*") if path.is_file()}
     spoil(published)
+    before = {path for path in published.rglob("*") if path.is_file()}
 
     parameters = {name: {**PARAMETERS.get(name, {}), **values} for name, values in changed.items()}
     with pytest.raises(UserError, match=message):

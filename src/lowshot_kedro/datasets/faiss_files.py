@@ -103,6 +103,15 @@ class FaissIndexDataset(FileDataset[IndexContent | Resumable[IndexContent], fais
             )
         return header
 
+    def check_kept(self) -> None:
+        """Refuse files that will not be made anew, but cannot be used, before anything is done.
+
+        Raises:
+            ValueError: As for `check`.
+        """
+        if self._files.are_of_others():
+            self.check()
+
     def check_space(self) -> None:
         """Refuse to begin what the disk has no room for, where the size is known."""
         self._files.require_space(4 * (self._n_rows or 0) * self._n_columns)

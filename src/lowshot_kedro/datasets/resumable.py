@@ -76,6 +76,10 @@ class ResumableFiles:
             begun = sum(path.stat().st_size for path in self._partials() if path.is_file())
             require_space(self.paths[0], max(0, n_bytes - begun))
 
+    def are_of_others(self) -> bool:
+        """Whether all files are there without a note: such files are used as they are."""
+        return self.exist() and self.made_from() is None
+
     @contextmanager
     def written_anew(self) -> Iterator[list[Path]]:
         """Write a result without a note, as :func:`~.files.written_whole` does.

@@ -92,13 +92,16 @@ def normalized_rows(
     Raises:
         ValueError: If these hold NaN or infinity, naming all rows of the vectors that do.
     """
-    try:
-        return normalize(vectors[rows], 0, name)
-    except InputError:
-        _refuse_bad_rows(vectors, 0, name)
-        raise
-    finally:
+    normalized = np.empty((len(rows), vectors.shape[1]), np.float32)
+    for first, last in row_ranges(len(rows), BLOCK_ROWS):
+        try:
+            normalized[first:last] = normalize(vectors[rows[first:last]], 0, name)
+        except InputError:
+            _refuse_bad_rows(vectors, 0, name)
+            raise
+        # Rows that lie far apart take whole pages with them.
         release(vectors)
+    return normalized
 
 
 def spread_rows(n_rows: int, count: int) -> NDArray[np.int64]:

@@ -1,0 +1,197 @@
+"""A graph whose process is killed at any moment is continued, and is the same bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lowshot_kedro.datasets import KnnGraphDataset
+from lowshot_kedro.graph import background_graph, descent, index_in_memory
+from lowshot_kedro.graph.workspace import MemoryBudget, Stage
+
+from .making import joined, same_bits
+from .truth import assert_well_formed, clustered_vectors, recall_of
+
+N_VECTORS, K, BLOCK_ROWS = 3000, 8, 400
+TARGET_RECALL = 0.995
+
+
+def vectors():
+    """Loose clusters, so that descent takes rounds."""
+    return clustered_vectors(N_VECTORS, 48, members=100, noise=1.5)
+
+
+def save(folder, method):
+    """Write the graph into a folder, in small blocks."""
+    descent.BLOCK_ROWS = BLOCK_ROWS
+    index = index_in_memory(vectors(), "ivf", 0.9)
+    graph = background_graph(index, vectors(), K, method, TARGET_RECALL)
+    KnnGraphDataset(filepath=str(folder / "graph"), k=K, n_rows=N_VECTORS).save(graph)
+
+
+def content_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+# Runs save and kills itself before a step: the block of a stage that begins at a row, the noting of
+# a round, or the writing of final rows.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from lowshot_kedro.graph import descent
+from lowshot_kedro.graph.workspace import Stage
+from lowshot_kedro.datasets import knn_graph
+from tests.graph import test_resumed_graph as test
+
+folder, method, step, row = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+fill, keep, write_rows = Stage.fill, descent._Rounds.keep, knn_graph.write_rows
+
+def dying_fill(self, make, block_rows, description):
+    def dying_make(first, last):
+        if self.name == step and first <= row < last:
+            # Half of the block is in the files.
+            for path, _, _ in self._files:
+                with path.open("ab") as file:
+                    file.write(b"?" * 1001)
+            die()
+        return make(first, last)
+    return fill(self, dying_make, block_rows, description)
+
+def dying_keep(self, pools):
+    if step == "keep" and len(self.recalls) == row:
+        die()
+    keep(self, pools)
+    if step == "kept" and len(self.recalls) == row + 1:
+        die()
+
+def dying_write_rows(file, array, dtype):
+    if step == "final" and file.tell() >= row * 4 * test.K:
+        file.flush()
+        die()
+    write_rows(file, array, dtype)
+
+Stage.fill, descent._Rounds.keep, knn_graph.write_rows = dying_fill, dying_keep, dying_write_rows
+test.save(folder, method)
+"""
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The files of runs that nothing has stopped."""
+    before = descent.BLOCK_ROWS
+    contents = {}
+    for method in ("descent", "ivf"):
+        folder = tmp_path_factory.mktemp(method)
+        save(folder, method)
+        contents[method] = content_of(folder)
+    descent.BLOCK_ROWS = before
+    return contents
+
+
+def killed(folder, method, step, row):
+    result = subprocess.run(
+        [sys.executable, "-c", KILLED, str(folder), method, step, str(row)],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == -signal.SIGKILL, result.stderr
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [("round0", 0)],
+        [("round0", 1500), ("round0", 2999)],
+        [("keep", 0)],
+        [("kept", 0), ("round1", 900), ("keep", 1), ("kept", 1)],
+        [("ranked", 1234), ("final", 0), ("final", 1200)],
+    ],
+    ids=lambda steps: "-".join(f"{step}@{row}" for step, row in steps),
+)
+def test_descent_goes_on_where_it_was_killed(monkeypatch, tmp_path, expected, steps):
+    for step, row in steps:
+        killed(tmp_path, "descent", step, row)
+        assert set(content_of(tmp_path)).isdisjoint(expected["descent"])
+    monkeypatch.setattr(descent, "BLOCK_ROWS", BLOCK_ROWS)
+    save(tmp_path, "descent")
+    assert content_of(tmp_path) == expected["descent"]
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_list_search_goes_on_where_it_was_killed(monkeypatch, tmp_path, expected):
+    killed(tmp_path, "ivf", "round0", 2000)
+    killed(tmp_path, "ivf", "ranked", 50)
+    monkeypatch.setattr(descent, "BLOCK_ROWS", BLOCK_ROWS)
+    save(tmp_path, "ivf")
+    assert content_of(tmp_path) == expected["ivf"]
+
+
+def test_what_is_done_is_not_done_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(descent, "BLOCK_ROWS", BLOCK_ROWS)
+    index = index_in_memory(vectors(), "ivf", 0.9)
+    graph = background_graph(index, vectors(), K, "descent", TARGET_RECALL)
+    first = joined(graph, K, tmp_path)
+    recalls = json.loads((tmp_path / "recall_per_round.json").read_text())
+    assert len(recalls) > 1
+    names = sorted(path.name for path in tmp_path.iterdir())
+    # Of the rounds, only the last is kept.
+    last = f"round{len(recalls) - 1}"
+    assert names == [
+        "ranked.numbers", "ranked.similarities", "recall_per_round.json", f"{last}.entries",
+        f"{last}.scores",
+    ]  # fmt: skip
+
+    made = []
+    fill = Stage.fill
+
+    def counting_fill(self, make, block_rows, description):
+        def counting_make(first, last):
+            made.append((self.name, first))
+            return make(first, last)
+
+        return fill(self, counting_make, block_rows, description)
+
+    monkeypatch.setattr(Stage, "fill", counting_fill)
+    assert same_bits(joined(graph, K, tmp_path), first)
+    assert made == []
+    # The last row is gone, and with it its block.
+    path = tmp_path / "ranked.numbers"
+    os.truncate(path, path.stat().st_size - 1)
+    assert same_bits(joined(graph, K, tmp_path), first)
+    assert made == [("ranked", N_VECTORS // (BLOCK_ROWS // 4) * (BLOCK_ROWS // 4) - 100)]
+
+
+@pytest.mark.parametrize("method", ["ivf", "descent"])
+def test_a_graph_on_disk_is_that_in_memory(monkeypatch, tmp_path, method):
+    monkeypatch.setattr(descent, "BLOCK_ROWS", BLOCK_ROWS)
+    monkeypatch.setattr(descent, "_LEAST_LINK_ROWS", 700)
+    index = index_in_memory(vectors(), "ivf", 0.9)
+    graph = background_graph(index, vectors(), K, method, TARGET_RECALL)
+    in_memory = joined(graph, K)
+    monkeypatch.setattr(MemoryBudget, "left", 0)
+    assert same_bits(joined(graph, K, tmp_path), in_memory)
+    scratch = {path.stem for path in tmp_path.glob("*.scratch")}
+    assert scratch == ({"codes", "links"} if method == "descent" else {"codes"})
+    assert_well_formed(in_memory, vectors(), K)
+    assert recall_of(in_memory.indices, vectors(), vectors(), K) > 0.98
+
+
+def test_the_size_of_blocks_changes_nothing(monkeypatch):
+    index = index_in_memory(vectors(), "ivf", 0.9)
+    graph = background_graph(index, vectors(), K, "descent", TARGET_RECALL)
+    whole = joined(graph, K)
+    monkeypatch.setattr(descent, "BLOCK_ROWS", 333)
+    assert same_bits(joined(graph, K), whole)
+    assert np.isfinite(whole.similarities).all()
