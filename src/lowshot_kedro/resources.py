@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tqdm import tqdm
+
 logger = logging.getLogger(__name__)
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
+_SECONDS_BETWEEN_LINES = 30
 _highest_seen = 0
 
 
@@ -81,6 +84,49 @@ def logged_step(what: str) -> Iterator[None]:
     watch = Stopwatch()
     yield
     logger.info("%s: %.1f s, peak %s", what, watch.seconds, format_bytes(peak_rss_bytes()))
+
+
+class Progress:
+    """How far a long loop is: a bar in a terminal, elsewhere a line of the log twice a minute.
+
+    Args:
+        total: Rows to be done.
+        description: Of the loop.
+        done: Rows that an earlier run has done.
+        unit: What a row is.
+    """
+
+    def __init__(self, total: int, description: str, done: int = 0, unit: str = "vector") -> None:
+        self._bar = tqdm(total=total, desc=description, initial=done, unit=unit, disable=None)
+        self._total, self._description, self._unit = total, description, unit
+        self._before = self._done = done
+        self._watch = Stopwatch()
+        self._logged_at = 0.0
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def update(self, n_rows: int) -> None:
+        """So many more rows are done."""
+        self._bar.update(n_rows)
+        self._done += n_rows
+        seconds = self._watch.seconds
+        if self._bar.disable and seconds - self._logged_at >= _SECONDS_BETWEEN_LINES:
+            self._logged_at = seconds
+            rate = (self._done - self._before) / seconds
+            logger.info(
+                "%s: %.0f %% of %d %ss, %.0f a second, %.0f s left, %s",
+                self._description,
+                100 * self._done / max(self._total, 1),
+                self._total,
+                self._unit,
+                rate,
+                (self._total - self._done) / max(rate, 1e-9),
+                format_bytes(rss_bytes()),
+            )
 
 
 _MEMINFO = Path("/proc/meminfo")

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.descent import divided_graph
@@ -21,7 +20,7 @@ from lowshot_kedro.graph.neighbor_descent import pynndescent_graph
 from lowshot_kedro.graph.vectors import BLOCK_ROWS, describe_vectors, normalized_blocks
 from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
 from lowshot_kedro.matrices import Blocks, InvertedFile, KnnGraph, Resumable, RowBlocks
-from lowshot_kedro.resources import format_bytes, logged_step
+from lowshot_kedro.resources import Progress, format_bytes, logged_step
 
 logger = logging.getLogger(__name__)
 
@@ -227,9 +226,7 @@ def _searched_graph(
 
     def blocks(first_row: int) -> Iterator[KnnGraph]:
         searched = on_gpus(index)
-        with tqdm(
-            total=n_vectors, initial=first_row, unit="vector", desc="graph", disable=None
-        ) as bar:
+        with Progress(n_vectors, "graph", first_row) as bar:
             for _, queries in normalized_blocks(vectors, name, first_row):
                 yield in_order(search(searched, queries, stored_k))
                 bar.update(len(queries))

@@ -16,7 +16,6 @@ from typing import NamedTuple, Protocol
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lowshot_kedro import native
 from lowshot_kedro.errors import InputError
@@ -33,7 +32,7 @@ from lowshot_kedro.graph.list_search import (
 from lowshot_kedro.graph.vectors import BLOCK_ROWS, normalized_blocks, release
 from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
 from lowshot_kedro.matrices import KnnGraph, require_nodes, row_ranges
-from lowshot_kedro.resources import logged_step
+from lowshot_kedro.resources import Progress, logged_step
 
 logger = logging.getLogger(__name__)
 
@@ -246,7 +245,7 @@ class _ComparedWithAll:
         vectors = self._background_vectors
         rows = [np.empty(0, np.int64)]
         found = []
-        with tqdm(total=len(vectors), unit="vector", desc="complete graph", disable=None) as bar:
+        with Progress(len(vectors), "complete graph") as bar:
             for first, block in normalized_blocks(vectors, "background_vectors"):
                 of_block = search(self._labeled_index, block, k)
                 least = stored.similarities[first : first + len(block), k - 1]
@@ -320,7 +319,7 @@ class _InLists:
         rows = [np.empty(0, np.int64)]
         found = []
         n_background = len(background.vectors)
-        with tqdm(total=n_background, unit="vector", desc="complete graph", disable=None) as bar:
+        with Progress(n_background, "complete graph") as bar:
             for first, last in row_ranges(n_background, QUERY_ROWS):
                 numbers = division.numbers[first:last]
                 least = np.ascontiguousarray(stored.similarities[numbers, k - 1])

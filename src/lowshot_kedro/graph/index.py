@@ -12,7 +12,6 @@ import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lowshot_kedro import native
 from lowshot_kedro.errors import InputError
@@ -32,7 +31,7 @@ from lowshot_kedro.graph.vectors import (
 from lowshot_kedro.graph.workspace import MemoryBudget
 from lowshot_kedro.matrices import Blocks, InvertedFile, KnnGraph, ListBlock, Resumable, row_ranges
 from lowshot_kedro.parallel import map_rows, run_in_one_thread
-from lowshot_kedro.resources import format_bytes, logged_step
+from lowshot_kedro.resources import Progress, format_bytes, logged_step
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +49,8 @@ _MOST_VECTORS_PER_LIST = 512
 _TUNING_ROWS = 256
 _TUNING_NEIGHBORS = 32
 _MOST_PROBES = 4096
+# Lists that are put together at a time: the vectors are read once for each such block.
+_MOST_BLOCK_BYTES = 4 * 2**30
 # Part of the free memory of a GPU that an index may take.
 _GPU_PART = 0.6
 
@@ -113,7 +114,7 @@ def build_index(
 
 def _flat_blocks(vectors: NDArray[np.float32], name: str) -> Blocks[NDArray[np.float32]]:
     def blocks() -> Iterator[NDArray[np.float32]]:
-        with tqdm(total=len(vectors), unit="vector", desc="index", disable=None) as bar:
+        with Progress(len(vectors), "index") as bar:
             for _, block in normalized_blocks(vectors, name):
                 yield block
                 bar.update(len(block))
@@ -137,7 +138,7 @@ def _factory_index(
                     f"graph.method: faiss cannot train {description!r} on {len(sample)} vectors of "
                     f"{name} ({_reason(error)}); use a smaller one, or exact"
                 ) from error
-    with tqdm(total=n_vectors, unit="vector", desc=f"index {description}", disable=None) as bar:
+    with Progress(n_vectors, f"index {description}") as bar:
         for _, block in normalized_blocks(vectors, name):
             run_in_one_thread(index.add, block)
             bar.update(len(block))
@@ -172,7 +173,7 @@ def _inverted_file(
     inverse_lengths = np.empty(n_vectors, np.float32)
     with (
         logged_step("index: assigning vectors to lists"),
-        tqdm(total=n_vectors, unit="vector", desc="index", disable=None) as bar,
+        Progress(n_vectors, "index") as bar,
     ):
         for first, last in row_ranges(n_vectors, QUERY_ROWS):
             codes, inverse_lengths[first:last] = encode_rows(encoder, vectors, first, last, name)
@@ -185,7 +186,8 @@ def _inverted_file(
     sizes = np.bincount(assigned, minlength=n_lists)
 
     def list_blocks() -> Iterator[ListBlock]:
-        yield from _list_blocks(vectors, inverse_lengths, assigned, sizes, budget.left // 2)
+        most_bytes = min(budget.left // 2, _MOST_BLOCK_BYTES)
+        yield from _list_blocks(vectors, inverse_lengths, assigned, sizes, most_bytes)
 
     return InvertedFile(centroids, sizes, n_probe, list_blocks)
 
@@ -261,7 +263,7 @@ def _list_blocks(
     most_rows = max(int(most_bytes // row_bytes), int(sizes.max(initial=1)))
     n_passes = math.ceil(n_vectors / most_rows)
     begin = 0
-    with tqdm(total=n_vectors, unit="vector", desc="index: lists", disable=None) as bar:
+    with Progress(n_vectors, "index: lists") as bar:
         while begin < len(sizes):
             totals = np.cumsum(sizes[begin:])
             end = begin + max(1, int(np.searchsorted(totals, most_rows, side="right")))

@@ -8,11 +8,11 @@ from typing import Any
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lowshot_kedro.graph.vectors import normalize, normalized_blocks, normalized_rows
 from lowshot_kedro.matrices import KnnGraph
 from lowshot_kedro.parallel import CHUNK_ROWS, map_rows
+from lowshot_kedro.resources import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def measure_quality(
     rows = sample_rows(n_vectors, n_sampled)
     queries = normalized_rows(vectors, rows, name)
     exact = ExactSearch(queries, k)
-    with tqdm(total=n_vectors, unit="vector", desc="recall", disable=None) as bar:
+    with Progress(n_vectors, "recall") as bar:
         for first, block in normalized_blocks(vectors, name):
             exact.add(block, first)
             bar.update(len(block))

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from tqdm import tqdm
 
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.vectors import release
 from lowshot_kedro.matrices import row_ranges
-from lowshot_kedro.resources import available_bytes, format_bytes, rss_bytes
+from lowshot_kedro.resources import Progress, available_bytes, format_bytes, rss_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -171,9 +170,7 @@ class Stage:
         if 0 < there < self._n_rows:
             logger.info("%s: continuing after row %d of %d", description, there, self._n_rows)
         try:
-            with tqdm(
-                total=self._n_rows, initial=there, unit="vector", desc=description, disable=None
-            ) as bar:
+            with Progress(self._n_rows, description, there) as bar:
                 for first, last in row_ranges(self._n_rows - there, block_rows):
                     blocks = make(there + first, there + last)
                     for file, (_, _, dtype), block in zip(files, self._files, blocks, strict=True):
