@@ -179,9 +179,15 @@ def background_graph(
         if method not in ("ivf", "descent") or not is_divided(index):
             return _searched_graph(index, vectors, stored_k, name)
         workspace = Workspace(folder, budget)
-        with logged_step("graph: encoding"):
-            over_vectors = ListSearch.of(vectors, division_of(index), workspace, name)
-        return divided_graph(over_vectors, stored_k, target_recall, method == "descent", workspace)
+        division = division_of(index)
+
+        def make_search() -> ListSearch:
+            with logged_step("graph: encoding"):
+                return ListSearch.of(vectors, division, workspace, name)
+
+        return divided_graph(
+            division, make_search, stored_k, target_recall, method == "descent", workspace
+        )
 
     made_from: dict[str, Any] = {
         "kind": "graph",

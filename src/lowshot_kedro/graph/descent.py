@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro import native
-from lowshot_kedro.graph.list_search import ListSearch
+from lowshot_kedro.graph.list_search import Division, ListSearch
 from lowshot_kedro.graph.quality import recall, sample_rows
 from lowshot_kedro.graph.vectors import release
 from lowshot_kedro.graph.workspace import Stage, Workspace
@@ -72,12 +72,18 @@ class Tuning:
 
 
 def divided_graph(
-    search: ListSearch, stored_k: int, target_recall: float, descend: bool, workspace: Workspace
+    division: Division,
+    make_search: Callable[[], ListSearch],
+    stored_k: int,
+    target_recall: float,
+    descend: bool,
+    workspace: Workspace,
 ) -> RowBlocks[KnnGraph]:
     """The stored_k most similar vectors of every vector, itself included.
 
     Args:
-        search: Over the vectors.
+        division: Of the vectors into lists.
+        make_search: Makes the search over these lists, unless an earlier run has got past it.
         stored_k: Columns of the graph.
         target_recall: Part of the neighbours to be found, estimated on 512 rows.
         descend: Whether to follow neighbours of neighbours, or search lists only.
@@ -87,7 +93,34 @@ def divided_graph(
         Blocks in row order. In memory: what the search holds, 160 bytes for each vector while
         descending, and blocks; what the budget has no room for is kept on disk.
     """
-    n_vectors = len(search.vectors)
+    n_vectors = len(division.numbers)
+    stage = workspace.stage(
+        "ranked", n_vectors, [("numbers", stored_k, "<i4"), ("similarities", stored_k, "<f4")]
+    )
+    if not stage.is_complete:
+        _rank(make_search(), stored_k, target_recall, descend, workspace, stage)
+    ranked = KnnGraph(*stage.load())
+    positions = division.positions
+
+    def blocks(first_row: int) -> Iterator[KnnGraph]:
+        for first, last in row_ranges(n_vectors - first_row, BLOCK_ROWS):
+            rows = positions[first_row + first : first_row + last]
+            yield KnnGraph(ranked.indices[rows], ranked.similarities[rows])
+            release(ranked.indices)
+            release(ranked.similarities)
+
+    return RowBlocks(n_vectors, stored_k, BLOCK_ROWS, blocks)
+
+
+def _rank(
+    search: ListSearch,
+    stored_k: int,
+    target_recall: float,
+    descend: bool,
+    workspace: Workspace,
+    stage: Stage,
+) -> None:
+    """Find candidates for all vectors, in the order of their lists, and rank them."""
     with logged_step("graph: tuning"):
         tuning = tune(search, stored_k, target_recall)
     n_probe = tuning.n_probe(min(_FIRST_RECALL, target_recall) if descend else target_recall)
@@ -124,21 +157,8 @@ def divided_graph(
         workspace.relieve(search.vectors, *pools)
         return ranked
 
-    stage = workspace.stage(
-        "ranked", n_vectors, [("numbers", stored_k, "<i4"), ("similarities", stored_k, "<f4")]
-    )
     with logged_step("graph: ranking by the vectors themselves"):
-        ranked = KnnGraph(*stage.fill(rank, BLOCK_ROWS // 4, "ranking"))
-    positions = search.division.positions
-
-    def blocks(first_row: int) -> Iterator[KnnGraph]:
-        for first, last in row_ranges(n_vectors - first_row, BLOCK_ROWS):
-            rows = positions[first_row + first : first_row + last]
-            yield KnnGraph(ranked.indices[rows], ranked.similarities[rows])
-            release(ranked.indices)
-            release(ranked.similarities)
-
-    return RowBlocks(n_vectors, stored_k, BLOCK_ROWS, blocks)
+        stage.fill(rank, BLOCK_ROWS // 4, "ranking")
 
 
 def tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
@@ -162,6 +182,7 @@ def tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
     )
     queries = _normalized_rows(search, rows)
     ranked = search.rank(queries, found, k)
+    release(search.vectors)
     # The place of each neighbour among the candidates: how many of these have to be kept.
     neighbors = np.where(
         ranked.indices < 0, np.int32(-1), search.division.positions[ranked.indices]
@@ -235,6 +256,7 @@ class _Rounds:
         rows = self._tuning.rows
         k = self._tuning.similarities.shape[1]
         ranked = self._search.rank(self._tuning.queries, pools.entries[rows] >> 1, k)
+        release(self._search.vectors)
         reached = recall(ranked.similarities, self._tuning.similarities, k)
         number = len(self.recalls)
         # Less one standard error, so that chance does not end the search too early.
