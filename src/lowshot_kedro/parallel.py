@@ -39,18 +39,22 @@ def run_in_one_thread(function: Callable[..., Result], *arguments: Any) -> Resul
 
 
 def map_rows(
-    function: Callable[[NDArray[np.float32]], Result], rows: NDArray[np.float32]
+    function: Callable[[NDArray[np.float32]], Result],
+    rows: NDArray[np.float32],
+    chunk_rows: int = CHUNK_ROWS,
 ) -> list[Result]:
-    """Call a function of faiss on every 1024 rows, in as many threads as faiss has.
+    """Call a function of faiss on every chunk of rows, in as many threads as faiss has.
 
     Args:
-        function: Takes float32 (m, d), m ≤ 1024. May be called from several threads at a time.
+        function: Takes float32 (m, d), m ≤ chunk_rows. May be called from several threads at a
+            time.
         rows: float32 (n, d).
+        chunk_rows: The same in every run, or results may differ in the last bit.
 
     Returns:
         The results in row order.
     """
-    parts = [rows[first:last] for first, last in row_ranges(len(rows), CHUNK_ROWS)]
+    parts = [rows[first:last] for first, last in row_ranges(len(rows), chunk_rows)]
     n_threads = min(len(parts), faiss.omp_get_max_threads())
     with ThreadPoolExecutor(max(1, n_threads), initializer=_use_one_thread) as pool:
         return list(pool.map(function, parts))

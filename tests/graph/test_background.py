@@ -195,7 +195,7 @@ def test_a_recall_that_is_out_of_reach_is_said(caplog):
     graph = graph_of(vectors, 8, "ivf")
     assert recall_of(graph.indices, vectors, vectors, 8) < 0.95
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert any(re.match(r"graph.target_recall: got 0\.\d+ on 512 rows", text) for text in warnings)
+    assert any(re.match(r"graph.target_recall: got 0\.\d+ on 256 rows", text) for text in warnings)
 
 
 @pytest.mark.parametrize("method", ["ivf", "descent", "HNSW16", "pynndescent"])

@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 
 from lowshot_kedro import native
 from lowshot_kedro.graph.codes import VectorEncoder
+from lowshot_kedro.matrices import row_ranges
 from lowshot_kedro.parallel import run_in_one_thread
 
 _ITERATIONS = 10
 _SEED = 1234
 _TRAINING_VECTORS_PER_GROUP = 256
 # Below this number of centroids all are compared; above, those of the nearest groups.
-_FLAT_UP_TO = 256
-_LEAST_GROUPS = 8
+_FLAT_UP_TO = 1024
+_LEAST_GROUPS = 16
 _LISTS_PER_PROBE = 4
+_BLOCK_ROWS = 65536
 
 
 def _kmeans(vectors: NDArray[np.float32], n_centroids: int) -> NDArray[np.float32]:
@@ -48,6 +50,8 @@ def train_centroids(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np
     Returns:
         float32 (n_centroids, d); centroids of one group stand together.
     """
+    if len(sample) == 0:
+        return np.zeros((n_centroids, sample.shape[1]), np.float32)
     n_groups = math.isqrt(n_centroids)
     if n_groups < 2 or len(sample) < 2 * n_centroids:
         return run_in_one_thread(_kmeans, sample, n_centroids)
@@ -72,8 +76,12 @@ def train_centroids(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np
 
 def _nearest_group(sample: NDArray[np.float32], groups: NDArray[np.float32]) -> NDArray[np.int32]:
     encoder = VectorEncoder(groups)
-    codes, _ = encoder.encode(sample)
-    return CentroidSearch(groups, encoder).nearest(codes.values, 1)[:, 0]
+    search = CentroidSearch(groups, encoder)
+    nearest = np.empty(len(sample), np.int32)
+    for first, last in row_ranges(len(sample), _BLOCK_ROWS):
+        codes, _ = encoder.encode(sample[first:last])
+        nearest[first:last] = search.nearest(codes.values, 1)[:, 0]
+    return nearest
 
 
 def _apportion(sizes: NDArray[np.int64], seats: int) -> NDArray[np.int64]:
@@ -106,16 +114,15 @@ class CentroidSearch:
             self._lists = native.Lists(np.array([0, n_centroids], np.int64))
             return
         groups = run_in_one_thread(_kmeans, centroids, self._n_groups)
-        self._group_codes, _ = encoder.encode(groups)
+        group_codes, _ = encoder.encode(groups)
         everything = native.Lists(np.array([0, self._n_groups], np.int64))
-        nearest, _ = native.search_lists(
-            self._group_codes,
-            everything,
-            self._codes.values,
-            np.zeros((n_centroids, 1), np.int32),
-            1,
-        )
-        self._lists = lists_of(nearest[:, 0], self._n_groups)
+        first = np.zeros((n_centroids, 1), np.int32)
+        nearest, _ = native.search_lists(group_codes, everything, self._codes.values, first, 1)
+        # Without empty groups, so that every query finds a centroid in the nearest one.
+        filled, group_of = np.unique(nearest[:, 0], return_inverse=True)
+        self._n_groups = len(filled)
+        self._group_codes = native.Codes(group_codes.values[filled], group_codes.biases[filled])
+        self._lists = lists_of(group_of.astype(np.int32), self._n_groups)
 
     def nearest(self, queries: NDArray[np.int8], count: int) -> NDArray[np.int32]:
         """The nearest centroids of each query.

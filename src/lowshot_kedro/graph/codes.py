@@ -68,7 +68,9 @@ class VectorEncoder:
             int32 (q,).
         """
         steps = self._encoder.scale**2
-        rounding = np.sqrt(2 * self._spread / 12) / self._encoder.scale
+        # Of fewer columns than the codes have, each stands in several, with the same error.
+        alike = self._encoder.width / len(self._encoder.mean)
+        rounding = np.sqrt(2 * self._spread / 12 * alike) / self._encoder.scale
         least = (
             steps * (similarities.astype(np.float64) - _ERROR_DEVIATIONS * rounding)
             + steps * self._squared_mean

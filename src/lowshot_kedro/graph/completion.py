@@ -293,7 +293,7 @@ class _InLists:
 
     def of_points(self, points: NDArray[np.float32], k: int) -> tuple[KnnGraph, KnnGraph]:
         """See above."""
-        background = self._background.search(points, k)
+        background = self._background.search(points, k, at_least=k)
         if len(points) * len(self._labeled_vectors) > _COMPARE_ALL_UP_TO:
             return background, self._labeled.search(points, k)
         index = _flat_index(self._labeled_vectors)

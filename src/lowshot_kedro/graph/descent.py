@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from lowshot_kedro import native
 from lowshot_kedro.graph.list_search import Division, ListSearch
-from lowshot_kedro.graph.quality import recall, sample_rows
+from lowshot_kedro.graph.quality import ExactSearch, recall, sample_rows
 from lowshot_kedro.graph.vectors import release
 from lowshot_kedro.graph.workspace import Stage, Workspace
 from lowshot_kedro.matrices import KnnGraph, RowBlocks, row_ranges
@@ -31,7 +31,7 @@ from lowshot_kedro.resources import logged_step
 logger = logging.getLogger(__name__)
 
 BLOCK_ROWS = 65536
-_TUNING_ROWS = 512
+_TUNING_ROWS = 256
 # Of the neighbours found by the first search of lists; descent finds the others faster.
 _FIRST_RECALL = 0.95
 # How many links of a row are followed in a round, of its own and as many of those that lead to it.
@@ -85,7 +85,7 @@ def divided_graph(
         division: Of the vectors into lists.
         make_search: Makes the search over these lists, unless an earlier run has got past it.
         stored_k: Columns of the graph.
-        target_recall: Part of the neighbours to be found, estimated on 512 rows.
+        target_recall: Part of the neighbours to be found, estimated on 256 rows.
         descend: Whether to follow neighbours of neighbours, or search lists only.
         workspace: Where phases are kept until the graph is written.
 
@@ -133,7 +133,7 @@ def _rank(
     rounds = _Rounds(search, tuning, workspace)
     if not rounds.recalls:
         with logged_step("graph: search of lists"):
-            make = _search_lists(search, n_probe, tuning.pool_width)
+            make = _search_lists(search, n_probe, tuning.pool_width, stored_k)
             found = rounds.stage(0).fill(make, BLOCK_ROWS, "search of lists")
         rounds.keep(native.Pools(*found))
     while descend and (effort := rounds.next_links(target_recall)) is not None:
@@ -154,7 +154,7 @@ def _rank(
     def rank(first: int, last: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         positions = pools.entries[first:last] >> 1
         ranked = search.rank(_queries(search, first, last), positions, stored_k)
-        workspace.relieve(search.vectors, *pools)
+        workspace.release(*pools)
         return ranked
 
     with logged_step("graph: ranking by the vectors themselves"):
@@ -170,7 +170,7 @@ def tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
         target_recall: Part of them to be found.
 
     Returns:
-        In memory: up to 512 rows of everything.
+        In memory: up to 256 rows of everything.
     """
     n_vectors = len(search.vectors)
     rows = sample_rows(n_vectors, _TUNING_ROWS)
@@ -181,22 +181,26 @@ def tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
         search.codes, everything, codes, np.zeros((len(rows), 1), np.int32), widest
     )
     queries = _normalized_rows(search, rows)
-    ranked = search.rank(queries, found, k)
-    release(search.vectors)
-    # The place of each neighbour among the candidates: how many of these have to be kept.
-    neighbors = np.where(
-        ranked.indices < 0, np.int32(-1), search.division.positions[ranked.indices]
-    )
-    places = (found[:, None, :] == neighbors[:, :, None]).argmax(axis=2)[neighbors >= 0]
-    pool_width = int(_POOL_PART * k)
+    # By the vectors themselves: codes may be too coarse for neighbours that are near to each other.
+    exact = ExactSearch(queries, k)
+    for first, last in row_ranges(n_vectors, BLOCK_ROWS):
+        lengths = search.inverse_lengths[first:last, None]
+        exact.add(search.vectors[first:last] * lengths, first)
+        release(search.vectors)
+    neighbors = np.where(exact.indices < 0, np.int32(-1), search.division.positions[exact.indices])
+    pool_width = min(widest, max(int(_POOL_PART * k), max(_LINKS)))
     # Half of what may be missed is left to the search.
     wanted = 1 - (1 - target_recall) / 2
-    while pool_width < widest and (places < pool_width).mean() < wanted:
+    while pool_width < widest:
+        best = np.ascontiguousarray(found[:, :pool_width])
+        ranked = search.rank(queries, best, k, scattered=True)
+        if not len(rows) or recall(ranked.similarities, exact.similarities, k).mean() >= wanted:
+            break
         pool_width = min(2 * pool_width, widest)
     return Tuning(
         rows,
         queries,
-        ranked.similarities,
+        exact.similarities,
         pool_width,
         _lists_needed(search, codes, neighbors),
     )
@@ -255,8 +259,9 @@ class _Rounds:
         """Measure the pools of a round that is complete, and drop those of the round before."""
         rows = self._tuning.rows
         k = self._tuning.similarities.shape[1]
-        ranked = self._search.rank(self._tuning.queries, pools.entries[rows] >> 1, k)
-        release(self._search.vectors)
+        candidates = pools.entries[rows] >> 1
+        ranked = self._search.rank(self._tuning.queries, candidates, k, scattered=True)
+        self._workspace.release(*pools)
         reached = recall(ranked.similarities, self._tuning.similarities, k)
         number = len(self.recalls)
         # Less one standard error, so that chance does not end the search too early.
@@ -286,10 +291,12 @@ class _Rounds:
 
 
 def _search_lists(
-    search: ListSearch, n_probe: int, width: int
+    search: ListSearch, n_probe: int, width: int, at_least: int
 ) -> Callable[[int, int], tuple[NDArray[np.int32], ...]]:
     def make(first: int, last: int) -> tuple[NDArray[np.int32], ...]:
-        positions, scores = search.candidates(search.codes.values[first:last], n_probe, width)
+        positions, scores = search.candidates(
+            search.codes.values[first:last], n_probe, width, at_least
+        )
         return np.where(positions < 0, np.int32(-1), 2 * positions + 1), scores
 
     return make

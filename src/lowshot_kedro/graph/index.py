@@ -28,7 +28,7 @@ from lowshot_kedro.graph.vectors import (
     release,
     spread_rows,
 )
-from lowshot_kedro.graph.workspace import MemoryBudget
+from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
 from lowshot_kedro.matrices import Blocks, InvertedFile, KnnGraph, ListBlock, Resumable, row_ranges
 from lowshot_kedro.parallel import map_rows, run_in_one_thread
 from lowshot_kedro.resources import Progress, format_bytes, logged_step
@@ -159,10 +159,14 @@ def _inverted_file(
 ) -> InvertedFile:
     n_vectors, dimension = vectors.shape
     n_lists = n_lists_for(n_vectors)
-    most = max(n_lists, budget.left // (8 * dimension))
+    workspace = Workspace(folder, budget)
     with logged_step(f"index: training {n_lists} lists"):
-        rows = spread_rows(n_vectors, min(most, n_lists * _TRAINING_VECTORS_PER_LIST))
-        sample = normalized_rows(vectors, rows, name)
+        rows = spread_rows(n_vectors, n_lists * _TRAINING_VECTORS_PER_LIST)
+        # On disk where memory is short: the lists do not depend on how much of it there is.
+        sample = workspace.allocate("training", (len(rows), dimension), np.float32)
+        for first, last in row_ranges(len(rows), BLOCK_ROWS):
+            sample[first:last] = normalized_rows(vectors, rows[first:last], name)
+            workspace.relieve(sample)
         centroids = train_centroids(sample, n_lists)
         del sample
     encoder = fit_encoder(vectors, name)

@@ -25,6 +25,10 @@ QUERY_ROWS = 65536
 _SAMPLE_ROWS = 16384
 # Candidates ranked by the vectors themselves, for each neighbour wanted.
 _CANDIDATES = 1.5
+# Candidates ranked before the vectors read for them are given back, where memory is short: the
+# system maps 64 KB around every vector, of which neighbouring queries have many in common.
+_MANY_CANDIDATES = 65536
+_FEW_CANDIDATES = 4096
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,7 @@ class ListSearch:
         encoder: For them.
         codes: Of the vectors, in the order of their positions.
         inverse_lengths: float32 (n,), 1 / length of the vectors, in the order of their numbers.
+        sparing: Whether memory is too short to have all vectors read at a time.
     """
 
     def __init__(
@@ -121,7 +126,9 @@ class ListSearch:
         encoder: VectorEncoder,
         codes: native.Codes,
         inverse_lengths: NDArray[np.float32],
+        sparing: bool = False,
     ) -> None:
+        self._sparing = sparing
         self.vectors = vectors
         self.division = division
         self.encoder = encoder
@@ -158,43 +165,87 @@ class ListSearch:
         inverse_lengths = np.empty(n_vectors, np.float32)
         positions = division.positions
         for first, last in row_ranges(n_vectors, QUERY_ROWS):
-            codes, lengths = encode_rows(encoder, vectors, first, last, name)
-            inverse_lengths[first:last] = lengths
-            values[positions[first:last]] = codes.values
-            biases[positions[first:last]] = codes.biases
+            block, inverse_lengths[first:last] = encode_rows(encoder, vectors, first, last, name)
+            values[positions[first:last]] = block.values
+            biases[positions[first:last]] = block.biases
             workspace.release(vectors)
-        return cls(vectors, division, encoder, native.Codes(values, biases), inverse_lengths)
+        sparing = vectors.nbytes > workspace.budget.left // 2
+        codes = native.Codes(values, biases)
+        return cls(vectors, division, encoder, codes, inverse_lengths, sparing)
 
     def probes(self, codes: NDArray[np.int8], n_probe: int) -> NDArray[np.int32]:
         """The lists that queries look through, int32 (q, n_probe), nearest first."""
-        return self.centroids.nearest(codes, min(n_probe, len(self.division.centroids)))
+        most = min(len(self.division.centroids), native.MAX_NEIGHBORS)
+        return self.centroids.nearest(codes, min(n_probe, most))
 
     def candidates(
-        self, codes: NDArray[np.int8], n_probe: int, width: int
+        self, codes: NDArray[np.int8], n_probe: int, width: int, at_least: int = 0
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Positions with the best scores for queries, int32 (q, width), and these scores."""
-        lists = native.Lists(self.division.offsets)
-        return native.search_lists(self.codes, lists, codes, self.probes(codes, n_probe), width)
+        """Positions with the best scores for queries, int32 (q, width), and these scores.
 
-    def rank(self, queries: NDArray[np.float32], positions: NDArray[np.int32], k: int) -> KnnGraph:
+        Queries that find fewer than at_least look through four times as many lists, and so on.
+        """
+        lists = native.Lists(self.division.offsets)
+        found, scores = native.search_lists(
+            self.codes, lists, codes, self.probes(codes, n_probe), width
+        )
+        at_least = min(at_least, width, len(self.codes.values))
+        most = min(len(self.division.centroids), native.MAX_NEIGHBORS)
+        short = np.flatnonzero(found[:, at_least - 1] < 0 if at_least else [])
+        while n_probe < most and len(short):
+            n_probe = min(4 * n_probe, most)
+            queries = np.ascontiguousarray(codes[short])
+            found[short], scores[short] = native.search_lists(
+                self.codes, lists, queries, self.probes(queries, n_probe), width
+            )
+            short = short[found[short, at_least - 1] < 0]
+        return found, scores
+
+    def rank(
+        self,
+        queries: NDArray[np.float32],
+        positions: NDArray[np.int32],
+        k: int,
+        scattered: bool = False,
+    ) -> KnnGraph:
         """The k most similar of the candidates of each query, by their numbers.
 
         Args:
             queries: float32 (q, d), of length 1.
             positions: int32 (q, c), candidates, -1 for none.
             k: How many.
+            scattered: Whether neighbouring queries have few candidates in common.
         """
         numbers = np.where(positions < 0, np.int32(-1), self.division.numbers[positions])
-        ranked = native.rank_candidates(self.vectors, self.inverse_lengths, queries, numbers, k)
-        return KnnGraph(*ranked)
+        part_rows = max(1, len(queries))
+        if self._sparing:
+            most = _FEW_CANDIDATES if scattered else _MANY_CANDIDATES
+            part_rows = max(1, most // max(positions.shape[1], 1))
+        parts = []
+        for first, last in row_ranges(len(queries), part_rows):
+            ranked = native.rank_candidates(
+                self.vectors, self.inverse_lengths, queries[first:last], numbers[first:last], k
+            )
+            parts.append(KnnGraph(*ranked))
+            if self._sparing:
+                release(self.vectors)
+        return KnnGraph.joined(parts, k)
 
-    def search(self, queries: NDArray[np.float32], k: int, n_probe: int | None = None) -> KnnGraph:
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        n_probe: int | None = None,
+        at_least: int = 0,
+    ) -> KnnGraph:
         """The k most similar vectors of each query.
 
         Args:
             queries: float32 (q, d), of length 1.
             k: How many.
             n_probe: Lists to look through; None: as the division says.
+            at_least: How many should be found; for those that find fewer, more lists are looked
+                through.
 
         Returns:
             Numbers and similarities; -1 and -inf where the lists hold fewer than k.
@@ -207,11 +258,10 @@ class ListSearch:
             # Neighbouring queries share lists, whose codes are then read once for all of them.
             nearest = self.centroids.nearest(codes.values, 1)[:, 0]
             order = np.argsort(nearest, kind="stable")
-            found, _ = self.candidates(codes.values[order], n_probe, n_candidates(k))
+            found, _ = self.candidates(codes.values[order], n_probe, n_candidates(k), at_least)
             positions = np.empty_like(found)
             positions[order] = found
-            blocks.append(self.rank(part, positions, k))
-            release(self.vectors)
+            blocks.append(self.rank(part, positions, k, scattered=True))
         return KnnGraph.joined(blocks, k)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lowshot_kedro.graph.vectors import normalize, normalized_blocks, normalized_rows
 from lowshot_kedro.matrices import KnnGraph
-from lowshot_kedro.parallel import CHUNK_ROWS, map_rows
+from lowshot_kedro.parallel import map_rows
 from lowshot_kedro.resources import Progress
 
 logger = logging.getLogger(__name__)
@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 # Neighbours as similar as the k-th but for rounding are as good as it.
 _ROUNDING = 1e-6
 _SEED = 7
+_CHUNK_ROWS = 8192
 
 
 class ExactSearch:
@@ -39,10 +40,10 @@ class ExactSearch:
         """Compare the queries with a block of vectors of length 1, the first being first_row."""
         if len(self._queries) == 0:
             return
-        found = map_rows(self._nearest, block)
+        found = map_rows(self._nearest, block, _CHUNK_ROWS)
         parts = [(self.similarities, self.indices)]
         for part, (similarities, columns) in enumerate(found):
-            numbers = (columns + first_row + part * CHUNK_ROWS).astype(np.int32)
+            numbers = (columns + first_row + part * _CHUNK_ROWS).astype(np.int32)
             parts.append((similarities, numbers))
         joined, numbers = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
         # A stable sort keeps earlier rows first among equals.
