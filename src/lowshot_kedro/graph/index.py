@@ -140,7 +140,13 @@ def _factory_index(
                 ) from error
     with Progress(n_vectors, f"index {description}") as bar:
         for _, block in normalized_blocks(vectors, name):
-            run_in_one_thread(index.add, block)
+            try:
+                run_in_one_thread(index.add, block)
+            except RuntimeError as error:
+                raise InputError(
+                    f"graph.method: faiss cannot add vectors to {description!r} "
+                    f"({_reason(error)}); use another description"
+                ) from error
             bar.update(len(block))
     return index
 

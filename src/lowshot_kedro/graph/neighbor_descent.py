@@ -17,6 +17,8 @@ from lowshot_kedro.resources import format_bytes, logged_step
 _SEED = 0
 # What the library holds beside the vectors, which it copies: its graph, forest and candidates.
 _BYTES_PER_LINK = 40
+# Rows whose neighbours' vectors are put together at a time.
+_COMPARED_ROWS = 512
 
 
 def pynndescent_graph(
@@ -81,7 +83,7 @@ def _search(
         indices[:, :k] = found
     elif n_vectors:
         indices[0, 0] = 0
-    for first, last in row_ranges(n_vectors, BLOCK_ROWS):
+    for first, last in row_ranges(n_vectors, _COMPARED_ROWS):
         of_block = indices[first:last]
         products = np.einsum("nd,nkd->nk", normalized[first:last], normalized[of_block])
         products[of_block < 0] = -np.inf
