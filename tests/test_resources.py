@@ -178,3 +178,21 @@ def test_what_is_charged_for_files_can_still_be_taken(system, tmp_path):
     system(allowed=10**5, current=9 * 10**4)
     (tmp_path / "memory.stat").write_text("anon 40000\nfile 50000\ninactive_file 30000\n")
     assert available_bytes() == 40_000
+
+
+def test_long_loops_say_in_the_log_how_far_they_are(monkeypatch, caplog):
+    monkeypatch.setattr(resources, "_SECONDS_BETWEEN_LINES", 0)
+    with caplog.at_level("INFO"), resources.Progress(400, "search", done=100) as progress:
+        progress.update(100)
+        progress.update(200)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    assert lines[0].startswith("search: 50 % of 400 vectors, ")
+    assert lines[1].startswith("search: 100 % of 400 vectors, ")
+    assert ", 0 s left, " in lines[1]
+
+
+def test_short_loops_say_nothing(caplog):
+    with caplog.at_level("INFO"), resources.Progress(10, "search") as progress:
+        progress.update(10)
+    assert caplog.records == []

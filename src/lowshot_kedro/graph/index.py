@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,8 +153,9 @@ def _factory_index(
 
 
 def _reason(error: RuntimeError) -> str:
-    """The last sentence of an error of faiss, without the place in its sources."""
-    return str(error).strip().splitlines()[-1].split("' failed: ")[-1].removeprefix("Error: ")
+    """What an error of faiss says, without the place in its sources."""
+    last = str(error).strip().splitlines()[-1].split("' failed: ")[-1]
+    return re.sub(r"^Error.* at \S+:\d+: ", "", last).removeprefix("Error: ")
 
 
 def _inverted_file(
