@@ -36,6 +36,12 @@ def test_names_are_no_descriptions(method):
     assert is_factory_string(f"{method},Flat")
 
 
+@pytest.mark.parametrize(("n_vectors", "chosen"), [(199_999, "exact"), (200_000, "descent")])
+def test_with_a_gpu_more_vectors_are_compared(n_vectors, chosen, monkeypatch):
+    monkeypatch.setattr(methods, "n_gpus", lambda: 1)
+    assert choose_method("auto", n_vectors) == chosen
+
+
 @pytest.mark.parametrize(
     ("n_vectors", "chosen"),
     [(0, "exact"), (19_999, "exact"), (20_000, "descent"), (10**9, "descent")],

@@ -19,7 +19,7 @@ from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.centroids import CentroidSearch, train_centroids
 from lowshot_kedro.graph.codes import VectorEncoder
 from lowshot_kedro.graph.list_search import QUERY_ROWS, encode_rows, fit_encoder
-from lowshot_kedro.graph.methods import choose_method, is_factory_string
+from lowshot_kedro.graph.methods import choose_method, is_factory_string, n_gpus
 from lowshot_kedro.graph.quality import sample_rows
 from lowshot_kedro.graph.vectors import (
     BLOCK_ROWS,
@@ -302,18 +302,17 @@ def on_gpus(index: faiss.Index) -> faiss.Index:
 
     Each GPU gets the whole index if that fits, else a part of it.
     """
-    n_gpus = faiss.get_num_gpus()
-    if n_gpus == 0 or not torch.cuda.is_available() or index.ntotal == 0:
+    if n_gpus() == 0 or index.ntotal == 0:
         return index
     needed = 4 * index.ntotal * index.d
-    free = min(torch.cuda.mem_get_info(gpu)[0] for gpu in range(n_gpus))
+    free = min(torch.cuda.mem_get_info(gpu)[0] for gpu in range(n_gpus()))
     options = faiss.GpuMultipleClonerOptions()
     options.shard = needed > _GPU_PART * free
-    if options.shard and needed > _GPU_PART * free * n_gpus:
+    if options.shard and needed > _GPU_PART * free * n_gpus():
         logger.info(
             "index of %s stays on the CPU: the GPUs have %s free",
             format_bytes(needed),
-            format_bytes(free * n_gpus),
+            format_bytes(free * n_gpus()),
         )
         return index
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faiss
+import torch
 
 from lowshot_kedro.errors import InputError
 
@@ -11,6 +12,8 @@ METHODS = ("auto", "exact", "ivf", "descent", "pynndescent")
 # Where descent, with all that it has to prepare, begins to be faster than comparing every pair
 # (docs/performance.md).
 EXACT_BELOW = 20_000
+# The same where faiss compares on a GPU: reckoned from its arithmetic, not measured.
+EXACT_BELOW_ON_GPUS = 200_000
 
 
 def is_factory_string(method: str) -> bool:
@@ -21,13 +24,21 @@ def is_factory_string(method: str) -> bool:
 def choose_method(method: str, n_vectors: int) -> str:
     """What `auto` stands for; any other method stands for itself.
 
+    Memory needs no choice: descent keeps on disk what the budget has no room for.
+
     Args:
         method: As a person gives it.
         n_vectors: How many vectors there are.
     """
     if method != "auto":
         return method
-    return "exact" if n_vectors < EXACT_BELOW else "descent"
+    limit = EXACT_BELOW_ON_GPUS if n_gpus() else EXACT_BELOW
+    return "exact" if n_vectors < limit else "descent"
+
+
+def n_gpus() -> int:
+    """How many GPUs faiss can use."""
+    return faiss.get_num_gpus() if torch.cuda.is_available() else 0
 
 
 def require_method(method: str, dimension: int, name: str = "graph.method") -> None:
