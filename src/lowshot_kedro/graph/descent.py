@@ -37,9 +37,10 @@ _FIRST_RECALL = 0.95
 # How many links of a row are followed in a round, of its own and as many of those that lead to it.
 # More where a round has found little and the recall wanted is not reached.
 _LINKS = (20, 32, 48)
-# Rows whose links are sampled at once, if memory is short, and what sampling takes for each link.
+# Rows whose links are sampled at once, if memory is short, and what sampling takes for each link
+# followed: links collected, counted, chosen and copied, and pages of the pools besides.
 _LEAST_LINK_ROWS = 2**18
-_BYTES_PER_LINK = 16
+_BYTES_PER_LINK = 64
 # Candidates kept for each neighbour wanted: the least, and how many times as many at most.
 _POOL_PART = 1.5
 _WIDEST_POOL = 8
@@ -308,7 +309,7 @@ def _join(
     n_vectors, width = pools.entries.shape
     n_links = min(n_links, width)
     links = workspace.allocate("links", (n_vectors, 2 * n_links), np.int32)
-    most_rows = max(_LEAST_LINK_ROWS, workspace.budget.left // (2 * _BYTES_PER_LINK * n_links))
+    most_rows = max(_LEAST_LINK_ROWS, workspace.budget.left // (_BYTES_PER_LINK * n_links))
     for first, last in row_ranges(n_vectors, most_rows):
         part = native.sample_links(
             pools, n_links, n_links, first, last, partial(workspace.release, *pools)

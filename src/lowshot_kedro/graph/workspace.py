@@ -18,7 +18,7 @@ from lowshot_kedro.resources import Progress, available_bytes, format_bytes, rss
 logger = logging.getLogger(__name__)
 
 # What blocks and libraries need beside the arrays that are planned.
-SPARE_BYTES = 384 * 2**20
+SPARE_BYTES = 640 * 2**20
 _ROWS_ON_DISK = 4096
 
 
