@@ -49,7 +49,7 @@ def test_a_budget_below_what_the_process_has_is_refused(memory):
     memory(100 * 2**20)
     MemoryBudget(SPARE_BYTES + 100 * 2**20)
     message = (
-        r"^graph.memory_budget: got 484.0 MiB, expected at least 484.0 MiB: the process has 100.0 "
+        r"^graph.memory_budget: got 740.0 MiB, expected at least 740.0 MiB: the process has 100.0 "
         "MiB before it begins$"
     )
     with pytest.raises(ValueError, match=message):
