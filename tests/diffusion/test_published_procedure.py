@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from lowshot_kedro.diffusion import propagate, propagation_matrix
-from lowshot_kedro.graph import background_graph, complete_graph, index_in_memory, normalize
-from lowshot_kedro.matrices import KnnGraph
+from lowshot_kedro.graph import complete_graph, normalize, unlabeled_nodes
 from lowshot_kedro.metrics import top_k_hits
 
 from .cases import BACKENDS
@@ -43,10 +42,9 @@ def test_scores_are_those_of_the_published_procedure(seed, n_background, backend
     test = clustered_vectors(rng, test_classes, centers)
     background = clustered_vectors(rng, rng.integers(0, N_CLASSES, n_background), centers)
 
-    index = index_in_memory(background)
     graph = complete_graph(
-        normalize(labeled, 0, "labelled"), normalize(test, 0, "test"), background, index,
-        KnnGraph.joined(background_graph(index, background, 8), 8), k=K,
+        normalize(labeled, 0, "labelled"), normalize(test, 0, "test"),
+        *unlabeled_nodes(background, 8, "auto", "background"), k=K,
     )  # fmt: skip
     found = propagate(
         propagation_matrix(graph.neighbors), labeled_classes, graph.test_neighbors.indices,
