@@ -21,6 +21,7 @@ _TRAINING_VECTORS_PER_GROUP = 256
 _FLAT_UP_TO = 1024
 _LEAST_GROUPS = 16
 _LISTS_PER_PROBE = 4
+_MOST_PROBES = 4096
 _BLOCK_ROWS = 65536
 
 
@@ -150,6 +151,34 @@ class CentroidSearch:
             n_groups,
         )
         return native.search_lists(self._codes, self._lists, queries, groups, count)[0]
+
+
+def probes_needed(
+    search: CentroidSearch,
+    queries: NDArray[np.int8],
+    lists: NDArray[np.int32],
+    n_lists: int,
+    wanted: float,
+) -> int:
+    """The least number of lists to look through for a part of the neighbours of some queries.
+
+    Args:
+        search: For the centroids of the lists.
+        queries: int8 (q, w), codes.
+        lists: int32 (q, k), the list in which each neighbour of a query is; -1 for none.
+        n_lists: How many lists there are.
+        wanted: The part, 0..1.
+    """
+    order = search.nearest(queries, min(n_lists, _MOST_PROBES))
+    place = np.full((len(order), n_lists), n_lists, np.int32)
+    rows, places = np.nonzero(order >= 0)
+    place[rows, order[rows, places]] = places + 1
+    there = lists >= 0
+    rows = np.broadcast_to(np.arange(len(order))[:, None], lists.shape)
+    needed = np.sort(place[rows[there], lists[there]])
+    if len(needed) == 0:
+        return 1
+    return int(needed[min(len(needed) - 1, math.ceil(wanted * len(needed)))])
 
 
 def lists_of(assigned: NDArray[np.int32], n_lists: int) -> native.Lists:

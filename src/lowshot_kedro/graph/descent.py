@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro import native
+from lowshot_kedro.graph.centroids import probes_needed
 from lowshot_kedro.graph.list_search import Division, ListSearch
 from lowshot_kedro.graph.quality import ExactSearch, recall, sample_rows
 from lowshot_kedro.graph.vectors import release
@@ -55,21 +56,14 @@ class Tuning:
         queries: float32 (s, d), their vectors, of length 1.
         similarities: float32 (s, k), of their nearest neighbours.
         pool_width: Candidates of which nearly all neighbours are among the best by their codes.
-        lists_needed: int32 (s, k), how many lists to look through to find each neighbour.
+        lists: int32 (s, k), the list of each of these neighbours, -1 for none.
     """
 
     rows: NDArray[np.int64]
     queries: NDArray[np.float32]
     similarities: NDArray[np.float32]
     pool_width: int
-    lists_needed: NDArray[np.int32]
-
-    def n_probe(self, wanted: float) -> int:
-        """The least number of lists that holds this part of the neighbours."""
-        needed = np.sort(self.lists_needed[self.lists_needed >= 0])
-        if len(needed) == 0:
-            return 1
-        return int(needed[min(len(needed) - 1, int(np.ceil(wanted * len(needed))))])
+    lists: NDArray[np.int32]
 
 
 def divided_graph(
@@ -124,7 +118,13 @@ def _rank(
     """Find candidates for all vectors, in the order of their lists, and rank them."""
     with logged_step("graph: tuning"):
         tuning = tune(search, stored_k, target_recall)
-    n_probe = tuning.n_probe(min(_FIRST_RECALL, target_recall) if descend else target_recall)
+    n_probe = probes_needed(
+        search.centroids,
+        np.ascontiguousarray(search.codes.values[tuning.rows]),
+        tuning.lists,
+        len(search.division.centroids),
+        min(_FIRST_RECALL, target_recall) if descend else target_recall,
+    )
     logger.info(
         "graph: %d of %d lists looked through for each vector, %d candidates kept",
         n_probe,
@@ -203,22 +203,8 @@ def tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
         queries,
         exact.similarities,
         pool_width,
-        _lists_needed(search, codes, neighbors),
+        np.where(neighbors < 0, np.int32(-1), search.division.lists_of(neighbors)),
     )
-
-
-def _lists_needed(
-    search: ListSearch, codes: NDArray[np.int8], neighbors: NDArray[np.int32]
-) -> NDArray[np.int32]:
-    """How many lists a query looks through until the one of each neighbour; -1 for none."""
-    n_lists = len(search.division.centroids)
-    order = search.probes(codes, min(n_lists, native.MAX_NEIGHBORS))
-    place = np.full((len(codes), n_lists), n_lists, np.int32)
-    queries, places = np.nonzero(order >= 0)
-    place[queries, order[queries, places]] = places + 1
-    lists = np.searchsorted(search.division.offsets, neighbors, side="right") - 1
-    rows = np.arange(len(codes))[:, None]
-    return np.where(neighbors < 0, np.int32(-1), place[rows, np.maximum(lists, 0)])
 
 
 def _normalized_rows(search: ListSearch, positions: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lowshot_kedro import native
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.graph.centroids import CentroidSearch, train_centroids
+from lowshot_kedro.graph.centroids import CentroidSearch, probes_needed, train_centroids
 from lowshot_kedro.graph.codes import VectorEncoder
 from lowshot_kedro.graph.list_search import QUERY_ROWS, encode_rows, fit_encoder
 from lowshot_kedro.graph.methods import choose_method, is_factory_string, n_gpus
@@ -49,7 +49,6 @@ _FACTORY_TRAINING_VECTORS = 1_000_000
 _MOST_VECTORS_PER_LIST = 512
 _TUNING_ROWS = 256
 _TUNING_NEIGHBORS = 32
-_MOST_PROBES = 4096
 # Lists that are put together at a time: the vectors are read once for each such block.
 _MOST_BLOCK_BYTES = 4 * 2**30
 # Part of the free memory of a GPU that an index may take.
@@ -193,7 +192,9 @@ def _inverted_file(
             sampled.add(codes, vectors[first:last], inverse_lengths[first:last], first)
             release(vectors)
             bar.update(last - first)
-    n_probe = _probes_needed(search, sampled, assigned, n_lists, target_recall)
+    neighbors = sampled.neighbors.indices
+    lists = np.where(neighbors < 0, np.int32(-1), assigned[neighbors])
+    n_probe = probes_needed(search, sampled.codes.values, lists, n_lists, target_recall)
     logger.info("index: searches look through %d of %d lists", n_probe, n_lists)
     sizes = np.bincount(assigned, minlength=n_lists)
 
@@ -239,27 +240,6 @@ class SampledNeighbors:
                 *self.neighbors, *ranked, _TUNING_NEIGHBORS, second_offset=first_row
             )
         )
-
-
-def _probes_needed(
-    search: CentroidSearch,
-    sampled: SampledNeighbors,
-    assigned: NDArray[np.int32],
-    n_lists: int,
-    target_recall: float,
-) -> int:
-    """The least number of lists that holds this part of the neighbours."""
-    order = search.nearest(sampled.codes.values, min(n_lists, _MOST_PROBES))
-    neighbors = sampled.neighbors.indices
-    place = np.full((len(order), n_lists), n_lists, np.int32)
-    queries, places = np.nonzero(order >= 0)
-    place[queries, order[queries, places]] = places + 1
-    rows = np.broadcast_to(np.arange(len(order))[:, None], neighbors.shape)
-    there = neighbors >= 0
-    needed = np.sort(place[rows[there], assigned[neighbors[there]]])
-    if len(needed) == 0:
-        return 1
-    return int(needed[min(len(needed) - 1, math.ceil(target_recall * len(needed)))])
 
 
 def _list_blocks(

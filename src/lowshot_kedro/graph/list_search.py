@@ -59,7 +59,10 @@ class Division:
 
     def lists(self, first: int, last: int) -> NDArray[np.int32]:
         """int32 (last - first,), the list of each of these positions."""
-        positions = np.arange(first, last)
+        return self.lists_of(np.arange(first, last, dtype=np.int32))
+
+    def lists_of(self, positions: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The list of each of these positions, in an array of their shape."""
         return (np.searchsorted(self.offsets, positions, side="right") - 1).astype(np.int32)
 
 
