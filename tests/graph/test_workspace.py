@@ -46,14 +46,19 @@ def expected_rows():
 
 
 def test_a_budget_below_what_the_process_has_is_refused(memory):
-    memory(100 * 2**20)
-    MemoryBudget(SPARE_BYTES + 100 * 2**20)
+    taken = 10**9
+    memory(taken)
+    least = taken + SPARE_BYTES // 2
+    assert MemoryBudget(least).left == 0
     message = (
-        r"^graph.memory_budget: got 740.0 MiB, expected at least 740.0 MiB: the process has 100.0 "
-        "MiB before it begins$"
+        r"^graph.memory_budget: got 1.33 GB, expected at least 1.34 GB: the process has 1 GB "
+        "before it begins$"
     )
+    assert 1.335e9 < least < 1.345e9
     with pytest.raises(ValueError, match=message):
-        MemoryBudget(SPARE_BYTES + 100 * 2**20 - 1)
+        MemoryBudget(1_330_000_000)
+    with pytest.raises(ValueError, match="expected at least"):
+        MemoryBudget(least - 1)
 
 
 def test_no_budget_is_four_fifths_of_what_is_free(memory):

@@ -35,11 +35,12 @@ class MemoryBudget:
     def __init__(self, n_bytes: int | None = None) -> None:
         taken = rss_bytes()
         self._bytes = taken + available_bytes() * 4 // 5 if n_bytes is None else n_bytes
-        if n_bytes is not None and n_bytes < taken + SPARE_BYTES:
+        # Half of what is spared will do: what an earlier phase has left must not stop a later one.
+        least = taken + SPARE_BYTES // 2
+        if n_bytes is not None and n_bytes < least:
             raise InputError(
-                f"graph.memory_budget: got {format_bytes(n_bytes)}, expected at least "
-                f"{format_bytes(taken + SPARE_BYTES)}: the process has {format_bytes(taken)} "
-                "before it begins"
+                f"graph.memory_budget: got {n_bytes / 1e9:.3g} GB, expected at least "
+                f"{least / 1e9:.3g} GB: the process has {taken / 1e9:.3g} GB before it begins"
             )
 
     @property
