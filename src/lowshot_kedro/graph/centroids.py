@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro import native
-from lowshot_kedro.graph.codes import VectorEncoder
+from lowshot_kedro.graph.codes import VectorEncoder, search_all
 from lowshot_kedro.matrices import row_ranges
 from lowshot_kedro.parallel import run_in_one_thread
 
@@ -112,13 +112,10 @@ class CentroidSearch:
         n_centroids = len(centroids)
         self._n_groups = 1 if n_centroids <= _FLAT_UP_TO else math.isqrt(n_centroids)
         if self._n_groups == 1:
-            self._lists = native.Lists(np.array([0, n_centroids], np.int64))
             return
         groups = run_in_one_thread(_kmeans, centroids, self._n_groups)
         group_codes, _ = encoder.encode(groups)
-        everything = native.Lists(np.array([0, self._n_groups], np.int64))
-        first = np.zeros((n_centroids, 1), np.int32)
-        nearest, _ = native.search_lists(group_codes, everything, self._codes.values, first, 1)
+        nearest, _ = search_all(group_codes, self._codes.values, 1)
         # Without empty groups, so that every query finds a centroid in the nearest one.
         filled, group_of = np.unique(nearest[:, 0], return_inverse=True)
         self._n_groups = len(filled)
@@ -135,21 +132,14 @@ class CentroidSearch:
         Returns:
             int32 (q, count), nearest first, -1 where there are fewer.
         """
-        first = np.zeros((len(queries), 1), np.int32)
         if self._n_groups == 1:
-            return native.search_lists(self._codes, self._lists, queries, first, count)[0]
+            return search_all(self._codes, queries, count)[0]
         n_centroids = len(self._codes.values)
         n_groups = min(
             self._n_groups,
             max(_LEAST_GROUPS, math.ceil(_LISTS_PER_PROBE * count * self._n_groups / n_centroids)),
         )
-        groups, _ = native.search_lists(
-            self._group_codes,
-            native.Lists(np.array([0, self._n_groups], np.int64)),
-            queries,
-            first,
-            n_groups,
-        )
+        groups, _ = search_all(self._group_codes, queries, n_groups)
         return native.search_lists(self._codes, self._lists, queries, groups, count)[0]
 
 

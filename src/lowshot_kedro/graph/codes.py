@@ -81,3 +81,18 @@ class VectorEncoder:
             np.int32
         )
         return scores
+
+
+def search_all(
+    codes: native.Codes, queries: NDArray[np.int8], width: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The best of all vectors for each query, as :func:`~lowshot_kedro.native.search_lists` does.
+
+    Args:
+        codes: Of the vectors.
+        queries: int8 (q, w), codes.
+        width: How many.
+    """
+    everything = native.Lists(np.array([0, len(codes.values)], np.int64))
+    probes = np.zeros((len(queries), 1), np.int32)
+    return native.search_lists(codes, everything, queries, probes, width)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from lowshot_kedro import native
 from lowshot_kedro.graph.centroids import probes_needed
+from lowshot_kedro.graph.codes import search_all
 from lowshot_kedro.graph.list_search import Division, ListSearch
 from lowshot_kedro.graph.quality import ExactSearch, recall, sample_rows
 from lowshot_kedro.graph.vectors import release
@@ -176,11 +177,8 @@ def tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
     n_vectors = len(search.vectors)
     rows = sample_rows(n_vectors, _TUNING_ROWS)
     codes = np.ascontiguousarray(search.codes.values[rows])
-    everything = native.Lists(np.array([0, n_vectors], np.int64))
     widest = min(native.MAX_NEIGHBORS, _WIDEST_POOL * k)
-    found, _ = native.search_lists(
-        search.codes, everything, codes, np.zeros((len(rows), 1), np.int32), widest
-    )
+    found, _ = search_all(search.codes, codes, widest)
     queries = _normalized_rows(search, rows)
     # By the vectors themselves: codes may be too coarse for neighbours that are near to each other.
     exact = ExactSearch(queries, k)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lowshot_kedro import native
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.centroids import CentroidSearch, probes_needed, train_centroids
-from lowshot_kedro.graph.codes import VectorEncoder
+from lowshot_kedro.graph.codes import VectorEncoder, search_all
 from lowshot_kedro.graph.list_search import QUERY_ROWS, encode_rows, fit_encoder
 from lowshot_kedro.graph.methods import choose_method, is_factory_string, n_gpus
 from lowshot_kedro.graph.quality import sample_rows
@@ -227,11 +227,7 @@ class SampledNeighbors:
         first_row: int,
     ) -> None:
         """Compare the sample with some vectors, the first of which is first_row."""
-        everything = native.Lists(np.array([0, len(vectors)], np.int64))
-        probes = np.zeros((len(self._queries), 1), np.int32)
-        found, _ = native.search_lists(
-            codes, everything, self.codes.values, probes, 2 * _TUNING_NEIGHBORS
-        )
+        found, _ = search_all(codes, self.codes.values, 2 * _TUNING_NEIGHBORS)
         ranked = native.rank_candidates(
             vectors, inverse_lengths, self._queries, found, _TUNING_NEIGHBORS
         )
