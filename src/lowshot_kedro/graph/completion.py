@@ -219,6 +219,13 @@ def _flat_index(vectors: NDArray[np.float32]) -> faiss.Index:
     return on_gpus(index)
 
 
+def _search_in_blocks(index: faiss.Index, points: NDArray[np.float32], k: int) -> KnnGraph:
+    blocks = (
+        search(index, points[first:last], k) for first, last in row_ranges(len(points), BLOCK_ROWS)
+    )
+    return KnnGraph.joined(blocks, k)
+
+
 class _ComparedWithAll:
     """Every pair is compared, or searched by whatever index the background has."""
 
@@ -234,11 +241,10 @@ class _ComparedWithAll:
 
     def of_points(self, points: NDArray[np.float32], k: int) -> tuple[KnnGraph, KnnGraph]:
         """See above."""
-        background, labeled = [], []
-        for first, last in row_ranges(len(points), BLOCK_ROWS):
-            background.append(search(self._background_index, points[first:last], k))
-            labeled.append(search(self._labeled_index, points[first:last], k))
-        return KnnGraph.joined(background, k), KnnGraph.joined(labeled, k)
+        return (
+            _search_in_blocks(self._background_index, points, k),
+            _search_in_blocks(self._labeled_index, points, k),
+        )
 
     def labeled_of_background(self, stored: KnnGraph, k: int) -> tuple[NDArray[np.int64], KnnGraph]:
         """See above."""
@@ -296,12 +302,7 @@ class _InLists:
         background = self._background.search(points, k, at_least=k)
         if len(points) * len(self._labeled_vectors) > _COMPARE_ALL_UP_TO:
             return background, self._labeled.search(points, k)
-        index = _flat_index(self._labeled_vectors)
-        blocks = (
-            search(index, points[first:last], k)
-            for first, last in row_ranges(len(points), BLOCK_ROWS)
-        )
-        return background, KnnGraph.joined(blocks, k)
+        return background, _search_in_blocks(_flat_index(self._labeled_vectors), points, k)
 
     def labeled_of_background(self, stored: KnnGraph, k: int) -> tuple[NDArray[np.int64], KnnGraph]:
         """See above.
