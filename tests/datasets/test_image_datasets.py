@@ -1,14 +1,24 @@
+import inspect
 import io
 import json
 import zipfile
 
 import numpy as np
 import pytest
+from kedro.io import DataCatalog
 from PIL import Image
 
-from lowshot_kedro.datasets import LabeledImagesDataset, ZipShardImagesDataset
+from lowshot_kedro.datasets import (
+    ClassFolderImagesDataset,
+    FolderImagesDataset,
+    LabeledImagesDataset,
+    TorchvisionImagesDataset,
+    ZipShardImagesDataset,
+)
 from lowshot_kedro.images import AbsentPictures
 from tests.datasets.helpers import refused, refused_by_check_and_load
+from tests.datasets.test_previews import image_of, pretty
+from tests.images.test_torchvision_dataset import MNIST_FILES, raw_folder, values
 
 
 def gray(value):
@@ -71,7 +81,15 @@ def test_a_last_zip_file_that_cannot_be_read(tmp_path):
     refused_by_check_and_load(dataset, ValueError, path)
 
 
-@pytest.mark.parametrize("dataset_class", [ZipShardImagesDataset, LabeledImagesDataset])
+@pytest.mark.parametrize(
+    "dataset_class",
+    [
+        ZipShardImagesDataset,
+        LabeledImagesDataset,
+        ClassFolderImagesDataset,
+        FolderImagesDataset,
+    ],
+)
 def test_an_optional_collection_may_be_absent(tmp_path, dataset_class):
     dataset = dataset_class(filepath=str(tmp_path / "absent"), optional=True)
     dataset.check()
@@ -115,3 +133,183 @@ def test_a_missing_labelled_list(tmp_path):
     dataset = LabeledImagesDataset(filepath=str(path))
     assert not dataset.exists()
     refused_by_check_and_load(dataset, FileNotFoundError, path)
+
+
+def write_pictures(root, **pictures):
+    """Flat pictures by class and brightness: cat=[10, 20] makes cat/10.png and cat/20.png."""
+    for folder, brightnesses in pictures.items():
+        (root / folder).mkdir(parents=True)
+        for brightness in brightnesses:
+            gray(brightness).save(root / folder / f"{brightness}.png")
+    return root
+
+
+def shown(source):
+    return [(picture.image.getpixel((3, 3))[0], picture.label) for picture in source]
+
+
+def test_a_folder_for_every_class(tmp_path):
+    root = write_pictures(tmp_path / "train", dog=[10, 20], cat=[30])
+    dataset = ClassFolderImagesDataset(filepath=str(root))
+    assert dataset.exists()
+    dataset.check()
+    assert shown(dataset.load()) == [(30, 0), (10, 1), (20, 1)]
+
+
+CSV, JSON = "class,role\ndog,novel\ncat,base\n", json.dumps({"label_names": ["dog", "cat"]})
+
+
+@pytest.mark.parametrize("name, content", [("classes.csv", CSV), ("label_idx.json", JSON)])
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_class_list_orders_the_classes(tmp_path, monkeypatch, name, content, absolute):
+    monkeypatch.chdir(tmp_path)
+    root = write_pictures(tmp_path / "train", dog=[10, 20], cat=[30], bird=[40])
+    path = tmp_path / name
+    path.write_text(content)
+    class_list = str(path) if absolute else name
+    dataset = ClassFolderImagesDataset(filepath=str(root), class_list=class_list)
+    assert shown(dataset.load()) == [(10, 0), (20, 0), (30, 1)]
+    assert dataset._describe() == {"filepath": str(root), "class_list": str(path)}
+    path.unlink()
+    refused_by_check_and_load(dataset, FileNotFoundError, path)
+
+
+def test_a_class_of_the_list_without_a_folder(tmp_path):
+    root = write_pictures(tmp_path / "train", dog=[10])
+    (tmp_path / "classes.csv").write_text(CSV)
+    class_list = str(tmp_path / "classes.csv")
+    dataset = ClassFolderImagesDataset(filepath=str(root), class_list=class_list)
+    refused_by_check_and_load(dataset, ValueError, root, "no folder for class cat", "found dog")
+
+
+def test_all_pictures_of_a_folder(tmp_path):
+    root = write_pictures(tmp_path / "background", b=[10, 20], a=[30])
+    dataset = FolderImagesDataset(filepath=str(root))
+    assert shown(dataset.load()) == [(30, 0), (10, 0), (20, 0)]
+
+
+@pytest.mark.parametrize("dataset_class", [ClassFolderImagesDataset, FolderImagesDataset])
+def test_a_folder_of_pictures_that_is_not_there_or_empty(tmp_path, dataset_class):
+    dataset = dataset_class(filepath=str(tmp_path / "absent"))
+    assert not dataset.exists()
+    refused_by_check_and_load(dataset, FileNotFoundError, tmp_path / "absent")
+    refused_by_check_and_load(
+        dataset_class(filepath=str(tmp_path)), ValueError, tmp_path, "expected"
+    )
+
+
+@pytest.fixture
+def fashion(tmp_path, monkeypatch):
+    """A dataset with the settings given; its files are there, and there is no network."""
+    monkeypatch.setattr("torchvision.datasets.FashionMNIST.mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setenv("no_proxy", "*")
+    for name, content in MNIST_FILES.items():
+        (raw_folder(tmp_path) / name).write_bytes(content)
+
+    def make(**settings):
+        return TorchvisionImagesDataset(root=str(tmp_path), name="FashionMNIST", **settings)
+
+    return make
+
+
+def test_torchvision_pictures(fashion):
+    assert values(fashion().load()) == [10 * number for number in range(9)]
+    assert values(fashion(arguments={"train": False}).load()) == [200, 200]
+    background = fashion(rows_per_class=[2, None], labeled=False)
+    assert shown(background.load()) == [(50, 0), (60, 0), (80, 0)]
+    assert fashion().exists()
+    assert fashion()._describe()["rows_per_class"] == (0, None)
+
+
+def test_torchvision_files_that_are_not_there(fashion, tmp_path, monkeypatch):
+    for name in MNIST_FILES:
+        (raw_folder(tmp_path) / name).unlink()
+    refused_by_check_and_load(fashion(), FileNotFoundError, raw_folder(tmp_path), "download: true")
+    dataset = fashion(download=True)
+    refused_by_check_and_load(dataset, ValueError, raw_folder(tmp_path), "download failed")
+    asked = []
+    monkeypatch.setattr("torchvision.datasets.FashionMNIST.download", lambda self: asked.append(1))
+    for text in (pretty(dataset), dataset._repr_html_()):
+        assert "not there yet" in text
+    with pytest.raises(FileNotFoundError):
+        dataset.preview()
+    assert asked == []
+
+
+def test_paths_are_relative_to_the_project_wherever_in_it_one_works(fashion, tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").write_text("[tool.kedro]\n")
+    (tmp_path / "notebooks").mkdir()
+    root = write_pictures(tmp_path / "data" / "train", dog=[10], cat=[30])
+    (tmp_path / "data" / "classes.csv").write_text(CSV)
+    monkeypatch.chdir(tmp_path / "notebooks")
+    dataset = ClassFolderImagesDataset(filepath=str(root), class_list="data/classes.csv")
+    assert shown(dataset.load()) == [(10, 0), (30, 1)]
+    (tmp_path / "FashionMNIST").rename(tmp_path / "data" / "FashionMNIST")
+    dataset = TorchvisionImagesDataset(name="FashionMNIST", root="data")
+    assert dataset._describe()["filepath"] == str(tmp_path / "data")
+    assert len(dataset.load()) == 9
+
+
+def read_only(tmp_path):
+    return [
+        ClassFolderImagesDataset(filepath=str(tmp_path)),
+        FolderImagesDataset(filepath=str(tmp_path)),
+        TorchvisionImagesDataset(root=str(tmp_path), name="FashionMNIST"),
+    ]
+
+
+def test_what_others_have_put_there_is_never_written(tmp_path):
+    (tmp_path / "a.txt").write_text("precious")
+    for dataset in read_only(tmp_path):
+        with refused(ValueError, tmp_path, type(dataset).__name__, "never written"):
+            dataset.save([gray(1)])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_the_first_pictures_are_shown(fashion, tmp_path):
+    root = write_pictures(tmp_path / "train", cat=[30, 40])
+    datasets = [
+        ClassFolderImagesDataset(filepath=str(root)),
+        FolderImagesDataset(filepath=str(root)),
+        fashion(rows_per_class=[1, None]),
+    ]
+    for dataset, brightness in zip(datasets, (30, 30, 20), strict=True):
+        sheet = image_of(dataset.preview())
+        assert (sheet.format, sheet.getpixel((48, 48))) == ("PNG", (brightness,) * 3)
+        assert f"{len(dataset.load())} pictures" in pretty(dataset)
+        assert "data:image/png;base64," in dataset._repr_html_()
+        assert inspect.signature(dataset.preview).return_annotation == "ImagePreview"
+
+
+def test_a_catalog_makes_them(fashion, tmp_path):
+    write_pictures(tmp_path / "train", cat=[30])
+    catalog = DataCatalog.from_config(
+        {
+            "train_images": {
+                "type": "lowshot_kedro.datasets.ClassFolderImagesDataset",
+                "filepath": str(tmp_path / "train"),
+                "metadata": {"kedro-viz": {"layer": "raw"}},
+            },
+            "test_images": {
+                "type": "lowshot_kedro.datasets.TorchvisionImagesDataset",
+                "root": str(tmp_path),
+                "name": "FashionMNIST",
+                "arguments": {"train": False},
+            },
+            "background_images": {
+                "type": "lowshot_kedro.datasets.FolderImagesDataset",
+                "filepath": str(tmp_path / "train"),
+            },
+        }
+    )
+    assert [len(catalog.load(name)) for name in catalog] == [1, 2, 1]
+    assert catalog["train_images"].metadata == {"kedro-viz": {"layer": "raw"}}
+
+
+def test_a_broken_picture_is_marked_on_the_contact_sheet(tmp_path):
+    root = write_pictures(tmp_path / "train", cat=[30, 40])
+    (root / "cat" / "30.png").write_bytes(b"")
+    blank = FolderImagesDataset(filepath=str(root))
+    sheet = image_of(blank.preview())
+    assert sheet.getpixel((48, 48)) == (0, 0, 0)
+    assert sheet.getpixel((96 + 48, 48)) == (40, 40, 40)

@@ -1,14 +1,16 @@
+import json
 import multiprocessing
 import os
 import pickle
 import sys
 import zipfile
 
+import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from lowshot_kedro.images import NumberedZipShards
-from tests.images.helpers import flat_jpeg, value_of, write_shard
+from tests.images.helpers import flat_jpeg, is_blank, open_files, value_of, write_shard
 
 
 @pytest.mark.parametrize(
@@ -32,8 +34,9 @@ def test_the_published_layout(tmp_path, number, folder, name, file):
 
 def test_the_last_picture_is_the_last_of_the_last_shard(tmp_path):
     write_shard(tmp_path, "00", "002", {"500.jpg": flat_jpeg(1)})
-    write_shard(tmp_path, "01", "003", {"007.jpg": flat_jpeg(1), "004.jpg": flat_jpeg(1)})
+    write_shard(tmp_path, "01", "003", {"007.jpg": flat_jpeg(1), "004.jpg": b"", "9.png": b""})
     (tmp_path / "01" / "notes.zip").touch()
+    write_shard(tmp_path, "01", "002", {"999.jpg": flat_jpeg(1)})
     (tmp_path / "extra").mkdir()
     assert len(NumberedZipShards(tmp_path)) == 1_003_008
     assert len(NumberedZipShards(tmp_path, first=1_003_000)) == 8
@@ -63,6 +66,12 @@ def test_a_number_outside_the_range(four, number):
         four[number]
 
 
+@pytest.mark.parametrize("first, last, name", [("5", 9, "i0"), (0, 1e6, "i1"), (True, 9, "i0")])
+def test_a_range_that_is_not_of_integers(tmp_path, first, last, name):
+    with pytest.raises(ValueError, match=rf"{name} .*expected an integer"):
+        NumberedZipShards(tmp_path, first, last)
+
+
 @pytest.mark.parametrize("first, last", [(5, 3), (-1, 3)])
 def test_a_range_that_is_none(tmp_path, first, last):
     with pytest.raises(ValueError, match=rf"{first}\.\.{last}.*0 ≤ i0 ≤ i1"):
@@ -76,12 +85,12 @@ def test_missing_and_damaged_pictures_are_blank(tmp_path):
     (tmp_path / "00" / "003.zip").write_bytes(content[:-30])
     source = NumberedZipShards(tmp_path, last=5_000)
     expected = {
-        0: "000.jpg",
-        1: "Truncated",
+        0: "00/000.zip/000.jpg: FileNotFoundError: it is not in the zip file",
+        1: "00/000.zip/001.jpg: OSError: Truncated",
         2: None,
-        1_000: "001.zip",
-        2_000: "not a zip file",
-        3_000: "not a zip file",
+        1_000: "00/001.zip/000.jpg: FileNotFoundError: No such file or directory",
+        2_000: "00/002.zip/000.jpg: BadZipFile: File is not a zip file",
+        3_000: "00/003.zip/000.jpg: BadZipFile: File is not a zip file",
     }
     for number, problem in expected.items():
         picture = source[number]
@@ -184,3 +193,150 @@ def test_workers_see_the_right_pictures_after_the_parent_has_opened_the_file(tmp
         source[0]
     assert problems == [""] * 60
     assert found == pytest.approx(values, abs=2)
+
+
+def test_workers_find_the_same_broken_shards(tmp_path):
+    for shard in range(3):
+        write_shard(tmp_path, "00", f"{shard:03d}", {"000.jpg": flat_jpeg(shard * 50)})
+    (tmp_path / "00" / "001.zip").write_bytes(b"no zip")
+    source = NumberedZipShards(tmp_path, last=2_001)
+    source[1_000]
+    loader = DataLoader(Values(source), 100, num_workers=2, multiprocessing_context="fork")
+    values = [value for batch, _ in loader for value in batch.tolist()]
+    problems = [problem for _, batch_problems in loader for problem in batch_problems]
+    assert values[2_000] == pytest.approx(100, abs=2)
+    assert [number for number, problem in enumerate(problems) if not problem] == [0, 2_000]
+    assert all("001.zip" in problem and "not a zip" in problem for problem in problems[1_000:2_000])
+
+
+@pytest.mark.parametrize("content", [None, b"no zip"], ids=["absent", "damaged"])
+def test_a_broken_shard_is_opened_once_for_its_pictures(tmp_path, monkeypatch, content):
+    if content is not None:
+        (tmp_path / "00").mkdir()
+        (tmp_path / "00" / "000.zip").write_bytes(content)
+    n_opened = 0
+
+    class Counted(zipfile.ZipFile):
+        def __init__(self, *args, **kwargs):
+            nonlocal n_opened
+            n_opened += 1
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(zipfile, "ZipFile", Counted)
+    source = NumberedZipShards(tmp_path, last=1_000)
+    problems = {source[number].problem.split(": ", 1)[1] for number in range(1_000)}
+    assert len(problems) == n_opened == 1
+
+
+def damage(content: bytes) -> list[bytes]:
+    """A zip file with a piece of its directory overwritten, cut, or taken from another file."""
+    directory = content.rindex(b"PK\x01\x02")
+    end = content.rindex(b"PK\x05\x06")
+    noise = bytes(range(256))
+    return [
+        content[:directory],
+        content[: directory + 20],
+        content[:directory] + noise[: end - directory] + content[end:],
+        content[:end] + b"PK\x05\x06" + b"\xff" * 18,
+        content[: directory + 42] + b"\xff\xff\xff\x7f" + content[directory + 46 :],
+        content[: directory + 6] + b"\xff\xff" + content[directory + 8 :],
+        content[:10],
+        b"",
+    ]
+
+
+def test_no_damage_to_a_shard_stops_a_job_or_leaves_it_open(tmp_path):
+    path = write_shard(tmp_path, "00", "000", {"000.jpg": flat_jpeg(50)})
+    for content in damage(path.read_bytes()):
+        path.write_bytes(content)
+        source = NumberedZipShards(tmp_path, last=1)
+        assert is_blank(source[0])
+        assert source[0].problem.startswith("00/000.zip/000.jpg: ")
+        del source
+        assert open_files(tmp_path) == []
+
+
+def test_a_picture_whose_bytes_have_changed_is_blank(tmp_path):
+    path = write_shard(tmp_path, "00", "000", {"000.jpg": flat_jpeg(50), "001.jpg": flat_jpeg(9)})
+    content = path.read_bytes()
+    path.write_bytes(content[:300] + bytes([content[300] ^ 1]) + content[301:])
+    changed, other = NumberedZipShards(tmp_path)
+    assert "BadZipFile: Bad CRC-32" in changed.problem
+    assert other.problem is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_job_over_many_shards_keeps_16_files_open_and_nothing_else(tmp_path):
+    for shard in range(40):
+        write_shard(tmp_path, "00", f"{shard:03d}", {"000.jpg": flat_jpeg(shard)})
+    (tmp_path / "00" / "030.zip").write_bytes(b"no zip")
+    source = NumberedZipShards(tmp_path)
+    for shard in range(20):
+        source[1_000 * shard]
+    assert len(open_files(tmp_path)) == 16
+    for shard in range(20, 40):
+        source[1_000 * shard]
+    assert open_files(tmp_path) == sorted(
+        str(tmp_path / "00" / f"{shard:03d}.zip") for shard in range(24, 40) if shard != 30
+    )
+    assert open_files(tmp_path / "00" / "030.zip") == []
+
+
+def test_there_are_no_labels(four):
+    assert (four.labels.tolist(), four.labels.dtype) == ([0, 0, 0, 0], np.int32)
+
+
+def test_the_description_tells_pictures_from_others_wherever_they_lie(tmp_path):
+    def make(folder, shards, first=0, last=None):
+        for shard, pictures in shards.items():
+            write_shard(tmp_path / folder, "00", shard, pictures)
+        return NumberedZipShards(tmp_path / folder, first, last).describe()
+
+    one, two = {"000.jpg": flat_jpeg(10)}, {"000.jpg": flat_jpeg(20), "001.jpg": flat_jpeg(30)}
+    original = make("original", {"000": one, "001": two})
+    json.dumps(original)
+    assert original.keys() == {"kind", "n_pictures", "first", "last", "checksum"}
+    assert (original["kind"], original["n_pictures"]) == ("numbered zip shards", 1_002)
+    assert make("again", {"000": one, "001": two}) == original
+    content = {**two, "001.jpg": flat_jpeg(31)}
+    assert len(content["001.jpg"]) == len(two["001.jpg"])
+    others = [
+        make("content", {"000": one, "001": content}),
+        make("name", {"000": {"001.jpg": one["000.jpg"]}, "001": two}),
+        make("missing", {"001": two}),
+        make("longer", {"000": {"000.jpg": one["000.jpg"] + b"x"}, "001": two}),
+    ]
+    (tmp_path / "again" / "00" / "000.zip").write_bytes(b"no zip")
+    others.append(NumberedZipShards(tmp_path / "again").describe())
+    assert len({description["checksum"] for description in [original, *others]}) == 6
+    assert make("original", {}, first=1) != original
+    assert make("original", {}, last=1_001) != original
+
+
+def test_a_shard_outside_the_range_does_not_change_the_description(tmp_path):
+    for shard in ("000", "001", "002"):
+        write_shard(tmp_path, "00", shard, {"000.jpg": flat_jpeg(10)})
+    middle = NumberedZipShards(tmp_path, 1_000, 2_000).describe()
+    for shard in ("000", "002"):
+        (tmp_path / "00" / f"{shard}.zip").unlink()
+    assert NumberedZipShards(tmp_path, 1_000, 2_000).describe() == middle
+    (tmp_path / "00" / "001.zip").unlink()
+    assert NumberedZipShards(tmp_path, 1_000, 2_000).describe() != middle
+
+
+def test_only_16_of_many_shards_are_opened_for_the_description(tmp_path, monkeypatch):
+    for shard in range(32):
+        write_shard(tmp_path, "00", f"{shard:03d}", {"000.jpg": flat_jpeg(10)})
+    source = NumberedZipShards(tmp_path)
+    opened = []
+
+    class Noted(zipfile.ZipFile):
+        def __init__(self, file, *args, **kwargs):
+            super().__init__(file, *args, **kwargs)
+            opened.append(file.stem)
+
+    monkeypatch.setattr(zipfile, "ZipFile", Noted)
+    before = source.describe()
+    assert opened == [f"{shard:03d}" for shard in range(0, 32, 2)]
+    (tmp_path / "00" / "031.zip").unlink()
+    assert source.describe() != before

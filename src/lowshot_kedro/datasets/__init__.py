@@ -5,6 +5,7 @@ is all or nothing: a file appears under its name when it is complete. What is co
 saved (:class:`~lowshot_kedro.matrices.Resumable`) leaves its beginning to the next run.
 """
 
+from lowshot_kedro.datasets.class_list import ClassListDataset
 from lowshot_kedro.datasets.faiss_files import FaissIndexDataset, FaissTransformDataset
 from lowshot_kedro.datasets.hdf5_arrays import HDF5ArraysDataset
 from lowshot_kedro.datasets.hdf5_features import (
@@ -12,15 +13,24 @@ from lowshot_kedro.datasets.hdf5_features import (
     HDF5Features,
     HDF5FeaturesDataset,
 )
-from lowshot_kedro.datasets.images import LabeledImagesDataset, ZipShardImagesDataset
+from lowshot_kedro.datasets.images import (
+    ClassFolderImagesDataset,
+    FolderImagesDataset,
+    LabeledImagesDataset,
+    TorchvisionImagesDataset,
+    ZipShardImagesDataset,
+)
 from lowshot_kedro.datasets.knn_graph import KnnGraphDataset
 from lowshot_kedro.datasets.raw_matrix import RawMatrixDataset
 from lowshot_kedro.datasets.torch_state import TorchStateDataset
 from lowshot_kedro.datasets.whole_file import WholeFileDataset
 
 __all__ = [
+    "ClassFolderImagesDataset",
+    "ClassListDataset",
     "FaissIndexDataset",
     "FaissTransformDataset",
+    "FolderImagesDataset",
     "HDF5ArraysDataset",
     "HDF5FeatureBlocksDataset",
     "HDF5Features",
@@ -29,6 +39,7 @@ __all__ = [
     "LabeledImagesDataset",
     "RawMatrixDataset",
     "TorchStateDataset",
+    "TorchvisionImagesDataset",
     "WholeFileDataset",
     "ZipShardImagesDataset",
 ]

@@ -5,20 +5,26 @@ from __future__ import annotations
 import abc
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from kedro.io import AbstractDataset
+from kedro.utils import find_kedro_project
 from kedro_datasets._typing import ImagePreview
 from PIL import Image, ImageDraw
 
+from lowshot_kedro.datasets.class_list import read_class_names
 from lowshot_kedro.datasets.files import full_disk_named
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.images import (
     AbsentPictures,
+    ClassFolders,
     ImageSource,
     LabeledList,
     NumberedZipShards,
+    PictureFolder,
+    TorchvisionPictures,
     write_labeled_list,
     write_zip_shards,
 )
@@ -39,7 +45,7 @@ def contact_sheet(source: ImageSource) -> Image.Image:
         row, column = divmod(number, _COLUMNS)
         corner = (column * _CELL, row * (_CELL + _CAPTION))
         sheet.paste(picture.image.resize((_CELL - 4, _CELL - 4)), (corner[0] + 2, corner[1] + 2))
-        caption = f"{number}: {picture.problem[:12] if picture.problem else picture.label}"
+        caption = f"{number}: {'blank' if picture.problem else picture.label}"
         draw.text((corner[0] + 2, corner[1] + _CELL), caption, fill="black")
     return sheet
 
@@ -48,6 +54,15 @@ def _png(image: Image.Image) -> str:
     encoded = io.BytesIO()
     image.save(encoded, "PNG")
     return base64.b64encode(encoded.getvalue()).decode()
+
+
+def _in_project(path: str) -> Path:
+    """A path relative to the project, wherever in the project one works.
+
+    Kedro sees to that where the argument is called filepath, but under no other name.
+    """
+    folder = Path.cwd()
+    return (find_kedro_project(folder) or folder) / Path(path).expanduser()
 
 
 class ImagesDataset(AbstractDataset[Saved, ImageSource], Generic[Saved]):
@@ -84,20 +99,39 @@ class ImagesDataset(AbstractDataset[Saved, ImageSource], Generic[Saved]):
         """The first pictures, for kedro-viz."""
         return ImagePreview(_png(contact_sheet(self._source())))
 
+    def _shown(self) -> ImageSource | None:
+        """The collection if it is there."""
+        return self._source() if self.exists() else None
+
     def _repr_html_(self) -> str:
         """What Jupyter shows."""
         title = f"{type(self).__name__} {self._filepath}"
-        if not self.exists():
+        source = self._shown()
+        if source is None:
             return f"<p>{title} is not there yet</p>"
-        source = self._source()
         png = _png(contact_sheet(source))
         return f"<p>{title}: {len(source)} pictures</p><img src='data:image/png;base64,{png}'>"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """What IPython prints in a terminal."""
-        there = not cycle and self.exists()
-        state = f"{len(self._source())} pictures" if there else "not there yet"
+        source = None if cycle else self._shown()
+        state = "not there yet" if source is None else f"{len(source)} pictures"
         printer.text(f"{type(self).__name__} {self._filepath}: {state}")
+
+    def _exists(self) -> bool:
+        return self._optional or self._filepath.is_dir()
+
+
+class ReadOnlyImagesDataset(ImagesDataset[Any]):
+    """A collection that other programs have put there."""
+
+    def save(self, data: Any) -> None:
+        """Refuse.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise InputError(f"{self._filepath}: a {type(self).__name__} is read, never written")
 
 
 class ZipShardImagesDataset(ImagesDataset[Iterable[Image.Image]]):
@@ -138,9 +172,6 @@ class ZipShardImagesDataset(ImagesDataset[Iterable[Image.Image]]):
         """Write pictures 0, 1, … as JPEG files; the folder appears when it is complete."""
         with full_disk_named(self._filepath):
             write_zip_shards(self._filepath, data)
-
-    def _exists(self) -> bool:
-        return self._optional or self._filepath.is_dir()
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath), "i0": self._i0, "i1": self._i1}
@@ -188,3 +219,156 @@ class LabeledImagesDataset(ImagesDataset[Iterable[tuple[Image.Image, int]]]):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath), "root": self._root}
+
+
+class ClassFolderImagesDataset(ReadOnlyImagesDataset):
+    """Pictures in a folder for every class, at any depth below it. Read only.
+
+    Args:
+        filepath: The folder of the class folders.
+        class_list: A file that names the classes in the order of their labels, the others being
+            left out: a CSV file as :class:`~lowshot_kedro.datasets.ClassListDataset` reads it, or
+            a class split file (.json). None: all folders, sorted by name.
+        optional: Whether the collection may be absent: every picture is then a blank one.
+        metadata: For Kedro plugins.
+
+    Example:
+        .. code-block:: yaml
+
+            train_images:
+              type: lowshot_kedro.datasets.ClassFolderImagesDataset
+              filepath: data/01_raw/train
+              class_list: data/01_raw/classes.csv
+    """
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        class_list: str | None = None,
+        optional: bool = False,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(filepath, optional, metadata)
+        self._class_list = None if class_list is None else _in_project(class_list)
+
+    def _open(self) -> ClassFolders:
+        names = None if self._class_list is None else read_class_names(self._class_list)
+        return ClassFolders(self._filepath, names)
+
+    def _describe(self) -> dict[str, Any]:
+        class_list = None if self._class_list is None else str(self._class_list)
+        return {"filepath": str(self._filepath), "class_list": class_list}
+
+
+class FolderImagesDataset(ReadOnlyImagesDataset):
+    """All pictures anywhere below a folder, without labels. Read only.
+
+    Args:
+        filepath: The folder.
+        optional: Whether the collection may be absent: every picture is then a blank one.
+        metadata: For Kedro plugins.
+
+    Example:
+        .. code-block:: yaml
+
+            background_images:
+              type: lowshot_kedro.datasets.FolderImagesDataset
+              filepath: data/01_raw/background
+    """
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        optional: bool = False,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(filepath, optional, metadata)
+
+    def _open(self) -> PictureFolder:
+        return PictureFolder(self._filepath)
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}
+
+
+class TorchvisionImagesDataset(ReadOnlyImagesDataset):
+    """Pictures of a torchvision dataset. Read only; files that are there are used as they are.
+
+    Args:
+        name: A class of torchvision.datasets.
+        root: The folder of its files.
+        download: Whether files that are not there are fetched, at the start of a run.
+        arguments: For the class.
+        rows_per_class: [first, last]: keep pictures first..last-1 of every class, in their order;
+            last null: to the end. So training and background can share the training pictures.
+        labeled: false hides the labels.
+        metadata: For Kedro plugins.
+
+    Example:
+        .. code-block:: yaml
+
+            train_images:
+              type: lowshot_kedro.datasets.TorchvisionImagesDataset
+              name: FashionMNIST
+              root: data/01_raw
+              download: true
+              arguments: {train: true}
+              rows_per_class: [0, 500]
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        root: str,
+        download: bool = False,
+        arguments: dict[str, Any] | None = None,
+        rows_per_class: Sequence[int | None] | None = None,
+        labeled: bool = True,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(str(_in_project(root)), False, metadata)
+        self._name = name
+        self._download = download
+        self._arguments = arguments or {}
+        self._rows_per_class = (0, None) if rows_per_class is None else rows_per_class
+        self._labeled = labeled
+
+    def _open(self) -> TorchvisionPictures:
+        return self._open_files(self._download)
+
+    def _open_files(self, download: bool) -> TorchvisionPictures:
+        return TorchvisionPictures(
+            self._name,
+            self._filepath,
+            download=download,
+            arguments=self._arguments,
+            rows_per_class=self._rows_per_class,
+            labeled=self._labeled,
+        )
+
+    def preview(self) -> ImagePreview:
+        """The first pictures, for kedro-viz, which never downloads."""
+        return ImagePreview(_png(contact_sheet(self._open_files(download=False))))
+
+    def _shown(self) -> TorchvisionPictures | None:
+        try:
+            return self._open_files(download=False)
+        except (FileNotFoundError, InputError):
+            return None
+
+    def _exists(self) -> bool:
+        # Only torchvision knows which files it wants: `check` finds out, and says what to do.
+        return True
+
+    def _describe(self) -> dict[str, Any]:
+        return {
+            "filepath": str(self._filepath),
+            "name": self._name,
+            "download": self._download,
+            "arguments": self._arguments,
+            "rows_per_class": self._rows_per_class,
+            "labeled": self._labeled,
+        }

@@ -11,10 +11,12 @@ from typing import Any
 from PIL import Image
 
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.images.picture import Picture, read_picture, require_number
+from lowshot_kedro.images.picture_files import PictureFiles
+
+_MAX_LABEL = 2**31 - 1
 
 
-class LabeledList:
+class LabeledList(PictureFiles):
     """The pictures of a JSON file with image_names and image_labels, relative to a root folder.
 
     Args:
@@ -28,50 +30,34 @@ class LabeledList:
     """
 
     def __init__(self, list_path: str | Path, root: str | Path = ".") -> None:
-        self.list_path = Path(list_path)
-        self.root = self.list_path.parent / root
-        content = self._read()
-        self.names: list[str] = content["image_names"]
-        self.labels: list[int] = content["image_labels"]
-        if len(self.names) != len(self.labels):
+        list_path = Path(list_path)
+        names, labels = _read_list(list_path)
+        super().__init__("labeled list", list_path, list_path.parent / root, names, labels)
+
+
+def _read_list(path: Path) -> tuple[list[str], list[int]]:
+    """Names and labels, as many of each."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON ({error}); is it cut off?") from error
+    for key in ("image_names", "image_labels"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise InputError(f"{path}: expected an object with a list {key}")
+    names, labels = content["image_names"], content["image_labels"]
+    if len(names) != len(labels):
+        raise InputError(
+            f"{path}: {len(names)} image_names but {len(labels)} image_labels; expected as many"
+        )
+    for position, name in enumerate(names):
+        if not isinstance(name, str):
+            raise InputError(f"{path}: image_names[{position}] is {name!r}; expected file names")
+    for position, label in enumerate(labels):
+        if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label <= _MAX_LABEL:
             raise InputError(
-                f"{self.list_path}: {len(self.names)} image_names but {len(self.labels)} "
-                "image_labels; expected as many"
+                f"{path}: image_labels[{position}] is {label!r}; expected 0-based integers"
             )
-        for position, name in enumerate(self.names):
-            if not isinstance(name, str):
-                raise InputError(
-                    f"{self.list_path}: image_names[{position}] is {name!r}; expected file names"
-                )
-        for position, label in enumerate(self.labels):
-            if not isinstance(label, int) or isinstance(label, bool) or label < 0:
-                raise InputError(
-                    f"{self.list_path}: image_labels[{position}] is {label!r}; expected 0-based "
-                    "integers"
-                )
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            content: dict[str, Any] = json.loads(self.list_path.read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"{self.list_path}: not valid JSON ({error}); is it cut off?"
-            ) from error
-        for key in ("image_names", "image_labels"):
-            if not isinstance(content, dict) or not isinstance(content.get(key), list):
-                raise InputError(f"{self.list_path}: expected an object with a list {key}")
-        return content
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, number: int) -> Picture:
-        number = require_number(number, len(self), str(self.list_path))
-        path = self.root / self.names[number]
-        return read_picture(lambda: path.open("rb"), self.labels[number])
-
-    def __repr__(self) -> str:
-        return f"LabeledList({str(self.list_path)!r}, {len(self)} pictures)"
+    return names, labels
 
 
 def write_labeled_list(

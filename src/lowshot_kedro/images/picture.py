@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 BLANK_SIZE = (256, 256)
+
+# Where PIL begins to warn, so no picture that PIL opens in silence is treated in another way.
+MAX_PIXELS = 1024**3 // 4 // 3
+
+_REDUCTIONS = (2, 4, 8)
+_MAX_NAME, _MAX_PROBLEM = 100, 200
 
 
 class Picture(NamedTuple):
@@ -18,7 +27,7 @@ class Picture(NamedTuple):
     Attributes:
         image: RGB; black 256×256 where there is none.
         label: 0-based label, 0 in collections without labels.
-        problem: Why the picture is blank, None where it is not.
+        problem: Which file is wrong and why, in one line, if the picture is blank; else None.
     """
 
     image: Image.Image
@@ -32,6 +41,19 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, number: int) -> Picture: ...
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """int32 (n,), 0-based, known without decoding; all 0 in collections without labels."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What tells these pictures from others, as JSON holds it.
+
+        It is cheap for millions of pictures, and is the same after the collection has moved to
+        another folder.
+        """
+        ...
 
 
 class AbsentPictures:
@@ -50,36 +72,126 @@ class AbsentPictures:
         return 0
 
     def __getitem__(self, number: int) -> Picture:
-        return Picture(Image.new("RGB", BLANK_SIZE), 0, f"{self.path} is not there")
+        return Picture(Image.new("RGB", BLANK_SIZE), 0, f"{self.path.name} is not there")
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """int32 (0,)."""
+        return no_labels(0)
+
+    def describe(self) -> dict[str, Any]:
+        """That there are none."""
+        return {"kind": "absent", "n_pictures": 0}
 
     def __repr__(self) -> str:
         return f"AbsentPictures({str(self.path)!r})"
 
 
-def read_picture(open_file: Callable[[], BinaryIO], label: int) -> Picture:
-    """Decode a picture, or say why that is impossible.
+def no_labels(n_pictures: int) -> NDArray[np.int32]:
+    """The labels of a collection without labels: int32 (n,), all 0, read-only.
+
+    A hundred million of them take no more memory than one.
+    """
+    return np.broadcast_to(np.int32(0), (n_pictures,))
+
+
+def read_picture(load: Callable[[], Image.Image], name: str, label: int) -> Picture:
+    """A decoded picture, or a blank one and the reason.
 
     Args:
-        open_file: Opens the encoded picture.
+        load: Decodes the picture, for instance with :func:`decode`.
+        name: What the reason calls the file, short.
         label: Passed on.
     """
     # Whatever is wrong with one of a hundred million files found on the web (absent, cut off, a
     # bomb, a format PIL chokes on in its own way), the answer is the same: a blank picture, so
     # that row numbers stay picture numbers.
     try:
-        with open_file() as file:
-            return Picture(_to_rgb(Image.open(file)), label, None)
+        with warnings.catch_warnings():
+            # PIL warns of damaged EXIF data and the like, once or more for every picture.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            return Picture(load(), label, None)
     except Exception as error:
-        problem = f"{type(error).__name__}: {error}"
-        return Picture(Image.new("RGB", BLANK_SIZE), label, problem)
+        return Picture(Image.new("RGB", BLANK_SIZE), label, _problem(name, error))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        # PIL would cut 16-bit values off at 255, which makes nearly everything white.
-        values = np.asarray(image, dtype=np.uint16)
-        image = Image.fromarray((values // 257).astype(np.uint8))
+def _problem(name: str, error: Exception) -> str:
+    """One line without absolute paths, which the messages of open() and PIL contain."""
+    if isinstance(error, UnidentifiedImageError):
+        reason = "cannot identify image file"
+    elif isinstance(error, OSError) and error.strerror:
+        reason = error.strerror
+    else:
+        reason = str(error)
+    if len(name) > _MAX_NAME:
+        name = "…" + name[1 - _MAX_NAME :]
+    line = " ".join(f"{name}: {type(error).__name__}: {reason}".split())
+    if len(line) > _MAX_PROBLEM:
+        line = line[: _MAX_PROBLEM - 1] + "…"
+    # A file name may hold bytes that are no text, which no report could be written with.
+    return line.encode("utf-8", "backslashreplace").decode()
+
+
+def decode(file: BinaryIO) -> Image.Image:
+    """The first frame of an encoded picture as RGB; closes the file.
+
+    Args:
+        file: A binary file that can seek.
+
+    Raises:
+        Exception: Of any kind, if PIL cannot decode it or it is too large, see :func:`to_rgb`.
+    """
+    with file:
+        try:
+            image = Image.open(file)
+        except Image.DecompressionBombError as error:
+            # PIL refuses very large pictures before one can ask for a smaller scale.
+            file.seek(0)
+            try:
+                image = JpegImageFile(file)
+            except SyntaxError:
+                raise error from None
+        return to_rgb(image)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A copy of a picture as 8-bit RGB, as PIL converts it, but for two things.
+
+    More than 8 bits per channel are reduced to 8 by division; PIL would cut values off at 255,
+    which makes nearly everything white. And a picture of more than 89 million pixels is decoded at
+    a half, a quarter or an eighth of its scale if it is a JPEG file that allows it.
+
+    Args:
+        image: Of any mode; a file that PIL has opened need not be loaded yet.
+
+    Raises:
+        Image.DecompressionBombError: For any other picture of more than 89 million pixels.
+        Exception: Of any kind, if PIL cannot decode it.
+    """
+    n_pixels = image.width * image.height
+    if n_pixels > MAX_PIXELS:
+        _reduce(image, n_pixels)
+    if image.mode.startswith("I"):
+        values = np.asarray(image).clip(0, 65535) // 257
+        image = Image.fromarray(values.astype(np.uint8))
+    elif image.mode == "F":
+        values = np.nan_to_num(np.asarray(image), posinf=0, neginf=0)
+        scale = 257 if values.max() > 255 else 1
+        image = Image.fromarray((values / scale).clip(0, 255).astype(np.uint8))
     return image.convert("RGB")
+
+
+def _reduce(image: Image.Image, n_pixels: int) -> None:
+    """Let a JPEG decoder leave out what is too much, in place."""
+    # All coefficients of a progressive JPEG are held in memory, whatever the scale.
+    possible = isinstance(image, JpegImageFile) and "progressive" not in image.info
+    for reduction in _REDUCTIONS:
+        if possible and n_pixels <= MAX_PIXELS * reduction**2:
+            image.draft("RGB", (image.width // reduction, image.height // reduction))
+            return
+    raise Image.DecompressionBombError(
+        f"{image.width} × {image.height} pixels, more than {MAX_PIXELS}, are not decoded"
+    )
 
 
 def require_number(number: int, n_pictures: int, source: str) -> int:

@@ -10,16 +10,31 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.images.picture import Picture, read_picture, require_number
+from lowshot_kedro.images.fingerprint import (
+    checksum,
+    evenly_spread,
+    file_size,
+    numbers_as_bytes,
+)
+from lowshot_kedro.images.picture import (
+    Picture,
+    decode,
+    no_labels,
+    read_picture,
+    require_number,
+)
 
 SHARD_SIZE = 1000
 _SHARDS_PER_FOLDER = 1000
 _MAX_OPEN_SHARDS = 16
+_SHARDS_LOOKED_INTO = 16
 
 
 def shard_path(root: Path, shard: int) -> Path:
@@ -27,10 +42,20 @@ def shard_path(root: Path, shard: int) -> Path:
     return root / f"{shard // _SHARDS_PER_FOLDER:02d}" / f"{shard % _SHARDS_PER_FOLDER:03d}.zip"
 
 
+def _open_shard(path: Path) -> zipfile.ZipFile | Exception:
+    """A zip file, or why it cannot be read."""
+    # A damaged directory of a zip file makes zipfile fail in many ways.
+    try:
+        return zipfile.ZipFile(path)
+    except Exception as error:
+        return error
+
+
 class NumberedZipShards:
     """Picture 12345678 is file 678.jpg inside root/12/345.zip (the layout of YFCC100M here).
 
-    At most 16 zip files are open at a time in a process.
+    A picture that is missing or broken is a blank one, and so are all of a zip file that is. At
+    most 16 zip files are open at a time in a process.
 
     Args:
         root: The folder of the shards.
@@ -39,20 +64,25 @@ class NumberedZipShards:
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If first..last is not a range, or the last zip file is cut off.
+        ValueError: If first..last is not a range, or, where it decides on `last`, the last zip
+            file cannot be read.
     """
 
     def __init__(self, root: str | Path, first: int = 0, last: int | None = None) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
             raise FileNotFoundError(f"{self.root}: no such folder")
+        for name, number in (("i0", first), ("i1", last)):
+            if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
+                raise InputError(f"{self.root}: got {name} {number!r}, expected an integer")
         self.first = first
         self.last = self._count() if last is None else last
         if not 0 <= self.first <= self.last:
             raise InputError(
                 f"{self.root}: got pictures {first}..{self.last}, expected 0 ≤ i0 ≤ i1"
             )
-        self._open: OrderedDict[int, zipfile.ZipFile] = OrderedDict()
+        # Those that cannot be read are kept as well: their thousand pictures need but one look.
+        self._open: OrderedDict[int, zipfile.ZipFile | Exception] = OrderedDict()
         self._process = os.getpid()
 
     def _count(self) -> int:
@@ -65,13 +95,39 @@ class NumberedZipShards:
         if not shards:
             return 0
         last_shard = shard_path(self.root, max(shards))
-        try:
-            with zipfile.ZipFile(last_shard) as archive:
-                names = archive.namelist()
-        except zipfile.BadZipFile as error:
-            raise InputError(f"{last_shard}: not a readable zip file; is it cut off?") from error
-        numbers = [int(m[1]) for name in names if (m := re.match(r"(\d{3})\.", name))]
+        archive = _open_shard(last_shard)
+        if isinstance(archive, Exception):
+            raise InputError(
+                f"{last_shard}: not a readable zip file ({archive}); is it cut off?"
+            ) from archive
+        with archive:
+            names = archive.namelist()
+        numbers = [int(m[1]) for name in names if (m := re.fullmatch(r"(\d{3})\.jpg", name))]
         return max(shards) * SHARD_SIZE + max(numbers, default=-1) + 1
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """int32 (n,), all 0, read-only."""
+        return no_labels(len(self))
+
+    def describe(self) -> dict[str, Any]:
+        """The range of pictures, and a checksum.
+
+        It covers the sizes of all zip files in the range, and in up to 16 of them, evenly spread,
+        the names and CRC-32 of the pictures.
+        """
+        first_shard, last_shard = self.first // SHARD_SIZE, -(-self.last // SHARD_SIZE)
+        paths = [shard_path(self.root, shard) for shard in range(first_shard, last_shard)]
+        sizes = [file_size(path) for path in paths]
+        looked_into = [paths[number] for number in evenly_spread(len(paths), _SHARDS_LOOKED_INTO)]
+        parts = [numbers_as_bytes(sizes), *map(_directory, looked_into)]
+        return {
+            "kind": "numbered zip shards",
+            "n_pictures": len(self),
+            "first": self.first,
+            "last": self.last,
+            "checksum": checksum(parts),
+        }
 
     def __len__(self) -> int:
         return self.last - self.first
@@ -79,11 +135,17 @@ class NumberedZipShards:
     def __getitem__(self, number: int) -> Picture:
         picture = self.first + require_number(number, len(self), str(self.root))
         shard, position = divmod(picture, SHARD_SIZE)
+        file = f"{position:03d}.jpg"
 
-        def open_file() -> BinaryIO:
-            return io.BytesIO(self._archive(shard).read(f"{position:03d}.jpg"))
+        def load() -> Image.Image:
+            try:
+                content = self._archive(shard).read(file)
+            except KeyError:
+                raise FileNotFoundError("it is not in the zip file") from None
+            return decode(io.BytesIO(content))
 
-        return read_picture(open_file, label=0)
+        path = shard_path(self.root, shard)
+        return read_picture(load, f"{path.parent.name}/{path.name}/{file}", label=0)
 
     def _archive(self, shard: int) -> zipfile.ZipFile:
         # A forked worker would share file positions with its parent, so it opens its own.
@@ -92,16 +154,32 @@ class NumberedZipShards:
             self._process = os.getpid()
         if shard not in self._open:
             while len(self._open) >= _MAX_OPEN_SHARDS:
-                self._open.popitem(last=False)[1].close()
-            self._open[shard] = zipfile.ZipFile(shard_path(self.root, shard))
+                _, oldest = self._open.popitem(last=False)
+                if isinstance(oldest, zipfile.ZipFile):
+                    oldest.close()
+            self._open[shard] = _open_shard(shard_path(self.root, shard))
         self._open.move_to_end(shard)
-        return self._open[shard]
+        archive = self._open[shard]
+        if isinstance(archive, Exception):
+            # Otherwise it would collect the calls of all its pictures.
+            raise archive.with_traceback(None)
+        return archive
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict()}
 
     def __repr__(self) -> str:
         return f"NumberedZipShards({str(self.root)!r}, {self.first}..{self.last})"
+
+
+def _directory(path: Path) -> bytes:
+    """Names and CRC-32 of the files in a zip file, or that it cannot be read."""
+    archive = _open_shard(path)
+    if isinstance(archive, Exception):
+        return b"unreadable"
+    with archive:
+        entries = [f"{entry.filename} {entry.CRC}" for entry in archive.infolist()]
+    return "\n".join(entries).encode("utf-8", "surrogatepass")
 
 
 def write_zip_shards(root: Path, pictures: Iterable[Image.Image]) -> None:

@@ -1,0 +1,175 @@
+"""Lists of classes that people write: which are novel, which are base classes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lowshot_kedro.datasets.file_dataset import FileDataset
+from lowshot_kedro.datasets.files import require_file
+from lowshot_kedro.errors import InputError
+
+_ROLES = ("base", "novel")
+_REQUIRED, _OPTIONAL = ("class", "role"), ("mode",)
+
+# The class split file numbers its sets: 1 are the classes for choosing hyper-parameters.
+_SPLIT_NUMBER = {"val": 1, "test": 2}
+
+
+class _Row(NamedTuple):
+    """A class, its role, and the modes in which it has that role."""
+
+    name: str
+    role: str
+    modes: tuple[str, ...]
+
+
+class ClassListDataset(FileDataset[Any, dict[str, Any]]):
+    """A CSV file of classes, loaded as the content of a class split file.
+
+    It has the columns class and role (base or novel), and may have mode: test, val, or nothing for
+    both. Labels follow the order in which the classes first appear. The file is read only.
+
+    Args:
+        filepath: The CSV file.
+        metadata: For Kedro plugins.
+
+    Example:
+        .. code-block:: yaml
+
+            class_split:
+              type: lowshot_kedro.datasets.ClassListDataset
+              filepath: data/01_raw/classes.csv
+    """
+
+    def _read(self) -> dict[str, Any]:
+        """Lists of 1-based labels for each mode and role, and label_names.
+
+        Raises:
+            FileNotFoundError: If the file is not there.
+            ValueError: If it is no such list: an unknown column, role or mode, a class twice in a
+                mode, a mode with base classes but without novel ones; naming the line.
+        """
+        rows = _read_rows(self._filepath)
+        names = _in_order(rows)
+        labels = {name: label for label, name in enumerate(names, start=1)}
+        split: dict[str, Any] = {
+            f"{role}_classes_{number}": sorted(
+                labels[row.name] for row in rows if row.role == role and mode in row.modes
+            )
+            for mode, number in _SPLIT_NUMBER.items()
+            for role in _ROLES
+        }
+        for mode, number in _SPLIT_NUMBER.items():
+            if split[f"base_classes_{number}"] and not split[f"novel_classes_{number}"]:
+                raise InputError(
+                    f"{self._filepath}: no novel class in mode {mode}, expected at least one"
+                )
+        return {**split, "label_names": names}
+
+    def _write(self, path: Path, data: Any) -> None:
+        raise InputError(f"{self._filepath}: a class list is written by people, never by a run")
+
+    def _facts(self) -> dict[str, str]:
+        split = self._read()
+        counts = {
+            f"{role} in mode {mode}": str(len(split[f"{role}_classes_{number}"]))
+            for mode, number in _SPLIT_NUMBER.items()
+            for role in _ROLES
+        }
+        return {"classes": str(len(split["label_names"])), **counts}
+
+    def _first_rows(self) -> Iterator[list[str]]:
+        for row in _read_rows(self._filepath):
+            yield [row.name, row.role, " and ".join(row.modes)]
+
+
+def read_class_names(path: Path) -> list[str]:
+    """Names of classes in the order of their labels.
+
+    Args:
+        path: A class split file (.json, with label_names), or a CSV file as
+            :class:`ClassListDataset` reads it.
+
+    Raises:
+        FileNotFoundError: If the file is not there.
+        ValueError: If it is neither, or has no names.
+    """
+    require_file(path)
+    if path.suffix.lower() != ".json":
+        return _in_order(_read_rows(path))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error}); is it cut off?") from error
+    names = content.get("label_names") if isinstance(content, dict) else None
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise InputError(f"{path}: expected an object with label_names, a list of names")
+    return names
+
+
+def _in_order(rows: list[_Row]) -> list[str]:
+    """The names, each where it is first."""
+    return list(dict.fromkeys(row.name for row in rows))
+
+
+def _read_rows(path: Path) -> list[_Row]:
+    require_file(path)
+    rows: list[_Row] = []
+    line_of: dict[tuple[str, str], int] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True, skipinitialspace=True)
+            columns: list[str] | None = None
+            for raw in reader:
+                cells = [cell.strip() for cell in raw]
+                if not any(cells):
+                    continue
+                if columns is None:
+                    columns = _require_columns(path, cells)
+                    continue
+                row = _parse(f"{path}, line {reader.line_num}", columns, cells)
+                for mode in row.modes:
+                    earlier = line_of.setdefault((row.name, mode), reader.line_num)
+                    if earlier != reader.line_num:
+                        raise InputError(
+                            f"{path}, line {reader.line_num}: class {row.name} is in mode {mode} "
+                            f"already, by line {earlier}; expected it once"
+                        )
+                rows.append(row)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable CSV file in UTF-8 ({error})") from error
+    if not rows:
+        raise InputError(f"{path}: found no class, expected a line class,role and a line for each")
+    return rows
+
+
+def _require_columns(path: Path, found: list[str]) -> list[str]:
+    unknown = [name for name in found if name not in (*_REQUIRED, *_OPTIONAL)]
+    missing = [name for name in _REQUIRED if name not in found]
+    if unknown or missing or len(set(found)) != len(found):
+        raise InputError(
+            f"{path}: found the columns {', '.join(map(repr, found))} in the first line; expected "
+            "class, role and perhaps mode, separated by commas"
+        )
+    return found
+
+
+def _parse(where: str, columns: list[str], cells: list[str]) -> _Row:
+    if len(cells) != len(columns):
+        raise InputError(
+            f"{where}: found {len(cells)} values, expected {len(columns)}: {', '.join(columns)}"
+        )
+    values = dict(zip(columns, cells, strict=True))
+    name, role, mode = values["class"], values["role"], values.get("mode", "")
+    if not name:
+        raise InputError(f"{where}: found no name of a class")
+    if role not in _ROLES:
+        raise InputError(f"{where}: got role {role!r}, expected one of: {', '.join(_ROLES)}")
+    if mode and mode not in _SPLIT_NUMBER:
+        modes = ", ".join(_SPLIT_NUMBER)
+        raise InputError(f"{where}: got mode {mode!r}, expected one of: {modes}, or nothing")
+    return _Row(name, role, (mode,) if mode else tuple(_SPLIT_NUMBER))

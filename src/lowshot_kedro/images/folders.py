@@ -1,0 +1,148 @@
+"""Pictures as they lie in folders: a folder for every class, or any folder without labels."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from lowshot_kedro.errors import InputError
+from lowshot_kedro.images.picture_files import PictureFiles
+
+logger = logging.getLogger(__name__)
+
+_MAX_NAMED = 5
+
+
+class ClassFolders(PictureFiles):
+    """The pictures of a folder that has a folder for every class, with pictures at any depth.
+
+    They stand in the order of the classes, then of their relative paths, on any file system. Files
+    count by a suffix that PIL can read; hidden files and folders do not.
+
+    Args:
+        root: The folder of the class folders.
+        classes: Names of class folders: the position of a name is its label. Other folders are
+            left out. None: all folders, sorted by name.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If there is no picture, a class listed twice, without a folder, or without a
+            picture.
+    """
+
+    def __init__(self, root: str | Path, classes: Sequence[str] | None = None) -> None:
+        root = _require_folder(root)
+        suffixes = _suffixes()
+        found = sorted(
+            entry.name for entry in root.iterdir() if entry.is_dir() and not _is_hidden(entry.name)
+        )
+        self.classes = tuple(found if classes is None else classes)
+        _require_classes(root, self.classes, found)
+        names: list[str] = []
+        labels: list[int] = []
+        empty: list[str] = []
+        for label, class_name in enumerate(self.classes):
+            of_class = _pictures_below(root, class_name, suffixes)
+            names += of_class
+            labels += [label] * len(of_class)
+            if not of_class:
+                empty.append(class_name)
+        if not names:
+            raise InputError(f"{root}: found no picture in a folder of a class, expected some")
+        if empty and classes is not None:
+            raise InputError(f"{root}: found no picture of class {_some(empty)}, expected some")
+        if empty:
+            logger.warning("%s: no picture of class %s", root, _some(empty))
+        left_out = sorted(set(found) - set(self.classes))
+        if left_out:
+            logger.info(
+                "%s: folders that are not in the list of classes: %s", root, _some(left_out)
+            )
+        super().__init__("class folders", root, root, names, labels)
+
+
+class PictureFolder(PictureFiles):
+    """All pictures anywhere below a folder, without labels, sorted by relative path.
+
+    Files count by a suffix that PIL can read; hidden files and folders do not.
+
+    Args:
+        root: The folder.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If there is no picture.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        root = _require_folder(root)
+        names = _pictures_below(root, "", _suffixes())
+        if not names:
+            raise InputError(f"{root}: found no picture, expected some")
+        super().__init__("picture folder", root, root, names, [0] * len(names))
+
+
+def _require_folder(root: str | Path) -> Path:
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder")
+    return root
+
+
+def _require_classes(root: Path, classes: Sequence[str], found: Sequence[str]) -> None:
+    if not classes:
+        raise InputError(f"{root}: found no folder, expected one for each class")
+    repeated = [name for name, times in Counter(classes).items() if times > 1]
+    if repeated:
+        raise InputError(f"{root}: class {_some(repeated)} is listed twice, expected once")
+    folders = set(found)
+    absent = [name for name in classes if name not in folders]
+    if absent:
+        raise InputError(
+            f"{root}: no folder for class {_some(absent)}; found {_some(found) or 'no folder'}"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    """Names for a message, not too many."""
+    more = len(names) - _MAX_NAMED
+    return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _suffixes() -> frozenset[str]:
+    """Suffixes of files that PIL can read, in lower case."""
+    kinds = Image.registered_extensions()
+    return frozenset(suffix for suffix, kind in kinds.items() if kind in Image.OPEN)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
+def _pictures_below(root: Path, folder: str, suffixes: frozenset[str]) -> list[str]:
+    """Relative paths of the pictures below root/folder, sorted; "" is the root itself."""
+    names: list[str] = []
+
+    def look_into(folder: str, above: tuple[tuple[int, int], ...]) -> None:
+        status = (root / folder).stat()
+        itself = (status.st_dev, status.st_ino)
+        # A link to a folder that it lies in: without end.
+        if itself in above:
+            return
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                if _is_hidden(entry.name):
+                    continue
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.is_dir():
+                    look_into(name, (*above, itself))
+                elif PurePosixPath(entry.name).suffix.lower() in suffixes and entry.is_file():
+                    names.append(name)
+
+    look_into(folder, ())
+    return sorted(names)
