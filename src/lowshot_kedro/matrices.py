@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -52,9 +53,11 @@ class Blocks(Generic[Block]):
         """
         n_rows = 0
         for block in self.make():
-            parts: tuple[NDArray[Any], ...] = (
-                block if isinstance(block, tuple) else (np.asarray(block),)
-            )
+            parts = [
+                part
+                for part in (block if isinstance(block, tuple) else (np.asarray(block),))
+                if isinstance(part, np.ndarray)
+            ]
             widths = {part.shape[1] for part in parts if part.ndim == 2}
             lengths = {len(part) for part in parts}
             if widths != {self.n_columns} or len(lengths) != 1:
@@ -140,14 +143,24 @@ class InvertedFile:
 
 
 class LabeledBlock(NamedTuple):
-    """Some rows of a feature file: float32 (m, d) and their int32 labels (m,)."""
+    """Some rows of a feature file.
+
+    Attributes:
+        features: float32 (m, d).
+        labels: int32 (m,), 0-based.
+        problems: Why a picture is a blank one, by row of this block; the other rows are fine.
+    """
 
     features: NDArray[np.float32]
     labels: NDArray[np.int32]
+    problems: Mapping[int, str] = MappingProxyType({})
 
-    def rows(self, first: int | None, last: int | None) -> LabeledBlock:
+    def rows(self, first: int, last: int) -> LabeledBlock:
         """Rows first..last-1."""
-        return LabeledBlock(self.features[first:last], self.labels[first:last])
+        problems = {
+            row - first: problem for row, problem in self.problems.items() if first <= row < last
+        }
+        return LabeledBlock(self.features[first:last], self.labels[first:last], problems)
 
 
 class KnnGraph(NamedTuple):
@@ -198,6 +211,11 @@ class FeatureMatrix(Protocol):
         """int32 (n_rows,), 0-based."""
         ...
 
+    @property
+    def broken_pictures(self) -> Iterable[tuple[int, str]]:
+        """Numbers of the pictures that were blank and why, as far as that is known."""
+        ...
+
     def read(self, first: int, last: int) -> NDArray[np.float32]:
         """Rows first..last-1 as float32 (last - first, n_columns)."""
         ...
@@ -207,6 +225,12 @@ def row_ranges(n_rows: int, block_rows: int) -> Iterator[tuple[int, int]]:
     """Cut 0..n_rows into consecutive (first, last) ranges of at most block_rows rows."""
     for first in range(0, n_rows, block_rows):
         yield first, min(n_rows, first + block_rows)
+
+
+def spread_rows(n_rows: int, count: int) -> NDArray[np.int64]:
+    """Up to count row numbers, evenly spread, in increasing order and all different."""
+    count = min(count, n_rows)
+    return (np.arange(count, dtype=np.int64) * n_rows) // max(count, 1)
 
 
 def require_finite(block: NDArray[np.float32], rows: NDArray[np.int64], name: str) -> None:

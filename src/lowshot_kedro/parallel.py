@@ -1,15 +1,19 @@
-"""Parallel calls of faiss whose results do not depend on the number of threads.
+"""Work side by side: calls of faiss in several threads, and steps of a pipeline that overlap.
 
-A matrix product that a BLAS library spreads over several threads is rounded differently for every
-number of them, and a last bit decides which of two nearly equal neighbours comes first. So every
-call gets one thread and a part of the rows that is always the same, and the parts run side by side.
+Calls of faiss give results that do not depend on the number of threads. A matrix product that a
+BLAS library spreads over several threads is rounded differently for every number of them, and a
+last bit decides which of two nearly equal neighbours comes first. So every call gets one thread and
+a part of the rows that is always the same, and the parts run side by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
 
 import faiss
 import numpy as np
@@ -17,6 +21,7 @@ from numpy.typing import NDArray
 
 from lowshot_kedro.matrices import row_ranges
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CHUNK_ROWS = 1024
@@ -58,3 +63,58 @@ def map_rows(
     n_threads = min(len(parts), faiss.omp_get_max_threads())
     with ThreadPoolExecutor(max(1, n_threads), initializer=_use_one_thread) as pool:
         return list(pool.map(function, parts))
+
+
+class _End(NamedTuple):
+    """The last thing that :func:`ahead` gets from its thread: what stopped it, if anything did."""
+
+    error: BaseException | None
+
+
+_SECONDS_BETWEEN_LOOKS = 0.1
+
+
+def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
+    """Iterate in a thread of its own: the next items are made while earlier ones are used.
+
+    Args:
+        items: What to iterate over; an error that it raises is raised here.
+        depth: How many items may wait. In memory are these, one being made and one being used.
+
+    Yields:
+        The items in order. Whoever stops early stops the thread too.
+    """
+    iterator = iter(items)
+    waiting: queue.Queue[Item | _End] = queue.Queue(depth)
+    is_over = threading.Event()
+
+    def put(item: Item | _End) -> bool:
+        while not is_over.is_set():
+            with suppress(queue.Full):
+                waiting.put(item, timeout=_SECONDS_BETWEEN_LOOKS)
+                return True
+        return False
+
+    def work() -> None:
+        error = None
+        try:
+            for item in iterator:
+                if not put(item):
+                    break
+        except BaseException as raised:
+            error = raised
+        put(_End(error))
+        # A generator has to be left in the thread it ran in.
+        if isinstance(iterator, Generator):
+            iterator.close()
+
+    thread = threading.Thread(target=work, name="ahead", daemon=True)
+    thread.start()
+    try:
+        while not isinstance(item := waiting.get(), _End):
+            yield item
+        if item.error is not None:
+            raise item.error
+    finally:
+        is_over.set()
+        thread.join()

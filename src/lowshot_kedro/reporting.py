@@ -1,4 +1,4 @@
-"""Tables and plots that compare methods."""
+"""Tables and plots: methods compared, neighbours in the graph, the spectrum of a PCA."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import faiss
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -16,16 +17,42 @@ from rich.console import Console
 from rich.table import Table
 
 from lowshot_kedro.images import ImageSource
-from lowshot_kedro.matrices import KnnGraph
+from lowshot_kedro.matrices import FeatureMatrix, KnnGraph
 from lowshot_kedro.metrics import Scores, top_k_hits
+from lowshot_kedro.pca import spectrum_of, variance_kept
 from lowshot_kedro.protocol import ImageSelection
 
 # Okabe and Ito's colours, which people with colour-blindness tell apart.
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
 _NUMBER_WIDTH = 5
+# Smaller variances, beside the largest, are what float32 has rounded.
+_LEAST_VARIANCE = 1e-7
 _NEIGHBORS_SHOWN = 8
+_BROKEN_PICTURES_LISTED = 100_000
 _COLORS = {"": _BLUE, "_novel": _ORANGE, "_base": _GREEN}
 _GROUP_NAMES = {"": "all classes", "_novel": "novel classes", "_base": "base classes"}
+
+
+def describe_broken_pictures(collections: Mapping[str, FeatureMatrix]) -> dict[str, Any]:
+    """Which pictures could not be read, so that their features are those of a blank picture.
+
+    Args:
+        collections: Features by name of the collection.
+
+    Returns:
+        For every name: n_pictures, n_broken, and broken, a list of picture (its number) and problem
+        for the first 100 000; the complete lists are beside the features.
+    """
+    report = {}
+    for name, features in collections.items():
+        broken: list[dict[str, Any]] = []
+        n_broken = 0
+        for picture, problem in features.broken_pictures:
+            n_broken += 1
+            if n_broken <= _BROKEN_PICTURES_LISTED:
+                broken.append({"picture": picture, "problem": problem})
+        report[name] = {"n_pictures": features.n_rows, "n_broken": n_broken, "broken": broken}
+    return report
 
 
 def compare_methods(metrics: Mapping[str, Mapping[str, Any]], top_k: Sequence[int]) -> pd.DataFrame:
@@ -118,6 +145,42 @@ def plot_methods(table: pd.DataFrame, k: int) -> Figure:
     axes.set_xticks(positions, table["method"])
     axes.set(ylabel=f"top-{k} accuracy (%)", title="Methods side by side", ylim=(0, 112))
     axes.legend(fontsize=8, ncols=3, loc="upper center")
+    return figure
+
+
+def plot_spectrum(transform: faiss.VectorTransform) -> Figure:
+    """How the variance is spread over the directions of a PCA, and how much of it is kept.
+
+    A transform that does not know, such as an OPQ, gives a figure that says so.
+    """
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    variances, kept = spectrum_of(transform), variance_kept(transform)
+    if kept is None:
+        axes.axis("off")
+        axes.text(0.5, 0.5, f"{type(transform).__name__}: spectrum not known", ha="center")
+        return figure
+    parts = 100 * variances / variances.sum()
+    numbers = np.arange(1, len(parts) + 1)
+    shown = np.where(parts > _LEAST_VARIANCE * parts.max(), parts, np.nan)
+    (of_each,) = axes.plot(numbers, shown, color=_BLUE, label="of each direction")
+    cumulative = axes.twinx()
+    (together,) = cumulative.plot(
+        numbers, np.cumsum(parts), color=_ORANGE, label="of all up to here"
+    )
+    limit = axes.axvline(
+        transform.d_out, color=_GREY, linestyle="--", label=f"{transform.d_out} are kept"
+    )
+    axes.set(
+        xlabel="direction", ylabel="variance (%, logarithmic)", yscale="log",
+        title=f"{transform.d_out} of {transform.d_in} dimensions keep {100 * kept:.1f} % "
+        "of the variance",
+    )  # fmt: skip
+    cumulative.set(ylabel="sum of the variances (%)", ylim=(0, 105))
+    axes.grid(alpha=0.3)
+    figure.legend(
+        handles=[of_each, together, limit], fontsize=8, ncols=3, loc="outside lower center"
+    )
     return figure
 
 

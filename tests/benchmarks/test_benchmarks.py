@@ -277,6 +277,28 @@ def test_neighbor_graph_of_vectors_of_ones_own(tmp_path: Path) -> None:
     assert content["completion_share"] is None
 
 
+def test_pca(tmp_path: Path) -> None:
+    sizes = ["--rows", "3000", "--columns", "64", "--components", "8", "--repeat", "1"]
+    text, content = results("pca.py", *sizes, "--threads", "1", "--folder", str(tmp_path))
+    names = ["ours-training", "faiss-training", "ours-applying", "product"]
+    assert list(rows(text, "3000 rows of 64 columns")) == names
+    assert_seconds(content, names)
+    assert set(content["memory"]) == {*names, "libraries"}
+    assert content["memory"]["libraries"] <= content["memory"]["ours-training"]
+    for quality in content["quality"].values():
+        assert quality["variance_lost"] < 1e-5
+        assert quality["eigenvalues"] < 1e-3
+    assert set(content["quality"]) == {"ours", "faiss"}
+    assert 0 <= content["difference"] < 1e-6
+    assert set(content["ratios"]) == {"training_vs_faiss", "applying_vs_product"}
+    shortest = {name: parts["total"]["min"] for name, parts in content["seconds"].items()}
+    assert content["ratios"]["training_vs_faiss"] == pytest.approx(
+        shortest["faiss-training"] / shortest["ours-training"], rel=0.01
+    )
+    assert content["sizes"]["threads"] == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("script", "options", "message"),
     [
@@ -288,6 +310,8 @@ def test_neighbor_graph_of_vectors_of_ones_own(tmp_path: Path) -> None:
         ("knn_graph.py", ["--columns", "785"], "--columns: at most 784, got 785"),
         ("knn_graph.py", ["--target-recall", "2"], "--target-recall: between 0 and 1, got 2"),
         ("knn_graph.py", ["--vectors", "missing.raw"], "missing.raw: no such file"),
+        ("pca.py", ["--components", "2049"], "--components: 2049 of only 2048 columns"),
+        ("pca.py", ["--rows", "256"], "--components: 256 of only 2048 columns and 256 rows"),
     ],
 )
 def test_options_that_do_not_go_together(script: str, options: list[str], message: str) -> None:

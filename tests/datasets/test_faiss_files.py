@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lowshot_kedro.datasets import FaissIndexDataset, FaissTransformDataset
-from lowshot_kedro.matrices import InvertedFile, ListBlock
+from lowshot_kedro.matrices import InvertedFile, ListBlock, Resumable
 from tests.datasets.helpers import (
     array_blocks,
     content_of,
@@ -367,3 +367,83 @@ def test_a_truncated_transform(transform_path, kept):
 def test_an_index_is_no_transform(index_path):
     dataset = FaissTransformDataset(filepath=str(index_path))
     refused_by_check_and_load(dataset, ValueError, index_path, "not a readable faiss transform")
+
+
+# --- a transform that is trained while it is saved ---
+
+
+class Training:
+    """A transform, and how often it has been trained."""
+
+    def __init__(self, transform, **facts):
+        self.transform = transform
+        self.made_from = {"kind": "pca", "n_components": 2, "features": {"n_rows": 20}} | facts
+        self.begun = 0
+
+    def begin(self, folder):
+        assert folder.is_dir()
+        self.begun += 1
+        return self.transform
+
+    def save(self, path):
+        FaissTransformDataset(filepath=str(path)).save(Resumable(self.made_from, self.begin))
+        return self.begun
+
+
+def test_a_trained_transform_is_written_with_a_note_and_kept(tmp_path, transform):
+    path = tmp_path / "PCAR2.vt"
+    assert Training(transform).save(path) == 1
+    assert content_of(tmp_path).keys() == {path.name, "PCAR2.vt.made_from.json"}
+    np.testing.assert_array_equal(
+        faiss.read_VectorTransform(str(path)).apply(VECTORS), transform.apply(VECTORS)
+    )
+    assert Training(transform).save(path) == 0
+    assert Training(transform, n_components=3).save(path) == 1
+
+
+def test_a_published_transform_is_used_as_it_is(transform_path, transform):
+    published = content_of(transform_path.parent)
+    FaissTransformDataset(filepath=str(transform_path)).check_kept()
+    assert Training(transform).save(transform_path) == 0
+    assert content_of(transform_path.parent) == published
+
+
+def test_a_published_transform_that_cannot_be_read_is_refused_at_once(transform_path, transform):
+    transform_path.write_bytes(transform_path.read_bytes()[:40])
+    with refused(ValueError, transform_path, "not a readable faiss transform"):
+        FaissTransformDataset(filepath=str(transform_path)).check_kept()
+    with refused(ValueError, transform_path, "not a readable faiss transform"):
+        Training(transform).save(transform_path)
+
+
+def test_nothing_is_checked_that_will_be_made(tmp_path, transform):
+    path = tmp_path / "PCAR2.vt"
+    FaissTransformDataset(filepath=str(path)).check_kept()
+    Training(transform).save(path)
+    path.write_bytes(b"?")
+    FaissTransformDataset(filepath=str(path)).check_kept()
+
+
+def test_a_transform_given_replaces_one_that_was_trained(tmp_path, transform):
+    path = tmp_path / "PCAR2.vt"
+    Training(transform).save(path)
+    FaissTransformDataset(filepath=str(path)).save(transform)
+    assert content_of(tmp_path).keys() == {path.name}
+
+
+def test_a_preview_says_how_much_variance_a_transform_keeps(transform_path, transform):
+    variances = np.sort(np.linalg.eigvalsh(np.cov(VECTORS.T)))[::-1]
+    kept = variances[:2].sum() / variances.sum()
+    dataset = FaissTransformDataset(filepath=str(transform_path))
+    assert f"'variance kept', '{100 * kept:.1f}%'" in str(dataset.preview())
+    assert "made from" not in str(dataset.preview())
+    other = faiss.RandomRotationMatrix(4, 2)
+    other.init(1)
+    forgetful = faiss.read_VectorTransform(str(transform_path))
+    forgetful.eigenvalues.resize(0)
+    for without in (other, forgetful):
+        dataset.save(without)
+        assert "variance" not in str(dataset.preview())
+    transform_path.unlink()
+    Training(transform).save(transform_path)
+    assert "kind pca, n_components 2" in str(dataset.preview())

@@ -1,4 +1,7 @@
+import json
+import shutil
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,8 +10,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lowshot_kedro.datasets import RawMatrixDataset
-from lowshot_kedro.matrices import Blocks
-from tests.datasets.helpers import array_blocks, refused, refused_by_check_and_load
+from lowshot_kedro.matrices import Blocks, Resumable, RowBlocks
+from tests.datasets.helpers import (
+    array_blocks,
+    content_of,
+    forks,
+    killed_half_way,
+    refused,
+    refused_by_check_and_load,
+)
 
 ROWS = [(1.0, -2.5, 3.25), (4.0, 0.0, -0.125), (1e-3, 7.0, 8.0), (9.0, 10.0, 11.0)]
 BYTES = b"".join(struct.pack("<3f", *row) for row in ROWS)
@@ -129,3 +139,129 @@ def test_refuses_blocks_that_are_not_what_they_announce(path, shape):
     with refused(ValueError, path):
         RawMatrixDataset(filepath=str(path), n_columns=3).save(blocks)
     assert not path.exists()
+
+
+# --- computed while it is saved ---
+
+MATRIX = np.array(ROWS, dtype=np.float32)
+MADE_FROM = {"kind": "vectors", "n_rows": 4}
+NOTE = "vectors.raw.made_from.json"
+
+
+class Computation:
+    """The rows in blocks of one, and which of them have been computed."""
+
+    def __init__(self, at=None, midway=lambda: None, **facts):
+        self.at, self.midway = at, midway
+        self.made_from = MADE_FROM | facts
+        self.computed = []
+
+    def blocks(self, first_row):
+        for row in range(first_row, 4):
+            if row == self.at:
+                self.midway()
+            self.computed.append(row)
+            yield MATRIX[row : row + 1]
+
+    def save(self, path, n_rows=None):
+        rows = RowBlocks(4, 3, 1, self.blocks)
+        dataset = RawMatrixDataset(filepath=str(path), n_columns=3, n_rows=n_rows)
+        dataset.save(Resumable(self.made_from, lambda folder: rows))
+        return self.computed
+
+
+@pytest.mark.parametrize("n_rows", [None, 0, 2, 4])
+def test_all_rows_are_saved_however_few_are_loaded(path, n_rows):
+    assert Computation().save(path, n_rows) == [0, 1, 2, 3]
+    assert json.loads((path.parent / NOTE).read_text()) == MADE_FROM
+    assert content_of(path.parent).keys() == {NOTE, path.name}
+    assert path.read_bytes() == BYTES
+    assert Computation().save(path, n_rows) == []
+
+
+@forks
+@pytest.mark.parametrize("at", range(4))
+def test_the_next_run_continues_after_the_rows_of_a_killed_process(tmp_path, at):
+    path = tmp_path / "killed" / "vectors.raw"
+    killed_half_way(lambda wait: Computation(at, wait).save(path), tmp_path / "marker")
+    assert not path.exists()
+    assert Computation().save(path) == [*range(at, 4)]
+    assert path.read_bytes() == BYTES
+
+
+def test_a_file_of_others_is_used_as_it_is(path):
+    path.write_bytes(b"?" * 60)
+    assert Computation().save(path) == []
+    assert content_of(path.parent) == {path.name: b"?" * 60}
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "content", "facts"),
+    [
+        (5, BYTES, ["holds 4 rows, but 5 are asked for"]),
+        (None, BYTES[:-1], ["47 bytes", "cut off"]),
+    ],
+)
+def test_a_file_of_others_that_cannot_be_used_is_refused_at_once(path, n_rows, content, facts):
+    path.write_bytes(content)
+    dataset = RawMatrixDataset(filepath=str(path), n_columns=3, n_rows=n_rows)
+    with refused(ValueError, path, *facts):
+        dataset.check_kept()
+    with refused(ValueError, path, *facts):
+        Computation().save(path, n_rows)
+    assert path.read_bytes() == content
+
+
+def test_a_file_of_ones_own_is_no_matter_before_the_run(path):
+    Computation().save(path)
+    RawMatrixDataset(filepath=str(path), n_columns=3, n_rows=5).check_kept()
+    path.unlink()
+    RawMatrixDataset(filepath=str(path), n_columns=3, n_rows=5).check_kept()
+
+
+@pytest.mark.parametrize("n_rows", [None, 0, 2])
+@pytest.mark.parametrize("size", [36, 60])
+def test_a_kept_file_has_as_many_rows_as_were_made(path, n_rows, size):
+    Computation().save(path)
+    path.write_bytes((BYTES + BYTES)[:size])
+    facts = (path, f"holds {size // 12} rows, but was made with 4", "delete it")
+    with refused(ValueError, *facts):
+        Computation().save(path, n_rows)
+    # Rows made from something else replace it.
+    assert Computation(seed=1).save(path, n_rows) == [0, 1, 2, 3]
+    assert path.read_bytes() == BYTES
+
+
+def test_another_number_of_columns_is_not_begun(path):
+    dataset = RawMatrixDataset(filepath=str(path), n_columns=4)
+    computation = Computation()
+    rows = RowBlocks(4, 3, 1, computation.blocks)
+    with refused(ValueError, path, "got 3 columns", "expected 4"):
+        dataset.save(Resumable(MADE_FROM, lambda folder: rows))
+    assert computation.computed == []
+    assert content_of(path.parent) == {}
+
+
+def test_an_array_replaces_a_matrix_that_was_computed(path):
+    Computation().save(path)
+    RawMatrixDataset(filepath=str(path), n_columns=3).save(MATRIX[:2])
+    assert content_of(path.parent) == {path.name: BYTES[:24]}
+
+
+@pytest.mark.parametrize(("n_rows", "is_enough"), [(4, True), (5, False), (None, True)])
+def test_a_disk_without_room_is_noticed_before_the_run(path, monkeypatch, n_rows, is_enough):
+    usage = SimpleNamespace(total=1 << 40, used=(1 << 40) - 48, free=48)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    dataset = RawMatrixDataset(filepath=str(path), n_columns=3, n_rows=n_rows)
+    if is_enough:
+        dataset.check_space()
+    else:
+        with refused(OSError, path, "60 B needed", "only 48 B free"):
+            dataset.check_space()
+
+
+def test_a_preview_says_what_a_matrix_was_made_from(path):
+    Computation().save(path)
+    shown = str(RawMatrixDataset(filepath=str(path), n_columns=3).preview())
+    assert "made from" in shown
+    assert "kind vectors, n_rows 4" in shown

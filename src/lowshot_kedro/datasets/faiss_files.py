@@ -205,8 +205,12 @@ class FaissIndexDataset(FileDataset[IndexContent | Resumable[IndexContent], fais
         )
 
 
-class FaissTransformDataset(FileDataset[faiss.VectorTransform, faiss.VectorTransform]):
+class FaissTransformDataset(
+    FileDataset[faiss.VectorTransform | Resumable[faiss.VectorTransform], faiss.VectorTransform]
+):
     """A faiss VectorTransform file such as PCAR256.vt.
+
+    Saving accepts a transform, or a :class:`~lowshot_kedro.matrices.Resumable` of one.
 
     Args:
         filepath: The file.
@@ -220,6 +224,19 @@ class FaissTransformDataset(FileDataset[faiss.VectorTransform, faiss.VectorTrans
               filepath: data/06_models/PCAR256.vt
     """
 
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        super().__init__(filepath=filepath, metadata=metadata)
+        self._files = ResumableFiles(self._filepath, self._filepath)
+
+    def check_kept(self) -> None:
+        """Refuse a file that will not be made anew, but cannot be used, before anything is done.
+
+        Raises:
+            ValueError: As for `check`.
+        """
+        if self._files.are_of_others():
+            self.check()
+
     def _read(self) -> faiss.VectorTransform:
         require_file(self._filepath)
         try:
@@ -229,7 +246,26 @@ class FaissTransformDataset(FileDataset[faiss.VectorTransform, faiss.VectorTrans
                 f"{self._filepath}: not a readable faiss transform; is it cut off?"
             ) from error
 
-    def _write(self, path: Path, data: faiss.VectorTransform) -> None:
+    def save(self, data: faiss.VectorTransform | Resumable[faiss.VectorTransform]) -> None:
+        """Write the file whole or not at all; compute a Resumable where it is not there yet.
+
+        Raises:
+            DiskFullError: Naming the file.
+        """
+        if isinstance(data, Resumable):
+            self._files.save(data, self.check, self._write_over)
+            return
+        with self._files.written_anew() as (path,):
+            self._write(path, data)
+
+    def _write_over(self, data: faiss.VectorTransform, paths: Sequence[Path]) -> None:
+        """Start the file over: only the work before it can be continued."""
+        self._write(paths[0], data)
+
+    def _write(
+        self, path: Path, data: faiss.VectorTransform | Resumable[faiss.VectorTransform]
+    ) -> None:
+        assert not isinstance(data, Resumable), "save writes what it becomes"
         with path.open("wb") as file:
             faiss.write_VectorTransform(data, _writer(file))
 
@@ -239,7 +275,9 @@ class FaissTransformDataset(FileDataset[faiss.VectorTransform, faiss.VectorTrans
             "kind": type(transform).__name__,
             "shape": f"{transform.d_in} → {transform.d_out}",
             "dtype": "float32",
+            **_variance_kept(transform),
             "size on disk": self._size_on_disk(),
+            **self._files.facts(),
         }
 
     def _first_rows(self) -> list[NDArray[np.float32]]:
@@ -247,3 +285,13 @@ class FaissTransformDataset(FileDataset[faiss.VectorTransform, faiss.VectorTrans
         if not isinstance(transform, faiss.LinearTransform):
             return []
         return list(faiss.vector_to_array(transform.A).reshape(transform.d_out, transform.d_in))
+
+
+def _variance_kept(transform: faiss.VectorTransform) -> dict[str, str]:
+    """For a preview; nothing for a transform that knows of no variances."""
+    if not isinstance(transform, faiss.PCAMatrix):
+        return {}
+    variances = faiss.vector_to_array(transform.eigenvalues).clip(0)
+    if not variances.sum() > 0:
+        return {}
+    return {"variance kept": f"{variances[: transform.d_out].sum() / variances.sum():.1%}"}

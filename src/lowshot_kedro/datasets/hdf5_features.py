@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import abc
+import itertools
+import logging
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,15 +16,25 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from lowshot_kedro.datasets.file_dataset import FileDataset
-from lowshot_kedro.datasets.files import require_space, written_whole
+from lowshot_kedro.datasets.feature_writer import (
+    BYTES_PER_NUMBER,
+    COUNT,
+    FEATURES,
+    LABELS,
+    FeatureWriter,
+    ProblemList,
+)
+from lowshot_kedro.datasets.files import partial_path, require_space, written_whole
 from lowshot_kedro.datasets.hdf5_arrays import open_hdf5
+from lowshot_kedro.datasets.resumable import ResumableFiles
 from lowshot_kedro.datasets.table_dataset import PREVIEW_COLUMNS, PREVIEW_ROWS, TableDataset
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import Blocks, LabeledBlock
+from lowshot_kedro.matrices import Blocks, LabeledBlock, Resumable, RowBlocks
 from lowshot_kedro.resources import format_bytes
 
-_FEATURES, _LABELS, _COUNT = "all_feats", "all_labels", "count"
+logger = logging.getLogger(__name__)
+
+FeatureContent = Blocks[LabeledBlock] | Resumable[RowBlocks[LabeledBlock]]
 
 
 @dataclass(frozen=True)
@@ -55,8 +69,14 @@ class HDF5Features:
         parts = []
         for path, count in zip(self.paths, self.counts, strict=True):
             with h5py.File(path, "r") as file:
-                parts.append(file[_LABELS][:count].astype(np.int32))
+                parts.append(file[LABELS][:count].astype(np.int32))
         return np.concatenate(parts)
+
+    @property
+    def broken_pictures(self) -> Iterator[tuple[int, str]]:
+        """Numbers of the pictures that were blank and why, as far as that is known."""
+        for path in self.paths:
+            yield from ProblemList(_problems_path(path))
 
     def read(self, first: int, last: int) -> NDArray[np.float32]:
         """Rows first..last-1 as float32 (last - first, n_columns).
@@ -72,7 +92,7 @@ class HDF5Features:
             begin, end = max(first, start), min(last, start + count)
             if begin < end:
                 with h5py.File(path, "r") as file:
-                    file[_FEATURES].read_direct(
+                    file[FEATURES].read_direct(
                         result,
                         np.s_[begin - start : end - start],
                         np.s_[begin - first : end - first],
@@ -87,6 +107,10 @@ class HDF5Features:
 def open_features(paths: tuple[Path, ...]) -> HDF5Features:
     """Check feature files and describe what is in them.
 
+    Args:
+        paths: The files, in order. Beside the first file that a job has written is its list of
+            broken pictures.
+
     Raises:
         FileNotFoundError: If a file is not there.
         ValueError: If a file is cut off or no HDF5, lacks a dataset, or has one of another type or
@@ -99,9 +123,19 @@ def open_features(paths: tuple[Path, ...]) -> HDF5Features:
     return HDF5Features(paths, counts, widths[0])
 
 
+def _is_no_first_one(path: Path) -> bool:
+    """Whether another job, whose first file would have a note of its own, does not begin here."""
+    files = ResumableFiles(path)
+    return not files.note.exists() and not files.work_folder.exists()
+
+
+def _problems_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.broken_pictures.csv")
+
+
 def _inspect(path: Path) -> tuple[int, int]:
     with open_hdf5(path) as file:
-        expected = {_FEATURES: (2, "f"), _LABELS: (1, "iu"), _COUNT: (1, "iu")}
+        expected = {FEATURES: (2, "f"), LABELS: (1, "iu"), COUNT: (1, "iu")}
         for key, (n_dimensions, kinds) in expected.items():
             if not isinstance(file.get(key), h5py.Dataset):
                 raise InputError(f"{path}: no dataset {key}; found {', '.join(file) or 'none'}")
@@ -112,10 +146,10 @@ def _inspect(path: Path) -> tuple[int, int]:
                     f"{path}: {key} is {dtype} of shape {shape}; expected {numbers} with "
                     f"{n_dimensions} dimension(s)"
                 )
-        (n_features, n_columns), (n_labels,) = file[_FEATURES].shape, file[_LABELS].shape
-        if file[_COUNT].shape != (1,):
-            raise InputError(f"{path}: count has shape {file[_COUNT].shape}; expected (1,)")
-        count = int(file[_COUNT][0])
+        (n_features, n_columns), (n_labels,) = file[FEATURES].shape, file[LABELS].shape
+        if file[COUNT].shape != (1,):
+            raise InputError(f"{path}: count has shape {file[COUNT].shape}; expected (1,)")
+        count = int(file[COUNT][0])
     if not 0 <= count <= min(n_features, n_labels):
         raise InputError(
             f"{path}: count is {count}, but all_feats has {n_features} rows and all_labels "
@@ -124,37 +158,197 @@ def _inspect(path: Path) -> tuple[int, int]:
     return count, n_columns
 
 
-def _create(path: Path, n_rows: int, n_columns: int) -> h5py.File:
-    file = h5py.File(path, "w")
-    file.create_dataset(_FEATURES, (n_rows, n_columns), dtype="<f4")
-    file.create_dataset(_LABELS, (n_rows,), dtype="<i4")
-    file.create_dataset(_COUNT, data=np.array([n_rows], dtype="<i4"))
-    return file
+class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features]):
+    """Feature files: one, or several with as many rows in each but the last.
+
+    Args:
+        rows_per_file: Rows of every file but the last; None: all in one file.
+        first_picture: The number that the first row has as a picture.
+        metadata: For Kedro plugins.
+    """
+
+    def __init__(
+        self, rows_per_file: int | None, first_picture: int, metadata: dict[str, Any] | None
+    ) -> None:
+        self._rows_per_file = rows_per_file
+        self._first_picture = first_picture
+        self.metadata = metadata
+
+    @abc.abstractmethod
+    def _path(self, number: int) -> Path:
+        """The file with this number, counted from 0."""
+
+    @abc.abstractmethod
+    def _open(self) -> HDF5Features:
+        """Check the files and describe what is in them."""
+
+    def _paths(self, n_rows: int) -> list[Path]:
+        n_files = max(1, -(-n_rows // self._rows_per_file)) if self._rows_per_file else 1
+        return [self._path(number) for number in range(n_files)]
+
+    def _files(self, n_rows: int, following: Iterable[Path] = ()) -> ResumableFiles:
+        """The files of so many rows.
+
+        Args:
+            n_rows: Rows.
+            following: Files of an older result behind them, which would pass for a part of ours.
+
+        Raises:
+            ValueError: If the rows end within a file and those of another job follow, whose rows
+                would move up.
+        """
+        paths = self._paths(n_rows)
+        ours = [*itertools.takewhile(_is_no_first_one, following)]
+        replaced = [
+            beside
+            for path in paths[1:]
+            for beside in (ResumableFiles(path).note, _problems_path(path))
+        ]
+        if self._rows_per_file and n_rows % self._rows_per_file:
+            behind = self._path(len(paths))
+            if behind.is_file() and behind not in ours:
+                raise InputError(
+                    f"{behind}: is there already, but {n_rows} pictures do not fill "
+                    f"{paths[-1].name} before it; expected a multiple of {self._rows_per_file}, or "
+                    "no such file: move it away"
+                )
+        return ResumableFiles(paths[0], *paths, obsolete=[*ours, *replaced])
+
+    def check(self) -> None:
+        """Open the files and compare them with the format.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If one is damaged or in another format.
+        """
+        self._open()
+
+    def check_kept(self) -> None:
+        """Refuse files of others that are damaged before anything is done: they will be kept.
+
+        Raises:
+            ValueError: As for `check`.
+        """
+        if self._files(0).are_of_others():
+            self.check()
+
+    def load(self) -> HDF5Features:
+        """All rows as one collection; nothing is read yet."""
+        return self._open()
+
+    def save(self, data: FeatureContent) -> None:
+        """Write all rows, or those that are not there yet; files get their names at the end.
+
+        A Resumable says in its `made_from` how large the result is: n_rows and n_columns. Only with
+        one is there a list of broken pictures.
+
+        Raises:
+            DiskFullError: Naming the first file.
+            ValueError: If blocks are not what they announce, or there are files of others that
+                do not fit: they are never overwritten.
+        """
+        if isinstance(data, Resumable):
+            self._save_resumable(data)
+            return
+        self._require_space(data.n_rows, data.n_columns)
+        n_files = len(self._paths(data.n_rows))
+        following = map(self._path, itertools.count(n_files)) if self._rows_per_file else ()
+        files = self._files(data.n_rows, itertools.takewhile(Path.is_file, following))
+        with files.written_anew() as paths:
+            for path in paths:
+                path.unlink(missing_ok=True)
+            with FeatureWriter(
+                paths, data.n_rows, data.n_columns, self._rows_per_file or data.n_rows
+            ) as writer:
+                first = 0
+                for block in data.checked(str(self._path(0))):
+                    writer.write(first, block)
+                    first += len(block.features)
+            _problems_path(self._path(0)).unlink(missing_ok=True)
+
+    def _save_resumable(self, data: Resumable[RowBlocks[LabeledBlock]]) -> None:
+        n_rows, n_columns = int(data.made_from["n_rows"]), int(data.made_from["n_columns"])
+        older = self._files(0).made_from() or {}
+        n_files = len(self._paths(n_rows))
+        files = self._files(n_rows, self._paths(int(older.get("n_rows", 0)))[n_files:])
+        there = [path for path in files.paths if path.is_file()]
+        # While a missing one of our own is made again, the note of the others is gone.
+        are_of_others = files.made_from() is None and files.unfinished_made_from() is None
+        if there and are_of_others and not files.exist():
+            missing = next(path for path in files.paths if path not in there)
+            raise InputError(
+                f"{there[0]}: is there without a note of what it was made from, and "
+                f"{missing.name} is missing; expected all files of {n_rows} pictures or none: "
+                "add the missing ones, or move the others away to have them computed"
+            )
+        unfinished = files.unfinished_made_from() or {}
+        begun = self._paths(int(unfinished.get("n_rows", 0)))[n_files:]
+        for path in itertools.takewhile(_is_no_first_one, begun):
+            partial_path(path).unlink(missing_ok=True)
+        problems = ProblemList(files.work_folder / "broken_pictures.csv", self._first_picture)
+
+        def check_kept() -> None:
+            found = open_features(files.paths)
+            if found.n_rows != n_rows:
+                raise InputError(
+                    f"{found.name}: holds features of {found.n_rows} pictures, but there are "
+                    f"{n_rows}; move the files away to have them computed anew"
+                )
+
+        def write(blocks: RowBlocks[LabeledBlock], paths: Sequence[Path]) -> None:
+            self._require_space(n_rows, n_columns, paths)
+            with FeatureWriter(
+                paths, n_rows, n_columns, self._rows_per_file or n_rows, problems
+            ) as writer:
+                done = writer.rows_done
+                first = done if done == n_rows else done - done % blocks.block_rows
+                writer.continue_at(first)
+                if first:
+                    logger.info("%s: continuing after row %d of %d", self._path(0), first, n_rows)
+                if first < n_rows:
+                    name = str(self._path(0)) + (f" after row {first}" if first else "")
+                    for block in blocks.starting_at(first).checked(name):
+                        writer.write(first, block)
+                        first += len(block.features)
+            # A copy: whoever is killed before the files get their names begins here again.
+            with written_whole(_problems_path(self._path(0))) as (copy,):
+                shutil.copyfile(problems.path, copy)
+
+        files.save(data, check_kept, write)
+
+    def _require_space(self, n_rows: int, n_columns: int, begun: Sequence[Path] = ()) -> None:
+        # What is begun is a file with holes: its blocks count, not its size.
+        taken = sum(512 * path.stat().st_blocks for path in begun if path.is_file())
+        needed = BYTES_PER_NUMBER * n_rows * (n_columns + 1)
+        require_space(self._path(0), max(0, needed - taken))
+
+    def _exists(self) -> bool:
+        return self._path(0).is_file()
+
+    def _facts(self) -> dict[str, str]:
+        features = self._open()
+        labels, n_broken = features.labels, sum(1 for _ in features.broken_pictures)
+        return {
+            **({"files": str(len(features.paths))} if self._rows_per_file else {}),
+            "shape": f"({features.n_rows}, {features.n_columns})",
+            "dtype": "float32",
+            "labels": f"{labels.min()}..{labels.max()}" if len(labels) else "none",
+            "size on disk": format_bytes(sum(path.stat().st_size for path in features.paths)),
+            "broken pictures": str(n_broken),
+            **self._files(0).facts(),
+        }
+
+    def _first_rows(self) -> NDArray[np.float32]:
+        features = self._open()
+        return features.read(0, min(features.n_rows, PREVIEW_ROWS))[:, :PREVIEW_COLUMNS]
 
 
-def _write_rows(file: h5py.File, first: int, block: LabeledBlock) -> None:
-    file[_FEATURES][first : first + len(block.features)] = block.features
-    file[_LABELS][first : first + len(block.labels)] = block.labels
-
-
-def _facts(features: HDF5Features, n_bytes: int) -> dict[str, str]:
-    labels = features.labels
-    return {
-        "shape": f"({features.n_rows}, {features.n_columns})",
-        "dtype": "float32",
-        "labels": f"{labels.min()}..{labels.max()}" if len(labels) else "none",
-        "size on disk": format_bytes(n_bytes),
-    }
-
-
-def _first_rows(features: HDF5Features) -> NDArray[np.float32]:
-    return features.read(0, min(features.n_rows, PREVIEW_ROWS))[:, :PREVIEW_COLUMNS]
-
-
-class HDF5FeaturesDataset(FileDataset[Blocks[LabeledBlock], HDF5Features]):
+class HDF5FeaturesDataset(_FeaturesDataset):
     """Features and labels of a training or test set: all_feats, all_labels, count.
 
-    Loading gives an :class:`HDF5Features`, which reads from disk what is asked for.
+    Loading gives an :class:`HDF5Features`, which reads from disk what is asked for. Saving accepts
+    :class:`~lowshot_kedro.matrices.Blocks`, or a :class:`~lowshot_kedro.matrices.Resumable`, which
+    a later run continues where this one was stopped.
 
     Args:
         filepath: The HDF5 file.
@@ -172,31 +366,35 @@ class HDF5FeaturesDataset(FileDataset[Blocks[LabeledBlock], HDF5Features]):
         (10, 2048)
     """
 
-    def _read(self) -> HDF5Features:
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        super().__init__(None, 0, metadata)
+        self._filepath = Path(filepath)
+
+    def _path(self, number: int) -> Path:
+        return self._filepath
+
+    def _open(self) -> HDF5Features:
         return open_features((self._filepath,))
 
-    def _write(self, path: Path, data: Blocks[LabeledBlock]) -> None:
-        require_space(self._filepath, 4 * data.n_rows * (data.n_columns + 1))
-        with _create(path, data.n_rows, data.n_columns) as file:
-            first = 0
-            for block in data.checked(str(self._filepath)):
-                _write_rows(file, first, block)
-                first += len(block.features)
-
-    def _facts(self) -> dict[str, str]:
-        return _facts(self._read(), self._filepath.stat().st_size)
-
-    def _first_rows(self) -> NDArray[np.float32]:
-        return _first_rows(self._read())
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}
 
 
-class HDF5FeatureBlocksDataset(TableDataset[Blocks[LabeledBlock], HDF5Features]):
+class HDF5FeatureBlocksDataset(_FeaturesDataset):
     """Features of a background collection: block0.hdf5, block1.hdf5, … in one folder.
+
+    Several machines can share the work: each gets a range of pictures i0..i1 in its catalog, and
+    the same i0 here; once all are done, an entry without i0 has all blocks.
 
     Args:
         filepath: The folder.
         rows_per_file: Images in every block file but the last.
+        i0: Number of the first picture, a multiple of rows_per_file: its block is the first one
+            here.
         metadata: For Kedro plugins.
+
+    Raises:
+        ValueError: For an i0 in the middle of a block.
 
     Example:
         .. code-block:: yaml
@@ -211,74 +409,31 @@ class HDF5FeatureBlocksDataset(TableDataset[Blocks[LabeledBlock], HDF5Features])
         *,
         filepath: str,
         rows_per_file: int = 1_000_000,
+        i0: int = 0,
         metadata: dict[str, Any] | None = None,
     ) -> None:
+        super().__init__(rows_per_file, i0, metadata)
         self._filepath = Path(filepath)
-        self._rows_per_file = rows_per_file
-        self.metadata = metadata
+        self._first_block, rest = divmod(i0, rows_per_file)
+        if rest or i0 < 0:
+            raise InputError(
+                f"{filepath}: got i0 = {i0}, expected the beginning of a block, a multiple of "
+                f"{rows_per_file}"
+            )
 
-    def _path(self, block: int) -> Path:
-        return self._filepath / f"block{block}.hdf5"
-
-    def _paths(self) -> Iterator[Path]:
-        """The block files that are there, from block 0 up to the first gap."""
-        block = 0
-        while self._path(block).is_file():
-            yield self._path(block)
-            block += 1
-
-    def check(self) -> None:
-        """Open every block file and compare it with the format."""
-        self._open()
-
-    def load(self) -> HDF5Features:
-        """All blocks as one collection."""
-        return self._open()
+    def _path(self, number: int) -> Path:
+        return self._filepath / f"block{self._first_block + number}.hdf5"
 
     def _open(self) -> HDF5Features:
-        return open_features(tuple(self._paths()) or (self._path(0),))
-
-    def save(self, data: Blocks[LabeledBlock]) -> None:
-        """Write all blocks; they get their names together, at the end."""
-        require_space(self._path(0), 4 * data.n_rows * (data.n_columns + 1))
-        n_files = max(1, -(-data.n_rows // self._rows_per_file))
-        paths = [self._path(number) for number in range(n_files)]
-        # More blocks of an older collection would pass for a part of this one.
-        older = [
-            path
-            for path in self._filepath.glob("block*.hdf5")
-            if path.stem.removeprefix("block").isdigit() and path not in paths
-        ]
-        with written_whole(*paths, obsolete=older) as unfinished:
-            self._write_files(unfinished, data)
-
-    def _write_files(self, paths: list[Path], data: Blocks[LabeledBlock]) -> None:
-        pending = data.checked(str(self._path(0)))
-        block = LabeledBlock(np.empty((0, data.n_columns), np.float32), np.empty(0, np.int32))
-        for number, path in enumerate(paths):
-            n_rows = min(self._rows_per_file, data.n_rows - number * self._rows_per_file)
-            with _create(path, n_rows, data.n_columns) as file:
-                written = 0
-                while written < n_rows:
-                    if len(block.features) == 0:
-                        block = next(pending)
-                    fits = n_rows - written
-                    _write_rows(file, written, block.rows(None, fits))
-                    written += min(fits, len(block.features))
-                    block = block.rows(fits, None)
-        # Lets the blocks notice that there are more of them than they announced.
-        next(pending, None)
-
-    def _exists(self) -> bool:
-        return self._path(0).is_file()
+        number = 0
+        while self._path(number).is_file():
+            number += 1
+        # Without any, the first one is looked for once more, and named as missing.
+        return open_features(tuple(self._path(file) for file in range(max(1, number))))
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), "rows_per_file": self._rows_per_file}
-
-    def _facts(self) -> dict[str, str]:
-        features = self._open()
-        size = sum(path.stat().st_size for path in features.paths)
-        return {"files": str(len(features.paths)), **_facts(features, size)}
-
-    def _first_rows(self) -> NDArray[np.float32]:
-        return _first_rows(self._open())
+        return {
+            "filepath": str(self._filepath),
+            "rows_per_file": self._rows_per_file,
+            "i0": self._first_picture,
+        }

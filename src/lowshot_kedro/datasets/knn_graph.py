@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from lowshot_kedro.datasets.files import require_space
 from lowshot_kedro.datasets.raw_matrix import count_rows, map_matrix, write_rows
-from lowshot_kedro.datasets.resumable import ResumableFiles, opened_at, rows_done
+from lowshot_kedro.datasets.resumable import ResumableFiles, append_blocks
 from lowshot_kedro.datasets.table_dataset import TableDataset
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import Blocks, KnnGraph, Resumable, RowBlocks
 from lowshot_kedro.resources import format_bytes
-
-logger = logging.getLogger(__name__)
 
 GraphContent = KnnGraph | Blocks[KnnGraph] | Resumable[RowBlocks[KnnGraph]]
 
@@ -145,31 +142,13 @@ class KnnGraphDataset(TableDataset[GraphContent, KnnGraph]):
             second.open("wb") as similarities,
         ):
             for block in blocks:
-                write_rows(indices, block.indices, _INDICES)
-                write_rows(similarities, block.similarities, _SIMILARITIES)
+                _write_block((indices, similarities), block)
 
     def _append(self, blocks: RowBlocks[KnnGraph], paths: Sequence[Path]) -> None:
         """Write the blocks that are not yet in unfinished files."""
         self._require_columns(blocks.n_columns)
         widths = [self._k * dtype.itemsize for dtype in (_INDICES, _SIMILARITIES)]
-        done = rows_done(paths, widths, blocks.n_rows, blocks.block_rows)
-        with (
-            opened_at(paths[0], done * widths[0]) as indices,
-            opened_at(paths[1], done * widths[1]) as similarities,
-        ):
-            require_space(self._indices_path, (blocks.n_rows - done) * self._k * _LINK_BYTES)
-            name = str(self._indices_path)
-            if done:
-                logger.info("%s: continuing after row %d of %d", name, done, blocks.n_rows)
-                name += f" after row {done}"
-            if done == blocks.n_rows:
-                return
-            for block in blocks.starting_at(done).checked(name):
-                write_rows(indices, block.indices, _INDICES)
-                write_rows(similarities, block.similarities, _SIMILARITIES)
-                # A process that is killed now has these rows behind it.
-                indices.flush()
-                similarities.flush()
+        append_blocks(blocks, self._indices_path, paths, widths, _write_block)
 
     def _require_columns(self, k: int) -> None:
         if k != self._k:
@@ -196,3 +175,9 @@ class KnnGraphDataset(TableDataset[GraphContent, KnnGraph]):
         for indices, similarities in zip(*self.load(), strict=True):
             links = zip(indices, similarities, strict=True)
             yield [f"{neighbor} ({similarity:.3f})" for neighbor, similarity in links]
+
+
+def _write_block(files: Sequence[BinaryIO], block: KnnGraph) -> None:
+    indices, similarities = files
+    write_rows(indices, block.indices, _INDICES)
+    write_rows(similarities, block.similarities, _SIMILARITIES)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 
 from lowshot_kedro.datasets.file_dataset import FileDataset
 from lowshot_kedro.datasets.files import require_file, require_space
+from lowshot_kedro.datasets.resumable import ResumableFiles, append_blocks
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import Blocks
+from lowshot_kedro.matrices import Blocks, Resumable, RowBlocks
 
 
 def map_matrix(path: Path, n_rows: int, n_columns: int, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -47,11 +49,16 @@ def count_rows(path: Path, n_columns: int, dtype: np.dtype[Any]) -> int:
     return n_rows
 
 
-class RawMatrixDataset(FileDataset[NDArray[Any] | Blocks[NDArray[Any]], NDArray[Any]]):
+MatrixContent = NDArray[Any] | Blocks[NDArray[Any]] | Resumable[RowBlocks[NDArray[Any]]]
+
+
+class RawMatrixDataset(FileDataset[MatrixContent, NDArray[Any]]):
     """A raw matrix such as concatenated_PCAR256.raw: a memmap in, an array or blocks out.
 
-    Loading takes no memory. Saving accepts an array or
-    :class:`~lowshot_kedro.matrices.Blocks`, of which one is in memory at a time.
+    Loading takes no memory. Saving accepts an array, :class:`~lowshot_kedro.matrices.Blocks`, of
+    which one is in memory at a time, or a :class:`~lowshot_kedro.matrices.Resumable` of row blocks,
+    which an interrupted run leaves to the next one to continue. All rows are saved, however few are
+    loaded.
 
     Args:
         filepath: The file.
@@ -87,6 +94,24 @@ class RawMatrixDataset(FileDataset[NDArray[Any] | Blocks[NDArray[Any]], NDArray[
         self._n_columns = n_columns
         self._n_rows = n_rows
         self._dtype = np.dtype(dtype).newbyteorder("<")
+        self._files = ResumableFiles(self._filepath, self._filepath)
+
+    def check_kept(self) -> None:
+        """Refuse a file that will not be made anew, but cannot be used, before anything is done.
+
+        Raises:
+            ValueError: As for `check`.
+        """
+        if self._files.are_of_others():
+            self.check()
+
+    def check_space(self) -> None:
+        """Refuse to begin what the disk has no room for, where the size is known."""
+        self._files.require_space((self._n_rows or 0) * self._row_bytes)
+
+    @property
+    def _row_bytes(self) -> int:
+        return self._n_columns * self._dtype.itemsize
 
     def _rows(self) -> int:
         """Rows to load, from the size of the file and what is asked for."""
@@ -105,21 +130,61 @@ class RawMatrixDataset(FileDataset[NDArray[Any] | Blocks[NDArray[Any]], NDArray[
     def _read(self) -> NDArray[Any]:
         return map_matrix(self._filepath, self._rows(), self._n_columns, self._dtype)
 
-    def _write(self, path: Path, data: NDArray[Any] | Blocks[NDArray[Any]]) -> None:
+    def save(self, data: MatrixContent) -> None:
+        """Write the file whole or not at all; compute a Resumable as far as it is not done.
+
+        Raises:
+            DiskFullError: Naming the file.
+            ValueError: If the matrix has another number of columns, or blocks are not what they
+                announce.
+        """
+        if isinstance(data, Resumable):
+            check = partial(self._check_made, data.made_from)
+            self._files.save(data, check, self._append)
+            return
+        with self._files.written_anew() as (path,):
+            self._write(path, data)
+
+    def _check_made(self, made_from: Mapping[str, Any]) -> None:
+        """Refuse a file that is there but damaged; n_rows loads a part and sees a part of that."""
+        self.check()
+        n_rows = made_from.get("n_rows")
+        if self._files.are_of_others() or n_rows is None:
+            return
+        found = count_rows(self._filepath, self._n_columns, self._dtype)
+        if found != n_rows:
+            raise InputError(
+                f"{self._filepath}: holds {found} rows, but was made with {n_rows}; delete it to "
+                "have it computed anew"
+            )
+
+    def _append(self, blocks: RowBlocks[NDArray[Any]], paths: Sequence[Path]) -> None:
+        """Write the blocks that are not yet in an unfinished file."""
+        self._require_columns(blocks.n_columns)
+        append_blocks(blocks, self._filepath, paths, [self._row_bytes], self._write_block)
+
+    def _write(self, path: Path, data: MatrixContent) -> None:
+        assert not isinstance(data, Resumable), "save writes what it becomes"
         blocks: Iterable[NDArray[Any]]
         if isinstance(data, Blocks):
             n_rows, n_columns = data.n_rows, data.n_columns
             blocks = data.checked(str(self._filepath))
         else:
             (n_rows, n_columns), blocks = data.shape, [data]
+        self._require_columns(n_columns)
+        require_space(self._filepath, n_rows * self._row_bytes)
+        with path.open("wb") as file:
+            for block in blocks:
+                self._write_block([file], block)
+
+    def _write_block(self, files: Sequence[BinaryIO], block: NDArray[Any]) -> None:
+        write_rows(files[0], block, self._dtype)
+
+    def _require_columns(self, n_columns: int) -> None:
         if n_columns != self._n_columns:
             raise InputError(
                 f"{self._filepath}: got {n_columns} columns, expected {self._n_columns}"
             )
-        require_space(self._filepath, n_rows * n_columns * self._dtype.itemsize)
-        with path.open("wb") as file:
-            for block in blocks:
-                write_rows(file, block, self._dtype)
 
     def _exists(self) -> bool:
         return self._n_rows == 0 or super()._exists()
@@ -133,6 +198,7 @@ class RawMatrixDataset(FileDataset[NDArray[Any] | Blocks[NDArray[Any]], NDArray[
             "shape": f"({n_rows}, {self._n_columns})",
             "dtype": str(self._dtype),
             "size on disk": self._size_on_disk() if n_rows else "0 B",
+            **self._files.facts(),
         }
 
     def _first_rows(self) -> NDArray[Any]:

@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -23,10 +23,11 @@ from lowshot_kedro.datasets.files import (
     written_whole,
 )
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import Resumable
+from lowshot_kedro.matrices import Resumable, RowBlocks
 
 logger = logging.getLogger(__name__)
 
+Block = TypeVar("Block")
 Content = TypeVar("Content")
 Facts = dict[str, Any]
 
@@ -40,10 +41,12 @@ class ResumableFiles:
     Args:
         filepath: What the note and the folder of the work are named after.
         paths: The files. The first is the one without which the others count for nothing.
+        obsolete: Files of an older result that must not stand beside new ones.
     """
 
-    def __init__(self, filepath: Path, *paths: Path) -> None:
+    def __init__(self, filepath: Path, *paths: Path, obsolete: Sequence[Path] = ()) -> None:
         self.paths = paths
+        self._obsolete = obsolete
         self.note = filepath.with_name(f"{filepath.name}.made_from.json")
         self.work_folder = partial_path(filepath.with_name(f"{filepath.name}.work"))
         self._work_note = self.work_folder / "made_from.json"
@@ -55,6 +58,10 @@ class ResumableFiles:
     def made_from(self) -> Facts | None:
         """What the note says; None without a note, and nothing in one that cannot be read."""
         return _read_note(self.note)
+
+    def unfinished_made_from(self) -> Facts | None:
+        """The same of the work in progress."""
+        return _read_note(self._work_note)
 
     def facts(self) -> dict[str, str]:
         """The short ones of what the files were made from, as one line for a preview."""
@@ -87,7 +94,7 @@ class ResumableFiles:
         An older note would be wrong, and work in progress would be continued in other files.
         """
         self._remove_work_folder()
-        obsolete = [self.note] if self.note.exists() else []
+        obsolete = [path for path in (self.note, *self._obsolete) if path.exists()]
         with written_whole(*self.paths, obsolete=obsolete) as unfinished:
             yield unfinished
 
@@ -180,7 +187,7 @@ class ResumableFiles:
         """Make the folder of the work; remove what was begun from something else."""
         if not self.exist():
             self.note.unlink(missing_ok=True)
-        found = _read_note(self._work_note)
+        found = self.unfinished_made_from()
         if found == wanted:
             return
         if self.work_folder.exists() or any(path.exists() for path in self._partials()):
@@ -207,7 +214,8 @@ class ResumableFiles:
 
     def _name(self, wanted: Facts) -> None:
         """Give the files their names, the first one last: see files.written_whole."""
-        self.paths[0].unlink(missing_ok=True)
+        for path in (self.paths[0], *self._obsolete):
+            path.unlink(missing_ok=True)
         _write_note(self.note, wanted)
         for path in reversed(self.paths):
             partial = partial_path(path)
@@ -231,6 +239,46 @@ def rows_done(
         return 0
     done = min(size // width for size, width in zip(sizes, bytes_per_row, strict=True))
     return done if done == n_rows else done - done % block_rows
+
+
+def append_blocks(
+    blocks: RowBlocks[Block],
+    path: Path,
+    partials: Sequence[Path],
+    bytes_per_row: Sequence[int],
+    write: Callable[[Sequence[BinaryIO], Block], None],
+) -> None:
+    """Write the blocks that are not yet in unfinished files, which grow together.
+
+    Args:
+        blocks: The rows. Only those that are missing are computed.
+        path: What messages call the result.
+        partials: The files; they need not exist.
+        bytes_per_row: Of each file.
+        write: Appends a block to the open files.
+
+    Raises:
+        DiskFullError: If there is no room for the rows that are missing.
+        ValueError: If the blocks are not what they announce.
+    """
+    done = rows_done(partials, bytes_per_row, blocks.n_rows, blocks.block_rows)
+    with ExitStack() as stack:
+        files = [
+            stack.enter_context(opened_at(partial, done * width))
+            for partial, width in zip(partials, bytes_per_row, strict=True)
+        ]
+        require_space(path, (blocks.n_rows - done) * sum(bytes_per_row))
+        name = str(path)
+        if done:
+            logger.info("%s: continuing after row %d of %d", name, done, blocks.n_rows)
+            name += f" after row {done}"
+        if done == blocks.n_rows:
+            return
+        for block in blocks.starting_at(done).checked(name):
+            write(files, block)
+            # A process that is killed now has these rows behind it.
+            for file in files:
+                file.flush()
 
 
 @contextmanager

@@ -27,10 +27,17 @@ from lowshot_kedro.graph.vectors import (
     normalized_blocks,
     normalized_rows,
     release,
-    spread_rows,
 )
 from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
-from lowshot_kedro.matrices import Blocks, InvertedFile, KnnGraph, ListBlock, Resumable, row_ranges
+from lowshot_kedro.matrices import (
+    Blocks,
+    InvertedFile,
+    KnnGraph,
+    ListBlock,
+    Resumable,
+    row_ranges,
+    spread_rows,
+)
 from lowshot_kedro.parallel import map_rows, run_in_one_thread
 from lowshot_kedro.resources import Progress, format_bytes, logged_step
 

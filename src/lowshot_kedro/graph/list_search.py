@@ -17,9 +17,9 @@ from lowshot_kedro import native
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.centroids import CentroidSearch
 from lowshot_kedro.graph.codes import VectorEncoder
-from lowshot_kedro.graph.vectors import normalized_blocks, normalized_rows, release, spread_rows
+from lowshot_kedro.graph.vectors import normalized_blocks, normalized_rows, release
 from lowshot_kedro.graph.workspace import Workspace
-from lowshot_kedro.matrices import KnnGraph, row_ranges
+from lowshot_kedro.matrices import KnnGraph, row_ranges, spread_rows
 
 QUERY_ROWS = 65536
 _SAMPLE_ROWS = 16384

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import require_finite, row_ranges
+from lowshot_kedro.matrices import require_finite, row_ranges, spread_rows
 
 BLOCK_ROWS = 16384
 _CHECKSUM_ROWS = 1024
@@ -102,12 +102,6 @@ def normalized_rows(
         # Rows that lie far apart take whole pages with them.
         release(vectors)
     return normalized
-
-
-def spread_rows(n_rows: int, count: int) -> NDArray[np.int64]:
-    """Up to count row numbers, evenly spread, in increasing order and all different."""
-    count = min(count, n_rows)
-    return (np.arange(count, dtype=np.int64) * n_rows) // max(count, 1)
 
 
 def describe_vectors(vectors: NDArray[np.float32]) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from kedro.pipeline import Pipeline, node, pipeline
 
-from lowshot_kedro.pipelines.pca.nodes import apply_pca, train_pca
+from lowshot_kedro.pipelines.pca.nodes import apply_pca, plot_pca_spectrum, train_pca
 
 
 def create_pipeline() -> Pipeline:
-    """Background features → transform → background vectors."""
+    """Background features → transform, with a plot of its spectrum → background vectors."""
     return pipeline(
         [
             node(
@@ -14,6 +14,12 @@ def create_pipeline() -> Pipeline:
                 inputs=["background_features", "params:pca"],
                 outputs="pca_transform",
                 name="train_pca",
+            ),
+            node(
+                plot_pca_spectrum,
+                inputs="pca_transform",
+                outputs="pca_spectrum_plot",
+                name="plot_pca_spectrum",
             ),
             node(
                 apply_pca,

@@ -1,0 +1,114 @@
+"""Features times the matrix of a transform."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from lowshot_kedro.errors import InputError
+from lowshot_kedro.matrices import FeatureMatrix, Resumable, RowBlocks, require_finite, row_ranges
+from lowshot_kedro.parallel import ahead, map_rows
+from lowshot_kedro.pca.features import describe_features
+from lowshot_kedro.resources import Progress
+
+_BLOCK_ROWS = 4096
+
+
+def apply_transform(
+    transform: faiss.VectorTransform, block: NDArray[np.float32], name: str
+) -> NDArray[np.float32]:
+    """Transform a block of rows.
+
+    Args:
+        transform: From float32 (m, transform.d_in) to float32 (m, transform.d_out).
+        block: The rows.
+        name: What an error message calls them.
+
+    Raises:
+        ValueError: If the dimensions differ.
+    """
+    _require_columns(transform, block.shape[1], name)
+    if len(block) == 0:
+        return np.empty((0, transform.d_out), dtype=np.float32)
+    return np.concatenate(map_rows(transform.apply, np.ascontiguousarray(block)))
+
+
+def apply_pca(
+    transform: faiss.VectorTransform, features: FeatureMatrix
+) -> Resumable[RowBlocks[NDArray[np.float32]]]:
+    """Transform all rows of a collection, while they are saved.
+
+    While a block is transformed, the next one is read and the one before is written.
+
+    Args:
+        transform: A trained transform.
+        features: The collection.
+
+    Returns:
+        Blocks of float32 (m, transform.d_out). In memory: three blocks of features, and up to four
+        that are transformed.
+
+    Raises:
+        ValueError: If the dimensions differ; when consumed, for NaN or infinity.
+    """
+    _require_columns(transform, features.n_columns, features.name)
+
+    def blocks(first_row: int, n_threads: int) -> Iterator[NDArray[np.float32]]:
+        # OpenMP keeps this number for every thread apart, and this is not the caller's.
+        faiss.omp_set_num_threads(n_threads)
+        ranges = [
+            (first_row + first, first_row + last)
+            for first, last in row_ranges(features.n_rows - first_row, _BLOCK_ROWS)
+        ]
+        with (
+            Progress(features.n_rows, "PCA", first_row) as bar,
+            closing(ahead((features.read(*rows) for rows in ranges), depth=1)) as read,
+        ):
+            for (first, last), block in zip(ranges, read, strict=True):
+                yield _transformed(transform, block, first, features.name)
+                bar.update(last - first)
+
+    rows = RowBlocks(
+        features.n_rows,
+        transform.d_out,
+        _BLOCK_ROWS,
+        lambda first_row: ahead(blocks(first_row, faiss.omp_get_max_threads())),
+    )
+    made_from = {
+        "kind": "vectors",
+        "n_rows": rows.n_rows,
+        "n_columns": rows.n_columns,
+        "transform": _checksum(transform),
+        "features": describe_features(features),
+    }
+    return Resumable(made_from, lambda folder: rows)
+
+
+def _require_columns(transform: faiss.VectorTransform, n_columns: int, name: str) -> None:
+    if n_columns != transform.d_in:
+        raise InputError(f"{name}: {n_columns} columns, but pca_transform expects {transform.d_in}")
+
+
+def _transformed(
+    transform: faiss.VectorTransform, block: NDArray[np.float32], first_row: int, name: str
+) -> NDArray[np.float32]:
+    """A block of a collection, transformed, without NaN and infinity."""
+    result = apply_transform(transform, block, name)
+    # A row that holds one of them gets no finite number, and results are fewer to look through.
+    if not np.isfinite(result).all():
+        rows = np.arange(first_row, first_row + len(block))
+        require_finite(block, rows, name)
+        require_finite(result, rows, f"{name} after pca_transform")
+    return result
+
+
+def _checksum(transform: faiss.VectorTransform) -> str:
+    """Of all that the file of the transform says."""
+    writer = faiss.VectorIOWriter()
+    faiss.write_VectorTransform(transform, writer)  # type: ignore[arg-type]
+    return f"{zlib.crc32(faiss.vector_to_array(writer.data).tobytes()):08x}"
