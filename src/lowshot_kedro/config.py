@@ -15,6 +15,7 @@ from omegaconf.errors import InterpolationResolutionError
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.parameters import stored_columns
 
+_EXAMPLES = {"DDIR": "/data/low-shot-diffusion", "PICTURES": "/data/pictures"}
 _PREFIX = "UserError raised while resolving interpolation: "
 
 
@@ -61,8 +62,8 @@ def _environment_variable(name: str) -> str:
     value = os.environ.get(name)
     if not value:
         raise UserError(
-            f"{name}: this environment variable is not set; expected the folder of the published "
-            f"files, for instance: export {name}=/data/low-shot-diffusion"
+            f"{name}: this environment variable is not set; expected the folder of your data, for "
+            f"instance: export {name}={_EXAMPLES.get(name, '/data')}"
         )
     return value
 

@@ -20,6 +20,7 @@ from lowshot_kedro.config import UserError
 from lowshot_kedro.datasets.files import DiskFullError
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.parameters import check_parameters
+from lowshot_kedro.protocol import read_class_split, select_images
 from lowshot_kedro.resources import (
     Stopwatch,
     format_bytes,
@@ -95,6 +96,25 @@ class InputHooks:
                 check()
             except (OSError, InputError) as error:
                 raise UserError(f"{name}: {_message(error)}") from error
+        _require_classes(pipeline, catalog)
+
+
+def _require_classes(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Choose the labelled images once before the features are computed that they are chosen from.
+
+    Raises:
+        UserError: If classes and pictures do not belong together.
+    """
+    needed = {"class_split", "train_images", "test_images", "params:experiment"}
+    if not needed <= pipeline.inputs() or "train_features" not in pipeline.all_outputs():
+        return
+    train, test = catalog.load("train_images"), catalog.load("test_images")
+    experiment = catalog.load("params:experiment")
+    try:
+        split = read_class_split(catalog.load("class_split"), experiment.mode)
+        select_images(split, train.labels, test.labels, experiment.n_labeled, experiment.seed)
+    except InputError as error:
+        raise UserError(str(error)) from error
 
 
 def _describe_missing(

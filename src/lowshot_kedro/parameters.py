@@ -16,8 +16,8 @@ from typing import Any
 from lowshot_kedro.devices import DEVICES
 from lowshot_kedro.diffusion import BACKENDS, CLASS_PRIORS, EDGE_WEIGHTS, PRECISIONS
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.extractors import EXTRACTORS
 from lowshot_kedro.extractors import PRECISIONS as EXTRACTOR_PRECISIONS
+from lowshot_kedro.extractors import require_extractor
 from lowshot_kedro.graph import METHODS, require_method
 from lowshot_kedro.protocol import MODES, UNLABELED
 
@@ -110,21 +110,26 @@ class FeaturesParameters:
 
     extractor: str
     weights: str
-    image_size: int
+    image_size: int | None
     batch_size: int
-    num_workers: int
+    num_workers: int | str
     device: str
     precision: str
+    compile: bool | str
 
     def __post_init__(self) -> None:
-        _one_of("features.extractor", self.extractor, tuple(EXTRACTORS))
+        require_extractor(self.extractor)
         if not isinstance(self.weights, str) or not self.weights:
-            raise _refuse("features.weights", self.weights, "package, none or a file")
-        _integer("features.image_size", self.image_size, 32, 4096)
+            expected = "none, download, package, package:MODULE/FILE or a file"
+            raise _refuse("features.weights", self.weights, expected)
+        _integer("features.image_size", self.image_size, 32, 4096, null="the network's own")
         _integer("features.batch_size", self.batch_size, 1)
-        _integer("features.num_workers", self.num_workers, 0, 1024)
+        if self.num_workers != "auto":
+            _integer("features.num_workers", self.num_workers, 0, 1024, alternative="auto")
         _one_of("features.device", self.device, DEVICES)
         _one_of("features.precision", self.precision, EXTRACTOR_PRECISIONS)
+        if self.compile != "auto" and not isinstance(self.compile, bool):
+            raise _refuse("features.compile", self.compile, "true, false or auto")
 
 
 @dataclass(frozen=True)
@@ -133,13 +138,13 @@ class PcaParameters:
 
     n_components: int
     random_rotation: bool
-    max_train_rows: int
+    max_train_rows: int | None
 
     def __post_init__(self) -> None:
         _integer("pca.n_components", self.n_components, 1)
         _boolean("pca.random_rotation", self.random_rotation)
-        _integer("pca.max_train_rows", self.max_train_rows, 1)
-        if self.max_train_rows <= self.n_components:
+        _integer("pca.max_train_rows", self.max_train_rows, 1, null="all")
+        if self.max_train_rows is not None and self.max_train_rows <= self.n_components:
             raise _refuse(
                 "pca.max_train_rows",
                 self.max_train_rows,

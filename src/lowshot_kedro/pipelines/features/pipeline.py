@@ -2,19 +2,27 @@
 
 from kedro.pipeline import Pipeline, node, pipeline
 
-from lowshot_kedro.pipelines.features.nodes import extract_features
+from lowshot_kedro.pipelines.features.nodes import extract_features, list_broken_pictures
 
 
 def create_pipeline() -> Pipeline:
-    """Pictures → features and labels, for each of the three collections."""
+    """Pictures → features and labels for each of the three collections → broken pictures."""
     return pipeline(
         [
+            *(
+                node(
+                    extract_features,
+                    inputs=[f"{collection}_images", "params:features"],
+                    outputs=f"{collection}_features",
+                    name=f"extract_{collection}_features",
+                )
+                for collection in ("train", "test", "background")
+            ),
             node(
-                extract_features,
-                inputs=[f"{collection}_images", "params:features"],
-                outputs=f"{collection}_features",
-                name=f"extract_{collection}_features",
-            )
-            for collection in ("train", "test", "background")
+                list_broken_pictures,
+                inputs=["train_features", "test_features", "background_features"],
+                outputs="broken_pictures",
+                name="list_broken_pictures",
+            ),
         ]
     )

@@ -1,0 +1,291 @@
+"""Where the weights of a network come from, and whether they fit it.
+
+A checkpoint is read as data: a file that brings code is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
+
+from lowshot_kedro.errors import InputError
+
+State = dict[str, torch.Tensor]
+
+_EXPECTED = "expected none, package:MODULE/FILE or a file; some networks have download or package"
+
+# Under which names training programs store the tensors, beside an epoch or an optimizer.
+_STATE_KEYS = ("state", "state_dict", "model", "model_state_dict", "model_state")
+
+# What DataParallel and torch.compile put before every name.
+_PREFIXES = ("module.", "_orig_mod.")
+
+_MAX_NAMES = 5
+
+
+@contextmanager
+def same_random_weights() -> Iterator[None]:
+    """Networks built inside have the same weights every time: those of seed 0.
+
+    The caller's random state is neither used nor changed.
+    """
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which seeds the GPUs as well.
+        torch.default_generator.manual_seed(0)
+        yield
+
+
+def load_weights(
+    network: nn.Module,
+    weights: str,
+    name: str,
+    *,
+    classifier: Collection[str],
+    convert: Callable[[State], State] | None = None,
+    package: Callable[[], Path] | None = None,
+) -> None:
+    """Give a network the weights that `features.weights` names, unless it downloads its own.
+
+    Args:
+        network: The network, without its classifier. Changed in place.
+        weights: `none`: nothing is loaded; `package`: the Python package made for this network;
+            `package:MODULE/FILE`: a file inside an installed package; otherwise a file.
+        name: Name of the network, for messages.
+        classifier: Names of the tensors of its classifier, which a file may hold.
+        convert: Turns what the file holds into tensors under the names of the network.
+        package: Where the Python package made for this network keeps its file.
+
+    Raises:
+        FileNotFoundError: For a file that is not there.
+        ValueError: For `download`, for an unknown package, for a file that holds no weights, and as
+            :func:`fit_weights`.
+    """
+    if weights == "none":
+        return
+    if weights == "download":
+        raise no_download(name)
+    path = _find_file(weights, name, package)
+    found = read_weights(path)
+    fit_weights(network, convert(found) if convert else found, path, name, classifier)
+
+
+def no_download(name: str) -> InputError:
+    """The error for `download` where nothing can be downloaded."""
+    return InputError(
+        f"features.weights: got 'download', but nobody offers weights of {name} for download; "
+        f"{_EXPECTED}"
+    )
+
+
+@contextmanager
+def downloading(name: str) -> Iterator[None]:
+    """Whatever goes wrong inside is reported as a failed download of the weights of `name`.
+
+    Raises:
+        ValueError: In place of any other error.
+    """
+    try:
+        yield
+    # Both libraries hand on the errors of whatever transport they use.
+    except Exception as error:
+        raise InputError(
+            f"features.weights: cannot download the weights of {name} ({reason(error)}); without a "
+            "connection, bring the file to this machine and name it in features.weights"
+        ) from error
+
+
+def reason(error: Exception) -> str:
+    """The kind of an error and the first sentence of what it says, in one line."""
+    sentence = " ".join(str(error).split()).partition(". ")[0]
+    return f"{type(error).__name__}: {sentence}" if sentence else type(error).__name__
+
+
+def _find_file(weights: str, name: str, package: Callable[[], Path] | None) -> Path:
+    if weights == "package":
+        if package is None:
+            raise InputError(
+                f"features.weights: got 'package', but no Python package is known to carry weights "
+                f"of {name}; {_EXPECTED}"
+            )
+        return package()
+    if weights.startswith("package:"):
+        return _packaged_file(weights)
+    path = Path(weights)
+    if not path.is_file():
+        raise FileNotFoundError(f"features.weights: no file {path}; {_EXPECTED}")
+    return path
+
+
+def _packaged_file(weights: str) -> Path:
+    module, _, file = weights.removeprefix("package:").partition("/")
+    if not module or not file:
+        raise InputError(f"features.weights: got {weights!r}; expected package:MODULE/FILE")
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(f"features.weights: got {weights!r}, but no package {module} is installed")
+    candidates = [Path(folder) / file for folder in spec.submodule_search_locations]
+    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"features.weights: no file {candidates[0]}; expected one that package {module} carries"
+        )
+    return path
+
+
+def read_weights(path: Path) -> State:
+    """Read the named tensors of a checkpoint.
+
+    They may be nested under a name such as `state` or `state_dict`, and carry the prefix `module.`
+    of a network that was trained on several GPUs.
+
+    Args:
+        path: A file as torch.save writes it, today or in 2017, or one that ends in .safetensors.
+
+    Returns:
+        Name → tensor, on the CPU. All of them are in memory.
+
+    Raises:
+        ValueError: For a file of another kind, one that would execute code, or one with anything
+            but tensors where the tensors should be.
+    """
+    try:
+        loaded = _read(path)
+    # Neither library documents its errors for a file that is not its own.
+    except Exception as error:
+        # PyTorch would advise to execute what the file asks for.
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        found = f"it asks for {code[1]}, but only tensors are loaded" if code else reason(error)
+        raise InputError(f"features.weights: cannot read {path} ({found})") from error
+    state = _state_of(loaded, path)
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not _is_plain(tensor):
+            raise InputError(
+                f"features.weights: {path}: {name} is {type(tensor).__name__}; expected dense "
+                "tensors by name"
+            )
+    for prefix in (*_PREFIXES, *_PREFIXES):
+        if all(name.startswith(prefix) for name in state):
+            consume_prefix_in_state_dict_if_present(state, prefix)
+    return state
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _state_of(loaded: Any, path: Path) -> State:
+    if isinstance(loaded, dict):
+        for candidate in (*(loaded.get(key) for key in _STATE_KEYS), loaded):
+            if isinstance(candidate, dict) and any(
+                isinstance(value, torch.Tensor) for value in candidate.values()
+            ):
+                return candidate
+        found = f"a dictionary of {', '.join(map(repr, list(loaded)[:_MAX_NAMES])) or 'nothing'}"
+    else:
+        found = f"an object of type {type(loaded).__name__}"
+    raise InputError(
+        f"features.weights: {path} holds {found}; expected tensors by name, or such a dictionary "
+        f"under one of: {', '.join(_STATE_KEYS)}"
+    )
+
+
+def _is_plain(value: object) -> bool:
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and not value.is_quantized
+        and not value.is_meta
+    )
+
+
+def fit_weights(
+    network: nn.Module,
+    found: State,
+    source: Path | str,
+    name: str,
+    classifier: Collection[str],
+) -> None:
+    """Copy tensors into a network, and see that it gets all it has and nothing else.
+
+    Counters of batches, which files from before PyTorch 0.4.1 lack, may be missing: only training
+    uses them. Other precisions are converted.
+
+    Args:
+        network: The network, without its classifier. Changed in place.
+        found: Its tensors by name.
+        source: Where they come from, for messages.
+        name: Name of the network, for messages.
+        classifier: Names of tensors that `found` may have beyond those of the network.
+
+    Raises:
+        ValueError: If tensors are missing, unexpected, of another shape, or hold NaN. The network
+            is then of no use.
+    """
+    expected = network.state_dict()
+    wanted = {key: tensor for key, tensor in found.items() if key not in classifier}
+    unlike = [
+        key for key, tensor in wanted.items() if key in expected and _unlike(tensor, expected[key])
+    ]
+    fitting = OrderedDict((key, tensor) for key, tensor in wanted.items() if key not in unlike)
+    # While they load, networks rename the tensors of an earlier version, which the file states. A
+    # file that states none is taken for the current version.
+    fitting._metadata = getattr(found, "_metadata", None) or getattr(expected, "_metadata", None)  # type: ignore[attr-defined]
+    try:
+        missing, unexpected = network.load_state_dict(fitting, strict=False)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"features.weights: {source} does not fit {name} ({reason(error)})"
+        ) from error
+    missing = [
+        key for key in missing if key not in unlike and not key.endswith("num_batches_tracked")
+    ]
+    problems = [
+        f"{len(names)} {kind}: {_listed(names)}"
+        for kind, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            (
+                "of another shape or type",
+                [f"{key} {_facts(found[key])} → {_facts(expected[key])}" for key in unlike],
+            ),
+        )
+        if names
+    ]
+    if problems:
+        raise InputError(
+            f"features.weights: {source} does not fit {name} ({len(found)} tensors for "
+            f"{len(expected)}): {'; '.join(problems)}"
+        )
+    for key, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and bool(tensor.isnan().any()):
+            raise InputError(f"features.weights: {source}: {key} holds NaN; expected numbers")
+
+
+def _unlike(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    return (
+        found.shape != expected.shape or found.is_floating_point() != expected.is_floating_point()
+    )
+
+
+def _facts(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join([*names[:_MAX_NAMES], "…"] if len(names) > _MAX_NAMES else names)
