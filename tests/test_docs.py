@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from lowshot_kedro.diffusion import propagate, propagation_matrix
+from lowshot_kedro.images import write_zip_shards
 from lowshot_kedro.images.demonstration import digits
-from tests.projects import ROOT, read_metrics, run
+from tests.projects import ROOT, read_arrays, read_metrics, run
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -43,44 +45,112 @@ def test_a_variant_of_ones_own() -> None:
     assert (propagate(*arguments)[-1] > 0).sum() > (native > 0).sum()
 
 
-def test_own_pictures(project: Path) -> None:
+@pytest.fixture
+def own_pictures(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as docs/own_pictures.md describes it."""
+    pictures = project / "pictures"
     names = ["cat", "dog", "horse"]
     demonstration = digits(seed=1, picture_size=32)
     for split, per_class in (("train", 6), ("test", 4)):
-        pictures = getattr(demonstration, split)
         for label, name in enumerate(names):
-            folder = project / "pictures" / split / name
+            folder = pictures / split / name
             folder.mkdir(parents=True)
-            chosen = [picture for picture, digit in pictures if digit == label][:per_class]
-            for number, picture in enumerate(chosen):
+            chosen = [scan for scan, digit in getattr(demonstration, split) if digit == label]
+            for number, picture in enumerate(chosen[:per_class]):
                 picture.save(folder / f"{number}.jpg")
-    folder = project / "pictures" / "background"
-    folder.mkdir()
     for number, picture in enumerate(demonstration.background[:40]):
+        folder = pictures / "background" / str(number % 3)
+        folder.mkdir(parents=True, exist_ok=True)
         picture.save(folder / f"{number}.jpg")
+    (pictures / "background" / "1" / "broken.jpg").write_bytes(b"no picture")
+    (content,) = blocks("own_pictures.md", "csv")
+    (pictures / "classes.csv").write_text(content)
+    monkeypatch.setenv("PICTURES", str(pictures))
+    return pictures
 
+
+SMALL = {"features": {"image_size": 64, "num_workers": 0}}
+
+
+def test_own_pictures(project: Path, own_pictures: Path) -> None:
+    first, second = blocks("own_pictures.md", "sh")
+    assert "kedro run --env own_pictures\n" in first
+    assert 'kedro run --env own_pictures --params "experiment.n_labeled=5' in second
+    for n_labeled in (2, 5):
+        run(
+            project,
+            env="own_pictures",
+            **SMALL,
+            pca={"n_components": 16},
+            graph={"k": 5},
+            logistic_regression={"max_iterations": 100},
+            experiment={"n_labeled": n_labeled},
+        )
+        metrics = read_metrics(project, "diffusion")
+        assert metrics["n_classes"] == 3
+        assert metrics["n_novel"] == 1
+        assert metrics["n_test"] == 12
+        assert metrics["n_nodes"] == 2 * 6 + n_labeled + 41
+    report = json.loads((project / "data/08_reporting/broken_pictures.json").read_text())
+    counts = {name: (part["n_pictures"], part["n_broken"]) for name, part in report.items()}
+    assert counts == {"train": (18, 0), "test": (12, 0), "background": (41, 1)}
+    (broken,) = report["background"]["broken"]
+    assert broken["picture"] == 27
+    assert "1/broken.jpg" in broken["problem"]
+
+
+def test_own_pictures_in_lists_and_shards(
+    project: Path, own_pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own_pictures / "background" / "1" / "broken.jpg").unlink()
+    monkeypatch.chdir(project)
     (script,) = blocks("own_pictures.md", "python")
-    (project / "prepare.py").write_text(script)
-    subprocess.run([sys.executable, "prepare.py"], cwd=project, check=True)
-    (project / "conf" / "mine").mkdir()
-    for name, content in zip(
-        ("globals", "parameters"), blocks("own_pictures.md", "yaml"), strict=True
-    ):
-        (project / "conf" / "mine" / f"{name}.yml").write_text(content)
+    exec(script, {})
+    names = [f"{name}/{number}.jpg" for name in ("cat", "dog", "horse") for number in range(6)]
+    content = {"image_names": names, "image_labels": np.repeat(range(3), 6).tolist()}
+    (own_pictures / "train.json").write_text(json.dumps(content))
+    catalog_path = project / "conf" / "own_pictures" / "catalog.yml"
+    catalog = yaml.safe_load(catalog_path.read_text())
+    (entries,) = blocks("own_pictures.md", "yaml")
+    catalog_path.write_text(yaml.safe_dump({**catalog, **yaml.safe_load(entries)}))
 
-    run(
-        project,
-        env="mine",
-        features={"image_size": 64, "num_workers": 0},
-        pca={"n_components": 16},
-        graph={"k": 5},
-        logistic_regression={"max_iterations": 100},
-    )
-    metrics = read_metrics(project, "diffusion")
-    assert metrics["n_classes"] == 3
-    assert metrics["n_novel"] == 1
-    assert metrics["n_test"] == 12
-    assert metrics["n_nodes"] == 2 * 6 + 2 + 40
+    run(project, "features", env="own_pictures", **SMALL)
+    folder = project / "data" / "own_pictures" / "04_feature"
+    train = read_arrays(folder / "train.hdf5")
+    assert train["all_labels"].tolist() == content["image_labels"]
+    background = read_arrays(folder / "f100m" / "block0.hdf5")
+    assert background["all_feats"].shape == (40, 1280)
+    assert background["count"] == [40]
+
+
+def test_a_background_split_over_machines(project: Path, own_pictures: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = (rng.integers(0, 256, (32, 32, 3), dtype=np.uint8) for _ in range(50))
+    write_zip_shards(own_pictures / "yfcc100m", map(Image.fromarray, noise))
+    catalog_path = project / "conf" / "own_pictures" / "catalog.yml"
+    catalog = yaml.safe_load(catalog_path.read_text())
+    (entries,) = blocks("features.md", "yaml")
+    entries = yaml.safe_load(entries)
+    assert [entry["i0"] for entry in entries.values()] == [3_000_000, 3_000_000]
+    entries["background_features"]["rows_per_file"] = 20
+    for first, last in ((20, 40), (40, 50), (0, 20)):
+        entries["background_images"] |= {"i0": first, "i1": last}
+        entries["background_features"]["i0"] = first
+        catalog_path.write_text(yaml.safe_dump({**catalog, **entries}))
+        run(project, "features", env="own_pictures", **SMALL)
+    folder = project / "data" / "own_pictures" / "04_feature" / "f100m"
+    parts = [read_arrays(folder / f"block{number}.hdf5")["all_feats"] for number in range(3)]
+    assert [len(part) for part in parts] == [20, 20, 10]
+
+    del entries["background_features"]["i0"]
+    del entries["background_images"]["i0"], entries["background_images"]["i1"]
+    entries["background_features"]["filepath"] += "_whole"
+    catalog_path.write_text(yaml.safe_dump({**catalog, **entries}))
+    run(project, "features", env="own_pictures", **SMALL)
+    whole = folder.with_name("f100m_whole")
+    for number, part in enumerate(parts):
+        found = read_arrays(whole / f"block{number}.hdf5")["all_feats"]
+        np.testing.assert_allclose(found, part, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
