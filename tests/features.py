@@ -11,6 +11,7 @@ class MemoryFeatures:
         self.array = np.asarray(array, dtype=np.float32)
         self.n_rows, self.n_columns = self.array.shape
         self.labels = np.zeros(self.n_rows, dtype=np.int32)
+        self.broken_pictures = ()
         self.reads = []
 
     def read(self, first, last):

@@ -9,8 +9,10 @@ from lowshot_kedro.matrices import (
     Blocks,
     KnnGraph,
     LabeledBlock,
+    RowBlocks,
     require_finite,
     row_ranges,
+    spread_rows,
     take_rows,
 )
 from tests.features import MemoryFeatures
@@ -129,13 +131,79 @@ def test_blocks_start_afresh_each_time():
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("first, last", [(None, 2), (2, None), (1, 3), (3, 3)])
-def test_rows_of_a_labeled_block_are_views(first, last):
-    block = LabeledBlock(np.arange(8, dtype=np.float32).reshape(4, 2), np.arange(4, dtype=np.int32))
+def test_what_belongs_to_the_rows_of_a_block_need_not_be_an_array():
+    def make():
+        yield LabeledBlock(np.zeros((2, 3), np.float32), np.zeros(2, np.int32), {1: "bad"})
+
+    assert [block.problems for block in Blocks(2, 3, make)] == [{1: "bad"}]
+
+
+@pytest.mark.parametrize(
+    ("n_features", "n_labels", "message"),
+    [
+        (2, 1, r"train\.hdf5: a block after row 0 has shape \(2, 3\) and \(1,\)"),
+        (3, 3, r"train\.hdf5: got blocks of more than 2 rows; expected 2"),
+        (1, 1, r"train\.hdf5: got blocks of 1 rows; expected 2"),
+    ],
+)
+def test_blocks_that_are_not_what_they_announce(n_features, n_labels, message):
+    block = LabeledBlock(np.zeros((n_features, 3), np.float32), np.zeros(n_labels, np.int32))
+    with pytest.raises(ValueError, match=message):
+        list(Blocks(2, 3, lambda: [block]).checked("train.hdf5"))
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "problems"),
+    [
+        (0, 2, {0: "zero"}),
+        (2, 4, {0: "two", 1: "three"}),
+        (1, 3, {1: "two"}),
+        (3, 3, {}),
+        (0, 4, {0: "zero", 2: "two", 3: "three"}),
+    ],
+)
+def test_rows_of_a_labeled_block_are_views(first, last, problems):
+    block = LabeledBlock(
+        np.arange(8, dtype=np.float32).reshape(4, 2),
+        np.arange(4, dtype=np.int32),
+        {0: "zero", 2: "two", 3: "three"},
+    )
     part = block.rows(first, last)
     np.testing.assert_array_equal(part.features, block.features[first:last])
     np.testing.assert_array_equal(part.labels, block.labels[first:last])
     assert part.features.base is not None
+    assert part.problems == problems
+
+
+def test_a_labeled_block_is_fine_unless_it_says_otherwise():
+    block = LabeledBlock(np.zeros((1, 2), np.float32), np.zeros(1, np.int32))
+    assert dict(block.problems) == {}
+    with pytest.raises(TypeError):
+        block.problems[0] = "all blocks share what is empty"
+
+
+def test_blocks_of_rows_start_where_they_are_asked_to():
+    def make_from(first_row):
+        for first in range(first_row, 7, 3):
+            yield np.arange(first, min(first + 3, 7))[:, None]
+
+    rows = RowBlocks(7, 1, 3, make_from)
+    for first in (0, 3, 6):
+        blocks = rows.starting_at(first)
+        assert (blocks.n_rows, blocks.n_columns) == (7 - first, 1)
+        assert np.concatenate(list(blocks)).ravel().tolist() == list(range(first, 7))
+
+
+@given(n_rows=st.integers(0, 300), count=st.integers(0, 300))
+def test_spread_rows_are_different_and_as_far_apart_as_can_be(n_rows, count):
+    rows = spread_rows(n_rows, count)
+    assert rows.dtype == np.int64
+    assert len(rows) == min(n_rows, count)
+    if len(rows):
+        steps = np.diff([*rows, n_rows])
+        assert rows[0] == 0
+        assert steps.min() >= 1
+        assert steps.max() - steps.min() <= 1
 
 
 GRAPH = KnnGraph(

@@ -28,6 +28,16 @@ def test_the_defaults_are_valid():
     assert found["experiment"] == {
         "mode": "test", "n_labeled": 2, "seed": 1, "unlabeled": "background",
     }  # fmt: skip
+    assert found["features"] == {
+        "extractor": "efficientnet_lite0",
+        "weights": "package",
+        "image_size": 96,
+        "batch_size": 64,
+        "num_workers": "auto",
+        "device": "auto",
+        "precision": "auto",
+        "compile": "auto",
+    }
     assert found["graph"] == {
         "k": 30,
         "n_background": None,

@@ -212,8 +212,8 @@ class FeatureMatrix(Protocol):
         ...
 
     @property
-    def broken_pictures(self) -> Iterable[tuple[int, str]]:
-        """Numbers of the pictures that were blank and why, as far as that is known."""
+    def broken_pictures(self) -> Iterable[tuple[int, str]] | None:
+        """Numbers of the pictures that were blank and why; None where nobody has kept a list."""
         ...
 
     def read(self, first: int, last: int) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ def forks(test: Callable[..., None]) -> Callable[..., None]:
     return quiet(pytest.mark.skipif(sys.platform != "linux", reason="forks")(test))
 
 
+def forked(function: Callable[[], None]) -> BaseProcess:
+    """Call a function in a process that starts as a copy of this one."""
+    process = multiprocessing.get_context("fork").Process(target=function)
+    process.start()
+    return process
+
+
 def killed_half_way(save: Callable[[Callable[[], None]], None], marker: Path) -> None:
     """Save in a process of its own and kill it when it says that it is half-way.
 
@@ -54,8 +62,7 @@ def killed_half_way(save: Callable[[Callable[[], None]], None], marker: Path) ->
         marker.touch()
         time.sleep(60)
 
-    process = multiprocessing.get_context("fork").Process(target=save, args=(wait_to_be_killed,))
-    process.start()
+    process = forked(lambda: save(wait_to_be_killed))
     try:
         while not marker.exists():
             assert process.is_alive(), "the process ended before it was half-way"

@@ -13,6 +13,7 @@ import pytest
 from kedro.io import DatasetError
 
 from lowshot_kedro.datasets import FaissIndexDataset, KnnGraphDataset
+from lowshot_kedro.datasets.resumable import ResumableFiles
 from lowshot_kedro.matrices import Blocks, InvertedFile, KnnGraph, ListBlock, Resumable, RowBlocks
 from tests.datasets.helpers import (
     array_blocks,
@@ -435,6 +436,70 @@ def test_the_preview_shows_the_short_facts(tmp_path):
     assert ["made from", "method ivf, n 10"] in [row[:2] for row in rows]
     (tmp_path / NOTE).unlink()
     assert "made from" not in str(dataset_in(tmp_path).preview())
+
+
+# Files that must not stand beside new ones.
+
+
+def files_in(folder: Path) -> ResumableFiles:
+    obsolete = [folder / "2", folder / "absent"]
+    return ResumableFiles(folder / "0", folder / "0", folder / "1", obsolete=obsolete)
+
+
+def write_both(content, paths):
+    for path in paths:
+        path.write_text(content)
+
+
+@pytest.fixture
+def older(tmp_path):
+    for name in ("0", "1", "2", "3"):
+        (tmp_path / name).write_text("old")
+    (tmp_path / "0.made_from.json").write_text('{"seed": 0}')
+    return content_of(tmp_path)
+
+
+def save_both(folder, write=write_both):
+    files_in(folder).save(Resumable({"seed": 1}, lambda work: "new"), stop, write)
+
+
+def test_what_is_obsolete_goes_when_the_new_files_come(tmp_path, older):
+    def old_ones_are_there(content, paths):
+        assert older.items() <= content_of(tmp_path).items()
+        write_both(content, paths)
+
+    save_both(tmp_path, old_ones_are_there)
+    assert content_of(tmp_path) == {
+        "0": b"new",
+        "1": b"new",
+        "3": b"old",
+        "0.made_from.json": b'{\n  "seed": 1\n}\n',
+    }
+
+
+def test_what_is_obsolete_stays_where_the_new_files_do_not_come(tmp_path, older):
+    with pytest.raises(InterruptedError):
+        save_both(tmp_path, lambda content, paths: stop())
+    assert older.items() <= content_of(tmp_path).items()
+    with pytest.raises(InterruptedError), files_in(tmp_path).written_anew():
+        stop()
+    assert content_of(tmp_path) == older
+
+
+def test_what_is_obsolete_goes_with_a_note(tmp_path, older):
+    with files_in(tmp_path).written_anew() as paths:
+        write_both("new", paths)
+    assert content_of(tmp_path) == {"0": b"new", "1": b"new", "3": b"old"}
+
+
+def test_what_unfinished_work_is_made_from_can_be_asked(tmp_path, older):
+    assert files_in(tmp_path).unfinished_made_from() is None
+    with pytest.raises(InterruptedError):
+        save_both(tmp_path, lambda content, paths: stop())
+    assert files_in(tmp_path).unfinished_made_from() == {"seed": 1}
+    assert files_in(tmp_path).made_from() == {"seed": 0}
+    save_both(tmp_path)
+    assert files_in(tmp_path).unfinished_made_from() is None
 
 
 # The index.

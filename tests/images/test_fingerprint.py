@@ -5,7 +5,6 @@ import pytest
 
 from lowshot_kedro.images.fingerprint import (
     checksum,
-    evenly_spread,
     file_size,
     numbers_as_bytes,
 )
@@ -22,22 +21,6 @@ def test_numbers_are_the_same_bytes_whatever_holds_them(dtype):
     expected = bytes([1, *7 * [0], 200, *7 * [0]])
     assert numbers_as_bytes(np.array([1, 200], dtype=dtype)) == expected
     assert numbers_as_bytes([1, 200]) == expected
-
-
-@pytest.mark.parametrize(
-    "n_items, at_most, expected",
-    [
-        (0, 3, []),
-        (2, 3, [0, 1]),
-        (3, 3, [0, 1, 2]),
-        (9, 3, [0, 3, 6]),
-        (10, 4, [0, 2, 5, 7]),
-        (100_000_000, 2, [0, 50_000_000]),
-    ],
-)
-def test_positions_are_spread_evenly(n_items, at_most, expected):
-    found = evenly_spread(n_items, at_most)
-    assert (found.tolist(), found.dtype) == (expected, np.int64)
 
 
 def test_the_size_of_a_file_that_is_not_there_is_minus_one(tmp_path):

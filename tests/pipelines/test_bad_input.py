@@ -14,8 +14,10 @@ import h5py
 import numpy as np
 import pytest
 from kedro.io import DatasetError
+from PIL import Image
 
 from lowshot_kedro.config import UserError
+from tests.images.helpers import encoded, write_shard
 from tests.projects import N_COMPONENTS, N_FEATURES, kedro, run, write_features
 
 PARAMETERS: dict[str, Any] = {
@@ -203,6 +205,73 @@ def test_full_disk(project: Path, published: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match=message):
         run(project, "graph", env="imagenet", **PARAMETERS)
     assert not list((published / "knngraph").iterdir())
+
+
+FROM_PICTURES: dict[str, Any] = {
+    "demonstration": {"enabled": False},
+    "features": {"weights": "none", "image_size": 32, "num_workers": 0},
+    "logistic_regression": {"max_iterations": 10},
+}
+
+
+def write_pictures(project: Path, train_labels: list[int], test_labels: list[int]) -> None:
+    """Labelled lists, a class split and one background picture in the place of raw data."""
+    raw = project / "data" / "01_raw"
+    picture = encoded(Image.effect_noise((40, 40), 60).convert("RGB"))
+    write_shard(raw / "yfcc100m", "00", "000", {"000.jpg": picture})
+    for name, labels in (("train", train_labels), ("test", test_labels)):
+        (raw / name).mkdir()
+        names = [f"{number}.jpg" for number in range(len(labels))]
+        for file in names:
+            (raw / name / file).write_bytes(picture)
+        listed = {"image_names": names, "image_labels": labels}
+        (raw / f"{name}.json").write_text(json.dumps(listed))
+    split = {
+        "base_classes_1": [1],
+        "novel_classes_1": [2],
+        "base_classes_2": [1, 2],
+        "novel_classes_2": [3, 4],
+        "label_names": ["ant", "bee", "cat", "dog"],
+    }
+    (raw / "label_idx.json").write_text(json.dumps(split))
+
+
+@pytest.mark.parametrize(
+    ("train_labels", "test_labels", "n_labeled", "message"),
+    [
+        ([0, 0, 1, 2, 2], [0, 1, 2, 3], 2, r"no images of class 3 \(dog\), which class_split lists"),
+        ([0, 1, 2, 2, 3, 3], [0], 3, r"experiment\.n_labeled: got 3, but class 2 \(cat\) has only 2"),
+        ([0, 1, 2, 3], [4], 1, r"label 4 in row 0 is out of range; expected 0\.\.3"),
+        ([0, 1, 2, 3, 4], [0], 1, r"label 4 in row 4 is out of range; expected 0\.\.3"),
+        ([0, 1, 2, 3], [], 1, r"no images of the classes that class_split lists"),
+    ],
+)  # fmt: skip
+def test_classes_that_do_not_go_with_the_pictures_are_refused_before_features_are_computed(
+    project: Path, train_labels: list[int], test_labels: list[int], n_labeled: int, message: str
+) -> None:
+    write_pictures(project, train_labels, test_labels)
+    experiment = {"n_labeled": n_labeled}
+    with pytest.raises(UserError, match=message):
+        run(project, "features", "baseline", **FROM_PICTURES, experiment=experiment)
+    assert {path.name for path in (project / "data").iterdir()} == {"01_raw"}
+
+
+def test_classes_that_go_with_the_pictures_are_not_refused(project: Path) -> None:
+    write_pictures(project, [0, 0, 1, 2, 2, 3, 3, 3], [0, 1, 2, 3, 3])
+    run(project, "features", "baseline", **FROM_PICTURES, experiment={"n_labeled": 2})
+    found = json.loads((project / "data/08_reporting/baseline_metrics.json").read_text())
+    assert (found["n_classes"], found["n_test"]) == (4, 5)
+
+
+def test_without_an_experiment_the_pictures_may_be_of_any_class(project: Path) -> None:
+    write_pictures(project, [0, 0], [7])
+    run(project, "features", **FROM_PICTURES)
+    report = json.loads((project / "data/08_reporting/broken_pictures.json").read_text())
+    assert {name: part["n_pictures"] for name, part in report.items()} == {
+        "train": 2,
+        "test": 1,
+        "background": 1,
+    }
 
 
 def test_evaluation_refuses_results_of_another_experiment(project: Path, published: Path) -> None:

@@ -1,7 +1,8 @@
-"""A run that is killed leaves nothing that looks complete, and the next run mends it."""
+"""A run that is killed leaves nothing that looks complete, and the next run continues it."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -9,32 +10,68 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
+import h5py
 
-from tests.projects import read_arrays, run
+from tests.projects import kedro
+
+# As `kedro`, but rows are counted as soon as they are written.
+COUNTING_AT_ONCE = """
+from kedro.framework.cli import main
+from lowshot_kedro.datasets import feature_writer
+feature_writer._SECONDS_BETWEEN_COMMITS = 0
+main()
+"""
+
+
+def rows_counted(path: Path) -> tuple[int, int]:
+    """Rows that an unfinished file counts, and those it will have."""
+    try:
+        with h5py.File(path, "r") as file:
+            return int(file["count"][0]), len(file["all_labels"])
+    except (OSError, KeyError):  # being laid out, or named already
+        return 0, 0
+
+
+def half_way(features: Path) -> Path | None:
+    """An unfinished file of which some rows count, and most are still to come."""
+    for path in features.rglob(".partial-*.hdf5"):
+        done, n_rows = rows_counted(path)
+        if 0 < done < n_rows / 2:
+            return path
+    return None
 
 
 def test_killed_while_features_are_written(demonstration_project: Path, tmp_path: Path) -> None:
     project = Path(shutil.copytree(demonstration_project, tmp_path / "project"))
     features = project / "data" / "04_feature"
-    expected = read_arrays(features / "train.hdf5")["all_feats"]
-    for path in features.rglob("*.hdf5"):
+    paths = sorted(features.rglob("*.hdf5"))
+    expected = {path: path.read_bytes() for path in paths}
+    assert len(paths) == 3
+    for path in paths:
         path.unlink()
 
-    command = [sys.executable, "-m", "kedro", "run", "--pipeline", "features"]
+    command = [sys.executable, "-c", COUNTING_AT_ONCE, "run", "--pipeline", "features"]
     with subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL) as process:
         # Which collection comes first is up to Kedro.
         deadline = time.monotonic() + 120
-        while not (unfinished := list(features.rglob(".partial-*"))):
+        while not (unfinished := half_way(features)):
             assert process.poll() is None, "the run ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-    final = unfinished[0].with_name(unfinished[0].name.removeprefix(".partial-"))
-    assert unfinished[0].exists()
+    done, n_rows = rows_counted(unfinished)
+    final = unfinished.with_name(unfinished.name.removeprefix(".partial-"))
     assert not final.exists()
+    complete = {path: path.stat().st_mtime_ns for path in paths if path.exists()}
 
-    run(project, "features")
-    assert final.exists()
+    result = kedro(project, "run", "--pipeline", "features")
+    printed = " ".join((result.stdout + result.stderr).split())
+    assert result.returncode == 0, printed
+    assert re.findall(r"continuing after row (\d+) of (\d+)", printed) == [(str(done), str(n_rows))]
+    assert printed.count("made from the same: kept") == len(complete)
+    assert {path: path.stat().st_mtime_ns for path in complete} == complete
+    assert {path: path.read_bytes() for path in paths} == expected
     assert not list(features.rglob(".partial-*"))
-    np.testing.assert_array_equal(read_arrays(features / "train.hdf5")["all_feats"], expected)
+    assert (project / "data" / "08_reporting" / "broken_pictures.json").read_bytes() == (
+        demonstration_project / "data" / "08_reporting" / "broken_pictures.json"
+    ).read_bytes()

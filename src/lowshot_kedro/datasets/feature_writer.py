@@ -265,7 +265,11 @@ class ProblemList:
             if mode == "w":
                 writer.writerow(_PROBLEM_COLUMNS)
             # Every problem is a line, whatever the message of a library looks like.
-            writer.writerows((picture, " ".join(problem.split())) for picture, problem in lines)
+            writer.writerows((picture, _one_line(problem)) for picture, problem in lines)
+
+
+def _one_line(problem: str) -> str:
+    return " ".join(problem.replace("\0", "").split())
 
 
 def _before(problems: Iterable[tuple[int, str]], end: int) -> Iterator[tuple[int, str]]:

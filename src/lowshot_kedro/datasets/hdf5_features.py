@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,10 @@ class HDF5Features:
         return np.concatenate(parts)
 
     @property
-    def broken_pictures(self) -> Iterator[tuple[int, str]]:
-        """Numbers of the pictures that were blank and why, as far as that is known."""
-        for path in self.paths:
-            yield from ProblemList(_problems_path(path))
+    def broken_pictures(self) -> Iterator[tuple[int, str]] | None:
+        """Numbers of the pictures that were blank and why; None where nobody has kept a list."""
+        lists = [ProblemList(path) for path in map(_problems_path, self.paths) if path.exists()]
+        return chain.from_iterable(lists) if lists else None
 
     def read(self, first: int, last: int) -> NDArray[np.float32]:
         """Rows first..last-1 as float32 (last - first, n_columns).
@@ -327,14 +328,14 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features]):
 
     def _facts(self) -> dict[str, str]:
         features = self._open()
-        labels, n_broken = features.labels, sum(1 for _ in features.broken_pictures)
+        labels, problems = features.labels, features.broken_pictures
         return {
             **({"files": str(len(features.paths))} if self._rows_per_file else {}),
             "shape": f"({features.n_rows}, {features.n_columns})",
             "dtype": "float32",
             "labels": f"{labels.min()}..{labels.max()}" if len(labels) else "none",
             "size on disk": format_bytes(sum(path.stat().st_size for path in features.paths)),
-            "broken pictures": str(n_broken),
+            "broken pictures": "not known" if problems is None else str(sum(1 for _ in problems)),
             **self._files(0).facts(),
         }
 

@@ -185,8 +185,9 @@ class ResumableFiles:
 
     def _prepare(self, wanted: Facts) -> None:
         """Make the folder of the work; remove what was begun from something else."""
-        if not self.exist():
-            self.note.unlink(missing_ok=True)
+        if not self.exist() and self.made_from() == wanted:
+            # Beside unfinished files it would make them look complete.
+            self.note.unlink()
         found = self.unfinished_made_from()
         if found == wanted:
             return

@@ -36,7 +36,7 @@ _MOST_WORKERS = 16
 # With fewer, PyTorch takes a slow path for 1 × 1 convolutions in a single thread.
 _PICTURES_PER_THREAD = 16
 # Compiling takes half a minute, which fewer pictures do not earn back.
-_COMPILE_FROM = 50_000
+_COMPILE_FROM = 100_000
 
 
 @dataclass(frozen=True)

@@ -25,20 +25,6 @@ def numbers_as_bytes(numbers: Sequence[int] | NDArray[np.integer[Any]]) -> bytes
     return np.asarray(numbers, dtype="<i8").tobytes()
 
 
-def evenly_spread(n_items: int, at_most: int) -> NDArray[np.int64]:
-    """Positions of some items of a sequence, the first one among them, increasing.
-
-    Args:
-        n_items: Length of the sequence.
-        at_most: How many positions are wanted; all if there are not so many.
-
-    Returns:
-        int64 (min(n_items, at_most),).
-    """
-    n_wanted = min(n_items, at_most)
-    return np.arange(n_wanted, dtype=np.int64) * n_items // max(n_wanted, 1)
-
-
 def file_size(path: Path) -> int:
     """Size of a file in bytes, -1 if it is not there or cannot be looked at."""
     try:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from lowshot_kedro.images.fingerprint import (
     checksum,
-    evenly_spread,
     file_size,
     numbers_as_bytes,
 )
 from lowshot_kedro.images.picture import Picture, decode, read_picture, require_number
+from lowshot_kedro.matrices import spread_rows
 
 _MAX_SIZES_LOOKED_AT = 100_000
 
@@ -80,7 +80,7 @@ class PictureFiles:
 
         Of more than 100 000 files only so many, evenly spread, are asked for their size.
         """
-        looked_at = evenly_spread(len(self), _MAX_SIZES_LOOKED_AT)
+        looked_at = spread_rows(len(self), _MAX_SIZES_LOOKED_AT)
         sizes = [file_size(self.root / self.name(int(number))) for number in looked_at]
         parts = (
             self._names.content,

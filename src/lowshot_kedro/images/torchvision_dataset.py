@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.images.fingerprint import checksum, evenly_spread, numbers_as_bytes
+from lowshot_kedro.images.fingerprint import checksum, numbers_as_bytes
 from lowshot_kedro.images.picture import (
     Picture,
     decode,
@@ -31,6 +31,7 @@ from lowshot_kedro.images.picture import (
     require_number,
     to_rgb,
 )
+from lowshot_kedro.matrices import spread_rows
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class TorchvisionPictures:
     def describe(self) -> dict[str, Any]:
         """What was asked for, and a checksum of the labels and of up to 64 decoded pictures."""
         parts = [numbers_as_bytes(self.labels)]
-        for number in evenly_spread(len(self), _PICTURES_LOOKED_AT):
+        for number in spread_rows(len(self), _PICTURES_LOOKED_AT):
             image = self[int(number)].image
             parts += [numbers_as_bytes(image.size), image.tobytes()]
         return {

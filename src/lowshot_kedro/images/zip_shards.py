@@ -19,7 +19,6 @@ from PIL import Image
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.images.fingerprint import (
     checksum,
-    evenly_spread,
     file_size,
     numbers_as_bytes,
 )
@@ -30,6 +29,7 @@ from lowshot_kedro.images.picture import (
     read_picture,
     require_number,
 )
+from lowshot_kedro.matrices import spread_rows
 
 SHARD_SIZE = 1000
 _SHARDS_PER_FOLDER = 1000
@@ -119,7 +119,7 @@ class NumberedZipShards:
         first_shard, last_shard = self.first // SHARD_SIZE, -(-self.last // SHARD_SIZE)
         paths = [shard_path(self.root, shard) for shard in range(first_shard, last_shard)]
         sizes = [file_size(path) for path in paths]
-        looked_into = [paths[number] for number in evenly_spread(len(paths), _SHARDS_LOOKED_INTO)]
+        looked_into = [paths[number] for number in spread_rows(len(paths), _SHARDS_LOOKED_INTO)]
         parts = [numbers_as_bytes(sizes), *map(_directory, looked_into)]
         return {
             "kind": "numbered zip shards",

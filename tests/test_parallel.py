@@ -1,0 +1,244 @@
+"""Calls of faiss side by side, and steps of a pipeline that overlap."""
+
+import gc
+import subprocess
+import sys
+import threading
+import time
+import weakref
+
+import faiss
+import numpy as np
+import pytest
+
+from lowshot_kedro.parallel import ahead, map_rows, run_in_one_thread
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name == "ahead"]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_stays():
+    yield
+    assert threads() == []
+
+
+def test_items_come_in_order():
+    assert list(ahead(range(1000))) == list(range(1000))
+    assert list(ahead(iter("abc"), depth=1)) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("items", [[], iter(()), (number for number in ())])
+def test_nothing_is_nothing(items):
+    assert list(ahead(items)) == []
+
+
+def test_anything_can_be_an_item():
+    items = [None, StopIteration(), (), ValueError("not raised"), False]
+    assert list(ahead(items)) == items
+
+
+def test_they_are_made_in_another_thread_while_others_are_used():
+    made_in, used, is_made = [], threading.Event(), threading.Event()
+
+    def items():
+        made_in.append(threading.current_thread())
+        yield 0
+        is_made.set()
+        assert used.wait(10)
+        yield 1
+
+    found = ahead(items())
+    assert made_in == []
+    assert next(found) == 0
+    # The thread goes on by itself.
+    assert is_made.wait(10)
+    used.set()
+    assert list(found) == [1]
+    assert made_in[0] is not threading.current_thread()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_only_so_many_items_wait(depth):
+    made = []
+
+    def items():
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    found = ahead(items(), depth)
+    for used in range(1, 4):
+        next(found)
+        # In use, waiting, and one for which there is no room yet.
+        deadline = time.monotonic() + 30
+        while len(made) < used + depth + 1 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.02)
+        assert len(made) == used + depth + 1
+    found.close()
+
+
+def test_so_many_items_are_in_memory():
+    class Item:
+        pass
+
+    alive = weakref.WeakSet()
+
+    def items():
+        for _ in range(50):
+            item = Item()
+            alive.add(item)
+            yield item
+
+    most = 0
+    for _ in ahead(items(), depth=2):
+        time.sleep(0.002)
+        most = max(most, len(alive))
+    assert most <= 4
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, StopAsyncIteration])
+def test_an_error_is_raised_after_the_items_before_it(error):
+    def items():
+        yield 1
+        yield 2
+        raise error("while the third was made")
+
+    found = []
+    with pytest.raises(error, match="while the third was made") as caught:
+        for item in ahead(items()):
+            found.append(item)
+    assert found == [1, 2]
+    # Where it came from can be seen.
+    assert any(entry.name == "items" for entry in caught.traceback)
+
+
+def test_what_cannot_be_iterated_over_is_an_error_at_once():
+    class Broken:
+        def __iter__(self):
+            raise InterruptedError("no iterator")
+
+    with pytest.raises(InterruptedError, match="no iterator"):
+        next(ahead(Broken()))
+    with pytest.raises(TypeError, match="not iterable"):
+        next(ahead(5))
+
+
+class Source:
+    """Items without an end, and which thread began and which one ended them."""
+
+    def __init__(self):
+        self.began = self.ended = None
+
+    def __iter__(self):
+        self.began = threading.get_ident()
+        try:
+            number = 0
+            while True:
+                yield number
+                number += 1
+        finally:
+            self.ended = threading.get_ident()
+
+
+def stop_by_break(found):
+    for item in found:
+        if item == 3:
+            break
+    found.close()
+
+
+def stop_by_error(found):
+    with pytest.raises(InterruptedError):
+        for item in found:
+            if item == 3:
+                raise InterruptedError
+
+
+def stop_by_close(found):
+    assert next(found) == 0
+    found.close()
+
+
+def stop_by_forgetting(found):
+    assert next(found) == 0
+
+
+@pytest.mark.parametrize("stop", [stop_by_break, stop_by_error, stop_by_close, stop_by_forgetting])
+def test_whoever_stops_early_stops_the_thread_and_the_generator_in_it(stop):
+    source = Source()
+    found = ahead(source)
+    stop(found)
+    del found
+    gc.collect()
+    assert threads() == []
+    assert source.began == source.ended != threading.get_ident()
+
+
+def test_what_was_never_asked_for_never_begins():
+    source = Source()
+    found = ahead(source)
+    found.close()
+    assert source.began is None
+
+
+def test_one_inside_another():
+    source = Source()
+    found = ahead(ahead(ahead(source)))
+    assert [next(found) for _ in range(10)] == list(range(10))
+    assert len(threads()) == 3
+    found.close()
+    assert threads() == []
+    assert source.ended is not None
+    assert list(ahead(ahead(range(50)))) == list(range(50))
+
+
+def test_an_error_inside_another():
+    def items():
+        yield 1
+        raise InterruptedError("deep inside")
+
+    with pytest.raises(InterruptedError, match="deep inside"):
+        list(ahead(ahead(items())))
+
+
+def test_a_process_ends_although_a_thread_waits_for_room():
+    code = (
+        "from itertools import count\n"
+        "from lowshot_kedro.parallel import ahead\n"
+        "found = ahead(count())\n"
+        "print(next(found))\n"
+        "import sys; sys.exit(3)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (3, b"0\n", b"")
+
+
+# Calls of faiss.
+
+
+def test_rows_are_mapped_in_chunks_and_in_order():
+    rows = np.arange(25, dtype=np.float32).reshape(25, 1)
+    sums = map_rows(lambda chunk: (len(chunk), float(chunk.sum())), rows, chunk_rows=10)
+    assert sums == [(10, 45.0), (10, 145.0), (5, 110.0)]
+    assert map_rows(len, rows[:0]) == []
+
+
+def test_a_function_of_faiss_starts_no_threads_of_its_own():
+    before = faiss.omp_get_max_threads()
+    assert run_in_one_thread(faiss.omp_get_max_threads) == 1
+    found = map_rows(lambda chunk: faiss.omp_get_max_threads(), np.zeros((5, 1), np.float32), 1)
+    assert found == [1] * 5
+    assert faiss.omp_get_max_threads() == before
+
+
+def test_an_error_in_a_function_of_faiss_is_raised():
+    def fail(chunk):
+        raise InterruptedError("in a chunk")
+
+    with pytest.raises(InterruptedError, match="in a chunk"):
+        map_rows(fail, np.zeros((5, 1), np.float32), 2)
+    with pytest.raises(InterruptedError, match="in a chunk"):
+        run_in_one_thread(fail, None)
