@@ -298,7 +298,7 @@ class TorchvisionImagesDataset(ReadOnlyImagesDataset):
 
     Args:
         name: A class of torchvision.datasets.
-        root: The folder of its files.
+        filepath: The folder that torchvision calls root.
         download: Whether files that are not there are fetched, at the start of a run.
         arguments: For the class.
         rows_per_class: [first, last]: keep pictures first..last-1 of every class, in their order;
@@ -312,7 +312,7 @@ class TorchvisionImagesDataset(ReadOnlyImagesDataset):
             train_images:
               type: lowshot_kedro.datasets.TorchvisionImagesDataset
               name: FashionMNIST
-              root: data/01_raw
+              filepath: data/01_raw
               download: true
               arguments: {train: true}
               rows_per_class: [0, 500]
@@ -322,14 +322,14 @@ class TorchvisionImagesDataset(ReadOnlyImagesDataset):
         self,
         *,
         name: str,
-        root: str,
+        filepath: str,
         download: bool = False,
         arguments: dict[str, Any] | None = None,
         rows_per_class: Sequence[int | None] | None = None,
         labeled: bool = True,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(str(_in_project(root)), False, metadata)
+        super().__init__(filepath, False, metadata)
         self._name = name
         self._download = download
         self._arguments = arguments or {}
