@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from common import machine
-from common.memory import in_new_process
+from common.memory import in_new_process, missing
 from common.options import positive
 from common.output import note, print_json, print_table, ratio
 from common.pictures import write_crops
@@ -41,6 +41,7 @@ CHEAP, PHOTOGRAPHS = "small pictures", "photographs"
 DECODE_CHEAP, DECODE_PHOTOGRAPHS = "decoding small pictures", "decoding photographs"
 # The whole way reaches at least this part of the network alone where decoding is cheap.
 WANTED = 0.85
+FIFTHS = ("first", "second", "third", "fourth", "last")
 PICTURES_PER_THREAD = 16
 _SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -134,24 +135,22 @@ def watched_run(
     is_over.set()
     watcher.join()
     seconds = time.perf_counter() - start
-    fifths: list[list[int]] = [[] for _ in range(5)]
+    parts: list[list[int]] = [[] for _ in FIFTHS]
     for moment, taken in samples:
-        fifths[min(4, int(5 * (moment - start) / seconds))].append(taken)
-    memory = [int(statistics.mean(part)) for part in fifths if part]
+        parts[min(len(FIFTHS) - 1, int(len(FIFTHS) * (moment - start) / seconds))].append(taken)
+    memory = [int(statistics.mean(part)) for part in parts if part]
     return Watched(n_pictures, seconds, memory)
 
 
 def _bytes_of_all_processes() -> int:
     """What this process and its workers hold, pages that they share counted once."""
-    own = Path("/proc/self/task")
     children = [
-        int(child)
-        for task in own.iterdir()
+        child
+        for task in Path("/proc/self/task").iterdir()
         for child in (task / "children").read_text().split()
-        if (task / "children").exists()
     ]
     total = 0
-    for process in ("self", *map(str, children)):
+    for process in ("self", *children):
         try:
             lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
         except OSError:
@@ -246,7 +245,7 @@ def watch_memory(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     print_table(
         f"{watched.n_pictures} photographs at {options.many_image_size} × "
         f"{options.many_image_size}: {watched.n_pictures / watched.seconds:.1f} a second",
-        ("memory of all processes", *(f"{part}th fifth" for part in range(1, 6))),
+        ("memory of all processes", *(f"{part} fifth" for part in FIFTHS)),
         [["mean", *(format_bytes(taken) for taken in watched.memory)]],
     )
     return watched._asdict()
@@ -273,6 +272,11 @@ def main() -> None:
         help="rates, memory",
     )  # fmt: skip
     options = parser.parse_args()
+    if options.pictures < options.batch_size:
+        parser.error(f"--pictures: {options.pictures} are no batch of {options.batch_size}")
+    if "memory" not in options.skip and (reason := missing()):
+        note(f"skipped memory: {reason}")
+        options.skip = [*options.skip, "memory"]
     machine.set_threads(options.threads)
     content: dict[str, Any] = {"benchmark": "features", "machine": machine.describe()}
     with tempfile.TemporaryDirectory() as name:

@@ -14,7 +14,10 @@ class MemoryFeatures:
         self.broken_pictures = ()
         self.reads = []
 
-    def read(self, first, last):
+    def read(self, first, last, out=None):
         assert 0 <= first <= last <= self.n_rows
         self.reads.append((first, last))
-        return self.array[first:last].copy()
+        if out is None:
+            return self.array[first:last].copy()
+        out[:] = self.array[first:last]
+        return out

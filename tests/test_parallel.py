@@ -11,11 +11,11 @@ import faiss
 import numpy as np
 import pytest
 
-from lowshot_kedro.parallel import ahead, map_rows, run_in_one_thread
+from lowshot_kedro.parallel import ahead, map_ahead, map_rows, run_in_one_thread
 
 
 def threads():
-    return [thread for thread in threading.enumerate() if thread.name == "ahead"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
 @pytest.fixture(autouse=True)
@@ -242,3 +242,65 @@ def test_an_error_in_a_function_of_faiss_is_raised():
         map_rows(fail, np.zeros((5, 1), np.float32), 2)
     with pytest.raises(InterruptedError, match="in a chunk"):
         run_in_one_thread(fail, None)
+
+
+@pytest.fixture
+def four_threads():
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(4)
+    yield
+    faiss.omp_set_num_threads(before)
+
+
+@pytest.mark.parametrize("n_items", [0, 1, 3, 200])
+def test_results_come_in_the_order_of_the_items_whichever_is_done_first(four_threads, n_items):
+    def slow_at_first(item):
+        time.sleep(0.01 if item % 5 == 0 else 0)
+        return item * item
+
+    found = list(map_ahead(slow_at_first, range(n_items)))
+    assert found == [number**2 for number in range(n_items)]
+
+
+def test_several_threads_work_and_each_gives_faiss_one(four_threads):
+    together = threading.Barrier(4, timeout=10)
+
+    def work(item):
+        together.wait()
+        return faiss.omp_get_max_threads()
+
+    assert list(map_ahead(work, range(8))) == [1] * 8
+    assert faiss.omp_get_max_threads() == 4
+
+
+@pytest.mark.parametrize("n_ahead", [0, 2, 7])
+def test_only_some_items_are_taken_ahead(four_threads, n_ahead):
+    taken = []
+
+    def items():
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    found = map_ahead(str, items(), n_ahead)
+    for number in range(20):
+        assert next(found) == str(number)
+        assert len(taken) == number + 1 + 4 + n_ahead
+    found.close()
+
+
+def test_an_error_comes_where_the_result_would_and_ends_the_work(four_threads):
+    done = []
+
+    def work(item):
+        if item == 3:
+            raise ValueError("three")
+        done.append(item)
+        return item
+
+    found = map_ahead(work, range(1000))
+    assert [next(found), next(found), next(found)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="three"):
+        next(found)
+    assert len(done) < 20
+    assert list(found) == []

@@ -216,8 +216,10 @@ class FeatureMatrix(Protocol):
         """Numbers of the pictures that were blank and why; None where nobody has kept a list."""
         ...
 
-    def read(self, first: int, last: int) -> NDArray[np.float32]:
-        """Rows first..last-1 as float32 (last - first, n_columns)."""
+    def read(
+        self, first: int, last: int, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Rows first..last-1 as float32 (last - first, n_columns), in `out` if that is given."""
         ...
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
@@ -63,6 +64,35 @@ def map_rows(
     n_threads = min(len(parts), faiss.omp_get_max_threads())
     with ThreadPoolExecutor(max(1, n_threads), initializer=_use_one_thread) as pool:
         return list(pool.map(function, parts))
+
+
+def map_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], n_ahead: int = 2
+) -> Generator[Result, None, None]:
+    """Call a function on every item, in as many threads as faiss has, some items ahead.
+
+    Args:
+        function: May call faiss, which has one thread in it. May be called from several threads at
+            a time.
+        items: Taken when there is a thread for them.
+        n_ahead: How many results may wait besides one for every thread.
+
+    Yields:
+        The results in the order of the items.
+    """
+    n_threads = faiss.omp_get_max_threads()
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(n_threads, "ahead", _use_one_thread) as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > n_threads + n_ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 class _End(NamedTuple):

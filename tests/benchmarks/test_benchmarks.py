@@ -277,6 +277,31 @@ def test_neighbor_graph_of_vectors_of_ones_own(tmp_path: Path) -> None:
     assert content["completion_share"] is None
 
 
+def test_features() -> None:
+    sizes = ["--image-size", "32", "--batch-size", "8", "--pictures", "24", "--repeat", "1"]
+    long_run = ["--many", "60", "--many-image-size", "32"]
+    text, content = results("features.py", *sizes, *long_run, "--weights", "none")
+    names = [
+        "network alone", "network alone, 16 to a thread", "small pictures", "photographs",
+        "decoding small pictures", "decoding photographs",
+    ]  # fmt: skip
+    assert list(rows(text, "efficientnet_lite0, 32 × 32, batches of 8, 24 pictures")) == names
+    assert_seconds(content, names)
+    assert content["input"] == [3, 32, 32]
+    seconds = {name: parts["total"]["min"] for name, parts in content["seconds"].items()}
+    assert content["ratios"] == {
+        f"{name.replace(' ', '_')}_vs_{peer}": pytest.approx(seconds[of] / seconds[name], rel=0.01)
+        for name, peer, of in (
+            ("small pictures", "network", "network alone"),
+            ("photographs", "network", "network alone"),
+            ("small pictures", "network_in_parts", "network alone, 16 to a thread"),
+        )
+    }
+    if MEASURES_MEMORY:
+        assert content["long_run"]["n_pictures"] == 60
+        assert all(taken > 10**8 for taken in content["long_run"]["memory"])
+
+
 def test_pca(tmp_path: Path) -> None:
     sizes = ["--rows", "3000", "--columns", "64", "--components", "8", "--repeat", "1"]
     text, content = results("pca.py", *sizes, "--threads", "1", "--folder", str(tmp_path))
@@ -310,6 +335,7 @@ def test_pca(tmp_path: Path) -> None:
         ("knn_graph.py", ["--columns", "785"], "--columns: at most 784, got 785"),
         ("knn_graph.py", ["--target-recall", "2"], "--target-recall: between 0 and 1, got 2"),
         ("knn_graph.py", ["--vectors", "missing.raw"], "missing.raw: no such file"),
+        ("features.py", ["--pictures", "8"], "--pictures: 8 are no batch of 64"),
         ("pca.py", ["--components", "2049"], "--components: 2049 of only 2048 columns"),
         ("pca.py", ["--rows", "256"], "--components: 256 of only 2048 columns and 256 rows"),
     ],

@@ -254,3 +254,45 @@ def test_a_truncated_later_block(tmp_path):
     later.write_bytes(later.read_bytes()[:-100])
     dataset = HDF5FeatureBlocksDataset(filepath=str(tmp_path))
     refused_by_check_and_load(dataset, ValueError, later, "cut off")
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {},
+        {"dtype": "<f8"},
+        {"dtype": ">f4"},
+        {"chunks": (3, 2)},
+        {"chunks": (2, 5), "compression": "gzip"},
+    ],
+    ids=["plain", "float64", "big-endian", "in chunks", "compressed"],
+)
+def test_rows_are_read_however_they_are_stored(tmp_path, layout):
+    features, labels = random_features(23, 5)
+    for number, rows in enumerate((slice(0, 10), slice(10, 20), slice(20, 23))):
+        with h5py.File(tmp_path / f"block{number}.hdf5", "w") as file:
+            file.create_dataset("all_feats", data=features[rows], **{"dtype": "<f4", **layout})
+            file["all_labels"] = labels[rows]
+            file["count"] = np.array([len(labels[rows])], dtype="<i4")
+    loaded = HDF5FeatureBlocksDataset(filepath=str(tmp_path), rows_per_file=10).load()
+    for first, last in ((0, 23), (0, 0), (3, 4), (9, 11), (8, 22), (20, 23)):
+        np.testing.assert_array_equal(loaded.read(first, last), features[first:last])
+        buffer = np.full((30, 5), 7, dtype=np.float32)
+        found = loaded.read(first, last, out=buffer[: last - first])
+        assert np.shares_memory(found, buffer) or first == last
+        np.testing.assert_array_equal(buffer[: last - first], features[first:last])
+        assert (buffer[last - first :] == 7).all()
+
+
+def test_a_file_that_is_cut_off_after_it_was_opened(path):
+    features, labels = random_features(50, 4)
+    write(path, features, labels)
+    loaded = HDF5FeaturesDataset(filepath=str(path)).load()
+    np.testing.assert_array_equal(loaded.read(0, 50), features)
+    with h5py.File(path) as file:
+        end = file["all_feats"].id.get_offset() + 4 * 4 * 40
+    with path.open("r+b") as file:
+        file.truncate(end)
+    np.testing.assert_array_equal(loaded.read(0, 40), features[:40])
+    with refused(ValueError, path, "cut off"):
+        loaded.read(0, 41)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,11 +13,11 @@ from numpy.typing import NDArray
 
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import FeatureMatrix, Resumable, RowBlocks, require_finite, row_ranges
-from lowshot_kedro.parallel import ahead, map_rows
+from lowshot_kedro.parallel import map_ahead, map_rows
 from lowshot_kedro.pca.features import describe_features
 from lowshot_kedro.resources import Progress
 
-_BLOCK_ROWS = 4096
+_BLOCK_ROWS = 1024
 
 
 def apply_transform(
@@ -43,42 +44,45 @@ def apply_pca(
 ) -> Resumable[RowBlocks[NDArray[np.float32]]]:
     """Transform all rows of a collection, while they are saved.
 
-    While a block is transformed, the next one is read and the one before is written.
+    Every thread reads rows of its own and transforms them while they are in its cache; meanwhile
+    what is finished is written.
 
     Args:
         transform: A trained transform.
         features: The collection.
 
     Returns:
-        Blocks of float32 (m, transform.d_out). In memory: three blocks of features, and up to four
-        that are transformed.
+        Blocks of float32 (m, transform.d_out). In memory: a block of features for every thread, and
+        three blocks more than threads that are transformed.
 
     Raises:
         ValueError: If the dimensions differ; when consumed, for NaN or infinity.
     """
     _require_columns(transform, features.n_columns, features.name)
+    buffers = threading.local()
 
-    def blocks(first_row: int, n_threads: int) -> Iterator[NDArray[np.float32]]:
-        # OpenMP keeps this number for every thread apart, and this is not the caller's.
-        faiss.omp_set_num_threads(n_threads)
-        ranges = [
+    def transformed(rows: tuple[int, int]) -> NDArray[np.float32]:
+        first, last = rows
+        # The same memory again and again: fresh memory would have to be cleared first.
+        if not hasattr(buffers, "block"):
+            buffers.block = np.empty((_BLOCK_ROWS, features.n_columns), dtype=np.float32)
+        block = features.read(first, last, out=buffers.block[: last - first])
+        return _transformed(transform, block, first, features.name)
+
+    def blocks(first_row: int) -> Iterator[NDArray[np.float32]]:
+        ranges = (
             (first_row + first, first_row + last)
             for first, last in row_ranges(features.n_rows - first_row, _BLOCK_ROWS)
-        ]
+        )
         with (
             Progress(features.n_rows, "PCA", first_row) as bar,
-            closing(ahead((features.read(*rows) for rows in ranges), depth=1)) as read,
+            closing(map_ahead(transformed, ranges)) as results,
         ):
-            for (first, last), block in zip(ranges, read, strict=True):
-                yield _transformed(transform, block, first, features.name)
-                bar.update(last - first)
+            for result in results:
+                yield result
+                bar.update(len(result))
 
-    rows = RowBlocks(
-        features.n_rows,
-        transform.d_out,
-        _BLOCK_ROWS,
-        lambda first_row: ahead(blocks(first_row, faiss.omp_get_max_threads())),
-    )
+    rows = RowBlocks(features.n_rows, transform.d_out, _BLOCK_ROWS, blocks)
     made_from = {
         "kind": "vectors",
         "n_rows": rows.n_rows,
@@ -98,7 +102,7 @@ def _transformed(
     transform: faiss.VectorTransform, block: NDArray[np.float32], first_row: int, name: str
 ) -> NDArray[np.float32]:
     """A block of a collection, transformed, without NaN and infinity."""
-    result = apply_transform(transform, block, name)
+    result: NDArray[np.float32] = transform.apply(block)
     # A row that holds one of them gets no finite number, and results are fewer to look through.
     if not np.isfinite(result).all():
         rows = np.arange(first_row, first_row + len(block))
