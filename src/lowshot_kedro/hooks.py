@@ -96,25 +96,39 @@ class InputHooks:
                 check()
             except (OSError, InputError) as error:
                 raise UserError(f"{name}: {_message(error)}") from error
-        _require_classes(pipeline, catalog)
+        _require_pictures(pipeline, catalog)
 
 
-def _require_classes(pipeline: Pipeline, catalog: DataCatalog) -> None:
-    """Choose the labelled images once before the features are computed that they are chosen from.
+def _require_pictures(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Refuse pictures before features are computed that a later step would refuse.
 
     Raises:
-        UserError: If classes and pictures do not belong together.
+        UserError: If there are none, too few for the PCA, or classes do not belong to them.
     """
-    needed = {"class_split", "train_images", "test_images", "params:experiment"}
-    if not needed <= pipeline.inputs() or "train_features" not in pipeline.all_outputs():
+    inputs, outputs = pipeline.inputs(), pipeline.all_outputs()
+    if "train_features" not in outputs:
         return
-    train, test = catalog.load("train_images"), catalog.load("test_images")
-    experiment = catalog.load("params:experiment")
-    try:
-        split = read_class_split(catalog.load("class_split"), experiment.mode)
-        select_images(split, train.labels, test.labels, experiment.n_labeled, experiment.seed)
-    except InputError as error:
-        raise UserError(str(error)) from error
+    names = {"train_images", "test_images", "background_images"} & inputs
+    images = {name: catalog.load(name) for name in sorted(names)}
+    for name, source in images.items():
+        if len(source) == 0:
+            raise UserError(f"{name}: found no pictures in {source!r}, expected at least one")
+    if "background_images" in images and "pca_transform" in outputs:
+        n_components = catalog.load("params:pca").n_components
+        n_pictures = len(images["background_images"])
+        if n_pictures <= n_components:
+            raise UserError(
+                f"pca.n_components: got {n_components}, but background_images has only "
+                f"{n_pictures} pictures to train on; expected at least {n_components + 1}"
+            )
+    if {"train_images", "test_images", "class_split", "params:experiment"} <= inputs:
+        experiment = catalog.load("params:experiment")
+        train_labels, test_labels = (images[f"{part}_images"].labels for part in ("train", "test"))
+        try:
+            split = read_class_split(catalog.load("class_split"), experiment.mode)
+            select_images(split, train_labels, test_labels, experiment.n_labeled, experiment.seed)
+        except InputError as error:
+            raise UserError(str(error)) from error
 
 
 def _describe_missing(

@@ -138,7 +138,7 @@ GRAPH_COMMAND = (
         ("diffusion", remove("knngraph/ndis500.index"), {}, rf"background_index: .*is missing; {GRAPH_COMMAND}"),
         ("baseline", remove(TRAIN), {}, rf"train_features: .*{TRAIN} is missing; make it with: kedro run .*--pipeline features"),
         ("diffusion", remove("label_idx.json"), {}, r"class_split: .*label_idx\.json is missing; put it there"),
-        ("features", nothing, {}, r"AbsentPictures\(.*\): found no pictures, expected at least one"),
+        ("features", nothing, {}, r"found no pictures in AbsentPictures\(.*\), expected at least one"),
         # cut off, or of another shape or type
         ("graph", cut(VECTORS), {}, rf"background_vectors: .*{VECTORS}: 44797 bytes are no whole number of rows of 16"),
         ("graph", nothing, {"pca": {"n_components": 33}}, r"background_vectors: .*concatenated_PCAR33\.raw is missing; make it with: kedro run .*pca\.n_components=33.* --pipeline pca"),
@@ -243,7 +243,7 @@ def write_pictures(project: Path, train_labels: list[int], test_labels: list[int
         ([0, 1, 2, 2, 3, 3], [0], 3, r"experiment\.n_labeled: got 3, but class 2 \(cat\) has only 2"),
         ([0, 1, 2, 3], [4], 1, r"label 4 in row 0 is out of range; expected 0\.\.3"),
         ([0, 1, 2, 3, 4], [0], 1, r"label 4 in row 4 is out of range; expected 0\.\.3"),
-        ([0, 1, 2, 3], [], 1, r"no images of the classes that class_split lists"),
+        ([0, 1, 2, 3], [], 1, r"test_images: found no pictures in .*test\.json"),
     ],
 )  # fmt: skip
 def test_classes_that_do_not_go_with_the_pictures_are_refused_before_features_are_computed(
@@ -254,6 +254,22 @@ def test_classes_that_do_not_go_with_the_pictures_are_refused_before_features_ar
     with pytest.raises(UserError, match=message):
         run(project, "features", "baseline", **FROM_PICTURES, experiment=experiment)
     assert {path.name for path in (project / "data").iterdir()} == {"01_raw"}
+
+
+def test_too_few_pictures_for_the_pca_are_refused_before_features_are_computed(
+    project: Path,
+) -> None:
+    write_pictures(project, [0], [0])
+    message = r"pca\.n_components: got 7, but background_images has only 1 pictures .* at least 8"
+    with pytest.raises(UserError, match=message):
+        run(project, "features", "pca", **FROM_PICTURES, pca={"n_components": 7})
+    assert not list((project / "data").rglob("*.hdf5"))
+
+
+def test_absent_pictures_are_refused_at_once(project: Path, published: Path) -> None:
+    message = r"background_images: found no pictures in AbsentPictures\(.*yfcc100m"
+    with pytest.raises(UserError, match=message):
+        run(project, env="imagenet")
 
 
 def test_classes_that_go_with_the_pictures_are_not_refused(project: Path) -> None:
