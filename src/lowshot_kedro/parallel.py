@@ -60,27 +60,30 @@ def map_rows(
     Returns:
         The results in row order.
     """
-    parts = [rows[first:last] for first, last in row_ranges(len(rows), chunk_rows)]
-    n_threads = min(len(parts), faiss.omp_get_max_threads())
-    with ThreadPoolExecutor(max(1, n_threads), initializer=_use_one_thread) as pool:
-        return list(pool.map(function, parts))
+    parts = (rows[first:last] for first, last in row_ranges(len(rows), chunk_rows))
+    return list(map_ahead(function, parts))
 
 
 def map_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], n_ahead: int = 2
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    n_ahead: int = 2,
+    n_threads: int | None = None,
 ) -> Generator[Result, None, None]:
-    """Call a function on every item, in as many threads as faiss has, some items ahead.
+    """Call a function on every item, in several threads, some items ahead.
 
     Args:
         function: May call faiss, which has one thread in it. May be called from several threads at
             a time.
         items: Taken when there is a thread for them.
         n_ahead: How many results may wait besides one for every thread.
+        n_threads: How many threads; None: as many as faiss has.
 
     Yields:
         The results in the order of the items.
     """
-    n_threads = faiss.omp_get_max_threads()
+    if n_threads is None:
+        n_threads = faiss.omp_get_max_threads()
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(n_threads, "ahead", _use_one_thread) as pool:
         try:

@@ -288,7 +288,7 @@ def test_a_catalog_makes_them(fashion, tmp_path):
             },
             "test_images": {
                 "type": "lowshot_kedro.datasets.TorchvisionImagesDataset",
-                "root": str(tmp_path),
+                "filepath": str(tmp_path),
                 "name": "FashionMNIST",
                 "arguments": {"train": False},
             },

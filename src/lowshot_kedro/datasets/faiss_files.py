@@ -20,7 +20,7 @@ from lowshot_kedro.datasets.faiss_format import (
 )
 from lowshot_kedro.datasets.file_dataset import FileDataset
 from lowshot_kedro.datasets.files import require_file, require_space
-from lowshot_kedro.datasets.resumable import ResumableFiles
+from lowshot_kedro.datasets.resumable import ResumableDataset, ResumableFiles
 from lowshot_kedro.datasets.table_dataset import PREVIEW_ROWS
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import Blocks, InvertedFile, Resumable
@@ -40,7 +40,9 @@ def _writer(file: BinaryIO) -> Any:
     return faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]
 
 
-class FaissIndexDataset(FileDataset[IndexContent | Resumable[IndexContent], faiss.Index]):
+class FaissIndexDataset(
+    FileDataset[IndexContent | Resumable[IndexContent], faiss.Index], ResumableDataset
+):
     """A faiss index file such as ndis1000000.index.
 
     A loaded flat index or inverted file is a memory map of the file: it finds what an index in
@@ -102,15 +104,6 @@ class FaissIndexDataset(FileDataset[IndexContent | Resumable[IndexContent], fais
                 f"graph.n_background = {self._n_rows}"
             )
         return header
-
-    def check_kept(self) -> None:
-        """Refuse files that will not be made anew, but cannot be used, before anything is done.
-
-        Raises:
-            ValueError: As for `check`.
-        """
-        if self._files.are_of_others():
-            self.check()
 
     def check_space(self) -> None:
         """Refuse to begin what the disk has no room for, where the size is known."""
@@ -206,7 +199,8 @@ class FaissIndexDataset(FileDataset[IndexContent | Resumable[IndexContent], fais
 
 
 class FaissTransformDataset(
-    FileDataset[faiss.VectorTransform | Resumable[faiss.VectorTransform], faiss.VectorTransform]
+    FileDataset[faiss.VectorTransform | Resumable[faiss.VectorTransform], faiss.VectorTransform],
+    ResumableDataset,
 ):
     """A faiss VectorTransform file such as PCAR256.vt.
 
@@ -227,15 +221,6 @@ class FaissTransformDataset(
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         super().__init__(filepath=filepath, metadata=metadata)
         self._files = ResumableFiles(self._filepath, self._filepath)
-
-    def check_kept(self) -> None:
-        """Refuse a file that will not be made anew, but cannot be used, before anything is done.
-
-        Raises:
-            ValueError: As for `check`.
-        """
-        if self._files.are_of_others():
-            self.check()
 
     def _read(self) -> faiss.VectorTransform:
         require_file(self._filepath)

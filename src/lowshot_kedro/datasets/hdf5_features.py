@@ -27,7 +27,7 @@ from lowshot_kedro.datasets.feature_writer import (
 )
 from lowshot_kedro.datasets.files import partial_path, require_space, written_whole
 from lowshot_kedro.datasets.hdf5_arrays import open_hdf5
-from lowshot_kedro.datasets.resumable import ResumableFiles
+from lowshot_kedro.datasets.resumable import ResumableDataset, ResumableFiles
 from lowshot_kedro.datasets.table_dataset import PREVIEW_COLUMNS, PREVIEW_ROWS, TableDataset
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import Blocks, LabeledBlock, Resumable, RowBlocks
@@ -194,7 +194,7 @@ def _inspect(path: Path) -> tuple[int, int]:
     return count, n_columns
 
 
-class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features]):
+class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableDataset):
     """Feature files: one, or several with as many rows in each but the last.
 
     Args:
@@ -222,7 +222,12 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features]):
         n_files = max(1, -(-n_rows // self._rows_per_file)) if self._rows_per_file else 1
         return [self._path(number) for number in range(n_files)]
 
-    def _files(self, n_rows: int, following: Iterable[Path] = ()) -> ResumableFiles:
+    @property
+    def _files(self) -> ResumableFiles:  # type: ignore[override]
+        """The first file, beside which the note is."""
+        return self._files_of(0)
+
+    def _files_of(self, n_rows: int, following: Iterable[Path] = ()) -> ResumableFiles:
         """The files of so many rows.
 
         Args:
@@ -259,15 +264,6 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features]):
         """
         self._open()
 
-    def check_kept(self) -> None:
-        """Refuse files of others that are damaged before anything is done: they will be kept.
-
-        Raises:
-            ValueError: As for `check`.
-        """
-        if self._files(0).are_of_others():
-            self.check()
-
     def load(self) -> HDF5Features:
         """All rows as one collection; nothing is read yet."""
         return self._open()
@@ -289,7 +285,7 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features]):
         self._require_space(data.n_rows, data.n_columns)
         n_files = len(self._paths(data.n_rows))
         following = map(self._path, itertools.count(n_files)) if self._rows_per_file else ()
-        files = self._files(data.n_rows, itertools.takewhile(Path.is_file, following))
+        files = self._files_of(data.n_rows, itertools.takewhile(Path.is_file, following))
         with files.written_anew() as paths:
             for path in paths:
                 path.unlink(missing_ok=True)
@@ -304,9 +300,9 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features]):
 
     def _save_resumable(self, data: Resumable[RowBlocks[LabeledBlock]]) -> None:
         n_rows, n_columns = int(data.made_from["n_rows"]), int(data.made_from["n_columns"])
-        older = self._files(0).made_from() or {}
+        older = self._files.made_from() or {}
         n_files = len(self._paths(n_rows))
-        files = self._files(n_rows, self._paths(int(older.get("n_rows", 0)))[n_files:])
+        files = self._files_of(n_rows, self._paths(int(older.get("n_rows", 0)))[n_files:])
         there = [path for path in files.paths if path.is_file()]
         # While a missing one of our own is made again, the note of the others is gone.
         are_of_others = files.made_from() is None and files.unfinished_made_from() is None
@@ -371,7 +367,7 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features]):
             "labels": f"{labels.min()}..{labels.max()}" if len(labels) else "none",
             "size on disk": format_bytes(sum(path.stat().st_size for path in features.paths)),
             "broken pictures": "not known" if problems is None else str(sum(1 for _ in problems)),
-            **self._files(0).facts(),
+            **self._files.facts(),
         }
 
     def _first_rows(self) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from lowshot_kedro.datasets.files import require_space
 from lowshot_kedro.datasets.raw_matrix import count_rows, map_matrix, write_rows
-from lowshot_kedro.datasets.resumable import ResumableFiles, append_blocks
+from lowshot_kedro.datasets.resumable import ResumableDataset, ResumableFiles, append_blocks
 from lowshot_kedro.datasets.table_dataset import TableDataset
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import Blocks, KnnGraph, Resumable, RowBlocks
@@ -23,7 +23,7 @@ _SIMILARITIES = np.dtype("<f4")
 _LINK_BYTES = _INDICES.itemsize + _SIMILARITIES.itemsize
 
 
-class KnnGraphDataset(TableDataset[GraphContent, KnnGraph]):
+class KnnGraphDataset(TableDataset[GraphContent, KnnGraph], ResumableDataset):
     """A graph in the published format: STEM_I_11.int32 and STEM_D_11.float32, raw, (n, k).
 
     Loading returns memmaps. Saving accepts a :class:`~lowshot_kedro.matrices.KnnGraph`, blocks of
@@ -79,15 +79,6 @@ class KnnGraphDataset(TableDataset[GraphContent, KnnGraph]):
             ValueError: If a file is cut off, or the numbers of rows differ.
         """
         self._rows()
-
-    def check_kept(self) -> None:
-        """Refuse files that will not be made anew, but cannot be used, before anything is done.
-
-        Raises:
-            ValueError: As for `check`.
-        """
-        if self._files.are_of_others():
-            self.check()
 
     def check_space(self) -> None:
         """Refuse to begin what the disk has no room for, where the size is known."""

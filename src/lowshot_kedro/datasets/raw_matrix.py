@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lowshot_kedro.datasets.file_dataset import FileDataset
 from lowshot_kedro.datasets.files import require_file, require_space
-from lowshot_kedro.datasets.resumable import ResumableFiles, append_blocks
+from lowshot_kedro.datasets.resumable import ResumableDataset, ResumableFiles, append_blocks
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import Blocks, Resumable, RowBlocks
 
@@ -52,7 +52,7 @@ def count_rows(path: Path, n_columns: int, dtype: np.dtype[Any]) -> int:
 MatrixContent = NDArray[Any] | Blocks[NDArray[Any]] | Resumable[RowBlocks[NDArray[Any]]]
 
 
-class RawMatrixDataset(FileDataset[MatrixContent, NDArray[Any]]):
+class RawMatrixDataset(FileDataset[MatrixContent, NDArray[Any]], ResumableDataset):
     """A raw matrix such as concatenated_PCAR256.raw: a memmap in, an array or blocks out.
 
     Loading takes no memory. Saving accepts an array, :class:`~lowshot_kedro.matrices.Blocks`, of
@@ -95,15 +95,6 @@ class RawMatrixDataset(FileDataset[MatrixContent, NDArray[Any]]):
         self._n_rows = n_rows
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._files = ResumableFiles(self._filepath, self._filepath)
-
-    def check_kept(self) -> None:
-        """Refuse a file that will not be made anew, but cannot be used, before anything is done.
-
-        Raises:
-            ValueError: As for `check`.
-        """
-        if self._files.are_of_others():
-            self.check()
 
     def check_space(self) -> None:
         """Refuse to begin what the disk has no room for, where the size is known."""

@@ -7,6 +7,7 @@ and in the partial files.
 
 from __future__ import annotations
 
+import abc
 import json
 import logging
 import os
@@ -222,6 +223,29 @@ class ResumableFiles:
             partial = partial_path(path)
             if partial.exists():
                 partial.replace(path)
+
+
+class ResumableDataset(abc.ABC):
+    """What datasets of such results have in common, after what they inherit from Kedro.
+
+    Attributes:
+        _files: The files of the result.
+    """
+
+    _files: ResumableFiles
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """Refuse files that are damaged or are not what the catalog says."""
+
+    def check_kept(self) -> None:
+        """Refuse files of others that are damaged before anything is done: they will be kept.
+
+        Raises:
+            ValueError: As for `check`.
+        """
+        if self._files.are_of_others():
+            self.check()
 
 
 def rows_done(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import FeatureMatrix, Resumable, require_finite, row_ranges
-from lowshot_kedro.parallel import ahead, run_in_one_thread
+from lowshot_kedro.parallel import ahead, map_ahead, run_in_one_thread
 from lowshot_kedro.pca.features import describe_features
 from lowshot_kedro.pca.spectrum import variance_kept
 from lowshot_kedro.resources import Progress, Stopwatch, logged_step
@@ -219,7 +217,7 @@ def _sums_over(features: FeatureMatrix, n_train: int, n_workers: int, path: Path
     with (
         Progress(n_train, "PCA: products", done) as bar,
         closing(ahead(missing, depth=1)) as read,
-        closing(_side_by_side(summed, read, n_workers)) as results,
+        closing(map_ahead(summed, read, 0, n_workers)) as results,
     ):
         for result in results:
             sums.add(result)
@@ -259,23 +257,6 @@ def _block_sums(shift: NDArray[np.float32], name: str, block: _Block) -> _BlockS
             f"{np.abs(block.features).max():.2g}; expected numbers whose squares fit float32"
         )
     return _BlockSums(len(shifted), shifted.sum(axis=0, dtype=np.float64), products)
-
-
-def _side_by_side(
-    function: Callable[[Item], Result], items: Iterable[Item], n_workers: int
-) -> Generator[Result, None, None]:
-    """Call a function in several threads; the results come in the order of the items.
-
-    In memory are n_workers + 1 items, or their results.
-    """
-    with ThreadPoolExecutor(n_workers) as pool:
-        waiting: deque[Future[Result]] = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > n_workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _require_varying_columns(
