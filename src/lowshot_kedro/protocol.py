@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lowshot_kedro.errors import InputError
 
 MODES = ("test", "val")
-UNLABELED = ("background", "train", "none")
+UNLABELED = ("background", "train", "both", "none")
 
 # The class split file numbers its sets: 1 are the classes for choosing hyper-parameters.
 _SPLIT_NUMBER = {"val": 1, "test": 2}

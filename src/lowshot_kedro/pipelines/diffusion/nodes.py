@@ -9,24 +9,18 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro import experiment as experiment_domain
 from lowshot_kedro import graph as graph_domain
-from lowshot_kedro.diffusion import (
-    adjustments,
-    numbering_for,
-    propagate,
-    propagation_matrix,
-)
-from lowshot_kedro.matrices import FeatureMatrix, KnnGraph, take_rows
-from lowshot_kedro.metrics import Scores, accuracies_per_iteration, build_metrics
+from lowshot_kedro.matrices import FeatureMatrix, KnnGraph
+from lowshot_kedro.metrics import accuracies_per_iteration, build_metrics
 from lowshot_kedro.parameters import (
     DiffusionParameters,
     EvaluationParameters,
     ExperimentParameters,
     GraphParameters,
 )
-from lowshot_kedro.pca import apply_transform
 from lowshot_kedro.protocol import ImageSelection
-from lowshot_kedro.resources import Stopwatch, logged_step, peak_rss_bytes
+from lowshot_kedro.resources import Stopwatch, peak_rss_bytes
 
 
 def reduce_features(
@@ -34,21 +28,19 @@ def reduce_features(
     train_features: FeatureMatrix,
     test_features: FeatureMatrix,
     pca_transform: faiss.VectorTransform,
+    experiment: ExperimentParameters,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Normalised vectors of the labelled and of the test images, PCA'd while they are read."""
-    labeled = _take_vectors(train_features, image_selection.labeled_positions, pca_transform)
-    test = _take_vectors(test_features, image_selection.test_positions, pca_transform)
+    """Vectors of the training images that become nodes, labelled ones first, and of the test."""
     return (
-        graph_domain.normalize(labeled, 0, "vectors of the labelled images"),
-        graph_domain.normalize(test, 0, "vectors of the test images"),
-    )
-
-
-def _take_vectors(
-    features: FeatureMatrix, positions: NDArray[np.int64], transform: faiss.VectorTransform
-) -> NDArray[np.float32]:
-    return take_rows(
-        features, positions, lambda block: apply_transform(transform, block, features.name)
+        experiment_domain.training_vectors(
+            image_selection, train_features, pca_transform, experiment.unlabeled
+        ),
+        experiment_domain.vectors_of(
+            test_features,
+            image_selection.test_positions,
+            pca_transform,
+            "vectors of the test images",
+        ),
     )
 
 
@@ -64,32 +56,27 @@ def choose_unlabeled_images(
 ) -> graph_domain.UnlabeledNodes:
     """The background; or, for `experiment.unlabeled: train`, the training images not chosen.
 
-    With `none` the background that the catalog hands out is empty.
+    With `none` the background that the catalog hands out is empty. With `both` the training images
+    not chosen come with the labelled ones, see :func:`reduce_features`.
 
     Raises:
         ValueError: If the graph of this run cannot be completed with them.
     """
-    if experiment.unlabeled != "train":
-        background = graph_domain.UnlabeledNodes(
-            background_vectors, background_index, background_graph
+    if experiment.unlabeled == "train":
+        return experiment_domain.unlabeled_training_images(
+            image_selection, train_features, pca_transform, graph
         )
-        # Long before the graph is completed: the features have to be read first.
-        n_labeled = len(image_selection.labeled_positions)
-        graph_domain.require_sizes(n_labeled, *background, k=graph.k)
-        return background
-    vectors = _take_vectors(train_features, image_selection.unlabeled_positions, pca_transform)
-    return graph_domain.unlabeled_nodes(
-        vectors,
-        graph.k,
-        graph.method,
-        "vectors of the unlabelled training images",
-        graph.target_recall,
-        graph.memory_budget_bytes,
-    )
+    background = graph_domain.UnlabeledNodes(background_vectors, background_index, background_graph)
+    # Long before the graph is completed: the features have to be read first.
+    n_first = len(image_selection.labeled_positions)
+    if experiment.unlabeled == "both":
+        n_first += len(image_selection.unlabeled_positions)
+    graph_domain.require_sizes(n_first, *background, k=graph.k)
+    return background
 
 
 def complete_graph(
-    labeled_vectors: NDArray[np.float32],
+    training_vectors: NDArray[np.float32],
     test_vectors: NDArray[np.float32],
     unlabeled_images: graph_domain.UnlabeledNodes,
     graph: GraphParameters,
@@ -98,7 +85,7 @@ def complete_graph(
     """The graph of this run, the links of the test images to it, and the seconds it took."""
     watch = Stopwatch()
     completed = graph_domain.complete_graph(
-        labeled_vectors,
+        training_vectors,
         test_vectors,
         *unlabeled_images,
         k=graph.k,
@@ -121,32 +108,14 @@ def diffuse(
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Scores of the test images after every step, and their metrics."""
     watch = Stopwatch()
-    n_nodes, n_classes = len(completed_graph["neighbors"]), image_selection.n_classes
-    with logged_step("symmetrised graph"):
-        matrix = propagation_matrix(
-            **completed_graph,
-            edge_weight=diffusion.edge_weight,
-            sigma=diffusion.sigma,
-            local_neighbor=diffusion.local_neighbor,
-            reciprocal=diffusion.reciprocal,
-            sinkhorn_rounds=diffusion.sinkhorn_rounds,
-            numbering=numbering_for(n_nodes, n_classes, diffusion.n_iterations),
-        )
-    per_step = propagate(
-        matrix,
-        image_selection.labeled_classes,
+    scores = experiment_domain.diffusion_scores(
+        completed_graph["neighbors"],
+        completed_graph["similarities"],
         test_neighbors["indices"],
-        n_classes,
-        diffusion.n_iterations,
-        diffusion.class_slice,
-        diffusion.backend,
-        precision=diffusion.precision,
-        adjustments=adjustments(diffusion.power, diffusion.restore_labeled),
-        class_prior=diffusion.class_prior,
-        memory_budget_bytes=diffusion.memory_budget_bytes,
+        image_selection,
+        diffusion,
     )
     seconds = {"graph": graph_seconds, "diffusion": watch.seconds}
-    scores = Scores.of_selection(per_step, range(len(per_step)), image_selection)
     metrics = build_metrics(
         scores,
         accuracies_per_iteration(scores, evaluation.top_k),
@@ -155,7 +124,7 @@ def diffuse(
             "graph": asdict(graph),
             "diffusion": asdict(diffusion),
         },
-        n_nodes=matrix.n_nodes,
+        n_nodes=len(completed_graph["neighbors"]),
         seconds=seconds,
         peak_rss_bytes=peak_rss_bytes(),
     )

@@ -18,8 +18,14 @@ def create_pipeline() -> Pipeline:
             select_images_node(),
             node(
                 reduce_features,
-                inputs=["image_selection", "train_features", "test_features", "pca_transform"],
-                outputs=["labeled_vectors", "test_vectors"],
+                inputs=[
+                    "image_selection",
+                    "train_features",
+                    "test_features",
+                    "pca_transform",
+                    "params:experiment",
+                ],
+                outputs=["training_vectors", "test_vectors"],
                 name="reduce_features",
             ),
             node(
@@ -40,7 +46,7 @@ def create_pipeline() -> Pipeline:
             node(
                 complete_graph,
                 inputs=[
-                    "labeled_vectors",
+                    "training_vectors",
                     "test_vectors",
                     "unlabeled_images",
                     "params:graph",
