@@ -5,14 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from lowshot_kedro import reporting
 from lowshot_kedro.datasets import (
     HDF5FeatureBlocksDataset,
     HDF5FeaturesDataset,
     WholeFileDataset,
 )
 from lowshot_kedro.pipelines.features.nodes import list_broken_pictures
-from lowshot_kedro.reporting import describe_broken_pictures
+from lowshot_kedro.reporting import broken_pictures, describe_broken_pictures
 from tests.datasets.extraction import Extraction, row_content
 from tests.datasets.helpers import labeled_blocks
 
@@ -41,7 +40,7 @@ def test_every_collection_has_its_numbers_and_its_list():
 
 @pytest.mark.parametrize(("n_broken", "n_listed"), [(2, 2), (3, 3), (4, 3), (10, 3)])
 def test_all_are_counted_but_a_list_does_not_grow_without_end(monkeypatch, n_broken, n_listed):
-    monkeypatch.setattr(reporting, "_BROKEN_PICTURES_LISTED", 3)
+    monkeypatch.setattr(broken_pictures, "_BROKEN_PICTURES_LISTED", 3)
     broken = [(number, "no file") for number in range(n_broken)]
     found = describe_broken_pictures({"background": collection(20, *broken)})["background"]
     assert (found["n_pictures"], found["n_broken"]) == (20, n_broken)

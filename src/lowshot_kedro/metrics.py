@@ -13,6 +13,9 @@ from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import row_ranges
 from lowshot_kedro.protocol import ImageSelection
 
+# What the names of accuracies end with: over all test images, those of novel and of base classes.
+GROUPS = ("", "_novel", "_base")
+
 _BLOCK_ROWS = 4096
 
 
@@ -148,7 +151,8 @@ def accuracies(
     """
     hits = {k: top_k_hits(scores, test_classes, k) for k in top_k}
     novel_images = is_novel[test_classes]
-    groups = {"": np.ones_like(novel_images), "_novel": novel_images, "_base": ~novel_images}
+    members_of = (np.ones_like(novel_images), novel_images, ~novel_images)
+    groups = dict(zip(GROUPS, members_of, strict=True))
     return {
         f"top{k}{group}": float(hits[k][members].mean()) if members.any() else None
         for group, members in groups.items()

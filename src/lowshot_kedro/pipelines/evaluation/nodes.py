@@ -143,10 +143,7 @@ def plot_neighbors(
             "pipeline with the same parameters first"
         )
     nodes = reporting.NodePictures(
-        image_selection,
-        train_images,
-        train_images if experiment.unlabeled == "train" else background_images,
-        image_selection.unlabeled_positions if experiment.unlabeled == "train" else None,
+        image_selection, train_images, background_images, experiment.unlabeled
     )
     shown = reporting.pictures_worth_showing(scores, evaluation.n_pictures)
     rows = reporting.neighbor_rows(

@@ -1,0 +1,38 @@
+"""Which pictures could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lowshot_kedro.matrices import FeatureMatrix
+
+_BROKEN_PICTURES_LISTED = 100_000
+
+
+def describe_broken_pictures(collections: Mapping[str, FeatureMatrix]) -> dict[str, Any]:
+    """Which pictures could not be read, so that their features are those of a blank picture.
+
+    Args:
+        collections: Features by name of the collection.
+
+    Returns:
+        For every name: n_pictures, n_broken (None where nobody has kept a list), and broken, a list
+        of picture (its number) and problem for the first 100 000; the complete lists are beside the
+        features.
+    """
+    report = {}
+    for name, features in collections.items():
+        broken: list[dict[str, Any]] = []
+        n_broken = 0
+        problems = features.broken_pictures
+        for picture, problem in problems or ():
+            n_broken += 1
+            if n_broken <= _BROKEN_PICTURES_LISTED:
+                broken.append({"picture": picture, "problem": problem})
+        report[name] = {
+            "n_pictures": features.n_rows,
+            "n_broken": None if problems is None else n_broken,
+            "broken": broken,
+        }
+    return report

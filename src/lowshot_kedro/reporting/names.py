@@ -1,0 +1,93 @@
+"""How tables and plots call the methods of a sweep and their unlabelled images, and their order."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from lowshot_kedro.sweep import METHODS, UnlabeledImages
+
+METHOD_NAMES = {
+    "nearest_class_mean": "nearest class mean",
+    "nearest_neighbors": "nearest neighbours",
+    "label_spreading": "label spreading",
+    "logistic_regression": "logistic regression",
+    "diffusion": "diffusion",
+    "combined": "combined",
+}
+
+_KINDS = ("background", "train", "both")
+_SIZES = ((1_000_000, "M"), (1_000, "k"))
+
+
+def with_unlabeled(frame: pd.DataFrame) -> pd.DataFrame:
+    """A copy whose column `unlabeled` is text: a CSV file that is read back has NaN for ""."""
+    return frame.assign(unlabeled=frame["unlabeled"].astype(object).fillna(""))
+
+
+def parse_unlabeled(unlabeled: str) -> UnlabeledImages | None:
+    """The inverse of :attr:`UnlabeledImages.name`; "" gives None."""
+    if not unlabeled:
+        return None
+    if unlabeled == "train":
+        return UnlabeledImages("train", None)
+    number = unlabeled.removeprefix("nbg").removesuffix("_train")
+    kind = "both" if unlabeled.endswith("_train") else "background"
+    return UnlabeledImages(kind, None if number == "all" else int(number))
+
+
+def unlabeled_rank(unlabeled: str) -> tuple[int, float]:
+    """For sorting: none, background, training images, both; each by number, all at the end."""
+    images = parse_unlabeled(unlabeled)
+    if images is None:
+        return (-1, 0)
+    number = math.inf if images.n_background is None else images.n_background
+    return (_KINDS.index(images.kind), number)
+
+
+def unlabeled_size(unlabeled: str) -> tuple[int, float]:
+    """For finding the largest: a background before one with training images, these alone last."""
+    kind, number = unlabeled_rank(unlabeled)
+    preferred = (-1, _KINDS.index("train"), _KINDS.index("both"), _KINDS.index("background"))
+    return (preferred.index(kind), number)
+
+
+def method_rank(method: str, unlabeled: str = "") -> tuple[int, tuple[int, float]]:
+    """For sorting: the order of :data:`METHODS`, then that of the unlabelled images."""
+    return (METHODS.index(method), unlabeled_rank(unlabeled))
+
+
+def count_name(number: int) -> str:
+    """`1000000` → `1M`, `100000` → `100k`, `1797` → `1797`."""
+    for size, letter in _SIZES:
+        if number and number % size == 0:
+            return f"{number // size}{letter}"
+    return str(number)
+
+
+def unlabeled_name(unlabeled: str, n_background: float = math.nan) -> str:
+    """`1M background`, `no background`, `training images`.
+
+    Args:
+        unlabeled: As :attr:`UnlabeledImages.name`.
+        n_background: How many images all of the background are, where that is known.
+    """
+    images = parse_unlabeled(unlabeled)
+    if images is None:
+        return ""
+    if images.kind == "train":
+        return "training images"
+    if images.n_background is None:
+        known = "" if math.isnan(n_background) else f" {count_name(int(n_background))}"
+        background = f"all{known} background"
+    else:
+        number = count_name(images.n_background) if images.n_background else "no"
+        background = f"{number} background"
+    return f"{background} + training images" if images.kind == "both" else background
+
+
+def method_name(method: str, unlabeled: str, n_background: float = math.nan) -> str:
+    """`logistic regression`, `diffusion, 1M background`."""
+    images = unlabeled_name(unlabeled, n_background)
+    return f"{METHOD_NAMES[method]}, {images}" if images else METHOD_NAMES[method]

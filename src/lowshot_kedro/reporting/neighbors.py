@@ -1,0 +1,172 @@
+"""Test pictures and their neighbours in the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from lowshot_kedro.images import ImageSource
+from lowshot_kedro.matrices import KnnGraph
+from lowshot_kedro.metrics import Scores, top_k_hits
+from lowshot_kedro.protocol import ImageSelection
+from lowshot_kedro.reporting.style import GREEN, GREY, ORANGE
+
+_NEIGHBORS_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class NeighborRow:
+    """One test picture and its most similar nodes, as :func:`plot_neighbors` draws them.
+
+    Attributes:
+        picture: The test picture.
+        title: What is said of it.
+        neighbors: (picture, caption, colour of the frame) of each neighbour.
+    """
+
+    picture: Image.Image
+    title: str
+    neighbors: Sequence[tuple[Image.Image, str, str]]
+
+
+@dataclass(frozen=True)
+class NodePictures:
+    """The pictures behind the nodes of a completed graph.
+
+    Labelled images come first, then the training images that were not chosen if `unlabeled` is
+    train or both, then the background.
+
+    Attributes:
+        selection: Knows which training images are nodes.
+        train_images: The training set.
+        background_images: The background.
+        unlabeled: As `experiment.unlabeled`.
+    """
+
+    selection: ImageSelection
+    train_images: ImageSource
+    background_images: ImageSource
+    unlabeled: str
+
+    def class_of(self, node: int) -> int | None:
+        """Class of a labelled node, None for others."""
+        classes = self.selection.labeled_classes
+        return int(classes[node]) if node < len(classes) else None
+
+    def __getitem__(self, node: int) -> Image.Image:
+        parts = [self.selection.labeled_positions]
+        if self.unlabeled in ("train", "both"):
+            parts.append(self.selection.unlabeled_positions)
+        for positions in parts:
+            if node < len(positions):
+                return self.train_images[int(positions[node])].image
+            node -= len(positions)
+        return self.background_images[node].image
+
+
+def frame_color(neighbor_class: int | None, true_class: int) -> str:
+    """Green for a labelled neighbour of the true class, orange of another, grey without label."""
+    if neighbor_class is None:
+        return GREY
+    return GREEN if neighbor_class == true_class else ORANGE
+
+
+def neighbor_rows(
+    points: NDArray[np.int64],
+    selection: ImageSelection,
+    scores: Scores,
+    neighbors: KnnGraph,
+    test_images: ImageSource,
+    nodes: NodePictures,
+) -> list[NeighborRow]:
+    """Test pictures with true and guessed class, and their eight most similar nodes.
+
+    Args:
+        points: int64 (m,), which of the test images.
+        selection: The images of the run.
+        scores: Of the test images.
+        neighbors: Graph neighbours of the test images.
+        test_images: The test set.
+        nodes: The pictures behind the nodes.
+    """
+    rows = []
+    for point in points.tolist():
+        true_class = int(selection.test_classes[point])
+        guess = int(scores.scores[point].argmax())
+        links = zip(
+            neighbors.indices[point, :_NEIGHBORS_SHOWN].tolist(),
+            neighbors.similarities[point, :_NEIGHBORS_SHOWN].tolist(),
+            strict=True,
+        )
+        cells = []
+        for node, similarity in links:
+            if node < 0:
+                continue
+            node_class = nodes.class_of(node)
+            name = "" if node_class is None else f"{selection.class_names[node_class]} "
+            color = frame_color(node_class, true_class)
+            cells.append((nodes[node], f"{name}{similarity:.2f}", color))
+        title = f"{selection.class_names[true_class]}\n→ {selection.class_names[guess]}"
+        picture = test_images[int(selection.test_positions[point])].image
+        rows.append(NeighborRow(picture, title, cells))
+    return rows
+
+
+def plot_neighbors(rows: Sequence[NeighborRow]) -> Figure:
+    """Test pictures, each followed by its neighbours in the graph, most similar first."""
+    n_columns = 1 + max((len(row.neighbors) for row in rows), default=0)
+    height = 1.55 * max(1, len(rows)) + 0.7
+    figure = Figure(figsize=(1.25 * n_columns, height))
+    figure.suptitle(
+        "Test pictures and their neighbours: green = labelled, same class; orange = labelled, "
+        "another class; grey = without label",
+        fontsize=9,
+        y=1 - 0.15 / height,
+    )
+    grid = figure.subplots(max(1, len(rows)), n_columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+        axes.axis("off")
+    for row, line in zip(rows, grid, strict=False):
+        cells = [(row.picture, row.title, "black"), *row.neighbors]
+        for axes, (picture, caption, color) in zip(line, cells, strict=False):
+            axes.axis("on")
+            axes.imshow(picture)
+            axes.set_title(caption, fontsize=7)
+            for spine in axes.spines.values():
+                spine.set(color=color, linewidth=3)
+    figure.subplots_adjust(
+        left=0.01, right=0.99, bottom=0.01, top=1 - 0.65 / height, wspace=0.1, hspace=0.35
+    )
+    return figure
+
+
+def pictures_worth_showing(scores: Scores, n_pictures: int) -> NDArray[np.int64]:
+    """Positions of some test pictures: half recognised, half not, spread over the classes.
+
+    Args:
+        scores: Of T test images.
+        n_pictures: How many.
+
+    Returns:
+        int64 (at most n_pictures,), in class order.
+    """
+    correct = top_k_hits(scores.scores, scores.test_classes, 1)
+    by_class = np.argsort(scores.test_classes, kind="stable")
+    wrong, right = by_class[~correct[by_class]], by_class[correct[by_class]]
+    n_wrong = min(len(wrong), max(n_pictures // 2, n_pictures - len(right)))
+    n_right = min(len(right), n_pictures - n_wrong)
+    chosen = np.concatenate(
+        [
+            group[np.linspace(0, len(group) - 1, n).round().astype(np.int64)]
+            for group, n in ((wrong, n_wrong), (right, n_right))
+            if n
+        ]
+        or [np.empty(0, dtype=np.int64)]
+    )
+    return chosen[np.argsort(scores.test_classes[chosen], kind="stable")]

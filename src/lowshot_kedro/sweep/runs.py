@@ -1,0 +1,79 @@
+"""What a sweep consists of: single runs, each with a name that people can read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+METHODS = (
+    "nearest_class_mean",
+    "nearest_neighbors",
+    "label_spreading",
+    "logistic_regression",
+    "diffusion",
+    "combined",
+)
+
+# Along what a method's metrics hold more than one entry: `per_iteration` of the diffusion, …
+AXES = {
+    "nearest_neighbors": "k",
+    "logistic_regression": "iteration",
+    "diffusion": "iteration",
+    "combined": "weight",
+}
+
+# How settings are called in the names of runs.
+_SHORT = {"lr": "lr", "weight_decay": "wd", "batch_size": "bs", "k": "k", "alpha": "alpha"}
+
+
+@dataclass(frozen=True, order=True)
+class UnlabeledImages:
+    """Which unlabelled images a run uses.
+
+    Attributes:
+        kind: As `experiment.unlabeled`: background, train or both.
+        n_background: How many of the background; None: all.
+    """
+
+    kind: str
+    n_background: int | None
+
+    @property
+    def name(self) -> str:
+        """`nbg1000000`, `nbgall`, `train`, `nbg1000000_train`."""
+        background = f"nbg{'all' if self.n_background is None else self.n_background}"
+        return {"background": background, "train": "train", "both": f"{background}_train"}[
+            self.kind
+        ]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method on one choice of labelled images.
+
+    Attributes:
+        method: One of :data:`METHODS`.
+        mode: `val` or `test`.
+        n_labeled: Labelled images of every novel class.
+        seed: Of their choice.
+        unlabeled: None for methods that use no unlabelled images.
+        settings: What is searched on the validation classes and needs a run of its own.
+    """
+
+    method: str
+    mode: str
+    n_labeled: int
+    seed: int
+    unlabeled: UnlabeledImages | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """`diffusion/test/nl2/nbg1000000/k30/seed1`."""
+        parts = [self.method, self.mode, f"nl{self.n_labeled}"]
+        if self.unlabeled is not None:
+            parts.append(self.unlabeled.name)
+        for name, value in self.settings.items():
+            parts.append(f"{_SHORT.get(name, '')}{value}")
+        return "/".join([*parts, f"seed{self.seed}"])

@@ -1,0 +1,152 @@
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from lowshot_kedro.reporting import (
+    compare_methods,
+    plot_accuracy_per_step,
+    plot_methods,
+    print_comparison,
+)
+
+GROUPS = ("", "_novel", "_base")
+
+
+def entry(iteration, *percents, top_k=(1,)):
+    """Accuracies in the order all, novel, base for each k."""
+    names = [f"top{k}{group}" for k in top_k for group in GROUPS]
+    values = [None if percent is None else percent / 100 for percent in percents]
+    return {"iteration": iteration, **dict(zip(names, values, strict=True))}
+
+
+def metrics_of(*entries):
+    return {"per_iteration": list(entries), "final": entries[-1]}
+
+
+DIFFUSION = metrics_of(entry(0, 10, 12, 8), entry(1, 40, 50, 30), entry(2, 61.2, 70, 52.4))
+BASELINE = metrics_of(entry(500, 20, 25, 15), entry(1000, 55, 45, 65))
+
+
+# --- table ---
+
+
+def test_the_table_has_a_row_per_method_and_the_final_accuracies():
+    wide = metrics_of(entry(3, 10, 20, 30, 40, 50, 60, top_k=(1, 5)))
+    other = metrics_of(entry(7, 1, None, 1, 2, None, 2, top_k=(1, 5)))
+    table = compare_methods({"a": wide, "b": other}, [1, 5])
+    assert list(table.columns) == [
+        "method", "iteration", "top1", "top1_novel", "top1_base", "top5", "top5_novel", "top5_base",
+    ]  # fmt: skip
+    assert table.iloc[0].tolist() == ["a", 3, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    assert table["iteration"].tolist() == [3, 7]
+    assert table["top1_novel"].isna().tolist() == [False, True]
+    assert table["top5_base"].tolist() == [0.6, 0.02]
+
+
+def test_the_table_takes_the_final_entry_only():
+    table = compare_methods({"diffusion": DIFFUSION, "regression": BASELINE}, [1])
+    assert table["top1"].tolist() == [0.612, 0.55]
+    assert table["iteration"].tolist() == [2, 1000]
+
+
+@pytest.mark.parametrize(
+    "top_k",
+    [(1,), (1, 5), (1, 2, 5, 10)],
+)
+def test_the_printed_table_shows_every_number(capsys, monkeypatch, top_k):
+    monkeypatch.setenv("COLUMNS", "80")
+    percents = np.linspace(11.1, 98.7, 3 * len(top_k)).round(1).tolist()
+    metrics = {"diffusion": metrics_of(entry(29500, *percents, top_k=top_k))}
+    experiment = {"mode": "val", "n_labeled": 2, "seed": 17}
+    print_comparison(compare_methods(metrics, top_k), experiment)
+    printed = capsys.readouterr().out
+    for percent in percents:
+        assert f"{percent / 100:.3f}" in printed
+    for word in ("diffusion", "mode val", "2 labelled", "seed 17"):
+        assert word in printed
+
+
+@pytest.mark.parametrize("others", [(None, 50.0), (None, None)])
+def test_a_missing_accuracy_is_printed_as_a_dash(capsys, others):
+    metrics = {
+        f"method {number}": metrics_of(entry(1, 50.0, novel, 25.0))
+        for number, novel in enumerate(others)
+    }
+    table = compare_methods(metrics, [1])
+    print_comparison(table, {"mode": "test", "n_labeled": 1, "seed": 1})
+    printed = capsys.readouterr().out
+    assert printed.count("–") == others.count(None)
+    assert "nan" not in printed.lower()
+    assert "none" not in printed.lower()
+
+
+# --- plots ---
+
+
+def lines_by_label(figure):
+    return {line.get_label(): line for line in figure.axes[0].get_lines()}
+
+
+def test_the_plot_per_step_shows_the_metrics():
+    figure = plot_accuracy_per_step(DIFFUSION, BASELINE, 1)
+    lines = lines_by_label(figure)
+    assert len(lines) == 6
+    expected = {"all": [10, 40, 61.2], "novel": [12, 50, 70], "base": [8, 30, 52.4]}
+    baseline = {"all": 55, "novel": 45, "base": 65}
+    for group, values in expected.items():
+        curve = lines[f"diffusion, {group} classes"]
+        np.testing.assert_array_equal(curve.get_xdata(), [0, 1, 2])
+        np.testing.assert_allclose(curve.get_ydata(), values)
+        level = lines[f"logistic regression, {group} classes"]
+        np.testing.assert_allclose(level.get_ydata(), baseline[group])
+        assert level.get_color() == curve.get_color()
+    assert figure.axes[0].get_ylabel() == "top-1 accuracy (%)"
+    assert len({to_hex(line.get_color()) for line in lines.values()}) == 3
+
+
+def test_the_plot_per_step_leaves_out_what_was_not_measured():
+    diffusion = metrics_of(entry(0, 10, None, 8), entry(1, 40, None, 30))
+    baseline = metrics_of(entry(9, 55, None, 65))
+    lines = lines_by_label(plot_accuracy_per_step(diffusion, baseline, 1))
+    assert "logistic regression, novel classes" not in lines
+    assert np.isnan(lines["diffusion, novel classes"].get_ydata()).all()
+    assert len(lines) == 5
+
+
+def bars(figure):
+    return [[bar.get_height() for bar in group] for group in figure.axes[0].containers]
+
+
+def test_the_bars_are_the_final_accuracies(tmp_path):
+    table = compare_methods({"regression": BASELINE, "diffusion": DIFFUSION}, [1])
+    figure = plot_methods(table, 1)
+    np.testing.assert_allclose(bars(figure), [[55, 61.2], [45, 70], [65, 52.4]])
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["regression", "diffusion"]
+    numbers = {text.get_text() for text in axes.texts}
+    assert numbers == {"55.0", "61.2", "45.0", "70.0", "65.0", "52.4"}
+    edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches)
+    assert all(left[1] <= right[0] + 1e-9 for left, right in pairwise(edges))
+
+
+def test_bars_for_missing_accuracies_are_empty(tmp_path):
+    missing = metrics_of(entry(1, 50, None, 25))
+    table = compare_methods({"a": missing, "b": missing}, [1])
+    table.to_csv(tmp_path / "table.csv", index=False)
+    for source in (table, pd.read_csv(tmp_path / "table.csv")):
+        figure = plot_methods(source, 1)
+        heights = np.array(bars(figure))
+        np.testing.assert_array_equal(np.isnan(heights[1]), [True, True])
+        assert "nan" not in {text.get_text() for text in figure.axes[0].texts}
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_plots_show_the_k_asked_for(k):
+    wide = metrics_of(entry(3, 10, 20, 30, 40, 50, 60, top_k=(1, 5)))
+    height = {1: 10, 5: 40}[k]
+    figure = plot_accuracy_per_step(wide, wide, k)
+    assert lines_by_label(figure)["diffusion, all classes"].get_ydata() == pytest.approx([height])
+    assert bars(plot_methods(compare_methods({"a": wide}, [1, 5]), k))[0] == pytest.approx([height])
