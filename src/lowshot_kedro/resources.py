@@ -97,7 +97,15 @@ class Progress:
     """
 
     def __init__(self, total: int, description: str, done: int = 0, unit: str = "vector") -> None:
-        self._bar = tqdm(total=total, desc=description, initial=done, unit=unit, disable=None)
+        self._bar = tqdm(
+            total=total,
+            desc=description,
+            initial=done,
+            unit=unit,
+            disable=None,
+            unit_scale=unit == "byte",
+            unit_divisor=1024,
+        )
         self._total, self._description, self._unit = total, description, unit
         self._before = self._done = done
         self._watch = Stopwatch()
