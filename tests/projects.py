@@ -7,14 +7,15 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import faiss
 import h5py
 import numpy as np
+from kedro.framework.project import configure_project
 from kedro.framework.session import KedroSession
-from kedro.framework.startup import bootstrap_project
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,9 +44,15 @@ def kedro(project: Path, *arguments: str, **environment: str) -> subprocess.Comp
     )
 
 
+@cache
+def configure_kedro() -> None:
+    """Tell Kedro which package it is, once: all copies of the project have the same."""
+    configure_project("lowshot_kedro")
+
+
 def run(project: Path, *pipelines: str, env: str | None = None, **parameters: Any) -> None:
     """Run pipelines in this process; sections of parameters are keyword arguments."""
-    bootstrap_project(project)
+    configure_kedro()
     with KedroSession.create(project_path=project, env=env, runtime_params=parameters) as session:
         session.run(pipeline_names=list(pipelines) or None)
 

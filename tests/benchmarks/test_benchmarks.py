@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lowshot_kedro import native
 from tests.projects import ROOT
@@ -29,10 +33,28 @@ BUILDING = [
 MEASURES_MEMORY = Path("/proc/self/clear_refs").exists()
 
 
-def bench(script: str, *options: str) -> subprocess.CompletedProcess[str]:
+# Runs a script whose processes are copies of one that has loaded the libraries, and start at once.
+# They are as separate as those that load them anew.
+WITH_QUICK_PROCESSES = """
+import multiprocessing, sys
+from pathlib import Path
+
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["lowshot_kedro.datasets", "lowshot_kedro.extractors"])
+multiprocessing.get_context = lambda method: context
+sys.argv = sys.argv[1:]
+__file__ = sys.argv[0]
+sys.path.insert(0, str(Path(__file__).parent))
+exec(compile(Path(__file__).read_text(), __file__, "exec"))
+"""
+
+
+def bench(
+    script: str, *options: str, launcher: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run a script from another folder, as `make bench` would from its own."""
     return subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / script), *options],
+        [sys.executable, *launcher, str(ROOT / "benchmarks" / script), *options],
         cwd=ROOT.parent,
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
         capture_output=True,
@@ -41,16 +63,56 @@ def bench(script: str, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+Script = Callable[..., None]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
+    """Runs a script in this process, which has loaded already what takes the scripts seconds."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    before = native.get_num_threads(), torch.get_num_threads()
+
+    def run(script: str, *options: str) -> None:
+        path = str(ROOT / "benchmarks" / script)
+        monkeypatch.setattr("sys.argv", [path, *options])
+        runpy.run_path(path, run_name="__main__")
+
+    yield run
+    importlib.import_module("common.machine").set_threads(before[0])
+    torch.set_num_threads(before[1])
+
+
+@pytest.fixture
+def refusal(here: Script, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a script that ends with a message, and gives the message."""
+
+    def run(script: str, *options: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            here(script, *options)
+        assert ended.value.code, "ended as if all went well"
+        return " ".join(f"{capsys.readouterr().err} {ended.value.code}".split())
+
+    return run
+
+
 def measured(script: str, *options: str) -> tuple[str, dict[str, Any]]:
     """What a person reads, and the line of JSON."""
-    return results(script, *SIZES, *options)
+    return finished(script, bench(script, *SIZES, *options))
 
 
 def results(script: str, *options: str) -> tuple[str, dict[str, Any]]:
-    """The same, at sizes of one's own."""
-    result = bench(script, *options)
+    """The same, at sizes of one's own, sooner."""
+    return finished(script, bench(script, *options, launcher=("-c", WITH_QUICK_PROCESSES)))
+
+
+def finished(script: str, result: subprocess.CompletedProcess[str]) -> tuple[str, dict[str, Any]]:
     assert result.returncode == 0, result.stdout + result.stderr
-    *lines, last = result.stdout.splitlines()
+    return read(script, result.stdout)
+
+
+def read(script: str, printed: str) -> tuple[str, dict[str, Any]]:
+    """The tables, and the line of JSON after them."""
+    *lines, last = printed.splitlines()
     content: dict[str, Any] = json.loads(last)
     assert content["benchmark"] == script.removesuffix(".py")
     assert set(content["machine"]) == {
@@ -118,15 +180,17 @@ def test_step() -> None:
     assert content["ratios_of_medians"] == ratios  # of a single repetition
 
 
-def test_step_on_a_graph_of_ones_own(tmp_path: Path) -> None:
+def test_step_on_a_graph_of_ones_own(
+    here: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rng = np.random.default_rng(0)
     neighbors = np.array([rng.permutation(200)[:5] for _ in range(200)], np.int32)
     neighbors[::7, 3:] = -1
     np.save(tmp_path / "graph.npy", neighbors)
     skipped = ["torch", "memory", "bandwidth", "numbering", "native-bfloat16-given"]
-    text, content = measured(
-        "diffusion_step.py", "--graph", str(tmp_path / "graph.npy"), "--skip", *skipped
-    )
+    graph = str(tmp_path / "graph.npy")
+    here("diffusion_step.py", *SIZES, "--graph", graph, "--skip", *skipped)
+    text, content = read("diffusion_step.py", capsys.readouterr().out)
     assert content["sizes"]["nodes"] == 200
     assert content["sizes"]["neighbors"] == 5
     assert set(skipped) == set(content["skipped"]) - {"mkl", "mkl-clustered"}
@@ -137,19 +201,17 @@ def test_step_on_a_graph_of_ones_own(tmp_path: Path) -> None:
     assert set(content["memory"]) == {"graph_bytes_per_node"}
 
 
-def test_step_refuses_a_graph_that_is_none(tmp_path: Path) -> None:
+def test_step_refuses_a_graph_that_is_none(here: Script, tmp_path: Path) -> None:
     np.save(tmp_path / "graph.npy", np.zeros((4, 2)))
-    result = bench("diffusion_step.py", "--graph", str(tmp_path / "graph.npy"))
-    assert result.returncode != 0
-    assert "expected an int32 matrix, got float64" in result.stderr
+    with pytest.raises(ValueError, match="expected an int32 matrix, got float64"):
+        here("diffusion_step.py", "--graph", str(tmp_path / "graph.npy"))
 
 
-def test_a_wrong_result_ends_a_measurement(tmp_path: Path) -> None:
+def test_a_wrong_result_ends_a_measurement(refusal: Callable[..., str], tmp_path: Path) -> None:
     """scipy counts a neighbour that a list names twice, and the engine does not."""
     np.save(tmp_path / "graph.npy", np.array([[1, 1], [2, 0], [0, 1]], np.int32))
-    result = bench("diffusion_step.py", "--graph", str(tmp_path / "graph.npy"))
-    assert result.returncode != 0
-    assert "symmetrize: the graph is not scipy's A + At" in result.stderr
+    message = refusal("diffusion_step.py", "--graph", str(tmp_path / "graph.npy"))
+    assert "symmetrize: the graph is not scipy's A + At" in message
 
 
 def test_run() -> None:
@@ -191,12 +253,16 @@ def test_run() -> None:
     }
 
 
-def test_run_with_labels_that_know_nothing_of_clusters() -> None:
-    text, content = measured(
+def test_run_with_labels_that_know_nothing_of_clusters(
+    here: Script, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here(
         "diffusion_run.py",
+        *SIZES,
         *("--labels", "random", "--labeled", "900", "--test", "50", "--base-classes", "10"),
         *("--iterations", "2", "--threads", "1", "--skip", "memory", "native-float32-given"),
     )
+    text, content = read("diffusion_run.py", capsys.readouterr().out)
     sizes = content["sizes"]
     assert (sizes["labels"], sizes["labeled"], sizes["test"]) == ("random", 900, 50)
     assert (sizes["base_classes"], sizes["iterations"], sizes["threads"]) == (10, 2, 1)
@@ -340,7 +406,7 @@ def test_pca(tmp_path: Path) -> None:
         ("pca.py", ["--rows", "256"], "--components: 256 of only 2048 columns and 256 rows"),
     ],
 )
-def test_options_that_do_not_go_together(script: str, options: list[str], message: str) -> None:
-    result = bench(script, *options)
-    assert result.returncode != 0
-    assert message in " ".join(result.stderr.split())
+def test_options_that_do_not_go_together(
+    refusal: Callable[..., str], script: str, options: list[str], message: str
+) -> None:
+    assert message in refusal(script, *options)

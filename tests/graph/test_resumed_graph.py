@@ -1,16 +1,15 @@
 """A graph whose process is killed at any moment is continued, and is the same bit for bit."""
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
+from multiprocessing import forkserver
 
 import numpy as np
 import pytest
 
-from lowshot_kedro.datasets import KnnGraphDataset
+from lowshot_kedro.datasets import KnnGraphDataset, knn_graph
 from lowshot_kedro.graph import background_graph, descent, index_in_memory
 from lowshot_kedro.graph.workspace import MemoryBudget, Stage
 
@@ -38,50 +37,57 @@ def content_of(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-# Runs save and kills itself before a step: the block of a stage that begins at a row, the noting of
-# a round, or the writing of final rows.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from lowshot_kedro.graph import descent
-from lowshot_kedro.graph.workspace import Stage
-from lowshot_kedro.datasets import knn_graph
-from tests.graph import test_resumed_graph as test
-
-folder, method, step, row = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
-
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
-fill, keep, write_rows = Stage.fill, descent._Rounds.keep, knn_graph.write_rows
 
-def dying_fill(self, make, block_rows, description):
-    def dying_make(first, last):
-        if self.name == step and first <= row < last:
-            # Half of the block is in the files.
-            for path, _, _ in self._files:
-                with path.open("ab") as file:
-                    file.write(b"?" * 1001)
+def save_until(folder, method, step, row):
+    """Save, but be killed before a step.
+
+    The step is the block of a stage that begins at a row, the noting of a round, or the writing of
+    final rows.
+    """
+    fill, keep, write_rows = Stage.fill, descent._Rounds.keep, knn_graph.write_rows
+
+    def dying_fill(self, make, block_rows, description):
+        def dying_make(first, last):
+            if self.name == step and first <= row < last:
+                # Half of the block is in the files.
+                for path, _, _ in self._files:
+                    with path.open("ab") as file:
+                        file.write(b"?" * 1001)
+                die()
+            return make(first, last)
+
+        return fill(self, dying_make, block_rows, description)
+
+    def dying_keep(self, pools):
+        if step == "keep" and len(self.recalls) == row:
             die()
-        return make(first, last)
-    return fill(self, dying_make, block_rows, description)
+        keep(self, pools)
+        if step == "kept" and len(self.recalls) == row + 1:
+            die()
 
-def dying_keep(self, pools):
-    if step == "keep" and len(self.recalls) == row:
-        die()
-    keep(self, pools)
-    if step == "kept" and len(self.recalls) == row + 1:
-        die()
+    def dying_write_rows(file, array, dtype):
+        if step == "final" and file.tell() >= row * 4 * K:
+            file.flush()
+            die()
+        write_rows(file, array, dtype)
 
-def dying_write_rows(file, array, dtype):
-    if step == "final" and file.tell() >= row * 4 * test.K:
-        file.flush()
-        die()
-    write_rows(file, array, dtype)
+    Stage.fill, descent._Rounds.keep = dying_fill, dying_keep
+    knn_graph.write_rows = dying_write_rows
+    save(folder, method)
 
-Stage.fill, descent._Rounds.keep, knn_graph.write_rows = dying_fill, dying_keep, dying_write_rows
-test.save(folder, method)
-"""
+
+@pytest.fixture(scope="module")
+def processes():
+    """Makes processes from one that has loaded this module, and that has no threads."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        forkserver.ensure_running()
+    return context
 
 
 @pytest.fixture(scope="module")
@@ -97,16 +103,17 @@ def expected(tmp_path_factory):
     return contents
 
 
-def killed(folder, method, step, row):
-    result = subprocess.run(
-        [sys.executable, "-c", KILLED, str(folder), method, step, str(row)],
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == -signal.SIGKILL, result.stderr
+@pytest.fixture
+def killed(processes, tmp_path):
+    """Saves in a process that is killed before a step."""
+
+    def run(method, step, row):
+        process = processes.Process(target=save_until, args=(tmp_path, method, step, row))
+        process.start()
+        process.join(300)
+        assert process.exitcode == -signal.SIGKILL
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -117,9 +124,9 @@ def killed(folder, method, step, row):
     ],
     ids=lambda steps: "-".join(f"{step}@{row}" for step, row in steps),
 )
-def test_descent_goes_on_where_it_was_killed(monkeypatch, tmp_path, expected, steps):
+def test_descent_goes_on_where_it_was_killed(monkeypatch, tmp_path, killed, expected, steps):
     for step, row in steps:
-        killed(tmp_path, "descent", step, row)
+        killed("descent", step, row)
         assert set(content_of(tmp_path)).isdisjoint(expected["descent"])
     monkeypatch.setattr(descent, "BLOCK_ROWS", BLOCK_ROWS)
     save(tmp_path, "descent")
@@ -127,9 +134,9 @@ def test_descent_goes_on_where_it_was_killed(monkeypatch, tmp_path, expected, st
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
-def test_list_search_goes_on_where_it_was_killed(monkeypatch, tmp_path, expected):
-    killed(tmp_path, "ivf", "round0", 2000)
-    killed(tmp_path, "ivf", "final", 0)
+def test_list_search_goes_on_where_it_was_killed(monkeypatch, tmp_path, killed, expected):
+    killed("ivf", "round0", 2000)
+    killed("ivf", "final", 0)
     monkeypatch.setattr(descent, "BLOCK_ROWS", BLOCK_ROWS)
     save(tmp_path, "ivf")
     assert content_of(tmp_path) == expected["ivf"]

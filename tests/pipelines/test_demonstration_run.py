@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kedro.framework.project import pipelines
 from PIL import Image
 
-from tests.projects import kedro, read_arrays, read_metrics, run
+from tests.projects import configure_kedro, read_arrays, read_metrics, run
 
 ACCURACIES = {f"top{k}{group}" for k in (1, 5) for group in ("", "_novel", "_base")}
 PIPELINES = ("features", "pca", "graph", "baseline", "diffusion", "evaluation")
@@ -150,10 +151,9 @@ def test_half_the_memory_gives_the_same_accuracy(
         assert found == pytest.approx(expected, abs=0.002)
 
 
-def test_the_registry_lists_the_pipelines(demonstration_project: Path) -> None:
-    result = kedro(demonstration_project, "registry", "list")
-    assert result.returncode == 0, result.stderr
-    assert all(f"- {pipeline}\n" in result.stdout for pipeline in (*PIPELINES, "demonstration"))
+def test_the_registry_lists_the_pipelines() -> None:
+    configure_kedro()
+    assert {*PIPELINES, "demonstration"} <= set(pipelines)
 
 
 def test_a_run_without_background_leaves_the_stored_graph_alone(copy_of_the_run: Path) -> None:
