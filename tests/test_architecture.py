@@ -109,7 +109,7 @@ def test_every_area_is_looked_at():
     assert areas >= {
         "images", "extractors", "graph", "diffusion", "classifiers", "protocol", "metrics",
         "reporting", "pca", "matrices", "resources", "parameters", "native", "datasets",
-        "pipelines",
+        "pipelines", "sweep", "experiment", "download",
     }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import functools
 
 import pytest
 
@@ -7,6 +8,7 @@ from lowshot_kedro.parameters import (
     SECTIONS,
     EvaluationParameters,
     GraphParameters,
+    SweepParameters,
     check_parameters,
     stored_columns,
 )
@@ -35,6 +37,25 @@ VALID = {
         "momentum": 0.0, "eval_every": 10,
     },
     "evaluation": {"top_k": [1, 5], "combination_weight": 0.5, "n_pictures": 8},
+    "sweep": {
+        "methods": [
+            "nearest_class_mean", "nearest_neighbors", "label_spreading", "logistic_regression",
+            "diffusion", "combined",
+        ],
+        "n_labeled": [1, 2], "seeds": [1, 2, 3], "validation_seeds": [1, 2], "metric": "top1",
+        "unlabeled": ["background"], "n_background": [0, None],
+        "logistic_regression": {
+            "lr": [0.1, 0.01], "weight_decay": [0, 0.1], "batch_size": [16, 32],
+            "max_iterations": 100, "eval_every": 40,
+        },
+        "diffusion": {"k": [5, 10], "edge_weight": ["constant"], "n_iterations": 4},
+        "nearest_neighbors": {"k": [1, 3]},
+        "label_spreading": {
+            "alpha": [0.2, 0.8], "n_neighbors": 7, "max_iterations": 30, "max_images": 1000,
+        },
+        "combination_weights": [0, 0.5, 1], "scheduler": "local", "cluster": {}, "n_workers": 0,
+        "memory_budget": None, "max_tries": 3,
+    },
 }  # fmt: skip
 
 # The names that people type, which do not change.
@@ -54,6 +75,11 @@ PUBLIC_NAMES = {
         "lr", "weight_decay", "batch_size", "max_iterations", "momentum", "eval_every",
     },
     "evaluation": {"top_k"},
+    "sweep": {
+        "methods", "n_labeled", "seeds", "validation_seeds", "metric", "unlabeled", "n_background",
+        "logistic_regression", "diffusion", "nearest_neighbors", "label_spreading",
+        "combination_weights", "scheduler", "cluster", "n_workers", "memory_budget", "max_tries",
+    },
 }  # fmt: skip
 
 ANY_COUNT = "an integer from 1 to 2147483647"
@@ -71,8 +97,8 @@ REFUSED = [
     ("experiment.n_labeled", True, ANY_COUNT),
     ("experiment.seed", 2**31, NOT_NEGATIVE),
     ("experiment.seed", "1", NOT_NEGATIVE),
-    ("experiment.unlabeled", "all", "one of: background, train, none"),
-    ("experiment.unlabeled", ["train"], "one of: background, train, none"),
+    ("experiment.unlabeled", "all", "one of: background, train, both, none"),
+    ("experiment.unlabeled", ["train"], "one of: background, train, both, none"),
     ("features.extractor", "resnet", "one of: .*efficientnet_lite0"),
     ("features.extractor", "resnet50", r"one of: .*\(did you mean ResNet50\?\)"),
     ("features.extractor", "resnet/ResNet50", "one of: .*timm/NAME or torchvision/NAME"),
@@ -151,6 +177,67 @@ REFUSED = [
     ("evaluation.combination_weight", 1.1, "a number from 0 to 1"),
     ("evaluation.combination_weight", -0.1, "a number of at least 0"),
     ("evaluation.n_pictures", 0, "an integer from 1 to 100"),
+    ("sweep.methods", "diffusion", "a list, such as"),
+    ("sweep.methods", [], "a list with at least one entry"),
+    ("sweep.methods", ["diffusion", "combined"], "logistic_regression beside combined"),
+    ("sweep.methods", ["combined", "logistic_regression"], "diffusion beside combined"),
+    ("sweep.n_labeled", 5, "a list, such as"),
+    ("sweep.n_labeled", {"first": 1}, "a list, such as"),
+    ("sweep.seeds", [], "a list with at least one entry"),
+    ("sweep.validation_seeds", None, "a list, such as"),
+    ("sweep.n_background", None, "a list, such as"),
+    ("sweep.combination_weights", 0.5, "a list, such as"),
+    ("sweep.metric", "accuracy", "top1, top1_novel, top1_base or the same of another"),
+    ("sweep.metric", "top0", "top1, top1_novel, top1_base or the same of another"),
+    ("sweep.metric", "top1_other", "top1, top1_novel, top1_base or the same of another"),
+    ("sweep.metric", None, "top1, top1_novel, top1_base or the same of another"),
+    ("sweep.logistic_regression", [1], "a section of parameters"),
+    ("sweep.diffusion", None, "a section of parameters"),
+    ("sweep.scheduler", "", "local, the address of a Dask scheduler, or a batch system"),
+    ("sweep.scheduler", None, "local, the address of a Dask scheduler, or a batch system"),
+    ("sweep.cluster", "short", "a section, such as {queue: short}"),
+    ("sweep.n_workers", -1, "an integer from 0 to 100000, or auto"),
+    ("sweep.n_workers", "all", "an integer from 0 to 100000, or auto"),
+    ("sweep.memory_budget", -1, "a number of at least 0"),
+    ("sweep.memory_budget", "8", "a number of at least 0"),
+    ("sweep.max_tries", 0, "an integer from 1 to 1000"),
+    ("sweep.logistic_regression.lr", 0.1, "a list, such as"),
+    ("sweep.logistic_regression.weight_decay", [], "a list with at least one entry"),
+    ("sweep.logistic_regression.max_iterations", 0, ANY_COUNT),
+    ("sweep.logistic_regression.eval_every", 0, ANY_COUNT),
+    ("sweep.diffusion.k", 30, "a list, such as"),
+    ("sweep.diffusion.n_iterations", 0, "an integer from 1 to 10000"),
+    ("sweep.nearest_neighbors.k", "1", "a list, such as"),
+    ("sweep.label_spreading.n_neighbors", 0, ANY_COUNT),
+    ("sweep.label_spreading.max_iterations", None, ANY_COUNT),
+    ("sweep.label_spreading.max_images", 1.5, ANY_COUNT),
+]
+
+# Entries of lists, each of which is refused by itself.
+ENTRIES_REFUSED = [
+    ("sweep.methods", "svm", "one of: nearest_class_mean, nearest_neighbors, label_spreading"),
+    ("sweep.n_labeled", 0, ANY_COUNT),
+    ("sweep.n_labeled", True, ANY_COUNT),
+    ("sweep.n_labeled", "1", ANY_COUNT),
+    ("sweep.seeds", -1, NOT_NEGATIVE),
+    ("sweep.seeds", 2**31, NOT_NEGATIVE),
+    ("sweep.validation_seeds", 0.5, NOT_NEGATIVE),
+    ("sweep.unlabeled", "none", "one of: background, train, both$"),
+    ("sweep.n_background", -1, NOT_NEGATIVE + ", or null = all"),
+    ("sweep.n_background", "all", NOT_NEGATIVE + ", or null = all"),
+    ("sweep.combination_weights", 1.1, "a number from 0 to 1"),
+    ("sweep.combination_weights", -0.1, "a number of at least 0"),
+    ("sweep.logistic_regression.lr", -0.1, "a number of at least 0"),
+    ("sweep.logistic_regression.lr", "1e-3", "a number of at least 0"),
+    ("sweep.logistic_regression.weight_decay", float("inf"), "a number of at least 0"),
+    ("sweep.logistic_regression.batch_size", 0, ANY_COUNT),
+    ("sweep.logistic_regression.batch_size", 16.0, ANY_COUNT),
+    ("sweep.diffusion.k", 0, "an integer from 1 to 1024"),
+    ("sweep.diffusion.k", 1025, "an integer from 1 to 1024"),
+    ("sweep.diffusion.edge_weight", "cosine", "one of: constant, gaussian, locally_scaled"),
+    ("sweep.nearest_neighbors.k", 0, ANY_COUNT),
+    ("sweep.label_spreading.alpha", 0, "a number above 0 and below 1"),
+    ("sweep.label_spreading.alpha", 1, "a number of at least 0 and below 1"),
 ]
 
 ACCEPTED = [
@@ -194,6 +281,26 @@ ACCEPTED = [
     ("evaluation.top_k", [7]),
     ("evaluation.combination_weight", 0),
     ("evaluation.combination_weight", 1),
+    ("experiment.unlabeled", "both"),
+    ("sweep.methods", ["nearest_class_mean"]),
+    ("sweep.methods", ["combined", "diffusion", "logistic_regression"]),
+    ("sweep.n_labeled", [2**31 - 1]),
+    ("sweep.seeds", [0]),
+    ("sweep.metric", "top5_novel"),
+    ("sweep.unlabeled", ["train", "both"]),
+    ("sweep.n_background", [None]),
+    ("sweep.combination_weights", [0, 1]),
+    ("sweep.scheduler", "tcp://10.0.0.1:8786"),
+    ("sweep.cluster", {"queue": "short"}),
+    ("sweep.n_workers", "auto"),
+    ("sweep.n_workers", 100_000),
+    ("sweep.memory_budget", 0.5),
+    ("sweep.max_tries", 1),
+    ("sweep.logistic_regression.lr", [0]),
+    ("sweep.logistic_regression.batch_size", [1]),
+    ("sweep.diffusion.k", [1, 1024]),
+    ("sweep.diffusion.edge_weight", ["gaussian", "locally_scaled"]),
+    ("sweep.label_spreading.alpha", [0.001, 0.999]),
 ]
 
 
@@ -209,8 +316,11 @@ COMBINATIONS_REFUSED = [
 
 def changed(name, value):
     parameters = copy.deepcopy(VALID)
-    section, parameter = name.split(".")
-    parameters[section][parameter] = value
+    *sections, parameter = name.split(".")
+    section = parameters
+    for section_name in sections:
+        section = section[section_name]
+    section[parameter] = value
     return parameters
 
 
@@ -235,6 +345,14 @@ def test_public_names_are_kept(section, names):
 def test_a_value_that_cannot_be_used_says_so(name, value, expected):
     with pytest.raises(ValueError, match=f"expected {expected}") as error:
         check_parameters(changed(name, value))
+    assert str(error.value).startswith(f"{name}: got {value!r}, ")
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), ENTRIES_REFUSED)
+def test_every_value_of_a_list_is_checked(name, value, expected):
+    valid = functools.reduce(lambda section, part: section[part], name.split("."), VALID)
+    with pytest.raises(ValueError, match=f"expected {expected}") as error:
+        check_parameters(changed(name, [*valid, value]))
     assert str(error.value).startswith(f"{name}: got {value!r}, ")
 
 
@@ -265,6 +383,31 @@ def test_every_parameter_is_needed_and_checked(section, name):
         check_parameters(parameters)
     with pytest.raises(ValueError, match=f"^{section}.{name}: got"):
         check_parameters(changed(f"{section}.{name}", object()))
+
+
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [
+        (section, name)
+        for section, values in VALID["sweep"].items()
+        if section != "cluster" and isinstance(values, dict)
+        for name in values
+    ],
+)
+def test_every_parameter_of_a_grid_is_needed_and_checked(section, name):
+    place = f"sweep.{section}.{name}"
+    parameters = copy.deepcopy(VALID)
+    del parameters["sweep"][section][name]
+    with pytest.raises(ValueError, match=f"^{place}: missing; expected it in conf/"):
+        check_parameters(parameters)
+    with pytest.raises(ValueError, match=f"^{place}: got"):
+        check_parameters(changed(place, object()))
+
+
+def test_an_unknown_parameter_of_a_grid_suggests_a_near_one():
+    expected = r"^sweep.diffusion.n_iteration: unknown .* mean sweep.diffusion.n_iterations\?\)"
+    with pytest.raises(ValueError, match=expected):
+        check_parameters(changed("sweep.diffusion.n_iteration", 3))
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -326,3 +469,46 @@ def graph_parameters(**changes):
 )
 def test_a_memory_budget_is_in_gigabytes(gigabytes, n_bytes):
     assert graph_parameters(memory_budget=gigabytes).memory_budget_bytes == n_bytes
+
+
+# --- sweep ---
+
+
+def sweep_parameters(**changes):
+    return SweepParameters(**(VALID["sweep"] | changes))
+
+
+def test_lists_are_kept_in_their_order_each_value_once():
+    values = sweep_parameters(n_labeled=[5, 1, 5, 2], n_background=[None, 0, 70, 0])
+    assert values.n_labeled == (5, 1, 2)
+    assert values.n_background == (None, 0, 70)
+    # 1 and 1.0 are the same learning rate.
+    grid = VALID["sweep"]["logistic_regression"] | {"lr": [1, 1.0, 0.1]}
+    assert sweep_parameters(logistic_regression=grid).logistic_regression.lr == (1, 0.1)
+
+
+def test_the_grids_of_a_sweep_are_frozen():
+    values = sweep_parameters()
+    for section in ("logistic_regression", "diffusion", "nearest_neighbors", "label_spreading"):
+        grid = getattr(values, section)
+        for name in VALID["sweep"][section]:
+            with pytest.raises(dataclasses.FrozenInstanceError):
+                setattr(grid, name, VALID["sweep"][section][name])
+
+
+def test_unlabeled_images_come_with_every_size_of_background_they_can_have():
+    values = sweep_parameters(unlabeled=["background", "train", "both"], n_background=[0, 70, None])
+    assert [images.name for images in values.unlabeled_images] == [
+        "nbg0", "nbg70", "nbgall", "train", "nbg0_train", "nbg70_train", "nbgall_train",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("gigabytes", "n_bytes"), [(None, None), (1, 10**9), (2.5, 2_500_000_000)])
+def test_the_memory_budget_of_a_sweep_is_in_gigabytes(gigabytes, n_bytes):
+    assert sweep_parameters(memory_budget=gigabytes).memory_budget_bytes == n_bytes
+
+
+def test_a_sweep_survives_being_copied():
+    # dataclasses.replace and pickling make it from what it holds, not from what people typed.
+    values = sweep_parameters()
+    assert dataclasses.replace(values) == values

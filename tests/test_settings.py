@@ -1,10 +1,12 @@
 import shutil
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 
 from lowshot_kedro import settings
-from lowshot_kedro.parameters import GraphParameters, check_parameters
+from lowshot_kedro.parameters import GraphParameters, SweepParameters, check_parameters
+from lowshot_kedro.sweep import METHODS
 
 pytestmark = pytest.mark.filterwarnings("ignore:register_new_resolver:UserWarning")
 
@@ -83,6 +85,17 @@ def test_files_follow_the_number_of_background_images(n_background, name):
     assert catalog["background_index"]["filepath"].endswith(f"ndis{name}.index")
     assert catalog["background_graph"]["filepath"].endswith(f"ndis{name}_k32")
     for entry in ("background_vectors", "background_index", "background_graph"):
+        assert catalog[entry]["n_rows"] == n_background
+
+
+@pytest.mark.parametrize("n_background", [None, 0, 5000])
+def test_training_images_beside_a_background_leave_it_as_it_is(n_background):
+    given = {"graph": {"n_background": n_background}}
+    beside = {"experiment": {"unlabeled": "both"}, **given}
+    assert parameters("base", **beside)["experiment"]["unlabeled"] == "both"
+    catalog, alone = config("base", **beside)["catalog"], config("base", **given)["catalog"]
+    for entry in ("background_vectors", "background_index", "background_graph"):
+        assert catalog[entry] == alone[entry]
         assert catalog[entry]["n_rows"] == n_background
 
 
@@ -185,3 +198,70 @@ def test_arrays_pass_between_nodes_without_a_copy():
 def test_parameters_and_inputs_are_checked_around_every_run():
     hooked = {type(hook).__name__ for hook in settings.HOOKS}
     assert hooked >= {"ParameterHooks", "InputHooks"}
+
+
+# --- sweep ---
+
+
+@pytest.fixture
+def published_data(monkeypatch):
+    monkeypatch.setenv("DDIR", "/somewhere")
+    monkeypatch.setenv("PICTURES", "/somewhere")
+
+
+ENVIRONMENTS = sorted(
+    folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "local"
+)
+
+
+@pytest.mark.parametrize("env", ENVIRONMENTS)
+def test_the_parameters_of_every_environment_are_valid(env, published_data):
+    assert "combined" in parameters(env)["sweep"]["methods"]
+
+
+def test_the_published_search_is_the_default_for_the_published_data(published_data):
+    found = SweepParameters(**parameters("imagenet")["sweep"])
+    assert found.n_labeled == (1, 2, 5, 10, 20)
+    assert found.seeds == (1, 2, 3, 4, 5)
+    grid = found.logistic_regression
+    assert (grid.lr, grid.weight_decay) == ((0.01, 0.001, 0.0001), (0, 0.01, 0.1))
+    assert grid.batch_size == (16, 64, 128)
+    assert (grid.max_iterations, grid.eval_every) == (75000, 500)
+    assert (found.diffusion.k, found.diffusion.n_iterations) == ((30,), 40)
+    assert found.n_background == (0, 10**5, 10**6, 10**7, 10**8)
+    assert found.unlabeled == ("background",)
+
+
+def test_the_demonstration_searches_all_methods():
+    found = SweepParameters(**parameters("base")["sweep"])
+    assert set(found.methods) == set(METHODS)
+    assert found.n_labeled == (1, 2, 5)
+    assert found.seeds == (1, 2, 3, 4, 5)
+
+
+def test_a_grid_changed_for_one_run_leaves_its_neighbors_alone():
+    given = {"sweep": {"logistic_regression": {"lr": [0.5]}, "seeds": [7]}}
+    found, default = parameters("base", **given)["sweep"], parameters("base")["sweep"]
+    assert found["logistic_regression"] == default["logistic_regression"] | {"lr": [0.5]}
+    assert found == default | {"seeds": [7], "logistic_regression": found["logistic_regression"]}
+
+
+def test_runs_of_every_environment_lie_in_folders_of_their_own(published_data):
+    folders = [config(env)["globals"]["folders"] for env in ENVIRONMENTS]
+    for name in ("sweep", "sweep_scores"):
+        assert len({found[name] for found in folders}) == len(ENVIRONMENTS)
+
+
+def test_metrics_of_all_phases_lie_in_one_folder_under_names_of_their_own():
+    catalog = config("base")["catalog"]
+    entries = {
+        "validation_metrics": "diffusion/val/nl2/nbgall/k30/seed1",
+        "combination_metrics": "combined/val/nl2/nbgall/k30/seed1",
+        "test_metrics": "diffusion/test/nl2/nbgall/k30/seed1",
+        "combined_test_metrics": "combined/test/nl2/nbgall/k30/seed1",
+    }
+    assert len({catalog[entry]["path"] for entry in entries}) == 1
+    for entry, key in entries.items():
+        assert fnmatchcase(key, catalog[entry]["keys"])
+    for mode, other in (("validation", "test"), ("test", "validation")):
+        assert not fnmatchcase(entries[f"{other}_metrics"], catalog[f"{mode}_metrics"]["keys"])

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from click import ClickException
 from kedro.config import OmegaConfigLoader
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from kedro.io import DataCatalog
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
@@ -70,7 +75,7 @@ def _environment_variable(name: str) -> str:
 
 def _background_rows(n_background: int | None, unlabeled: str) -> int | None:
     """`${background_rows:…}`: none of the background where the unlabelled images are others."""
-    return n_background if unlabeled == "background" else 0
+    return n_background if unlabeled in ("background", "both") else 0
 
 
 def _or_all(n_rows: int | None) -> str:
@@ -84,3 +89,33 @@ RESOLVERS = {
     "stored_columns": stored_columns,
     "or_all": _or_all,
 }
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project as it runs, which other processes can open too.
+
+    Attributes:
+        path: Its folder.
+        env: The environment, None being Kedro's default.
+        runtime_params: What the command line changed.
+    """
+
+    path: Path
+    env: str | None
+    runtime_params: Mapping[str, Any]
+
+    def catalog(self, changes: Mapping[str, Mapping[str, Any]]) -> DataCatalog:
+        """The catalog as it is with some parameters changed.
+
+        Args:
+            changes: Values by section and name.
+        """
+        bootstrap_project(self.path)
+        merged = {
+            section: {**self.runtime_params.get(section, {}), **changes.get(section, {})}
+            for section in {*self.runtime_params, *changes}
+        }
+        with KedroSession.create(self.path, env=self.env, runtime_params=merged) as session:
+            catalog: DataCatalog = session.load_context().catalog  # type: ignore[attr-defined]
+            return catalog

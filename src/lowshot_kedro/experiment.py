@@ -62,7 +62,7 @@ def vectors_of(
         float32 (n, d). In memory: this matrix, and a block of features.
 
     Raises:
-        ValueError: For NaN or infinity, and for vectors of length zero.
+        ValueError: For NaN or infinity.
     """
     vectors = take_rows(
         features, positions, lambda block: apply_transform(transform, block, features.name)

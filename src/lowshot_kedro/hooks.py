@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
-from kedro.io import DataCatalog, DatasetError
+from kedro.io import DataCatalog, DatasetError, MemoryDataset
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from rich.console import Console
 from rich.table import Table
 
-from lowshot_kedro.config import UserError
+from lowshot_kedro.config import Project, UserError
 from lowshot_kedro.datasets.files import DiskFullError
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.parameters import check_parameters
@@ -27,10 +28,11 @@ from lowshot_kedro.resources import (
     recent_peak_rss_bytes,
     restart_peak,
 )
+from lowshot_kedro.sweep.jobs import close_idle_workers
 
 logger = logging.getLogger(__name__)
 
-_COMPOSED = ("__default__", "experiment")
+_COMPOSED = ("__default__", "experiment", "sweep")
 
 
 class ErrorHooks:
@@ -79,6 +81,8 @@ class InputHooks:
         self, run_params: Mapping[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
         """Refuse missing inputs with the command that makes them, damaged ones, and a full disk."""
+        if "project" in pipeline.inputs():
+            catalog["project"] = MemoryDataset(_project(run_params), copy_mode="assign")
         names = sorted(name for name in pipeline.inputs() if not _is_parameter(name))
         missing = [name for name in names if not catalog.exists(name)]
         if missing:
@@ -97,6 +101,13 @@ class InputHooks:
             except (OSError, InputError) as error:
                 raise UserError(f"{name}: {_message(error)}") from error
         _require_pictures(pipeline, catalog)
+
+
+def _project(run_params: Mapping[str, Any]) -> Project:
+    """What other processes need to open the same catalog."""
+    return Project(
+        Path(run_params["project_path"]), run_params["env"], run_params["runtime_params"] or {}
+    )
 
 
 def _require_pictures(pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -135,12 +146,10 @@ def _describe_missing(
     names: Sequence[str], catalog: DataCatalog, run_params: Mapping[str, Any]
 ) -> str:
     """What is missing and how to make it, in the order in which to make it."""
-    of_this_environment = set(pipelines["__default__"].nodes)
-    order = [
-        name
-        for name, pipeline in pipelines.items()
-        if name not in _COMPOSED and set(pipeline.nodes) <= of_this_environment
-    ]
+    # An environment that brings its own pictures has no demonstration.
+    own_pictures = not set(pipelines["demonstration"].nodes) <= set(pipelines["__default__"].nodes)
+    left_out = (*_COMPOSED, "demonstration") if own_pictures else _COMPOSED
+    order = [name for name in pipelines if name not in left_out]
     lines = []
     for name in names:
         makers = [maker for maker in order if name in pipelines[maker].all_outputs()]
@@ -152,7 +161,8 @@ def _describe_missing(
         elif makers:
             advice = f"{where} is missing; make it with: {_command(makers[0], run_params)}"
         else:
-            advice = f"{where} is missing; put it there (README.md says which file this is)"
+            advice = f"{where} is missing; put it there (README.md says which file this is"
+            advice += ", lowshot-download fetches the published ones)"
         lines.append((order.index(makers[0]) if makers else -1, f"{name}: {advice}"))
     return "\n".join(line for _, line in sorted(lines))
 
@@ -193,6 +203,20 @@ class _NodeUsage:
     def update(self) -> None:
         self.seconds = self._watch.seconds
         self.peak_rss_bytes = recent_peak_rss_bytes()
+
+
+class WorkerHooks:
+    """Ends the worker processes that a sweep has kept from one node to the next."""
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """They are not needed any more."""
+        close_idle_workers()
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Nor are they then."""
+        close_idle_workers()
 
 
 class ResourceHooks:

@@ -7,7 +7,7 @@ block while somebody writes them down.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -111,6 +111,21 @@ class Resumable(Generic[Content]):
 
     made_from: Mapping[str, Any]
     begin: Callable[[Path], Content]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Results of many runs by name, computed while they are saved.
+
+    Attributes:
+        made_from: For every name all that its result follows from, as JSON holds it. Results made
+            from the same are the same.
+        compute: Gets the names of which there is no such result yet, and returns names and results
+            in any order, each as soon as there is one.
+    """
+
+    made_from: Mapping[str, Mapping[str, Any]]
+    compute: Callable[[Sequence[str]], Iterable[tuple[str, Mapping[str, Any]]]]
 
 
 class ListBlock(NamedTuple):

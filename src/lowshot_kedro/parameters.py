@@ -7,7 +7,8 @@ used names itself, what was found and what is allowed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -19,7 +20,10 @@ from lowshot_kedro.errors import InputError
 from lowshot_kedro.extractors import PRECISIONS as EXTRACTOR_PRECISIONS
 from lowshot_kedro.extractors import require_extractor
 from lowshot_kedro.graph import METHODS, require_method
+from lowshot_kedro.metrics import GROUPS
 from lowshot_kedro.protocol import MODES, UNLABELED
+from lowshot_kedro.sweep.runs import METHODS as SWEEP_METHODS
+from lowshot_kedro.sweep.runs import UnlabeledImages
 
 _MAX_INT32 = 2**31 - 1
 
@@ -288,6 +292,194 @@ class EvaluationParameters:
         _integer("evaluation.n_pictures", self.n_pictures, 1, 100)
 
 
+def _values(name: str, found: object, check: Callable[[str, Any], None]) -> tuple[Any, ...]:
+    """A list of values that are searched or repeated, each of them once."""
+    if isinstance(found, str | Mapping) or not isinstance(found, Iterable):
+        raise _refuse(name, found, "a list, such as [1, 2]")
+    values = list(found)
+    if not values:
+        raise _refuse(name, values, "a list with at least one entry")
+    for value in values:
+        check(name, value)
+    return tuple(dict.fromkeys(values))
+
+
+def _non_negative(name: str, value: object) -> None:
+    _number(name, value, 0)
+
+
+def _part(name: str, value: object) -> None:
+    _number(name, value, 0)
+    if value > 1:  # type: ignore[operator]
+        raise _refuse(name, value, "a number from 0 to 1")
+
+
+def _positive(name: str, value: object) -> None:
+    _integer(name, value, 1)
+
+
+@dataclass(frozen=True)
+class LogisticRegressionGrid:
+    """What is searched for logistic regression: all combinations of the lists, at all times."""
+
+    lr: tuple[float, ...]
+    weight_decay: tuple[float, ...]
+    batch_size: tuple[int, ...]
+    max_iterations: int
+    eval_every: int
+
+    def __post_init__(self) -> None:
+        prefix = "sweep.logistic_regression."
+        for name, check in (
+            ("lr", _non_negative), ("weight_decay", _non_negative), ("batch_size", _positive)
+        ):  # fmt: skip
+            object.__setattr__(self, name, _values(prefix + name, getattr(self, name), check))
+        _integer(prefix + "max_iterations", self.max_iterations, 1)
+        _integer(prefix + "eval_every", self.eval_every, 1)
+
+
+@dataclass(frozen=True)
+class DiffusionGrid:
+    """What is searched for the diffusion: neighbours, edge weights, and all numbers of steps."""
+
+    k: tuple[int, ...]
+    edge_weight: tuple[str, ...]
+    n_iterations: int
+
+    def __post_init__(self) -> None:
+        prefix = "sweep.diffusion."
+        object.__setattr__(
+            self, "k", _values(prefix + "k", self.k, lambda name, k: _integer(name, k, 1, 1024))
+        )
+        weights = _values(
+            prefix + "edge_weight",
+            self.edge_weight,
+            lambda name, weight: _one_of(name, weight, EDGE_WEIGHTS),
+        )
+        object.__setattr__(self, "edge_weight", weights)
+        _integer(prefix + "n_iterations", self.n_iterations, 1, 10_000)
+
+
+@dataclass(frozen=True)
+class NearestNeighborsGrid:
+    """What is searched for k-NN."""
+
+    k: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        name = "sweep.nearest_neighbors.k"
+        object.__setattr__(self, "k", _values(name, self.k, _positive))
+
+
+@dataclass(frozen=True)
+class LabelSpreadingGrid:
+    """What is searched for scikit-learn's LabelSpreading, and up to which size it is tried."""
+
+    alpha: tuple[float, ...]
+    n_neighbors: int
+    max_iterations: int
+    max_images: int
+
+    def __post_init__(self) -> None:
+        prefix = "sweep.label_spreading."
+        object.__setattr__(self, "alpha", _values(prefix + "alpha", self.alpha, _between_0_and_1))
+        for name in ("n_neighbors", "max_iterations", "max_images"):
+            _integer(prefix + name, getattr(self, name), 1)
+
+
+def _between_0_and_1(name: str, value: object) -> None:
+    _number(name, value, 0, below=1)
+    if value == 0:
+        raise _refuse(name, value, "a number above 0 and below 1")
+
+
+@dataclass(frozen=True)
+class SweepParameters:
+    """Many experiments: what is searched on the validation classes, and what is repeated."""
+
+    methods: tuple[str, ...]
+    n_labeled: tuple[int, ...]
+    seeds: tuple[int, ...]
+    validation_seeds: tuple[int, ...]
+    metric: str
+    unlabeled: tuple[str, ...]
+    n_background: tuple[int | None, ...]
+    logistic_regression: LogisticRegressionGrid
+    diffusion: DiffusionGrid
+    nearest_neighbors: NearestNeighborsGrid
+    label_spreading: LabelSpreadingGrid
+    combination_weights: tuple[float, ...]
+    scheduler: str
+    cluster: Mapping[str, Any]
+    n_workers: int | str
+    memory_budget: float | None
+    max_tries: int
+
+    def __post_init__(self) -> None:
+        checks: dict[str, Callable[[str, Any], None]] = {
+            "methods": lambda name, value: _one_of(name, value, SWEEP_METHODS),
+            "n_labeled": _positive,
+            "seeds": lambda name, value: _integer(name, value, 0),
+            "validation_seeds": lambda name, value: _integer(name, value, 0),
+            "unlabeled": lambda name, value: _one_of(
+                name, value, [kind for kind in UNLABELED if kind != "none"]
+            ),
+            "n_background": lambda name, value: _integer(name, value, 0, null="all"),
+            "combination_weights": _part,
+        }
+        for name, check in checks.items():
+            object.__setattr__(self, name, _values(f"sweep.{name}", getattr(self, name), check))
+        groups = "|".join(GROUPS)
+        if not isinstance(self.metric, str) or not re.fullmatch(
+            rf"top[1-9][0-9]*({groups})", self.metric
+        ):
+            expected = "top1, top1_novel, top1_base or the same of another of evaluation.top_k"
+            raise _refuse("sweep.metric", self.metric, expected)
+        missing = [
+            name for name in ("logistic_regression", "diffusion") if name not in self.methods
+        ]
+        if "combined" in self.methods and missing:
+            raise _refuse("sweep.methods", list(self.methods), f"{missing[0]} beside combined")
+        for name, grid in _GRIDS.items():
+            values = getattr(self, name)
+            if not isinstance(values, grid):
+                if not isinstance(values, Mapping):
+                    raise _refuse(f"sweep.{name}", values, "a section of parameters")
+                _require_names(f"sweep.{name}.", values, [field.name for field in fields(grid)])
+                object.__setattr__(self, name, grid(**values))
+        if not isinstance(self.scheduler, str) or not self.scheduler:
+            expected = "local, the address of a Dask scheduler, or a batch system such as slurm"
+            raise _refuse("sweep.scheduler", self.scheduler, expected)
+        if not isinstance(self.cluster, Mapping):
+            raise _refuse("sweep.cluster", self.cluster, "a section, such as {queue: short}")
+        if self.n_workers != "auto":
+            _integer("sweep.n_workers", self.n_workers, 0, 100_000, alternative="auto")
+        if self.memory_budget is not None:
+            _number("sweep.memory_budget", self.memory_budget, 0)
+        _integer("sweep.max_tries", self.max_tries, 1, 1000)
+
+    @property
+    def unlabeled_images(self) -> list[UnlabeledImages]:
+        """Every kind of unlabelled images with every size of background it can have."""
+        return [
+            UnlabeledImages(kind, n_background)
+            for kind in self.unlabeled
+            for n_background in ((0,) if kind == "train" else self.n_background)
+        ]
+
+    @property
+    def memory_budget_bytes(self) -> int | None:
+        """The budget, 1 GB being 10⁹ bytes; None: what is free."""
+        return None if self.memory_budget is None else int(self.memory_budget * 1e9)
+
+
+_GRIDS: dict[str, type] = {
+    "logistic_regression": LogisticRegressionGrid,
+    "diffusion": DiffusionGrid,
+    "nearest_neighbors": NearestNeighborsGrid,
+    "label_spreading": LabelSpreadingGrid,
+}
+
 SECTIONS: dict[str, type] = {
     "demonstration": DemonstrationParameters,
     "experiment": ExperimentParameters,
@@ -297,6 +489,7 @@ SECTIONS: dict[str, type] = {
     "diffusion": DiffusionParameters,
     "logistic_regression": LogisticRegressionParameters,
     "evaluation": EvaluationParameters,
+    "sweep": SweepParameters,
 }
 
 

@@ -10,6 +10,7 @@ from lowshot_kedro.pipelines import (
     features,
     graph,
     pca,
+    sweep,
 )
 
 _EXPERIMENT = (features, pca, graph, baseline, diffusion, evaluation)
@@ -20,6 +21,7 @@ def register_pipelines() -> dict[str, Pipeline]:
 
     `experiment` is the six pipelines from pictures to tables. `__default__` begins with the
     demonstration's pictures; an environment that brings its own leaves them out (see hooks.py).
+    `sweep` repeats the experiment with what these have made, and is no part of it.
     """
     pipelines = {
         module.__name__.rpartition(".")[2]: module.create_pipeline()
@@ -29,4 +31,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         (module.create_pipeline() for module in _EXPERIMENT), start=Pipeline([])
     )
     pipelines["__default__"] = pipelines["demonstration"] + pipelines["experiment"]
+    pipelines["sweep"] = sweep.create_pipeline()
+    for phase in ("validation", "test", "report"):
+        pipelines[f"sweep_{phase}"] = pipelines["sweep"].only_nodes_with_tags(phase)
     return pipelines

@@ -1,9 +1,15 @@
 """Kedro's settings of this project: https://docs.kedro.org/en/stable/configure/."""
 
 from lowshot_kedro.config import RESOLVERS, ConfigLoader
-from lowshot_kedro.hooks import ErrorHooks, InputHooks, ParameterHooks, ResourceHooks
+from lowshot_kedro.hooks import (
+    ErrorHooks,
+    InputHooks,
+    ParameterHooks,
+    ResourceHooks,
+    WorkerHooks,
+)
 
-HOOKS = (ErrorHooks(), ParameterHooks(), InputHooks(), ResourceHooks())
+HOOKS = (ErrorHooks(), ParameterHooks(), InputHooks(), ResourceHooks(), WorkerHooks())
 
 CONFIG_LOADER_CLASS = ConfigLoader
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lowshot_kedro.classifiers import combine_scores
+from lowshot_kedro.classifiers import combine_scores, combined_at_weights
 
 
 def combine(diffusion, probabilities, weight):
@@ -56,3 +56,19 @@ def test_different_shapes_are_refused():
     message = r"diffusion has shape \(2, 3\), logistic regression \(1, 3\); expected the same"
     with pytest.raises(ValueError, match=message):
         combine_scores(np.zeros((2, 3), np.float32), np.zeros((1, 3), np.float32), 0.5)
+
+
+def test_several_weights_give_what_each_gives_alone():
+    rng = np.random.default_rng(0)
+    diffusion = rng.random((5, 3)).astype(np.float32)
+    diffusion[2] = 0
+    logarithms = np.log(rng.dirichlet(np.ones(3), 5)).astype(np.float32)
+    weights = [0.75, 0, 1, 0.25]
+    found = combined_at_weights(diffusion, logarithms, iter(weights))
+    for weight, combined in zip(weights, found, strict=True):
+        np.testing.assert_array_equal(combined, combine_scores(diffusion, logarithms, weight))
+
+
+def test_different_shapes_are_refused_before_the_first_is_asked_for():
+    with pytest.raises(ValueError, match="scores to combine: diffusion has shape"):
+        combined_at_weights(np.zeros((2, 3), np.float32), np.zeros((1, 3), np.float32), [0.5])

@@ -243,7 +243,7 @@ def test_divergence_with_the_last_step_is_noticed():
 
 @pytest.mark.parametrize(
     ("classes", "found"),
-    [([0, 0, 2], r"2 classes in 0\.\.2"), ([0, 1, 1], r"2 classes in 0\.\.2"),
+    [([0, 0, 2], r"2 classes in 0\.\.2"), ([0, 1, 1], r"2 classes in 0\.\.1"),
      ([0, 1, 2, 3], r"4 classes in 0\.\.3"), ([0, 1, 3], r"3 classes in 0\.\.3")],
 )  # fmt: skip
 def test_classes_that_are_missing_or_too_many_are_refused(classes, found):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +31,28 @@ def combine_scores(
     Raises:
         ValueError: If the shapes differ.
     """
+    return next(combined_at_weights(diffusion_scores, log_probabilities, [weight]))
+
+
+def combined_at_weights(
+    diffusion_scores: NDArray[np.float32],
+    log_probabilities: NDArray[np.float32],
+    weights: Iterable[float],
+) -> Iterator[NDArray[np.float32]]:
+    """The :func:`combine_scores` of several weights.
+
+    Args:
+        diffusion_scores: float32 (T, C), non-negative.
+        log_probabilities: float32 (T, C), natural logarithms.
+        weights: 0..1 each.
+
+    Returns:
+        For each weight, in the order given, float32 (T, C), made when it is asked for. In memory:
+        the scores of both as probabilities, one combination in double precision.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
     if diffusion_scores.shape != log_probabilities.shape:
         raise InputError(
             f"scores to combine: diffusion has shape {diffusion_scores.shape}, logistic regression "
@@ -36,5 +60,7 @@ def combine_scores(
         )
     sums = diffusion_scores.sum(axis=1, keepdims=True, dtype=np.float64)
     diffusion = diffusion_scores / np.where(sums == 0, 1, sums)
-    combined = weight * diffusion + (1 - weight) * np.exp(log_probabilities)
-    return combined.astype(np.float32)
+    probabilities = np.exp(log_probabilities)
+    return (
+        (weight * diffusion + (1 - weight) * probabilities).astype(np.float32) for weight in weights
+    )

@@ -22,12 +22,14 @@ from lowshot_kedro.datasets.images import (
 )
 from lowshot_kedro.datasets.knn_graph import KnnGraphDataset
 from lowshot_kedro.datasets.raw_matrix import RawMatrixDataset
+from lowshot_kedro.datasets.runs import RunMetricsDataset, RunScoresDataset
 from lowshot_kedro.datasets.torch_state import TorchStateDataset
-from lowshot_kedro.datasets.whole_file import WholeFileDataset
+from lowshot_kedro.datasets.whole_file import EditableFileDataset, WholeFileDataset
 
 __all__ = [
     "ClassFolderImagesDataset",
     "ClassListDataset",
+    "EditableFileDataset",
     "FaissIndexDataset",
     "FaissTransformDataset",
     "FolderImagesDataset",
@@ -38,6 +40,8 @@ __all__ = [
     "KnnGraphDataset",
     "LabeledImagesDataset",
     "RawMatrixDataset",
+    "RunMetricsDataset",
+    "RunScoresDataset",
     "TorchStateDataset",
     "TorchvisionImagesDataset",
     "WholeFileDataset",

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from lowshot_kedro.resources import format_bytes
 
+# Of the name under which a file is written.
+UNFINISHED = ".partial-"
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -20,7 +23,7 @@ class DiskFullError(OSError):
 
 def partial_path(path: Path) -> Path:
     """Where a file is written before it gets its name; libraries that look see its suffix."""
-    return path.with_name(f".partial-{path.name}")
+    return path.with_name(f"{UNFINISHED}{path.name}")
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,8 @@ from kedro.io import AbstractDataset, DatasetError
 
 from lowshot_kedro.datasets.files import partial_path, require_file, written_whole
 from lowshot_kedro.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 class WholeFileDataset(AbstractDataset[Any, Any]):
@@ -72,3 +77,48 @@ class WholeFileDataset(AbstractDataset[Any, Any]):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath), "dataset": type(self._final).__name__}
+
+
+class EditableFileDataset(WholeFileDataset):
+    """A file that people may change: what they have changed is not overwritten.
+
+    A checksum beside the file tells what was written last; two of them, while one file takes the
+    place of another. To have the file written anew, remove it.
+
+    Args:
+        dataset: As for :class:`WholeFileDataset`.
+        metadata: For Kedro plugins.
+
+    Example:
+        .. code-block:: yaml
+
+            hyperparameters:
+              type: lowshot_kedro.datasets.EditableFileDataset
+              dataset:
+                type: yaml.YAMLDataset
+                filepath: data/08_reporting/sweep/hyperparameters.yml
+    """
+
+    def save(self, data: Any) -> None:
+        """Write the file whole or not at all, unless somebody has changed it."""
+        note = self._filepath.with_name(f"{self._filepath.name}.checksum")
+        written = note.read_text().split() if note.is_file() else []
+        if self._exists() and _checksum(self._filepath) not in written:
+            logger.warning("%s was changed by hand: kept; remove it to have it written anew",
+                           self._filepath)  # fmt: skip
+            return
+        with written_whole(self._filepath) as (unfinished,):
+            self._unfinished.save(data)
+            new = _checksum(unfinished)
+            # Whoever is killed before or after the file gets its name has not changed it by hand.
+            _write_note(note, [*written, new])
+        _write_note(note, [new])
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _write_note(note: Path, checksums: Sequence[str]) -> None:
+    with written_whole(note) as (path,):
+        path.write_text("\n".join(checksums) + "\n")

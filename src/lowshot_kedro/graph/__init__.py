@@ -6,6 +6,7 @@ Similarity is the inner product of L2-normalised vectors throughout.
 from lowshot_kedro.graph.background import (
     UnlabeledNodes,
     background_graph,
+    describe_index,
     index_in_memory,
     unlabeled_nodes,
 )
@@ -13,7 +14,7 @@ from lowshot_kedro.graph.completion import CompletedGraph, complete_graph, requi
 from lowshot_kedro.graph.index import build_index, search
 from lowshot_kedro.graph.methods import METHODS, require_method
 from lowshot_kedro.graph.quality import measure_quality
-from lowshot_kedro.graph.vectors import normalize
+from lowshot_kedro.graph.vectors import describe_vectors, normalize
 
 __all__ = [
     "METHODS",
@@ -22,6 +23,8 @@ __all__ = [
     "background_graph",
     "build_index",
     "complete_graph",
+    "describe_index",
+    "describe_vectors",
     "index_in_memory",
     "measure_quality",
     "normalize",

@@ -194,13 +194,19 @@ def background_graph(
         "method": method,
         "stored_k": stored_k,
         "vectors": describe_vectors(vectors),
-        "index": {"type": type(index).__name__},
+        "index": describe_index(index),
     }
-    if is_divided(index):
-        made_from["index"] |= {"n_lists": index.nlist, "n_probe": index.nprobe}
     if method in ("ivf", "descent"):
         made_from["target_recall"] = target_recall
     return Resumable(made_from, begin)
+
+
+def describe_index(index: faiss.Index) -> dict[str, Any]:
+    """What tells an index over vectors from another one over the same vectors."""
+    facts: dict[str, Any] = {"type": type(index).__name__}
+    if is_divided(index):
+        facts |= {"n_lists": index.nlist, "n_probe": index.nprobe}
+    return facts
 
 
 def _method_with(index: faiss.Index, method: str) -> str:

@@ -104,8 +104,8 @@ def normalized_rows(
     return normalized
 
 
-def describe_vectors(vectors: NDArray[np.float32]) -> dict[str, Any]:
-    """What tells these vectors from others: sizes, and a checksum of some rows."""
+def describe_vectors(vectors: NDArray[Any]) -> dict[str, Any]:
+    """What tells these vectors, or rows of neighbours, from others: sizes and a checksum."""
     rows = vectors[spread_rows(len(vectors), _CHECKSUM_ROWS)]
     checksum = zlib.crc32(np.ascontiguousarray(rows).tobytes())
     return {"n_rows": len(vectors), "n_columns": vectors.shape[1], "checksum": f"{checksum:08x}"}

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits
 
 _LARGEST_VALUE = 16.0
 _NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -42,6 +41,9 @@ def digits(seed: int, picture_size: int) -> Demonstration:
         seed: Seed of the shuffle.
         picture_size: Width and height in pixels that the 8×8 scans are enlarged to.
     """
+    # It takes a second to import, and most commands have other pictures or none.
+    from sklearn.datasets import load_digits
+
     scans = load_digits()
     order = np.random.default_rng(seed).permutation(len(scans.images))
     pictures = [_enlarge(scans.images[number], picture_size) for number in order]

@@ -87,7 +87,7 @@ def apply_pca(
         "kind": "vectors",
         "n_rows": rows.n_rows,
         "n_columns": rows.n_columns,
-        "transform": _checksum(transform),
+        "transform": describe_transform(transform),
         "features": describe_features(features),
     }
     return Resumable(made_from, lambda folder: rows)
@@ -111,8 +111,8 @@ def _transformed(
     return result
 
 
-def _checksum(transform: faiss.VectorTransform) -> str:
-    """Of all that the file of the transform says."""
+def describe_transform(transform: faiss.VectorTransform) -> str:
+    """A checksum of all that the file of a transform says."""
     writer = faiss.VectorIOWriter()
     faiss.write_VectorTransform(transform, writer)  # type: ignore[arg-type]
     return f"{zlib.crc32(faiss.vector_to_array(writer.data).tobytes()):08x}"

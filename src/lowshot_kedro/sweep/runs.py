@@ -23,8 +23,11 @@ AXES = {
     "combined": "weight",
 }
 
-# How settings are called in the names of runs.
-_SHORT = {"lr": "lr", "weight_decay": "wd", "batch_size": "bs", "k": "k", "alpha": "alpha"}
+# How settings are called in the names of runs, in which they come in this order.
+_SHORT = {
+    "lr": "lr", "weight_decay": "wd", "batch_size": "bs", "k": "k", "edge_weight": "",
+    "alpha": "alpha",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, order=True)
@@ -74,6 +77,12 @@ class Run:
         parts = [self.method, self.mode, f"nl{self.n_labeled}"]
         if self.unlabeled is not None:
             parts.append(self.unlabeled.name)
-        for name, value in self.settings.items():
-            parts.append(f"{_SHORT.get(name, '')}{value}")
+        for name in sorted(self.settings, key=list(_SHORT).index):
+            parts.append(_SHORT[name] + _as_text(self.settings[name]))
         return "/".join([*parts, f"seed{self.seed}"])
+
+
+def _as_text(value: Any) -> str:
+    """1.0 is the same setting as 1."""
+    is_whole = isinstance(value, float) and value.is_integer()
+    return str(int(value) if is_whole else value)

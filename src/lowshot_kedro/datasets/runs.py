@@ -1,0 +1,250 @@
+"""Results of many runs, a file for each: metrics to compare, scores to combine."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from kedro.io import AbstractDataset
+from kedro_datasets._typing import TablePreview
+from kedro_datasets.json import JSONDataset
+from kedro_datasets.partitions import PartitionedDataset
+from numpy.typing import NDArray
+
+from lowshot_kedro.datasets.files import UNFINISHED, require_space, written_whole
+from lowshot_kedro.errors import InputError
+from lowshot_kedro.matrices import Runs
+
+logger = logging.getLogger(__name__)
+
+_SUFFIX = ".json"
+_PREVIEW_ROWS = 100
+
+
+class RunMetricsDataset(PartitionedDataset):  # type: ignore[misc]
+    """Metrics of runs as a folder of JSON files, whose paths are the names of the runs.
+
+    Each file appears whole as soon as its run is done, so that a sweep that was stopped continues.
+    Each also says what its run was made from: a run whose file says the same is not repeated.
+
+    Loading gives what Kedro's PartitionedDataset gives: a function for every name that reads it.
+
+    Args:
+        path: The folder.
+        keys: Pattern of the names that belong to this dataset, for instance `*/val/*`.
+        metadata: For Kedro plugins.
+
+    Example:
+        .. code-block:: yaml
+
+            test_metrics:
+              type: lowshot_kedro.datasets.RunMetricsDataset
+              path: data/08_reporting/sweep/metrics
+              keys: "*/test/*"
+
+        >>> metrics = RunMetricsDataset(path="metrics").load()
+        >>> metrics["diffusion/test/nl2/nbg1000000/k30/seed1"]()["final"]["top5"]
+        0.678
+    """
+
+    def __init__(
+        self, *, path: str, keys: str = "*", metadata: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(path=path, dataset=JSONDataset, filename_suffix=_SUFFIX, metadata=metadata)
+        self._folder = Path(path)
+        self._keys = keys
+
+    def _list_partitions(self) -> list[str]:
+        return [
+            path
+            for path in super()._list_partitions()
+            if not Path(path).name.startswith(UNFINISHED)
+            and fnmatchcase(self._path_to_partition(path), self._keys)
+        ]
+
+    def load(self) -> dict[str, Callable[[], Any]]:
+        """A function for every run that reads its metrics; none where there is no run yet."""
+        self._invalidate_caches()
+        return super().load() if self._list_partitions() else {}
+
+    def save(self, data: Runs) -> None:
+        """Compute the runs that are not there yet, and write each as soon as it is done.
+
+        Raises:
+            ValueError: If a result is not one of those announced, or one of them does not come.
+                And whatever the computation raises, when the others are written.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        wanted = {key: json.loads(json.dumps(value)) for key, value in data.made_from.items()}
+        for key in wanted:
+            if not fnmatchcase(key, self._keys):
+                raise ValueError(f"{self._path}: run {key} does not match {self._keys}")
+        missing = [key for key in wanted if self._made_from(key) != wanted[key]]
+        logger.info(
+            "%s: %d runs, %d of them are there already", self._path, len(wanted),
+            len(wanted) - len(missing),
+        )  # fmt: skip
+        awaited = set(missing)
+        for key, content in data.compute(missing):
+            if key not in wanted:
+                raise ValueError(f"{self._path}: got run {key}, which was not announced")
+            self._write(key, {**content, "made_from": wanted[key]})
+            awaited.discard(key)
+        self._invalidate_caches()
+        if awaited:
+            raise ValueError(f"{self._path}: no result of {', '.join(sorted(awaited)[:3])}")
+
+    def _exists(self) -> bool:
+        """Whether there was a sweep; it may have had no run of this kind."""
+        return self._folder.is_dir()
+
+    def preview(self) -> TablePreview:
+        """Names and final accuracies of the first runs, for kedro-viz."""
+        rows = []
+        for key, read in sorted(self.load().items())[:_PREVIEW_ROWS]:
+            final = read().get("final", {})
+            accuracies = {name: value for name, value in final.items() if name.startswith("top")}
+            rows.append({"run": key, **accuracies})
+        table = pd.DataFrame(rows).astype(object)
+        preview: TablePreview = TablePreview(table.where(table.notna(), "").to_dict("split"))
+        return preview
+
+    def _describe(self) -> dict[str, Any]:
+        # Under this name other datasets tell where they are.
+        return {**super()._describe(), "filepath": self._path, "keys": self._keys}
+
+    def _made_from(self, key: str) -> Any:
+        """What a file was made from; None if it is not there, or damaged."""
+        try:
+            content = json.loads(self._file(key).read_text())
+        except (OSError, ValueError):
+            return None
+        return content.get("made_from") if isinstance(content, dict) else None
+
+    def _write(self, key: str, content: Mapping[str, Any]) -> None:
+        with written_whole(self._file(key)) as (path,):
+            path.write_text(json.dumps(content, indent=2) + "\n")
+
+    def _file(self, key: str) -> Path:
+        return self._folder / f"{key}{_SUFFIX}"
+
+
+class RunScores:
+    """Scores of runs in a folder, an HDF5 file for each. It can be sent to other processes.
+
+    Args:
+        folder: Seen by all of them under the same path.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, key: str, made_from: Mapping[str, Any]) -> NDArray[np.float32] | None:
+        """The scores of a run; None if there are none that were made from the same.
+
+        Args:
+            key: Name of the run.
+            made_from: All that they follow from, as JSON holds it.
+
+        Returns:
+            float32 (T, C).
+        """
+        if not self.has(key, made_from):
+            return None
+        with h5py.File(self._file(key), "r") as file:
+            scores: NDArray[np.float32] = file["scores"][()]
+        return scores
+
+    def has(self, key: str, made_from: Mapping[str, Any]) -> bool:
+        """Whether there are scores of a run that were made from the same."""
+        try:
+            with h5py.File(self._file(key), "r") as file:
+                return "scores" in file and file.attrs["made_from"] == _as_text(made_from)
+        except (OSError, KeyError):  # not there, damaged, or of somebody else
+            return False
+
+    def write(self, key: str, made_from: Mapping[str, Any], scores: NDArray[np.float32]) -> None:
+        """Keep the scores of a run.
+
+        Raises:
+            DiskFullError: If there is no room.
+        """
+        path = self._file(key)
+        require_space(path, scores.nbytes)
+        with written_whole(path) as (unfinished,), h5py.File(unfinished, "w") as file:
+            file["scores"] = scores
+            file.attrs["made_from"] = _as_text(made_from)
+
+    def unfinished(self, key: str) -> Path:
+        """A file for what a run has done so far; whoever writes it removes it."""
+        path = self.folder / f"{key}.unfinished"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def keys(self) -> list[str]:
+        """Names of the runs of which there are scores, in alphabetical order."""
+        files = self.folder.rglob("*.hdf5")
+        return sorted(
+            path.relative_to(self.folder).with_suffix("").as_posix()
+            for path in files
+            if not path.name.startswith(UNFINISHED)
+        )
+
+    def _file(self, key: str) -> Path:
+        # A setting such as 0.001 is no suffix.
+        return self.folder / f"{key}.hdf5"
+
+
+def _as_text(made_from: Mapping[str, Any]) -> str:
+    return json.dumps(made_from, sort_keys=True)
+
+
+class RunScoresDataset(AbstractDataset[RunScores, RunScores]):
+    """The folder of :class:`RunScores`. Runs write to it, so it is there even while it is empty.
+
+    Args:
+        filepath: The folder.
+        metadata: For Kedro plugins.
+
+    Example:
+        .. code-block:: yaml
+
+            run_scores:
+              type: lowshot_kedro.datasets.RunScoresDataset
+              filepath: data/07_model_output/sweep
+    """
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> RunScores:
+        """Open the folder; nothing is read yet."""
+        return RunScores(self._filepath.absolute())
+
+    def save(self, data: RunScores) -> None:
+        """Nothing else can take the place of the folder.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise InputError(f"{self._filepath}: runs write their scores themselves")
+
+    def preview(self) -> TablePreview:
+        """Names of the first runs, for kedro-viz."""
+        rows = [[key] for key in self.load().keys()[:_PREVIEW_ROWS]]
+        preview: TablePreview = TablePreview(pd.DataFrame(rows, columns=["run"]).to_dict("split"))
+        return preview
+
+    def _exists(self) -> bool:
+        return True
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}

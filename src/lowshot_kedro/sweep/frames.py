@@ -1,0 +1,166 @@
+"""Metrics of many runs as tables with a row for each, from which reports are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from lowshot_kedro.errors import InputError
+from lowshot_kedro.sweep.choice import (
+    Hyperparameters,
+    Metrics,
+    accuracies_of,
+    entries_of,
+    entry_at,
+)
+from lowshot_kedro.sweep.runs import Run
+
+# How settings are called in the tables, whatever parameter they are.
+_COLUMNS = {
+    "max_iterations": "iteration", "n_iterations": "iteration", "combination_weight": "weight",
+}  # fmt: skip
+_SETTINGS = ("lr", "weight_decay", "batch_size", "alpha", "k", "edge_weight", "iteration", "weight")
+
+
+def final_accuracies(
+    runs: Sequence[Run], metrics: Metrics, chosen: Hyperparameters
+) -> pd.DataFrame:
+    """One row per run: its accuracies with the hyper-parameters chosen, time and memory.
+
+    Args:
+        runs: Those to be reported.
+        metrics: A function for every run that reads its metrics.
+        chosen: Hyper-parameters.
+
+    Returns:
+        Columns method, mode, unlabeled (name, "" for methods without), n_background (rows, NaN for
+        methods without), n_labeled, seed, top1, top1_novel, …, seconds, peak_rss_bytes, key.
+
+    Raises:
+        ValueError: If a run is missing, or was not run with what was chosen.
+    """
+    rows = []
+    for run in runs:
+        content = _read(run, metrics)
+        rows.append(
+            {
+                **_of_run(run, content),
+                **_accuracies(entry_at(run, content, chosen)),
+                **_resources(content),
+                "key": run.key,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def accuracies_per_step(
+    runs: Sequence[Run], metrics: Metrics, chosen: Hyperparameters
+) -> pd.DataFrame:
+    """One row per run and iteration; `chosen` marks the number of steps that was chosen."""
+    rows = []
+    for run in runs:
+        content = _read(run, metrics)
+        best = entry_at(run, content, chosen)["iteration"]
+        for entry in entries_of(run, content):
+            rows.append(
+                {
+                    **_of_run(run, content),
+                    "iteration": entry["iteration"],
+                    **_accuracies(entry),
+                    "chosen": entry["iteration"] == best,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def validation_grid(runs: Sequence[Run], metrics: Metrics, metric: str) -> pd.DataFrame:
+    """One row per validation run and entry: its settings, and the accuracy that is maximised.
+
+    Returns:
+        Columns method, mode, unlabeled, n_background, n_labeled, seed, lr, weight_decay,
+        batch_size, alpha, k, edge_weight, iteration, weight (None where it does not apply), metric
+        (a fraction), metric_name.
+    """
+    rows = []
+    for run in runs:
+        content = _read(run, metrics)
+        of_run = _of_run(run, content)
+        for settings, accuracy in accuracies_of(run, metrics, metric):
+            rows.append({**of_run, **_settings(settings), "metric": accuracy})
+    frame = pd.DataFrame(rows)
+    frame["metric_name"] = metric
+    return frame
+
+
+def chosen_settings(runs: Sequence[Run], chosen: Hyperparameters) -> pd.DataFrame:
+    """One row per method, number of labelled and kind of unlabelled images: what was chosen.
+
+    Args:
+        runs: Those that were validated.
+        chosen: Hyper-parameters.
+    """
+    rows = {}
+    for run in runs:
+        name = "" if run.unlabeled is None else run.unlabeled.name
+        values = chosen.of(run.method, run.n_labeled, run.unlabeled)
+        rows[run.method, name, run.n_labeled] = {
+            "method": run.method,
+            "unlabeled": name,
+            "n_labeled": run.n_labeled,
+            **_settings(values),
+        }
+    return pd.DataFrame(list(rows.values()))
+
+
+def resources(runs: Sequence[Run], metrics: Metrics) -> pd.DataFrame:
+    """One row per run: key, method, mode, seconds, peak_rss_bytes."""
+    return pd.DataFrame(
+        [
+            {
+                "key": run.key,
+                "method": run.method,
+                "mode": run.mode,
+                **_resources(_read(run, metrics)),
+            }
+            for run in runs
+        ]
+    )
+
+
+def _read(run: Run, metrics: Metrics) -> Mapping[str, Any]:
+    if run.key not in metrics:
+        pipeline = "sweep_test" if run.mode == "test" else "sweep_validation"
+        raise InputError(
+            f"{run.key}: this run is missing; make it with: kedro run --pipeline {pipeline}"
+        )
+    return metrics[run.key]()
+
+
+def _of_run(run: Run, content: Mapping[str, Any]) -> dict[str, Any]:
+    n_background = content["experiment"].get("n_background")
+    return {
+        "method": run.method,
+        "mode": run.mode,
+        "unlabeled": "" if run.unlabeled is None else run.unlabeled.name,
+        "n_background": float("nan") if n_background is None else float(n_background),
+        "n_labeled": run.n_labeled,
+        "seed": run.seed,
+    }
+
+
+def _accuracies(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name.startswith("top")}
+
+
+def _resources(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "seconds": sum(content["seconds"].values()),
+        "peak_rss_bytes": content["peak_rss_bytes"],
+    }
+
+
+def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    named = {_COLUMNS.get(name, name): value for name, value in settings.items()}
+    return {name: named.get(name) for name in _SETTINGS}
