@@ -281,7 +281,7 @@ def test_workers_do_not_survive_the_death_of_their_master(coordinator, tmp_path)
 
 def test_an_interrupt_from_the_keyboard_ends_all_processes(coordinator, tmp_path):
     os.killpg(coordinator.pid, signal.SIGINT)
-    output, _ = coordinator.communicate(timeout=10)
+    output, _ = coordinator.communicate(timeout=60)
     assert not any(is_running(process) for process in processes(tmp_path))
     assert output.count("Traceback") == output.count("KeyboardInterrupt\n") == 1, output
 
