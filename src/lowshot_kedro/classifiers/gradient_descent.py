@@ -19,7 +19,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -42,13 +42,14 @@ _MOST_ITERATIONS = 64
 _MOST_BLOCK_ROWS = 512
 
 # Parts that threads share. They depend on sizes alone, and so does the rounding.
-_WEIGHT_ROWS = 128
-_FEATURE_ROWS = 256
-_GRAM_COLUMNS = 32
-_STEP_ELEMENTS = 2**14
 _LEAST_SHARED_OPERATIONS = 2**24
+_LEAST_SHARED_ROWS = 512
+_ROWS_OF_A_PART = 256
+_STEP_ELEMENTS = 2**15
+_PRODUCT_COLUMNS = 32
 
-_BUFFERS = 3  # of the block before, the one at work, and the one after
+# Blocks whose batches are in memory.
+_SLOTS = 16
 
 # Rows that are a power of two long fall on each other in the cache.
 _COLUMN_MULTIPLE = 16
@@ -224,10 +225,10 @@ class Factors(NamedTuple):
         gradients: (G, L, T), of the gradient of each iteration in each layer after the block.
     """
 
-    shares: NDArray[np.floating]
-    between: NDArray[np.floating]
-    kept: NDArray[np.floating]
-    gradients: NDArray[np.floating]
+    shares: NDArray[np.float64]
+    between: NDArray[np.float64]
+    kept: NDArray[np.float64]
+    gradients: NDArray[np.float64]
 
 
 def factors(settings: Settings, n_iterations: int) -> Factors:
@@ -257,63 +258,80 @@ def factors(settings: Settings, n_iterations: int) -> Factors:
     )
 
 
-class _BlockFactors:
-    """The same as tensors in the shapes in which they are used."""
-
-    def __init__(
-        self, settings: Settings, n_iterations: int, n_classes: int, device: torch.device
-    ) -> None:
-        def tensor(values: NDArray[np.float32]) -> torch.Tensor:
-            return torch.from_numpy(np.ascontiguousarray(values)).to(device)
-
-        # Powers of a share beyond 2 soon exceed every number: that configuration diverges.
-        with np.errstate(over="ignore", invalid="ignore"):
-            found = Factors(*(part.astype(np.float32) for part in factors(settings, n_iterations)))
-        # By layer, to be multiplied with logits (G, C, T, batch size).
-        self.shares = tensor(found.shares.transpose(2, 1, 0))[:, :, None, :, None]
-        # To be multiplied with inner products (T, batch size, T, batch size).
-        self.between = tensor(found.between)[:, :, None, :, None]
-        # By layers, one number for each row of the weights; by layer, one for row and iteration.
-        rows = np.repeat(np.arange(len(settings.lr)), n_classes)
-        self.kept = tensor(found.kept[rows].transpose(1, 2, 0))[..., None]
-        self.gradients = tensor(found.gradients[rows].transpose(1, 0, 2))[..., None]
-
-
 class _Block(NamedTuple):
-    """Some iterations whose batches lie in one of the buffers.
+    """Some iterations, and where their batches lie.
 
     Attributes:
         first: Number of the first iteration.
         last: Of the one after the last.
-        buffer: Which one.
-        factors: For as many iterations.
+        slot: Number of the part of the memory for batches.
     """
 
     first: int
     last: int
-    buffer: int
-    factors: _BlockFactors
+    slot: int
+
+    @property
+    def n_iterations(self) -> int:
+        """How many."""
+        return self.last - self.first
 
 
-class _Part(NamedTuple):
-    """A part of the weights.
+class _Batches(NamedTuple):
+    """The memory of a slot, as a block of T batches of B images uses it.
 
     Attributes:
-        rows: Which rows.
-        columns: Which columns.
-        panel: Number of these columns among those that the weights are cut into.
+        features: (T·B, d + 1), the last column is 1.
+        targets: (C, T·B), 1 for the class of an image.
+        products: (T·B, T·B), of the rows of features.
     """
 
-    rows: slice
-    columns: slice
-    panel: int
+    features: torch.Tensor
+    targets: torch.Tensor
+    products: torch.Tensor
+
+
+class _Rows(NamedTuple):
+    """Some rows of the layers and what belongs to them, as a block of T batches uses it.
+
+    Attributes:
+        layers: Of each layer (m, d + 1).
+        logits: Of each layer (m, T·B), its share in the logits.
+        scaled: The same memory as (m, T, B).
+        gradients: (m, T, B).
+        kept: (L, L, m, 1), by what layers are multiplied in layers.
+        factors: Of each layer (m, T, 1), by what gradients are multiplied in it.
+    """
+
+    layers: list[torch.Tensor]
+    logits: list[torch.Tensor]
+    scaled: list[torch.Tensor]
+    gradients: torch.Tensor
+    kept: torch.Tensor
+    factors: torch.Tensor
+
+
+class _Steps(NamedTuple):
+    """Some configurations and what belongs to them, as a block of T batches uses it.
+
+    Attributes:
+        logits: Of each layer (g, C, T, B), its share in the logits.
+        gradients: (g, C, T·B).
+        shares: Of each layer (g, 1, T, 1), by what logits are multiplied.
+        between: (g, T, 1, T, 1), by what products are multiplied.
+    """
+
+    logits: list[torch.Tensor]
+    gradients: torch.Tensor
+    shares: torch.Tensor
+    between: torch.Tensor
 
 
 class BlockDescent:
     """Trains G linear layers on the same batches.
 
     In memory, besides layers and features: for each row of a block (a few hundred, or one batch if
-    that is larger) its features three times, and logits and gradients of all configurations. On a
+    that is larger) its features, sixteen times, and logits and gradients of all configurations. On a
     CPU the work is cut into parts by its sizes alone, each of which is done in one thread; so the
     result does not depend on the number of threads. No configuration has a part in another's
     numbers.
@@ -339,31 +357,39 @@ class BlockDescent:
     ) -> None:
         self._settings, self._layers = settings, layers
         self._all_features, self._all_classes = features, classes
-        self._n_classes, self._batches = n_classes, batches
+        self._n_classes, self._draws = n_classes, batches
         self._device = features.device
-        self._factors: dict[int, _BlockFactors] = {}
 
         n_rows, n_columns = len(layers[0]), features.shape[1]
         self._batch_size = settings.batch_size
         self._block_iterations = iterations_of_a_block(self._batch_size, n_columns, n_rows)
-        block_rows = self._block_iterations * self._batch_size
-        self._features = [
-            padded_rows(block_rows, n_columns + 1, self._device).fill_(1) for _ in range(_BUFFERS)
-        ]
+        self._block_rows = block_rows = self._block_iterations * self._batch_size
         new = partial(torch.empty, dtype=torch.float32, device=self._device)
-        self._targets = [new((n_classes, block_rows)) for _ in range(_BUFFERS)]
-        self._products = new((block_rows, block_rows))
+        self._features = padded_rows(_SLOTS * block_rows, n_columns + 1, self._device).fill_(1)
+        self._targets = new((n_classes, _SLOTS * block_rows))
+        self._products = new((_SLOTS, block_rows, block_rows))
+        self._logits = [new((n_rows, block_rows)) for _ in layers]
         self._gradients = new((n_rows, block_rows))
 
-        # Threads that are handed little take longer to begin than to finish.
-        operations = 4 * n_rows * n_columns * block_rows
-        self.is_shared = self._device.type == "cpu" and operations >= _LEAST_SHARED_OPERATIONS
-        self._weight_parts = self._parts_of_weights(n_rows, n_columns + 1)
-        n_panels = 1 + max(part.panel for part in self._weight_parts)
-        self._logits = [[new((n_rows, block_rows)) for _ in range(n_panels)] for _ in layers]
         n_configurations = len(settings.lr)
-        step_elements = n_classes * self._batch_size
-        self._step_parts = self._parts(n_configurations, max(1, _STEP_ELEMENTS // step_elements))
+        self._row_parts: list[slice] = []
+        operations = 4 * n_rows * n_columns * block_rows
+        if self._device.type != "cpu" or operations < _LEAST_SHARED_OPERATIONS:
+            n_parts = 1
+        elif n_rows < _LEAST_SHARED_ROWS:
+            n_parts = 2
+        else:
+            n_parts = n_rows * self._batch_size // _STEP_ELEMENTS
+            self._row_parts = _parts(n_rows, 2 * -(-n_rows // (2 * _ROWS_OF_A_PART)))
+        self._configuration_parts = _parts(n_configurations, n_parts)
+        # More threads than that have nothing to do.
+        self.n_parts = max(len(self._row_parts), len(self._configuration_parts))
+
+        # Cutting a tensor takes longer than some of what is done with the parts.
+        self._batches_of = cache(self._batches_of_block)
+        self._rows_of = cache(self._rows_of_part)
+        self._steps_of = cache(self._steps_of_part)
+        self._factors_of = cache(partial(factors, settings))
 
     def advance(
         self, first: int, last: int, run: RunTasks, on_progress: Callable[[int], None]
@@ -376,159 +402,182 @@ class BlockDescent:
             run: From :func:`single_threaded_tasks`.
             on_progress: Gets numbers of iterations as they are done.
         """
-        blocks = list(self._blocks(first, last))
-        run(self._loading(blocks[0]))
+        if self._row_parts:
+            self._advance_by_rows(list(self._blocks(first, last)), run, on_progress)
+        else:
+            self._advance_by_configurations(list(self._blocks(first, last)), run, on_progress)
+
+    def _blocks(self, first: int, last: int) -> Iterator[_Block]:
+        slot = 0
+        while first < last:
+            end = min(first + self._block_iterations, last, self._draws.end_of_draw(first))
+            yield _Block(first, end, slot)
+            first, slot = end, (slot + 1) % _SLOTS
+
+    def _advance_by_configurations(
+        self, blocks: Sequence[_Block], run: RunTasks, on_progress: Callable[[int], None]
+    ) -> None:
+        """Every thread has configurations of its own and waits for others once in some blocks.
+
+        To wake a thread takes as long as a part of an iteration of a small problem.
+        """
+        groups = [blocks[slice(*part)] for part in row_ranges(len(blocks), _SLOTS // 2)]
+        self._loading(groups[0])()
+        for number, group in enumerate(groups):
+            training = [partial(self._train, group, part) for part in self._configuration_parts]
+            run([*training, *map(self._loading, groups[number + 1 : number + 2])])
+            on_progress(group[-1].last - group[0].first)
+
+    def _train(self, blocks: Sequence[_Block], part: slice) -> None:
+        rows = slice(part.start * self._n_classes, part.stop * self._n_classes)
+        for block in blocks:
+            self._begin(block, rows)
+            self._step(block, part)
+            self._update(block, rows)
+
+    def _advance_by_rows(
+        self, blocks: Sequence[_Block], run: RunTasks, on_progress: Callable[[int], None]
+    ) -> None:
+        """Threads share the products of a block, whatever the configuration."""
+        self._loading(blocks[:1])()
         done: _Block | None = None
-        for block, following in zip(blocks, [*blocks[1:], None], strict=True):
-            # The long ones first.
-            run(
-                [
-                    *self._multiplying(done, block),
-                    *self._comparing(block),
-                    *self._loading(following),
-                ]
-            )
-            run(self._stepping(block))
-            on_progress(block.last - block.first)
+        for number, block in enumerate(blocks):
+            loading = [self._loading([following]) for following in blocks[number + 1 : number + 2]]
+            run([*loading, *self._multiplying(done, block)])
+            run([partial(self._step, block, part) for part in self._configuration_parts])
+            on_progress(block.n_iterations)
             done = block
         run(self._multiplying(done, None))
 
-    def _blocks(self, first: int, last: int) -> Iterator[_Block]:
-        buffer = 0
-        while first < last:
-            end = min(first + self._block_iterations, last, self._batches.end_of_draw(first))
-            if end - first not in self._factors:
-                self._factors[end - first] = _BlockFactors(
-                    self._settings, end - first, self._n_classes, self._device
-                )
-            yield _Block(first, end, buffer, self._factors[end - first])
-            first, buffer = end, (buffer + 1) % _BUFFERS
-
-    def _parts(self, n_rows: int, part_rows: int) -> list[slice]:
-        if not self.is_shared:
-            part_rows = n_rows
-        return [slice(*part) for part in row_ranges(n_rows, part_rows)]
-
-    def _parts_of_weights(self, n_rows: int, n_columns: int) -> list[_Part]:
-        """Rows of many, columns of few: then products of parts are as fast as of the whole."""
-        if n_rows > _WEIGHT_ROWS:
-            n_pairs = -(-n_rows // (2 * _WEIGHT_ROWS))
-            rows = self._parts(n_rows, -(-n_rows // (2 * n_pairs)))
-            return [_Part(part, slice(0, n_columns), 0) for part in rows]
-        columns = self._parts(n_columns, round_up(-(-n_columns // 2)))
-        return [_Part(slice(0, n_rows), part, panel) for panel, part in enumerate(columns)]
-
-    def _n_rows(self, block: _Block) -> int:
-        return (block.last - block.first) * self._batch_size
-
-    def _loading(self, block: _Block | None) -> list[Task]:
-        """Features and classes of the batches."""
-        if block is None:
-            return []
-        images = self._batches.images(block.first, block.last).reshape(-1).to(self._device)
-        return [
-            partial(self._load, block.buffer, images, part)
-            for part in self._parts(len(images), _FEATURE_ROWS)
-        ]
-
-    def _load(self, buffer: int, images: torch.Tensor, rows: slice) -> None:
-        images = images[rows]
-        torch.index_select(self._all_features, 0, images, out=self._features[buffer][rows, :-1])
-        targets = self._targets[buffer][:, rows]
-        targets.zero_().scatter_(0, self._all_classes[images][None], 1.0)
-
-    def _comparing(self, block: _Block) -> list[Task]:
-        """Inner products of the features, those of a row with itself and earlier ones."""
-        if block.last - block.first == 1:
-            return []
-        parts = self._parts(self._n_rows(block), max(_GRAM_COLUMNS, self._batch_size))
-        return [partial(self._compare, block.buffer, part) for part in parts]
-
-    def _compare(self, buffer: int, rows: slice) -> None:
-        features = self._features[buffer]
-        out = self._products[: rows.stop, rows]
-        torch.mm(features[: rows.stop], features[rows].T, out=out)
-
     def _multiplying(self, done: _Block | None, begun: _Block | None) -> list[Task]:
-        """The large products: weights after a block, and the share of these in the next logits."""
-        return [partial(self._multiply, done, begun, part) for part in self._weight_parts]
+        return [partial(self._multiply, done, begun, part) for part in self._row_parts]
 
-    def _multiply(self, done: _Block | None, begun: _Block | None, part: _Part) -> None:
+    def _multiply(self, done: _Block | None, begun: _Block | None, part: slice) -> None:
+        """The end of a block and the beginning of the next, while weights are in the cache."""
         if done is not None:
             self._update(done, part)
         if begun is not None:
-            n_rows = self._n_rows(begun)
-            features = self._features[begun.buffer][:n_rows, part.columns]
-            for layer, logits in zip(self._layers, self._logits, strict=True):
-                out = logits[part.panel][part.rows, :n_rows]
-                torch.mm(layer[part.rows, part.columns], features.T, out=out)
+            self._begin(begun, part)
 
-    def _update(self, block: _Block, part: _Part) -> None:
-        n_rows = self._n_rows(block)
-        kept = block.factors.kept[:, :, part.rows]
-        factor = block.factors.gradients[:, part.rows]
-        layers = [layer[part.rows, part.columns] for layer in self._layers]
-        if len(layers) == 1:
-            layers[0].mul_(kept[0, 0])
-        else:
-            weights, velocities = layers
-            weights_before = weights.clone()
-            weights.mul_(kept[0, 0]).addcmul_(velocities, kept[0, 1])
-            velocities.mul_(kept[1, 1]).addcmul_(weights_before, kept[1, 0])
-        features = self._features[block.buffer][:n_rows, part.columns]
-        gradients = self._by_iteration(self._gradients[part.rows, :n_rows])
-        for number, layer in enumerate(layers):
-            # The logits of this block have done their work.
-            scaled = self._logits[number][part.panel][part.rows, :n_rows]
-            torch.mul(gradients, factor[number], out=self._by_iteration(scaled))
-            layer.addmm_(scaled, features)
+    def _loading(self, blocks: Sequence[_Block]) -> Task:
+        """A task that gets ready what blocks need of their batches."""
+        images = [self._draws.images(block.first, block.last).reshape(-1) for block in blocks]
+        return partial(self._load, blocks, torch.cat(images))
 
-    def _by_iteration(self, columns: torch.Tensor) -> torch.Tensor:
-        return columns.view(len(columns), -1, self._batch_size)
+    def _load(self, blocks: Sequence[_Block], images: torch.Tensor) -> None:
+        images = images.to(self._device)
+        done = 0
+        for block in blocks:
+            batches = self._batches_of(block.slot, block.n_iterations)
+            some = images[done : done + len(batches.features)]
+            torch.index_select(self._all_features, 0, some, out=batches.features[:, :-1])
+            batches.targets.zero_().scatter_(0, self._all_classes[some][None], 1.0)
+            if block.n_iterations > 1:
+                self._compare(batches)
+            done += len(some)
 
-    def _stepping(self, block: _Block) -> list[Task]:
-        """Iteration after iteration."""
-        return [partial(self._step, block, part) for part in self._step_parts]
+    def _compare(self, batches: _Batches) -> None:
+        """Inner products of rows with those of the same batch and earlier ones."""
+        features, products = batches.features, batches.products
+        for first, last in row_ranges(len(features), max(_PRODUCT_COLUMNS, self._batch_size)):
+            torch.mm(features[:last], features[first:last].T, out=products[:last, first:last])
+
+    def _begin(self, block: _Block, part: slice) -> None:
+        """The share of layers before a block in the logits of its batches."""
+        features = self._batches_of(block.slot, block.n_iterations).features
+        rows = self._rows_of(part.start, part.stop, block.n_iterations)
+        for layer, logits in zip(rows.layers, rows.logits, strict=True):
+            torch.mm(layer, features.T, out=logits)
 
     def _step(self, block: _Block, part: slice) -> None:
-        n_iterations, n_rows, size = block.last - block.first, self._n_rows(block), self._batch_size
-        logits = self._shared_logits(block, part)
-        gradients = self._by_configuration(self._gradients, part, n_rows)
-        targets = self._targets[block.buffer]
-        if n_iterations > 1:
-            batches = (n_iterations, size)
-            products = self._products[:n_rows, :n_rows].view(*batches, *batches)
-            influence = (products * block.factors.between[part]).view(-1, n_rows, n_rows)
+        """Gradients, iteration after iteration."""
+        batches = self._batches_of(block.slot, block.n_iterations)
+        steps = self._steps_of(part.start, part.stop, block.n_iterations)
+        if block.n_iterations == 1:
+            # Its logits are those of the weights as they are.
+            found = torch.softmax(steps.logits[0].squeeze(2), dim=1)
+            torch.sub(found, batches.targets, out=steps.gradients)
+            return
+        n_rows, size = len(batches.features), self._batch_size
+        logits = steps.logits[0] * steps.shares[0]
+        for layer, share in zip(steps.logits[1:], steps.shares[1:], strict=True):
+            logits.addcmul_(layer, share)
+        logits = logits.view(steps.gradients.shape)
+        products = batches.products.view(2 * (block.n_iterations, size))
+        influence = (products * steps.between).view(-1, n_rows, n_rows)
         for first in range(0, n_rows, size):
             now = slice(first, first + size)
             found = logits[:, :, now]
             if first:
-                found = torch.baddbmm(found, gradients[:, :, :first], influence[:, :first, now])
-            torch.sub(torch.softmax(found, dim=1), targets[:, now], out=gradients[:, :, now])
+                before = steps.gradients[:, :, :first]
+                found = torch.baddbmm(found, before, influence[:, :first, now])
+            found = torch.softmax(found, dim=1)
+            torch.sub(found, batches.targets[:, now], out=steps.gradients[:, :, now])
 
-    def _shared_logits(self, block: _Block, part: slice) -> torch.Tensor:
-        """What the layers before the block have in the logits of all its iterations."""
-        n_iterations, n_rows = block.last - block.first, self._n_rows(block)
-        logits = [
-            [self._by_configuration(panel, part, n_rows) for panel in panels]
-            for panels in self._logits
-        ]
-        if n_iterations == 1:
-            # The first iteration takes the weights as they are.
-            return torch.add(*logits[0]) if len(logits[0]) > 1 else logits[0][0]
-        total: torch.Tensor | None = None
-        for panels, share in zip(logits, block.factors.shares[:, part], strict=True):
-            for panel in panels:
-                by_iteration = panel.view(*panel.shape[:2], n_iterations, self._batch_size)
-                if total is None:
-                    total = by_iteration * share
-                else:
-                    total.addcmul_(by_iteration, share)
-        assert total is not None
-        return total.view(*total.shape[:2], n_rows)
+    def _update(self, block: _Block, part: slice) -> None:
+        """The layers after a block."""
+        features = self._batches_of(block.slot, block.n_iterations).features
+        rows = self._rows_of(part.start, part.stop, block.n_iterations)
+        if len(rows.layers) == 1:
+            rows.layers[0].mul_(rows.kept[0, 0])
+        else:
+            weights, velocities = rows.layers
+            weights_before = weights.clone()
+            weights.mul_(rows.kept[0, 0]).addcmul_(velocities, rows.kept[0, 1])
+            velocities.mul_(rows.kept[1, 1]).addcmul_(weights_before, rows.kept[1, 0])
+        # The logits of this block have done their work.
+        for layer, scaled, logits, factor in zip(
+            rows.layers, rows.scaled, rows.logits, rows.factors, strict=True
+        ):
+            torch.mul(rows.gradients, factor, out=scaled)
+            layer.addmm_(logits, features)
 
-    def _by_configuration(self, rows: torch.Tensor, part: slice, n_columns: int) -> torch.Tensor:
-        return rows[:, :n_columns].view(-1, self._n_classes, n_columns)[part]
+    def _batches_of_block(self, slot: int, n_iterations: int) -> _Batches:
+        n_rows = n_iterations * self._batch_size
+        first = slot * self._block_rows
+        return _Batches(
+            self._features[first : first + n_rows],
+            self._targets[:, first : first + n_rows],
+            self._products[slot, :n_rows, :n_rows],
+        )
+
+    def _rows_of_part(self, first: int, last: int, n_iterations: int) -> _Rows:
+        n_columns = n_iterations * self._batch_size
+        found = self._factors_of(n_iterations)
+        configurations = np.arange(first, last) // self._n_classes
+        logits = [layer[first:last, :n_columns] for layer in self._logits]
+        by_iteration = (last - first, n_iterations, self._batch_size)
+        return _Rows(
+            layers=[layer[first:last] for layer in self._layers],
+            logits=logits,
+            scaled=[layer.view(by_iteration) for layer in logits],
+            gradients=self._gradients[first:last, :n_columns].view(by_iteration),
+            kept=self._tensor(found.kept[configurations].transpose(1, 2, 0))[..., None],
+            factors=self._tensor(found.gradients[configurations].transpose(1, 0, 2))[..., None],
+        )
+
+    def _steps_of_part(self, first: int, last: int, n_iterations: int) -> _Steps:
+        n_columns = n_iterations * self._batch_size
+        rows = slice(first * self._n_classes, last * self._n_classes)
+        shape = (last - first, self._n_classes, n_iterations, self._batch_size)
+        found = self._factors_of(n_iterations)
+        shares = found.shares[:, first:last].transpose(2, 1, 0)
+        return _Steps(
+            logits=[layer[rows, :n_columns].view(shape) for layer in self._logits],
+            gradients=self._gradients[rows, :n_columns].view(*shape[:2], n_columns),
+            shares=self._tensor(shares)[:, :, None, :, None],
+            between=self._tensor(found.between[first:last])[:, :, None, :, None],
+        )
+
+    def _tensor(self, values: NDArray[np.float64]) -> torch.Tensor:
+        # Numbers of a configuration that diverges soon exceed every other.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(self._device)
+
+
+def _parts(n_rows: int, count: int) -> list[slice]:
+    """About so many, all but the last of the same size."""
+    return [slice(*part) for part in row_ranges(n_rows, -(-n_rows // max(count, 1)))]
 
 
 def iterations_of_a_block(batch_size: int, n_columns: int, n_rows: int) -> int:
@@ -550,9 +599,5 @@ def iterations_of_a_block(batch_size: int, n_columns: int, n_rows: int) -> int:
 
 def padded_rows(n_rows: int, n_columns: int, device: torch.device) -> torch.Tensor:
     """Float32 (n_rows, n_columns) of zeros, with rows that begin where memory is read fast."""
-    return torch.zeros((n_rows, round_up(n_columns)), device=device)[:, :n_columns]
-
-
-def round_up(n_columns: int) -> int:
-    """To where memory is read fast."""
-    return -(-n_columns // _COLUMN_MULTIPLE) * _COLUMN_MULTIPLE
+    width = -(-n_columns // _COLUMN_MULTIPLE) * _COLUMN_MULTIPLE
+    return torch.zeros((n_rows, width), device=device)[:, :n_columns]

@@ -143,7 +143,7 @@ class LogisticRegressions:
             keeper = _Checkpoint(checkpoint, made_from)
             iteration, returned = keeper.restore(self._layers, batches, self.max_iterations)
 
-        n_threads = torch.get_num_threads() if descent.is_shared else 1
+        n_threads = min(torch.get_num_threads(), descent.n_parts)
         with Progress(
             self.max_iterations, "logistic regression", iteration, "iteration"
         ) as progress:
