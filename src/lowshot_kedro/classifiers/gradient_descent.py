@@ -19,7 +19,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -34,15 +34,18 @@ RunTasks = Callable[[Sequence[Task]], None]
 
 _DRAWN_ITERATIONS = 1024
 
-# A block has the rows that cost least: a product is as slow as if it had some rows more, calls cost
-# as much as some arithmetic, and what batches of a block cost each other grows with its rows.
-_ROWS_LOST_BY_A_PRODUCT = 4
-_OPERATIONS_LOST_BY_CALLS = 5_000_000
+# A product is as slow as if it had some rows more, above all where weights come from memory. Calls
+# cost as much as some arithmetic, more of them in a block of several iterations.
+_ROWS_LOST_IN_CACHE = 4
+_ROWS_LOST_IN_MEMORY = 12
+_WEIGHTS_IN_CACHE = 2**20
+_OPERATIONS_LOST = 2_000_000
+_OPERATIONS_LOST_BY_SEVERAL = 10_000_000
 _MOST_ITERATIONS = 64
 _MOST_BLOCK_ROWS = 512
 
 # Parts that threads share. They depend on sizes alone, and so does the rounding.
-_LEAST_SHARED_OPERATIONS = 2**24
+_LEAST_SHARED_OPERATIONS = 2**22
 _LEAST_SHARED_ROWS = 512
 _ROWS_OF_A_PART = 256
 _STEP_ELEMENTS = 2**15
@@ -231,6 +234,8 @@ class Factors(NamedTuple):
     gradients: NDArray[np.float64]
 
 
+# Numbers of a configuration that diverges soon exceed every other.
+@np.errstate(over="ignore", invalid="ignore")
 def factors(settings: Settings, n_iterations: int) -> Factors:
     """The factors of a block.
 
@@ -245,14 +250,13 @@ def factors(settings: Settings, n_iterations: int) -> Factors:
         powers.append(step @ powers[-1])
     gradient = np.stack([-lr, np.ones_like(lr)], axis=1)[:, :, None] / settings.batch_size
     later = np.stack([power @ gradient for power in powers[:-1]])[..., 0]
-    between = np.zeros((len(lr), n_iterations, n_iterations))
-    for earlier in range(n_iterations):
-        for iteration in range(earlier + 1, n_iterations):
-            between[:, earlier, iteration] = later[iteration - 1 - earlier, :, 0]
+    iterations = np.arange(n_iterations)
+    lag = iterations - 1 - iterations[:, None]
+    between = np.where(lag[..., None] >= 0, later[np.maximum(lag, 0), :, 0], 0)
     n_layers = 2 if momentum else 1
     return Factors(
         shares=np.stack(powers[:-1])[:, :, 0, :n_layers],
-        between=between,
+        between=between.transpose(2, 0, 1),
         kept=powers[-1][:, :n_layers, :n_layers],
         gradients=later[::-1, :, :n_layers].transpose(1, 2, 0),
     )
@@ -330,9 +334,9 @@ class _Steps(NamedTuple):
 class BlockDescent:
     """Trains G linear layers on the same batches.
 
-    In memory, besides layers and features: for each row of a block (a few hundred, or one batch if
-    that is larger) its features, sixteen times, and logits and gradients of all configurations. On a
-    CPU the work is cut into parts by its sizes alone, each of which is done in one thread; so the
+    In memory, besides layers and features, are the batches of some blocks, and logits and gradients
+    of all configurations for a block of a few hundred images, or of one batch if that is larger. On
+    a CPU the work is cut into parts by its sizes alone, each of which is done in one thread; so the
     result does not depend on the number of threads. No configuration has a part in another's
     numbers.
 
@@ -386,10 +390,9 @@ class BlockDescent:
         self.n_parts = max(len(self._row_parts), len(self._configuration_parts))
 
         # Cutting a tensor takes longer than some of what is done with the parts.
-        self._batches_of = cache(self._batches_of_block)
-        self._rows_of = cache(self._rows_of_part)
-        self._steps_of = cache(self._steps_of_part)
-        self._factors_of = cache(partial(factors, settings))
+        self._batches: dict[tuple[int, int], _Batches] = {}
+        self._rows: dict[tuple[int, int, int], _Rows] = {}
+        self._steps: dict[tuple[int, int, int], _Steps] = {}
 
     def advance(
         self, first: int, last: int, run: RunTasks, on_progress: Callable[[int], None]
@@ -417,9 +420,10 @@ class BlockDescent:
     def _advance_by_configurations(
         self, blocks: Sequence[_Block], run: RunTasks, on_progress: Callable[[int], None]
     ) -> None:
-        """Every thread has configurations of its own and waits for others once in some blocks.
+        """Every thread has configurations of its own, and waits for the others once in some blocks.
 
-        To wake a thread takes as long as a part of an iteration of a small problem.
+        To wake one takes as long as a large part of an iteration of a small problem. Who is done
+        first loads the next batches.
         """
         groups = [blocks[slice(*part)] for part in row_ranges(len(blocks), _SLOTS // 2)]
         self._loading(groups[0])()
@@ -429,7 +433,7 @@ class BlockDescent:
             on_progress(group[-1].last - group[0].first)
 
     def _train(self, blocks: Sequence[_Block], part: slice) -> None:
-        rows = slice(part.start * self._n_classes, part.stop * self._n_classes)
+        rows = self._rows_of_configurations(part)
         for block in blocks:
             self._begin(block, rows)
             self._step(block, part)
@@ -468,7 +472,7 @@ class BlockDescent:
         images = images.to(self._device)
         done = 0
         for block in blocks:
-            batches = self._batches_of(block.slot, block.n_iterations)
+            batches = self._batches_of(block)
             some = images[done : done + len(batches.features)]
             torch.index_select(self._all_features, 0, some, out=batches.features[:, :-1])
             batches.targets.zero_().scatter_(0, self._all_classes[some][None], 1.0)
@@ -484,15 +488,15 @@ class BlockDescent:
 
     def _begin(self, block: _Block, part: slice) -> None:
         """The share of layers before a block in the logits of its batches."""
-        features = self._batches_of(block.slot, block.n_iterations).features
-        rows = self._rows_of(part.start, part.stop, block.n_iterations)
+        features = self._batches_of(block).features
+        rows = self._rows_of(block, part)
         for layer, logits in zip(rows.layers, rows.logits, strict=True):
             torch.mm(layer, features.T, out=logits)
 
     def _step(self, block: _Block, part: slice) -> None:
         """Gradients, iteration after iteration."""
-        batches = self._batches_of(block.slot, block.n_iterations)
-        steps = self._steps_of(part.start, part.stop, block.n_iterations)
+        batches = self._batches_of(block)
+        steps = self._steps_of(block, part)
         if block.n_iterations == 1:
             # Its logits are those of the weights as they are.
             found = torch.softmax(steps.logits[0].squeeze(2), dim=1)
@@ -516,8 +520,8 @@ class BlockDescent:
 
     def _update(self, block: _Block, part: slice) -> None:
         """The layers after a block."""
-        features = self._batches_of(block.slot, block.n_iterations).features
-        rows = self._rows_of(part.start, part.stop, block.n_iterations)
+        features = self._batches_of(block).features
+        rows = self._rows_of(block, part)
         if len(rows.layers) == 1:
             rows.layers[0].mul_(rows.kept[0, 0])
         else:
@@ -532,45 +536,55 @@ class BlockDescent:
             torch.mul(rows.gradients, factor, out=scaled)
             layer.addmm_(logits, features)
 
-    def _batches_of_block(self, slot: int, n_iterations: int) -> _Batches:
-        n_rows = n_iterations * self._batch_size
-        first = slot * self._block_rows
-        return _Batches(
-            self._features[first : first + n_rows],
-            self._targets[:, first : first + n_rows],
-            self._products[slot, :n_rows, :n_rows],
-        )
+    def _batches_of(self, block: _Block) -> _Batches:
+        key = block.slot, block.n_iterations
+        if key not in self._batches:
+            n_rows = block.n_iterations * self._batch_size
+            first = block.slot * self._block_rows
+            self._batches[key] = _Batches(
+                self._features[first : first + n_rows],
+                self._targets[:, first : first + n_rows],
+                self._products[block.slot, :n_rows, :n_rows],
+            )
+        return self._batches[key]
 
-    def _rows_of_part(self, first: int, last: int, n_iterations: int) -> _Rows:
-        n_columns = n_iterations * self._batch_size
-        found = self._factors_of(n_iterations)
-        configurations = np.arange(first, last) // self._n_classes
-        logits = [layer[first:last, :n_columns] for layer in self._logits]
-        by_iteration = (last - first, n_iterations, self._batch_size)
-        return _Rows(
-            layers=[layer[first:last] for layer in self._layers],
-            logits=logits,
-            scaled=[layer.view(by_iteration) for layer in logits],
-            gradients=self._gradients[first:last, :n_columns].view(by_iteration),
-            kept=self._tensor(found.kept[configurations].transpose(1, 2, 0))[..., None],
-            factors=self._tensor(found.gradients[configurations].transpose(1, 0, 2))[..., None],
-        )
+    def _rows_of(self, block: _Block, part: slice) -> _Rows:
+        key = part.start, part.stop, block.n_iterations
+        if key not in self._rows:
+            shape = (part.stop - part.start, block.n_iterations, self._batch_size)
+            logits = [layer[part, : shape[1] * shape[2]] for layer in self._logits]
+            found = factors(self._settings, block.n_iterations)
+            configurations = np.arange(part.start, part.stop) // self._n_classes
+            self._rows[key] = _Rows(
+                layers=[layer[part] for layer in self._layers],
+                logits=logits,
+                scaled=[layer.view(shape) for layer in logits],
+                gradients=self._gradients[part, : shape[1] * shape[2]].view(shape),
+                kept=self._tensor(found.kept[configurations].transpose(1, 2, 0))[..., None],
+                factors=self._tensor(found.gradients[configurations].transpose(1, 0, 2))[..., None],
+            )
+        return self._rows[key]
 
-    def _steps_of_part(self, first: int, last: int, n_iterations: int) -> _Steps:
-        n_columns = n_iterations * self._batch_size
-        rows = slice(first * self._n_classes, last * self._n_classes)
-        shape = (last - first, self._n_classes, n_iterations, self._batch_size)
-        found = self._factors_of(n_iterations)
-        shares = found.shares[:, first:last].transpose(2, 1, 0)
-        return _Steps(
-            logits=[layer[rows, :n_columns].view(shape) for layer in self._logits],
-            gradients=self._gradients[rows, :n_columns].view(*shape[:2], n_columns),
-            shares=self._tensor(shares)[:, :, None, :, None],
-            between=self._tensor(found.between[first:last])[:, :, None, :, None],
-        )
+    def _steps_of(self, block: _Block, part: slice) -> _Steps:
+        key = part.start, part.stop, block.n_iterations
+        if key not in self._steps:
+            n_columns = block.n_iterations * self._batch_size
+            rows = self._rows_of_configurations(part)
+            shape = (-1, self._n_classes, block.n_iterations, self._batch_size)
+            found = factors(self._settings, block.n_iterations)
+            shares = self._tensor(found.shares[:, part].transpose(2, 1, 0))
+            self._steps[key] = _Steps(
+                logits=[layer[rows, :n_columns].view(shape) for layer in self._logits],
+                gradients=self._gradients[rows, :n_columns].view(*shape[:2], n_columns),
+                shares=shares[:, :, None, :, None],
+                between=self._tensor(found.between[part])[:, :, None, :, None],
+            )
+        return self._steps[key]
+
+    def _rows_of_configurations(self, part: slice) -> slice:
+        return slice(part.start * self._n_classes, part.stop * self._n_classes)
 
     def _tensor(self, values: NDArray[np.float64]) -> torch.Tensor:
-        # Numbers of a configuration that diverges soon exceed every other.
         with np.errstate(over="ignore", invalid="ignore"):
             return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(self._device)
 
@@ -583,18 +597,25 @@ def _parts(n_rows: int, count: int) -> list[slice]:
 def iterations_of_a_block(batch_size: int, n_columns: int, n_rows: int) -> int:
     """How many iterations cost least, each.
 
-    The cost of a row of a block of R rows, in operations, is that of the products with weights,
-    4 · d · n_rows · (1 + rows lost / R), calls, calls / R, and inner products and what they are
-    for, R · (d + n_rows).
-
     Args:
         batch_size: Images of a batch.
-        n_columns: Of the features, d.
+        n_columns: Of the features.
         n_rows: Classes of all configurations.
     """
-    lost = 4 * n_columns * n_rows * _ROWS_LOST_BY_A_PRODUCT + _OPERATIONS_LOST_BY_CALLS
-    best_rows: float = min((lost / (n_columns + n_rows)) ** 0.5, _MOST_BLOCK_ROWS)
-    return min(max(round(best_rows / batch_size), 1), _MOST_ITERATIONS)
+    in_cache = n_rows * n_columns <= _WEIGHTS_IN_CACHE
+    rows_lost = _ROWS_LOST_IN_CACHE if in_cache else _ROWS_LOST_IN_MEMORY
+
+    def operations_of_a_row(n_iterations: int) -> float:
+        block_rows = n_iterations * batch_size
+        products = 4 * n_columns * n_rows * (1 + rows_lost / block_rows)
+        if n_iterations == 1:
+            return products + _OPERATIONS_LOST / block_rows
+        # Inner products of features, which are small ones, and what they are for.
+        between = block_rows * (2 * n_columns + n_rows)
+        return products + between + (_OPERATIONS_LOST + _OPERATIONS_LOST_BY_SEVERAL) / block_rows
+
+    most = min(_MOST_ITERATIONS, max(_MOST_BLOCK_ROWS // batch_size, 1))
+    return min(range(1, most + 1), key=operations_of_a_row)
 
 
 def padded_rows(n_rows: int, n_columns: int, device: torch.device) -> torch.Tensor:
