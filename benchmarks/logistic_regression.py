@@ -43,7 +43,7 @@ PLAIN = ("plain, all threads", "plain, one thread")
 PARTS = ("plain", "one-thread", "product", "products")
 PRODUCTS = ("product by torch", "product by numpy")
 # Of the weights, in a part of the products that are timed alone.
-PART_ROWS = 125
+PART_ROWS = 250
 COMPARED_ITERATIONS = 40
 # Of the weights, in the sum of squares.
 LARGEST_DIFFERENCE = 1e-4
@@ -187,17 +187,16 @@ def products_alone(task: Task) -> Callable[[], None]:
     logits = torch.zeros(n_rows, block_rows)
     part_rows = min(PART_ROWS, -(-n_rows // 2))
 
-    def multiply(first: int) -> None:
+    def multiply(first: int, n_images: int) -> None:
         part = slice(first, first + part_rows)
-        torch.mm(weights[part], features.T, out=logits[part])
-        weights[part].addmm_(logits[part], features)
-
-    tasks = [partial(multiply, first) for first in range(0, n_rows, part_rows)]
+        torch.mm(weights[part], features[:n_images].T, out=logits[part, :n_images])
+        weights[part].addmm_(logits[part, :n_images], features[:n_images])
 
     def run_all() -> None:
         with single_threaded_tasks(task.n_threads) as run:
-            for _ in range(-(-task.n_iterations // n_iterations)):
-                run(tasks)
+            for done in range(0, task.n_iterations, n_iterations):
+                n_images = min(n_iterations, task.n_iterations - done) * task.batch_size
+                run([partial(multiply, first, n_images) for first in range(0, n_rows, part_rows)])
 
     return run_all
 
@@ -363,11 +362,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--columns", type=positive, default=2048, help="of the features")
     add("--classes", type=positive, default=500, help="of the large problem")
     add("--few-classes", type=positive, default=10, help="of the small one")
-    add("--iterations", type=positive, default=64, help="of the large problem, in a round")
-    add("--few-iterations", type=positive, default=768, help="of the small one")
+    add("--iterations", type=positive, default=128, help="of the large problem, in a round")
+    add("--few-iterations", type=positive, default=1024, help="of the small one")
     add("--product", type=positive, default=4096, help="rows and columns of the bare product")
     add("--threads", type=positive, default=native.get_num_threads(), help="for everybody")
-    add("--repeat", type=positive, default=6, help="rounds of measurement")
+    add("--repeat", type=positive, default=4, help="rounds of measurement")
     add("--seed", type=int, default=0, help="of features, weights and batches")
     add("--skip", nargs="+", default=[], choices=PARTS, metavar="NAME", help=", ".join(PARTS))
     options = parser.parse_args(arguments)
