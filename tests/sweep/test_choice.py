@@ -331,12 +331,12 @@ def test_a_place_that_was_not_run_is_named_with_those_that_were(content):
 def test_accuracies_come_with_the_settings_that_are_chosen():
     run = diffusion(1, 10)
     metrics = functions([(run, metrics_of([0.25, 0.5]))])
-    assert accuracies_of(run, metrics, "top1") == [
+    assert accuracies_of(run, metrics[run.key](), "top1") == [
         ({"k": 10, "edge_weight": "constant", "n_iterations": 0}, 0.25),
         ({"k": 10, "edge_weight": "constant", "n_iterations": 1}, 0.5),
     ]
     run = Run("combined", "val", 2, 1, BACKGROUND)
     metrics = functions([(run, metrics_of([0.25, 0.5], "weight", [0, 1]))])
-    assert accuracies_of(run, metrics, "top1") == [
+    assert accuracies_of(run, metrics[run.key](), "top1") == [
         ({"combination_weight": 0}, 0.25), ({"combination_weight": 1}, 0.5),
     ]  # fmt: skip

@@ -138,7 +138,7 @@ def choose(runs: Sequence[Run], metrics: Metrics, metric: str) -> dict[str, Any]
         if run.unlabeled is not None:
             place.append(run.unlabeled.name)
         of_place = candidates.setdefault(tuple(place), {})
-        for settings, accuracy in accuracies_of(run, metrics, metric):
+        for settings, accuracy in accuracies_of(run, metrics_of(run, metrics), metric):
             of_place.setdefault(tuple(settings.items()), []).append(accuracy)
     chosen: dict[str, Any] = {}
     for place_names, of_place in candidates.items():
@@ -154,24 +154,36 @@ def choose(runs: Sequence[Run], metrics: Metrics, metric: str) -> dict[str, Any]
     return chosen
 
 
-def accuracies_of(run: Run, metrics: Metrics, metric: str) -> list[tuple[dict[str, Any], float]]:
+def metrics_of(run: Run, metrics: Metrics) -> Mapping[str, Any]:
+    """Read the metrics of a run.
+
+    Raises:
+        ValueError: If the run is missing, with the command that makes it.
+    """
+    if run.key not in metrics:
+        pipeline = "sweep_test" if run.mode == "test" else "sweep_validation"
+        raise InputError(
+            f"{run.key}: this run is missing; make it with: kedro run --pipeline {pipeline}"
+        )
+    return metrics[run.key]()
+
+
+def accuracies_of(
+    run: Run, metrics: Mapping[str, Any], metric: str
+) -> list[tuple[dict[str, Any], float]]:
     """Settings as they are chosen, and their accuracy, for every entry of a run.
 
     Raises:
-        ValueError: If the run is missing, or has no such accuracy.
+        ValueError: If the run has no such accuracy.
     """
-    if run.key not in metrics:
-        raise InputError(
-            f"{run.key}: this run is missing; make it with: kedro run --pipeline sweep_validation"
-        )
     settings = dict(run.settings)
     if run.method == "diffusion":
-        settings.setdefault("edge_weight", "constant")
+        settings["edge_weight"] = run.edge_weight
     axis, name = AXES.get(run.method), _CHOSEN_NAMES.get(run.method)
     if run.method == "combined":
         settings = {}
     found = []
-    for entry in entries_of(run, metrics[run.key]()):
+    for entry in entries_of(run, metrics):
         accuracy = entry.get(metric)
         if accuracy is None:
             raise InputError(

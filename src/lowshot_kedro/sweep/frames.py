@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from lowshot_kedro.errors import InputError
 from lowshot_kedro.sweep.choice import (
     Hyperparameters,
     Metrics,
     accuracies_of,
     entries_of,
     entry_at,
+    metrics_of,
 )
 from lowshot_kedro.sweep.runs import Run
 
@@ -43,7 +43,7 @@ def final_accuracies(
     """
     rows = []
     for run in runs:
-        content = _read(run, metrics)
+        content = metrics_of(run, metrics)
         rows.append(
             {
                 **_of_run(run, content),
@@ -61,7 +61,7 @@ def accuracies_per_step(
     """One row per run and iteration; `chosen` marks the number of steps that was chosen."""
     rows = []
     for run in runs:
-        content = _read(run, metrics)
+        content = metrics_of(run, metrics)
         best = entry_at(run, content, chosen)["iteration"]
         for entry in entries_of(run, content):
             rows.append(
@@ -85,9 +85,9 @@ def validation_grid(runs: Sequence[Run], metrics: Metrics, metric: str) -> pd.Da
     """
     rows = []
     for run in runs:
-        content = _read(run, metrics)
+        content = metrics_of(run, metrics)
         of_run = _of_run(run, content)
-        for settings, accuracy in accuracies_of(run, metrics, metric):
+        for settings, accuracy in accuracies_of(run, content, metric):
             rows.append({**of_run, **_settings(settings), "metric": accuracy})
     frame = pd.DataFrame(rows)
     frame["metric_name"] = metric
@@ -122,20 +122,11 @@ def resources(runs: Sequence[Run], metrics: Metrics) -> pd.DataFrame:
                 "key": run.key,
                 "method": run.method,
                 "mode": run.mode,
-                **_resources(_read(run, metrics)),
+                **_resources(metrics_of(run, metrics)),
             }
             for run in runs
         ]
     )
-
-
-def _read(run: Run, metrics: Metrics) -> Mapping[str, Any]:
-    if run.key not in metrics:
-        pipeline = "sweep_test" if run.mode == "test" else "sweep_validation"
-        raise InputError(
-            f"{run.key}: this run is missing; make it with: kedro run --pipeline {pipeline}"
-        )
-    return metrics[run.key]()
 
 
 def _of_run(run: Run, content: Mapping[str, Any]) -> dict[str, Any]:

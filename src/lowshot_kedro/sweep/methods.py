@@ -350,7 +350,7 @@ def _diffusion(work: _Work) -> Iterator[tuple[str, dict[str, Any]]]:
     # As for the whole grid, whichever runs are left: an approximate search may find other
     # neighbours when more are wanted.
     completed_k = largest_k(work.settings.sweep)
-    weights = {_edge_weight(run) for run in group.runs}
+    weights = {run.edge_weight for run in group.runs}
     watch = Stopwatch()
     training = training_vectors(
         selection, inputs.train_features, inputs.pca_transform, unlabeled.kind
@@ -433,10 +433,6 @@ _METHODS: dict[str, Callable[[_Work], Iterator[tuple[str, dict[str, Any]]]]] = {
 }
 
 
-def _edge_weight(run: Run) -> str:
-    return str(run.settings.get("edge_weight", "constant"))
-
-
 def _n_nodes(run: Run, data: SweepData) -> int:
     assert run.unlabeled is not None
     counts = data.counts[run.mode, run.n_labeled]
@@ -474,7 +470,7 @@ def memory_bytes(group: Group, settings: Settings, data: SweepData) -> int:
     n_background = data.background_rows(run.unlabeled)
     in_memory = 8 * data.n_components * (n_nodes - n_background) + 4 * data.n_components * n_test
     codes = (data.n_components + 16) * n_background
-    is_weighted = any(_edge_weight(member) != "constant" for member in group.runs)
+    is_weighted = any(member.edge_weight != "constant" for member in group.runs)
     # Neighbours, W and what numbering them takes; with weights as much again.
     graph = ((32 if is_weighted else 16) * k + 24) * n_nodes + 8 * k * n_test
     return (

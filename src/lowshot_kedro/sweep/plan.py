@@ -53,8 +53,7 @@ class Settings:
 
     def diffusion_of(self, run: Run, n_iterations: int) -> DiffusionParameters:
         """The parameters of a run's propagation."""
-        edge_weight = run.settings.get("edge_weight", "constant")
-        return replace(self.diffusion, edge_weight=edge_weight, n_iterations=n_iterations)
+        return replace(self.diffusion, edge_weight=run.edge_weight, n_iterations=n_iterations)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import zlib
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -19,8 +18,6 @@ from lowshot_kedro.matrices import FeatureMatrix
 from lowshot_kedro.parameters import ExperimentParameters, GraphParameters, SweepParameters
 from lowshot_kedro.pca import describe_features, describe_transform
 from lowshot_kedro.sweep.plan import ImageCounts, Settings, SweepData, largest_k
-
-logger = logging.getLogger(__name__)
 
 
 class Catalog(Protocol):

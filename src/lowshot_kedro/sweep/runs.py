@@ -72,6 +72,11 @@ class Run:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def edge_weight(self) -> str:
+        """Of the diffusion; names of runs leave out the usual one."""
+        return str(self.settings.get("edge_weight", "constant"))
+
+    @property
     def key(self) -> str:
         """`diffusion/test/nl2/nbg1000000/k30/seed1`."""
         parts = [self.method, self.mode, f"nl{self.n_labeled}"]
