@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from tqdm import tqdm
@@ -86,8 +87,45 @@ def logged_step(what: str) -> Iterator[None]:
     logger.info("%s: %.1f s, peak %s", what, watch.seconds, format_bytes(peak_rss_bytes()))
 
 
+_bars_shown: ContextVar[bool | None] = ContextVar("bars_shown", default=None)
+
+
+class _AboveBars(logging.Handler):
+    """Writes records where no bar stands."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+@contextmanager
+def shown_progress(shown: bool) -> Iterator[None]:
+    """Show bars, and what this package logs, on the standard error stream, or no bars at all.
+
+    For whoever calls functions of this package without a log of their own.
+
+    Args:
+        shown: Whether to show them, in a terminal or not.
+    """
+    package = logging.getLogger(__package__)
+    handler = _AboveBars()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    level = package.level
+    token = _bars_shown.set(shown)
+    if shown:
+        package.addHandler(handler)
+        package.setLevel(min(package.getEffectiveLevel(), logging.INFO))
+    try:
+        yield
+    finally:
+        _bars_shown.reset(token)
+        package.removeHandler(handler)
+        package.setLevel(level)
+
+
 class Progress:
     """How far a long loop is: a bar in a terminal, elsewhere a line of the log twice a minute.
+
+    :func:`shown_progress` decides otherwise.
 
     Args:
         total: Rows to be done.
@@ -97,12 +135,13 @@ class Progress:
     """
 
     def __init__(self, total: int, description: str, done: int = 0, unit: str = "vector") -> None:
+        shown = _bars_shown.get()
         self._bar = tqdm(
             total=total,
             desc=description,
             initial=done,
             unit=unit,
-            disable=None,
+            disable=None if shown is None else not shown,
             unit_scale=unit == "byte",
             unit_divisor=1024,
         )

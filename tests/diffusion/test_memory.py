@@ -180,7 +180,7 @@ def test_a_small_budget_is_kept_by_slices_and_changes_no_bit(monkeypatch, steps,
     budget = plan(7, N_ITERATIONS + 1, backend, class_slice=3).total
     ranges = []
 
-    def labeled_rows(labels, first, last, rank):
+    def labeled_rows(labels, first, last, rank, nodes):
         ranges.append((first, last))
         return start(labels, first, last, rank)
 

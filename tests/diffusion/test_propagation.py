@@ -19,7 +19,13 @@ from .cases import (
     two_nodes,
 )
 from .strategies import matrix_variants, problems, step_variants
-from .truth import dense_matrix, dense_scores, dense_start, relative_difference
+from .truth import (
+    dense_matrix,
+    dense_scores,
+    dense_start,
+    relative_difference,
+    scale_columns,
+)
 
 # --- start ---
 
@@ -45,6 +51,29 @@ def test_the_start_of_numbered_nodes_is_in_their_rows():
     found = labeled_rows(ints(1, 0, 1), 1, 2, rank=ints(3, 1, 0, 2))
     np.testing.assert_array_equal(as_matrix(found, 4), [[0.5], [0], [0], [0.5]])
     np.testing.assert_array_equal(found.all_rows, [3, 1, 0])
+
+
+def test_the_start_of_labelled_nodes_that_stand_anywhere():
+    found = labeled_rows(ints(1, 0, 1), 0, 2, ints(3, 1, 0, 2), ints(2, 0, 0))
+    np.testing.assert_array_equal(as_matrix(found, 4), [[0, 0.5], [0, 0], [0, 0], [1, 0.5]])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_labelled_nodes_may_stand_anywhere_and_have_labels_of_several_classes(backend):
+    problem = larger_problem()
+    matrix = larger_matrix("constant")
+    rng = np.random.default_rng(0)
+    nodes = rng.permutation(400)[:30].astype(np.int32)
+    nodes[20:] = nodes[:10]
+    classes = np.arange(30, dtype=np.int32) % 7
+    everyone = np.arange(400, dtype=np.int32)[:, None]
+    found = run(matrix, classes, everyone, 7, 3, backend=backend, labeled_nodes=nodes)
+    dense, start = dense_matrix(problem.neighbors), np.zeros((400, 7))
+    start[nodes, classes] = 1
+    scores = scale_columns(start)
+    for step in range(4):
+        np.testing.assert_allclose(found[step], scores, rtol=1e-4, atol=1e-9)
+        scores = scale_columns(dense @ scores)
 
 
 @settings(deadline=None, max_examples=60)
@@ -339,6 +368,19 @@ def test_a_million_classes_go_in_slices():
 def test_classes_that_do_not_fit_are_refused(labeled_classes, message):
     with pytest.raises(InputError, match=message):
         run(two_nodes(), labeled_classes, ints([0]), 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("labeled_nodes", "message"),
+    [
+        (ints(0), "labeled_nodes: got 1 nodes for 2 labels"),
+        (ints(0, 2), r"labeled_nodes: found 0\.\.2, expected 0\.\.1"),
+        (ints(1, 1), "labeled_nodes: a node has a label twice"),
+    ],
+)
+def test_labelled_nodes_that_do_not_fit_are_refused(labeled_nodes, message):
+    with pytest.raises(InputError, match=message):
+        run(two_nodes(), ints(0, 0), ints([0]), 2, 1, labeled_nodes=labeled_nodes)
 
 
 @pytest.mark.parametrize("n_iterations", [0, 1, 2])

@@ -401,8 +401,8 @@ def test_sparse_scores_from_wrong_arrays():
         for wrong in (np.ones(1, np.float32), np.ones(3, np.float32), np.ones(2), [1, 2]):
             with pytest.raises(ValueError, match=f"{name}: "):
                 make(**{name: wrong})
-    with refused("rows: "):
-        make(rows=np.array([1, 1]))
+    with refused("rows, columns: expected each pair at most once"):
+        make(rows=np.array([1, 1]), columns=np.array([3, 3]))
     with refused("dtype: "):
         make(dtype=float)
     for columns in (-1, 2**24):

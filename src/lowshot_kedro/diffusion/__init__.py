@@ -1,7 +1,7 @@
 """Label propagation over the graph.
 
 `edge_weights` and `matrix` make W, `variants` what may happen between steps, `propagation` runs the
-steps on one of the `backends`.
+steps on one of the `backends`, and `validation` says how many.
 """
 
 from lowshot_kedro.diffusion.backends import BACKENDS, PRECISIONS, Backend, create_backend
@@ -9,12 +9,15 @@ from lowshot_kedro.diffusion.edge_weights import EDGE_WEIGHTS
 from lowshot_kedro.diffusion.matrix import (
     NUMBERINGS,
     PropagationMatrix,
+    matrix_of_weights,
     numbering_for,
     propagation_matrix,
+    require_weights,
     sinkhorn,
 )
 from lowshot_kedro.diffusion.memory import MemoryPlan, plan_memory
-from lowshot_kedro.diffusion.propagation import labeled_rows, propagate
+from lowshot_kedro.diffusion.propagation import labeled_rows, propagate, scores_per_step
+from lowshot_kedro.diffusion.validation import ChosenSteps, choose_steps, expected_steps
 from lowshot_kedro.diffusion.variants import (
     CLASS_PRIORS,
     Adjustment,
@@ -33,18 +36,24 @@ __all__ = [
     "PRECISIONS",
     "Adjustment",
     "Backend",
+    "ChosenSteps",
     "LabeledRows",
     "MemoryPlan",
     "Power",
     "PropagationMatrix",
     "RestoreLabeled",
     "adjustments",
+    "choose_steps",
     "class_priors",
     "create_backend",
+    "expected_steps",
     "labeled_rows",
+    "matrix_of_weights",
     "numbering_for",
     "plan_memory",
     "propagate",
     "propagation_matrix",
+    "require_weights",
+    "scores_per_step",
     "sinkhorn",
 ]

@@ -172,6 +172,63 @@ def propagation_matrix(
     return PropagationMatrix(matrix, rank)
 
 
+def matrix_of_weights(weights: sparse.csr_array) -> PropagationMatrix:
+    """W = D⁻¹(A + Aᵀ) of a graph whose links have weights of their own.
+
+    Args:
+        weights: A (N, N), at least 0 and finite; entries given twice are added.
+
+    Returns:
+        The matrix, rows summing to 1; the row of a node without any link is zero. In memory:
+        8 bytes an entry, and while it is made three times as much.
+
+    Raises:
+        ValueError: For a matrix that is not square, or a weight below 0 or not finite, with its
+            place.
+    """
+    n_rows, n_columns = weights.shape
+    if n_rows != n_columns:
+        raise InputError(f"graph: got shape {weights.shape}, expected as many columns as rows")
+    require_weights(weights, "graph")
+    # Scaled, so that no weight that is finite leaves the range of float32.
+    largest = weights.data.max(initial=0)
+    links = (weights / largest if largest > 0 else weights).astype(np.float32)
+    links = sparse.csr_array(links + links.T)
+    links.eliminate_zeros()
+    links.sort_indices()
+    matrix = native.SparseMatrix(
+        links.indptr.astype(np.int64, copy=False),
+        links.indices.astype(np.int32, copy=False),
+        None,
+        links.data,
+    )
+    native.normalize_rows(matrix.indptr, links.data)
+    return PropagationMatrix(matrix)
+
+
+def require_weights(weights: sparse.csr_array, name: str) -> sparse.csr_array:
+    """Refuse weights below 0 or not finite.
+
+    Args:
+        weights: Of links.
+        name: What the message calls the matrix.
+
+    Returns:
+        The weights.
+
+    Raises:
+        ValueError: With the place of the first of them.
+    """
+    wrong = np.flatnonzero(~(np.isfinite(weights.data) & (weights.data >= 0)))
+    if len(wrong):
+        row = int(np.searchsorted(weights.indptr, wrong[0], side="right")) - 1
+        raise InputError(
+            f"{name}: the weight at row {row}, column {weights.indices[wrong[0]]} is "
+            f"{weights.data[wrong[0]]}, expected finite numbers of at least 0"
+        )
+    return weights
+
+
 def sinkhorn(matrix: native.SparseMatrix, rounds: int) -> None:
     """Alternately scale columns and rows of W to sum 1, in place: towards a doubly stochastic W.
 

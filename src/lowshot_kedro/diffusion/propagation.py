@@ -7,19 +7,19 @@ CVPR 2018, section 3.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from lowshot_kedro.diffusion.backends.interface import Backend
 from lowshot_kedro.diffusion.backends.registry import candidates, create_backend
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.diffusion.memory import MemoryPlan, plan_memory
 from lowshot_kedro.diffusion.variants import Adjustment, LabeledRows, class_priors
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import require_nodes, row_ranges
-from lowshot_kedro.resources import format_bytes
+from lowshot_kedro.resources import Progress, format_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -29,20 +29,25 @@ def labeled_rows(
     first_class: int,
     last_class: int,
     rank: NDArray[np.int32] | None = None,
+    labeled_nodes: NDArray[np.int32] | None = None,
 ) -> LabeledRows:
     """L₀: column c is 1 on the labelled images of class c, scaled to sum 1.
 
     Args:
-        labeled_classes: int32 (L,), classes of nodes 0..L-1.
+        labeled_classes: int32 (L,), classes of the labelled nodes.
         first_class: Class of the first column.
         last_class: Class after the last column.
         rank: int32 (N,), the row of each node; None: row i is node i.
+        labeled_nodes: int32 (L,); None: nodes 0..L-1. A node may have labels of several classes.
 
     Returns:
         The entries; a class without labelled images has none.
     """
-    rows = np.arange(len(labeled_classes), dtype=np.int32) if rank is None else rank
-    rows = rows[: len(labeled_classes)]
+    rows = labeled_nodes
+    if rows is None:
+        rows = np.arange(len(labeled_classes), dtype=np.int32)
+    if rank is not None:
+        rows = rank[rows]
     nodes = np.flatnonzero((labeled_classes >= first_class) & (labeled_classes < last_class))
     columns = (labeled_classes[nodes] - first_class).astype(np.int32)
     counts = np.bincount(columns, minlength=last_class - first_class)
@@ -64,6 +69,7 @@ def propagate(
     class_prior: str | Sequence[float] = "uniform",
     memory_budget_bytes: int | None = None,
     every_step: bool = True,
+    labeled_nodes: NDArray[np.int32] | None = None,
 ) -> NDArray[np.float32]:
     """Spread the labels and read off the scores of the test points.
 
@@ -73,8 +79,9 @@ def propagate(
 
     Args:
         matrix: W, over N nodes.
-        labeled_classes: int32 (L,), 0..n_classes-1, of nodes 0..L-1.
-        test_neighbors: int32 (T, k), nodes, -1 for none.
+        labeled_classes: int32 (L,), 0..n_classes-1, of the labelled nodes.
+        test_neighbors: int32 (T, k), nodes, -1 for none. The scores of nodes themselves are those
+            of points whose only neighbour is the node.
         n_classes: Number of classes C.
         n_iterations: Steps S.
         class_slice: Classes propagated at once, which bounds memory; 0: all (up to 65536); `auto`:
@@ -89,6 +96,8 @@ def propagate(
         memory_budget_bytes: For everything held, see
             :func:`~lowshot_kedro.diffusion.memory.plan_memory`.
         every_step: Whether the scores of every step are wanted, or only the last.
+        labeled_nodes: int32 (L,); None: nodes 0..L-1. A node may have labels of several classes,
+            each once.
 
     Returns:
         float32 (S + 1, T, C): the scores before the first step and after each; with every_step
@@ -100,7 +109,7 @@ def propagate(
         ValueError: For classes or neighbours out of range, an unknown name, or a memory budget that
             is too small.
     """
-    _require_labels(matrix, labeled_classes, n_classes)
+    _require_labels(matrix, labeled_classes, n_classes, labeled_nodes)
     require_nodes(test_neighbors, matrix.n_nodes, "test_neighbors")
     if adjustments and precision == "bfloat16":
         raise InputError(
@@ -116,6 +125,84 @@ def propagate(
             matrix, n_test, n_classes, n_results, name, precision, class_slice, memory_budget_bytes
         )
 
+    engine, plan = _engine(matrix, backend, precision, n_classes, plan_for)
+    test_rows = matrix.rows_of(test_neighbors)
+    result = np.empty((n_results, n_test, n_classes), dtype=np.float32)
+    n_slices = -(-n_classes // plan.class_slice)
+    with Progress(n_slices * n_iterations, "diffusion", unit="step") as bar:
+        for first, last in row_ranges(n_classes, plan.class_slice):
+            columns, prior = np.s_[first:last], priors[first:last]
+            engine.start(labeled_rows(labeled_classes, first, last, matrix.rank, labeled_nodes))
+            if every_step or n_iterations == 0:
+                np.multiply(engine.read(test_rows), prior, out=result[0, :, columns])
+            for iteration in range(1, n_iterations + 1):
+                is_last = iteration == n_iterations
+                position = iteration if every_step else 0
+                if is_last and not adjustments:
+                    scores = engine.step_and_read(test_rows)
+                    np.multiply(scores, prior, out=result[position, :, columns])
+                else:
+                    engine.step(adjustments)
+                    if every_step or is_last:
+                        scores = engine.read(test_rows)
+                        np.multiply(scores, prior, out=result[position, :, columns])
+                bar.update(1)
+    return result
+
+
+def scores_per_step(
+    matrix: PropagationMatrix,
+    labeled_classes: NDArray[np.int32],
+    test_neighbors: NDArray[np.int32],
+    n_classes: int,
+    backend: str = "auto",
+    *,
+    precision: str = "float32",
+    memory_budget_bytes: int | None = None,
+    labeled_nodes: NDArray[np.int32] | None = None,
+) -> Iterator[NDArray[np.float32]]:
+    """The scores that :func:`propagate` finds, step after step without end, all classes at once.
+
+    Args:
+        matrix: As for :func:`propagate`, like the following.
+        labeled_classes: See there.
+        test_neighbors: See there.
+        n_classes: See there.
+        backend: See there.
+        precision: See there.
+        memory_budget_bytes: See there.
+        labeled_nodes: See there.
+
+    Yields:
+        float32 (T, C), before the first step and after each. Uniform class priors, no adjustments.
+
+    Raises:
+        ValueError: As :func:`propagate`.
+    """
+    _require_labels(matrix, labeled_classes, n_classes, labeled_nodes)
+    require_nodes(test_neighbors, matrix.n_nodes, "test_neighbors")
+
+    def plan_for(name: str) -> MemoryPlan:
+        return plan_memory(
+            matrix, len(test_neighbors), n_classes, 1, name, precision, 0, memory_budget_bytes
+        )
+
+    engine, _ = _engine(matrix, backend, precision, n_classes, plan_for)
+    test_rows = matrix.rows_of(test_neighbors)
+    engine.start(labeled_rows(labeled_classes, 0, n_classes, matrix.rank, labeled_nodes))
+    while True:
+        yield engine.read(test_rows)
+        engine.step()
+
+
+def _engine(
+    matrix: PropagationMatrix,
+    backend: str,
+    precision: str,
+    n_classes: int,
+    plan_for: Callable[[str], MemoryPlan],
+) -> tuple[Backend, MemoryPlan]:
+    """The first back end that has the memory, and how it will use it."""
     name, *others = candidates(backend, precision)
     try:
         plan = plan_for(name)
@@ -135,35 +222,16 @@ def propagate(
         precision,
         *map(format_bytes, (plan.total, plan.matrix, plan.scores, plan.results)),
     )
-    engine = create_backend(name, matrix, precision)
-    test_rows = matrix.rows_of(test_neighbors)
-    result = np.empty((n_results, n_test, n_classes), dtype=np.float32)
-    n_slices = -(-n_classes // plan.class_slice)
-    with tqdm(total=n_slices * n_iterations, unit="step", desc="diffusion", disable=None) as bar:
-        for first, last in row_ranges(n_classes, plan.class_slice):
-            columns, prior = np.s_[first:last], priors[first:last]
-            engine.start(labeled_rows(labeled_classes, first, last, matrix.rank))
-            if every_step or n_iterations == 0:
-                np.multiply(engine.read(test_rows), prior, out=result[0, :, columns])
-            for iteration in range(1, n_iterations + 1):
-                is_last = iteration == n_iterations
-                position = iteration if every_step else 0
-                if is_last and not adjustments:
-                    scores = engine.step_and_read(test_rows)
-                    np.multiply(scores, prior, out=result[position, :, columns])
-                else:
-                    engine.step(adjustments)
-                    if every_step or is_last:
-                        scores = engine.read(test_rows)
-                        np.multiply(scores, prior, out=result[position, :, columns])
-                bar.update()
-    return result
+    return create_backend(name, matrix, precision), plan
 
 
 def _require_labels(
-    matrix: PropagationMatrix, labeled_classes: NDArray[np.int32], n_classes: int
+    matrix: PropagationMatrix,
+    labeled_classes: NDArray[np.int32],
+    n_classes: int,
+    labeled_nodes: NDArray[np.int32] | None,
 ) -> None:
-    if len(labeled_classes) > matrix.n_nodes:
+    if labeled_nodes is None and len(labeled_classes) > matrix.n_nodes:
         raise InputError(
             f"labeled_classes: {len(labeled_classes)} labels for {matrix.n_nodes} nodes"
         )
@@ -171,4 +239,20 @@ def _require_labels(
         raise InputError(
             f"labeled_classes: found {labeled_classes.min()}..{labeled_classes.max()}, expected "
             f"0..{n_classes - 1}"
+        )
+    if labeled_nodes is None:
+        return
+    if len(labeled_nodes) != len(labeled_classes):
+        raise InputError(
+            f"labeled_nodes: got {len(labeled_nodes)} nodes for {len(labeled_classes)} labels"
+        )
+    if len(labeled_nodes) and not 0 <= labeled_nodes.min() <= labeled_nodes.max() < matrix.n_nodes:
+        raise InputError(
+            f"labeled_nodes: found {labeled_nodes.min()}..{labeled_nodes.max()}, expected "
+            f"0..{matrix.n_nodes - 1}"
+        )
+    pairs = labeled_nodes.astype(np.int64) * n_classes + labeled_classes
+    if len(np.unique(pairs)) != len(pairs):
+        raise InputError(
+            "labeled_nodes: a node has a label twice, expected each of its labels once"
         )

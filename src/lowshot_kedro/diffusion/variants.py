@@ -23,13 +23,14 @@ CLASS_PRIORS = ("uniform", "labeled")
 
 
 class LabeledRows(NamedTuple):
-    """L₀ for a slice of the classes: one entry in the row of every labelled image of these.
+    """L₀ for a slice of the classes: an entry for every label of these.
 
     Column c of L₀ is 1 on the labelled images of class c, scaled to sum 1.
 
     Attributes:
-        rows: int32 (m,), each at most once.
-        columns: int32 (m,), classes, from the first of the slice on.
+        rows: int32 (m,).
+        columns: int32 (m,), classes, from the first of the slice on. No pair of row and column
+            occurs twice.
         values: float32 (m,); those of a class sum to 1.
         n_columns: Classes of the slice.
         all_rows: int32, the rows of the labelled images of all classes.

@@ -72,17 +72,17 @@ def sparse_scores(
     shape: tuple[int, int],
     dtype: npt.DTypeLike = np.float32,
 ) -> SparseScores:
-    """Sparse scores with at most one entry in a row.
+    """Sparse scores from their entries, in any order.
 
     Args:
-        rows: (m,), each at most once, 0..n - 1.
-        columns: (m,), 0..c - 1.
+        rows: (m,), 0..n - 1.
+        columns: (m,), 0..c - 1; each pair of row and column at most once.
         values: float32 (m,).
         shape: n and c.
         dtype: float32, or uint16 for values rounded to bfloat16.
 
     Raises:
-        ValueError: for rows or columns out of range, rows that occur twice, or wrong types.
+        ValueError: for rows or columns out of range, pairs that occur twice, or wrong types.
     """
     if not 0 <= shape[1] <= MAX_SPARSE_COLUMNS:
         raise ValueError(f"shape: expected 0..{MAX_SPARSE_COLUMNS} columns, got {shape[1]}")
@@ -99,15 +99,18 @@ def sparse_scores(
     _check_dtype("values", values, np.float32)
     if values.shape != rows.shape:
         raise ValueError(f"values: expected as many as there are rows, got shape {values.shape}")
+    order = np.lexsort((columns, rows))
+    rows, columns, values = rows[order], columns[order], values[order]
+    if np.any((np.diff(rows) == 0) & (np.diff(columns) == 0)):
+        raise ValueError("rows, columns: expected each pair at most once")
     entries = np.empty(len(rows), ENTRY)
     entries["value"] = values
     if np.dtype(dtype) == np.uint16:
         entries["value"] = from_bfloat16(to_bfloat16(values))
     entries["column"] = columns
     spans = np.zeros(shape[0], np.uint64)
-    spans[rows] = (np.arange(len(rows), dtype=np.uint64) << np.uint64(24)) | np.uint64(1)
-    if not np.array_equal(spans[rows] >> np.uint64(24), np.arange(len(rows))):
-        raise ValueError("rows: expected each at most once")
+    filled, begins, counts = np.unique(rows, return_index=True, return_counts=True)
+    spans[filled] = (begins.astype(np.uint64) << np.uint64(24)) | counts.astype(np.uint64)
     return SparseScores(spans, entries, shape[1], np.dtype(dtype))
 
 

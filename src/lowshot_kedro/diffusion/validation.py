@@ -1,0 +1,297 @@
+"""How many steps to take, where nobody has said so: held-out labels decide.
+
+A few held-out labels decide little, so they only overrule a number that follows from the graph and
+the labels alone if they speak clearly against it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowshot_kedro.diffusion.matrix import PropagationMatrix
+from lowshot_kedro.diffusion.propagation import propagate, scores_per_step
+from lowshot_kedro.matrices import row_ranges, spread_rows
+from lowshot_kedro.resources import Progress, logged_step
+
+logger = logging.getLogger(__name__)
+
+MOST_STEPS = 300
+_LEAST_TRIED = 10
+_FOLDS = 5
+# Where so many labels are held out, further folds would say the same.
+_ENOUGH_HELD_OUT = 1000
+# Columns that are propagated together, and scores of held-out nodes that are kept.
+_MOST_COLUMNS = 128
+_MOST_RESULT_BYTES = 2**28
+_SAMPLED_NODES = 4096
+_SAMPLED_CLASSES = 16
+_WIDEST_SPREAD = 0.5
+
+
+class ChosenSteps(NamedTuple):
+    """A number of steps, and why.
+
+    Attributes:
+        n_iterations: The number of steps.
+        expected: What :func:`expected_steps` says.
+        accuracy: float64 (S + 1,), part of the held-out labels that are right after 0..S steps;
+            None if no label could be held out.
+    """
+
+    n_iterations: int
+    expected: int
+    accuracy: NDArray[np.float64] | None
+
+
+def choose_steps(
+    matrix: PropagationMatrix,
+    labeled_nodes: NDArray[np.int32],
+    labeled_classes: NDArray[np.int32],
+    n_classes: int,
+    *,
+    class_slice: int | str = "auto",
+    backend: str = "auto",
+    precision: str = "float32",
+    class_prior: str | Sequence[float] = "uniform",
+    memory_budget_bytes: int | None = None,
+    seed: int = 0,
+) -> ChosenSteps:
+    """Choose the number of steps by labels that are held out.
+
+    The labels of each class are dealt over five folds, each of which is held out once; a class with
+    one label keeps it. Of the numbers of steps that are not worse than the best by more than a
+    standard error of the difference, the one nearest to :func:`expected_steps` is taken, on a
+    logarithmic scale: with few labels that is as a rule the expected number itself. The
+    one-standard-error rule is that of L. Breiman, J. Friedman, R. Olshen and C. Stone,
+    "Classification and Regression Trees", 1984, section 3.4.3; the error is that of Q. McNemar,
+    "Note on the sampling error of the difference between correlated proportions or percentages",
+    Psychometrika 12, 1947: √(b + c) labels, if b are right only here and c only there.
+
+    Args:
+        matrix: W, over N nodes.
+        labeled_nodes: int32 (L,), each at most once.
+        labeled_classes: int32 (L,), 0..n_classes-1.
+        n_classes: C.
+        class_slice: As for :func:`~lowshot_kedro.diffusion.propagate`, like the following.
+        backend: See there.
+        precision: See there.
+        class_prior: See there.
+        memory_budget_bytes: See there.
+        seed: Of the folds.
+
+    Returns:
+        At least one step, at most 300. In memory: as for a propagation of up to 128 classes, or of
+        all if there are more, and up to 256 MB of scores of held-out nodes.
+    """
+    expected = expected_steps(
+        matrix, labeled_nodes, labeled_classes, n_classes, backend, precision, memory_budget_bytes
+    )
+    n_steps = min(max(2 * expected, _LEAST_TRIED), MOST_STEPS)
+    held_out = _enough_folds(labeled_classes, seed)
+    right = [np.empty((n_steps + 1, 0), np.bool_)]
+    # Several folds at a time: wide steps are faster than many narrow ones.
+    for first, last in row_ranges(len(held_out), max(1, _MOST_COLUMNS // n_classes)):
+        with logged_step(f"validation: folds {first + 1} to {last} of {len(held_out)}"):
+            right.append(
+                _right_labels(
+                    matrix,
+                    labeled_nodes,
+                    labeled_classes,
+                    n_classes,
+                    n_steps,
+                    held_out[first:last],
+                    class_prior,
+                    class_slice=class_slice,
+                    backend=backend,
+                    precision=precision,
+                    memory_budget_bytes=memory_budget_bytes,
+                )
+            )
+    all_right = np.concatenate(right, axis=1)
+    if all_right.shape[1] == 0:
+        logger.info("validation: no class has two labels; %d steps, as the graph says", expected)
+        return ChosenSteps(expected, expected, None)
+    chosen = _nearest_of_the_best(all_right, expected)
+    accuracy: NDArray[np.float64] = all_right.mean(axis=1)
+    logger.info(
+        "validation: %d steps, with which %.1f %% of %d held-out labels are right (expected %d "
+        "steps, best %d with %.1f %%)",
+        chosen,
+        100 * accuracy[chosen],
+        all_right.shape[1],
+        expected,
+        accuracy[1:].argmax() + 1,
+        100 * accuracy[1:].max(),
+    )
+    return ChosenSteps(chosen, expected, accuracy)
+
+
+def _right_labels(
+    matrix: PropagationMatrix,
+    labeled_nodes: NDArray[np.int32],
+    labeled_classes: NDArray[np.int32],
+    n_classes: int,
+    n_steps: int,
+    held_out: Sequence[NDArray[np.int64]],
+    class_prior: str | Sequence[float],
+    **options: Any,
+) -> NDArray[np.bool_]:
+    """Whether held-out labels are found again, bool (n_steps + 1, H).
+
+    Every fold has columns of its own, for the labels that are not in it.
+
+    Args:
+        matrix: As for :func:`choose_steps`, like the following.
+        labeled_nodes: See there.
+        labeled_classes: See there.
+        n_classes: See there.
+        n_steps: Steps to take.
+        held_out: Positions of the labels in each fold.
+        class_prior: See there.
+        options: For :func:`~lowshot_kedro.diffusion.propagate`.
+    """
+    n_folds, n_labels = len(held_out), len(labeled_classes)
+    most = max(_MOST_RESULT_BYTES // (4 * (n_steps + 1) * n_folds**2 * n_classes), 1)
+    tested = [fold[spread_rows(len(fold), most)] for fold in held_out]
+    kept = [np.setdiff1d(np.arange(n_labels), fold) for fold in held_out]
+    columns = [labeled_classes[labels] + fold * n_classes for fold, labels in enumerate(kept)]
+    prior = class_prior if isinstance(class_prior, str) else np.tile(class_prior, n_folds).tolist()
+    scores = propagate(
+        matrix,
+        np.concatenate(columns).astype(np.int32),
+        labeled_nodes[np.concatenate(tested)][:, None],
+        n_folds * n_classes,
+        n_steps,
+        class_prior=prior,
+        labeled_nodes=labeled_nodes[np.concatenate(kept)],
+        **options,
+    )
+    right = []
+    first = 0
+    for fold, labels in enumerate(tested):
+        own = scores[:, first : first + len(labels), fold * n_classes : (fold + 1) * n_classes]
+        found = np.where(own.max(axis=2) > 0, own.argmax(axis=2), -1)
+        right.append(found == labeled_classes[labels])
+        first += len(labels)
+    return np.concatenate(right, axis=1)
+
+
+def _enough_folds(labeled_classes: NDArray[np.int32], seed: int) -> list[NDArray[np.int64]]:
+    """The first folds, up to the one with which enough labels are held out."""
+    chosen: list[NDArray[np.int64]] = []
+    for held_out in folds(labeled_classes, seed):
+        chosen.append(held_out)
+        if sum(map(len, chosen)) >= _ENOUGH_HELD_OUT:
+            break
+    return chosen
+
+
+def folds(labeled_classes: NDArray[np.int32], seed: int) -> Iterator[NDArray[np.int64]]:
+    """Labels to hold out, those of each class dealt over up to five folds.
+
+    Args:
+        labeled_classes: int32 (L,).
+        seed: Of the order in which they are dealt, and of the fold that gets the first.
+
+    Yields:
+        int64, positions 0..L-1, increasing; each position is in one fold, but for classes with one
+        label, which are in none. No fold is empty, or has all labels of a class.
+    """
+    rng = np.random.RandomState(seed)
+    fold_of = np.full(len(labeled_classes), -1)
+    order = np.argsort(labeled_classes, kind="stable")
+    ends = np.flatnonzero(np.diff(labeled_classes[order])) + 1
+    for members in np.split(order, ends):
+        if len(members) > 1:
+            dealt = (rng.randint(_FOLDS) + np.arange(len(members))) % _FOLDS
+            fold_of[rng.permutation(members)] = dealt
+    for fold in range(_FOLDS):
+        held_out = np.flatnonzero(fold_of == fold)
+        if len(held_out):
+            yield held_out
+
+
+def expected_steps(
+    matrix: PropagationMatrix,
+    labeled_nodes: NDArray[np.int32],
+    labeled_classes: NDArray[np.int32],
+    n_classes: int,
+    backend: str = "auto",
+    precision: str = "float32",
+    memory_budget_bytes: int | None = None,
+) -> int:
+    """The steps after which a class has spread as far as it should, by graph and labels alone.
+
+    How many nodes a class has spread over is the perplexity of its column, e^{-Σ_i L_ic log L_ic}.
+    A class should have spread over its share of the nodes, N / C, and beyond, since it has to meet
+    the others wherever the border is: over (1 + 3 / √n) N / C nodes, n being the labels of a class
+    on average, for more labels have less to bridge; and over half of the nodes at most. This is a
+    rule of thumb of this project, whose numbers were found on handwritten digits and Fashion-MNIST
+    (docs/label_diffusion.md).
+
+    Args:
+        matrix: W, over N nodes.
+        labeled_nodes: int32 (L,), each at most once.
+        labeled_classes: int32 (L,), 0..n_classes-1.
+        n_classes: C.
+        backend: As for :func:`~lowshot_kedro.diffusion.propagate`, like the following.
+        precision: See there.
+        memory_budget_bytes: See there.
+
+    Returns:
+        1..300. Perplexities are estimated on 4096 nodes and 16 classes, the labels of all other
+        classes being put into one. In memory: the scores of these 17.
+    """
+    present, counts = np.unique(labeled_classes, return_counts=True)
+    sampled = present[spread_rows(len(present), _SAMPLED_CLASSES)]
+    column_of = np.full(n_classes, len(sampled), np.int32)
+    column_of[sampled] = np.arange(len(sampled), dtype=np.int32)
+    nodes = spread_rows(matrix.n_nodes, _SAMPLED_NODES).astype(np.int32)
+    share = (1 + 3 / np.sqrt(counts.mean())) / len(present)
+    wanted = min(share, _WIDEST_SPREAD)
+    steps = scores_per_step(
+        matrix,
+        column_of[labeled_classes],
+        nodes[:, None],
+        len(sampled) + 1,
+        backend,
+        precision=precision,
+        memory_budget_bytes=memory_budget_bytes,
+        labeled_nodes=labeled_nodes,
+    )
+    with Progress(MOST_STEPS, "spread of the classes", unit="step") as bar:
+        for step, scores in enumerate(steps):
+            columns = scores[:, :-1].astype(np.float64)
+            logarithms = np.log(columns, where=columns > 0, out=np.zeros_like(columns))
+            entropies = -(columns * logarithms).sum(axis=0) * (matrix.n_nodes / len(nodes))
+            spread = np.exp(entropies).mean() / matrix.n_nodes
+            if step == MOST_STEPS or (step > 0 and spread >= wanted):
+                logger.info(
+                    "validation: after %d steps a class has spread over %.2g of the nodes, which "
+                    "should be best at %.2g",
+                    step,
+                    spread,
+                    wanted,
+                )
+                return step
+            bar.update(1)
+    raise AssertionError("steps have no end")
+
+
+def _nearest_of_the_best(right: NDArray[np.bool_], expected: int) -> int:
+    """Steps as good as the best but for a standard error, the nearest to what is expected.
+
+    Args:
+        right: bool (S + 1, H), whether each held-out label is right after 0..S steps.
+        expected: A number of steps.
+    """
+    tried = right[1:].astype(np.float64)
+    difference = tried - tried[tried.mean(axis=1).argmax()]
+    error = np.sqrt((difference**2).mean(axis=1) / difference.shape[1])
+    steps = 1 + np.flatnonzero(difference.mean(axis=1) >= -error)
+    return int(steps[np.abs(np.log(steps / expected)).argmin()])

@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lowshot_kedro.diffusion import choose_steps, expected_steps, propagation_matrix, validation
+
+from .truth import dense_matrix, dense_scores
+
+
+def chain(*sizes):
+    """Chains of nodes, each linked to itself and to the next node on either side."""
+    n_nodes = sum(sizes)
+    ends = np.cumsum(sizes) - 1
+    nodes = np.arange(n_nodes)
+    before = np.where(np.isin(nodes - 1, ends), -1, nodes - 1)
+    after = np.where(np.isin(nodes, ends), -1, nodes + 1)
+    return np.stack([nodes, before, after], axis=1).astype(np.int32)
+
+
+def ints(*values):
+    return np.array(values, np.int32)
+
+
+def dense_per_step(neighbors, nodes, classes, n_classes, n_steps):
+    """Scores of all nodes, (n_steps + 1, N, C), the labelled ones being anywhere."""
+    order = np.concatenate([nodes, np.setdiff1d(np.arange(len(neighbors)), nodes)])
+    rank = np.argsort(order)
+    renumbered = np.where(neighbors < 0, -1, rank[neighbors])[order]
+    everyone = np.arange(len(neighbors))[:, None]
+    scores = dense_scores(dense_matrix(renumbered), classes, everyone, n_classes, n_steps)
+    return scores[:, rank]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.integers(0, 5))
+def test_every_label_but_those_of_classes_with_one_is_held_out_once(classes, seed):
+    classes = np.array(classes, np.int32)
+    dealt = list(validation.folds(classes, seed))
+    counts = np.bincount(classes)
+    expected = np.flatnonzero(counts[classes] > 1)
+    np.testing.assert_array_equal(np.sort(np.concatenate([*dealt, np.empty(0, int)])), expected)
+    assert len(dealt) <= 5
+    for fold in dealt:
+        assert len(fold) > 0
+        # Something of every class is left.
+        assert (counts - np.bincount(classes[fold], minlength=len(counts)) > 0)[classes].all()
+        for label in range(len(counts)):
+            share = counts[label] / 5
+            assert np.count_nonzero(classes[fold] == label) in (np.floor(share), np.ceil(share))
+
+
+def test_a_class_spreads_until_its_perplexity_is_what_is_wanted():
+    neighbors = chain(60)
+    nodes, classes = ints(10, 30, 50), ints(0, 1, 2)
+    scores = dense_per_step(neighbors, nodes, classes, 3, 300)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropies = -np.nansum(scores * np.log(scores), axis=1)
+    spread = np.exp(entropies).mean(axis=1) / 60
+    # One label a class: four times its share would be more than half of the nodes.
+    wanted = np.flatnonzero(spread >= 0.5)[0]
+    assert wanted > 20
+    assert expected_steps(propagation_matrix(neighbors), nodes, classes, 3) == wanted
+
+
+def test_more_labels_need_fewer_steps():
+    labels = np.repeat(np.arange(6), 6).astype(np.int32)
+    nodes = np.sort(np.random.default_rng(0).choice(90, 36, replace=False)).astype(np.int32)
+    matrix = propagation_matrix(chain(90))
+    few = np.arange(0, 36, 6)
+    steps = [expected_steps(matrix, nodes[a], labels[a], 6) for a in (few, slice(None))]
+    assert 300 > steps[0] > 2 * steps[1]
+
+
+def test_labels_of_classes_that_are_not_sampled_change_nothing_for_the_others():
+    neighbors = chain(200)
+    nodes, labels = np.arange(0, 200, 5).astype(np.int32), np.arange(40, dtype=np.int32)
+    found = expected_steps(propagation_matrix(neighbors), nodes, labels, 40)
+    scores = dense_per_step(neighbors, nodes, labels, 40, 100)[:, :, np.arange(16) * 40 // 16]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = np.exp(-np.nansum(scores * np.log(scores), axis=1)).mean(axis=1) / 200
+    assert found == np.flatnonzero(spread[1:] >= 4 / 40)[0] + 1
+
+
+@pytest.mark.parametrize("n_columns", [2, 128])
+def test_accuracy_is_that_of_leaving_each_fold_out(monkeypatch, n_columns):
+    monkeypatch.setattr(validation, "_MOST_COLUMNS", n_columns)
+    neighbors = chain(30, 20)
+    rng = np.random.default_rng(3)
+    nodes = np.sort(rng.choice(50, 14, replace=False)).astype(np.int32)
+    classes = rng.integers(0, 3, 14).astype(np.int32)
+    chosen = choose_steps(propagation_matrix(neighbors), nodes, classes, 3, seed=7)
+    right = []
+    for held_out in validation.folds(classes, 7):
+        kept = np.setdiff1d(np.arange(14), held_out)
+        steps = len(chosen.accuracy) - 1
+        scores = dense_per_step(neighbors, nodes[kept], classes[kept], 3, steps)[:, nodes[held_out]]
+        found = np.where(scores.max(axis=2) > 0, scores.argmax(axis=2), -1)
+        right.append(found == classes[held_out])
+    right = np.concatenate(right, axis=1)
+    # Float32 may see equal scores otherwise: one label is one of right.shape[1].
+    assert np.abs(chosen.accuracy - right.mean(axis=1)).mean() < 0.5 / right.shape[1]
+    assert len(chosen.accuracy) == max(2 * chosen.expected, 10) + 1
+
+
+def test_without_two_labels_of_a_class_the_expected_number_is_taken():
+    matrix = propagation_matrix(chain(50))
+    chosen = choose_steps(matrix, ints(5, 30), ints(0, 1), 2)
+    assert (
+        chosen.n_iterations == chosen.expected == expected_steps(matrix, ints(5, 30), ints(0, 1), 2)
+    )
+    assert chosen.accuracy is None
+
+
+def right_at(*accuracies, n_labels=100):
+    """Held-out labels after 0, 1, 2 … steps, nested: who is right with fewer is so with more."""
+    return np.array([np.arange(n_labels) < round(a * n_labels) for a in (0, *accuracies)])
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "expected", "chosen"),
+    [
+        # One label less is within a standard error, √1; two are not within √2.
+        ((0.90, 0.99, 1.0, 0.99, 0.5), 2, 2),
+        ((0.90, 0.99, 1.0, 0.99, 0.5), 9, 4),
+        ((0.90, 0.98, 1.0, 0.98, 0.5), 2, 3),
+        ((0.90, 0.90, 1.0, 0.90, 0.5), 1, 3),
+        # All the same: what is expected.
+        ((0.5, 0.5, 0.5, 0.5, 0.5), 3, 3),
+        # 2 and 8 are as far from 4.
+        ((0.2, 0.9, 0.2, 0.2, 0.2, 0.2, 0.2, 0.9), 4, 2),
+        # No step at all is never taken.
+        ((0.0, 0.0), 1, 1),
+    ],
+)
+def test_the_best_but_for_a_standard_error_and_near_to_the_expected(accuracies, expected, chosen):
+    assert validation._nearest_of_the_best(right_at(*accuracies), expected) == chosen
+
+
+def test_labels_that_are_right_here_and_wrong_there_widen_the_error():
+    first, second = np.arange(100) < 95, np.arange(100) >= 7
+    right = np.array([first & False, first, second])
+    # 95 against 93: b = 7, c = 5, and 2 is within √12.
+    assert validation._nearest_of_the_best(right, 2) == 2
+
+
+def test_held_out_labels_overrule_the_expected_number():
+    # Labels of a class alternate along a chain: only the nearest, soon reached, tell which it is.
+    neighbors = chain(*[4] * 60)
+    nodes = np.arange(240, dtype=np.int32)[np.arange(240) % 4 < 2]
+    classes = (nodes // 4 % 2).astype(np.int32)
+    chosen = choose_steps(propagation_matrix(neighbors), nodes, classes, 2)
+    assert chosen.accuracy[chosen.n_iterations] >= chosen.accuracy.max() - 0.05
