@@ -7,6 +7,7 @@ from sklearn.neighbors import NearestNeighbors
 from lowshot_kedro.graph import measure_quality, normalize
 from lowshot_kedro.graph import vectors as vectors_module
 from lowshot_kedro.graph.quality import ExactSearch, recall, sample_rows
+from lowshot_kedro.graph.spaces import Space
 from lowshot_kedro.matrices import KnnGraph
 
 from .making import graph_of, threads
@@ -191,3 +192,10 @@ def test_nan_is_refused_with_its_row(row):
     for n_sampled in (2, 1999):
         with pytest.raises(ValueError, match=rf"background_vectors: found NaN .* numbers {row};"):
             measure_quality(graph, vectors, 4, n_sampled)
+
+
+def test_distances_count_as_equal_if_they_differ_by_less_than_a_millionth_of_them():
+    space = Space(np.zeros(3, np.float32))
+    wanted = np.array([[-1e-9, -2e-9], [-1e9, -2e9], [0, 0]], np.float32)
+    found = np.array([[-1e-9, -2.1e-9], [-1e9, -2.000001e9], [0, -1e-30]], np.float32)
+    assert recall(found, wanted, 2, space).tolist() == [0.5, 1, 0.5]

@@ -53,6 +53,8 @@ def search_results() -> Iterator[NDArray[Any]]:
         vectors = rng.normal(size=(rows, dimension)).astype(np.float32)
         codes, inverse_lengths = native.encode(random_encoder(rng, dimension), vectors)
         yield from (*codes, inverse_lengths)
+        near = random_encoder(rng, dimension, 20.0)._replace(euclidean=True)
+        yield from native.encode(near, vectors)[0]
         chosen = np.arange(n_queries) % rows
         # Large codes and small ones, too, and -128.
         values = rng.integers(-128, 128, codes.values.shape, dtype=np.int8)
@@ -69,6 +71,7 @@ def search_results() -> Iterator[NDArray[Any]]:
         yield from native.search_lists(codes, lists, values[chosen], probes, 12, floors)
         queries = (vectors * inverse_lengths[:, None])[chosen]
         yield from native.rank_candidates(vectors, inverse_lengths, queries, found[0], 8)
+        yield from native.rank_candidates(vectors, None, queries, found[0], 8)
         pools = random_pools(rng, rows, 12)
         sampled = native.sample_links(pools, 5, 6, 0, rows)
         yield from (sampled, *native.join_neighbors(codes, pools, sampled, 0, rows))

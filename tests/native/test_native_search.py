@@ -185,6 +185,46 @@ def test_encode_of_nothing(shape):
     assert len(codes.biases) == len(inverse_lengths) == 0
 
 
+@pytest.mark.parametrize("dimension", DIMENSIONS)
+@pytest.mark.parametrize(("origin", "size"), [(0, 1), (1e6, 1000), (0, 1e15), (0, 1e-15)])
+def test_codes_keep_distances(dimension, origin, size):
+    rng = np.random.default_rng(dimension)
+    vectors = (origin + size * rng.normal(size=(40, dimension))).astype(np.float32)
+    mean = vectors.mean(axis=0)
+    encoder = random_encoder(rng, dimension, 15.0 / size)
+    encoder = encoder._replace(mean=mean, euclidean=True)
+    codes, inverse_lengths = native.encode(encoder, vectors)
+    assert inverse_lengths is None
+    assert np.abs(codes.values).max() < 127
+    squares = (codes.values.astype(np.int64) ** 2).sum(axis=1)
+    np.testing.assert_array_equal(codes.biases, -(squares // 2))
+    # The score of v for q is (|q|² - |q - v|²) / 2 of the codes.
+    scores = product(codes.values, codes.values) + codes.biases
+    of_codes = np.sqrt(np.maximum(squares[:, None] - 2 * scores, 0))
+    differences = vectors.astype(np.float64)[:, None] - vectors.astype(np.float64)
+    distances = encoder.scale * np.sqrt((differences**2).sum(axis=2))
+    # Every code is wrong by half a step at most, the bias too, and float in its last digits.
+    limit = np.sqrt(encoder.width) * (1.001 + 15 * 1e-5)
+    assert (np.abs(of_codes - distances) <= limit + 1).all()
+    # Of many columns the errors are as good as independent.
+    if dimension >= 32:
+        assert np.abs(of_codes - distances).max() < 7 * np.sqrt(1 / 6) + 1
+
+
+def test_codes_of_distances_that_are_cut_off_keep_their_biases():
+    rng = np.random.default_rng(0)
+    encoder = random_encoder(rng, 300, 1e30)._replace(euclidean=True)
+    codes, _ = native.encode(encoder, rng.normal(size=(9, 300)).astype(np.float32))
+    assert (np.abs(codes.values) == 127).all()
+    assert (codes.biases == -(320 * 127**2 // 2)).all()
+    widest = random_encoder(rng, 65536, 1e30)._replace(euclidean=True)
+    codes, _ = native.encode(widest, rng.normal(size=(2, 65536)).astype(np.float32))
+    assert (codes.biases == -(65536 * 127**2 // 2)).all()
+    lists = native.Lists(np.array([0, 2]))
+    _, scores = native.search_lists(codes, lists, codes.values, np.zeros((2, 1), np.int32), 1)
+    assert scores[:, 0].tolist() == [65536 * 127**2 // 2] * 2
+
+
 # Searching lists.
 
 
@@ -690,3 +730,53 @@ def test_rank_nothing():
         vectors[:, :0], inverse_lengths, vectors[:1, :0], np.array([[2, 0]], np.int32), 3
     )
     assert numbers.tolist() == [[0, 2, -1]] and similarities.tolist() == [[0, 0, -np.inf]]
+
+
+@given(
+    seed=SEEDS,
+    rows=st.integers(1, 60),
+    dimension=st.integers(1, 100) | st.sampled_from([31, 32, 33, 64, 1280]),
+    n_candidates=st.integers(0, 60),
+    width=st.integers(1, 70),
+    offset=st.sampled_from([0, 1, 1e6]),
+    more=st.tuples(st.sampled_from([0, 1, 9]), st.sampled_from([0, 1, 9])),
+)
+def test_rank_candidates_by_distance(seed, rows, dimension, n_candidates, width, offset, more):
+    rng = np.random.default_rng(seed)
+    vectors = (rng.normal(size=(rows, dimension)) + offset).astype(np.float32)
+    vectors = vectors[rng.integers(0, rows, rows)]
+    queries = (rng.normal(size=(8, dimension)) + offset).astype(np.float32)
+    queries[:3] = vectors[0]
+    candidates = np.array([rng.permutation(rows) for _ in range(8)], np.int32)[:, :n_candidates]
+    candidates[rng.random(candidates.shape) < 0.2] = -1
+    numbers, similarities = native.rank_candidates(
+        widened(vectors, more[0]), None, widened(queries, more[1]), candidates.copy(), width
+    )
+    differences = queries.astype(np.float64)[:, None] - vectors.astype(np.float64)
+    truth = -(differences**2).sum(axis=2)
+    for row, candidate in enumerate(candidates):
+        there = candidate[candidate >= 0]
+        count = min(width, len(there))
+        assert (numbers[row, count:] == -1).all() and (similarities[row, count:] == -np.inf).all()
+        found, scores = numbers[row, :count], similarities[row, :count]
+        assert {*found.tolist()} <= {*there.tolist()} and len({*found.tolist()}) == count
+        # Sums of differences lose nothing, wherever the vectors lie.
+        np.testing.assert_allclose(scores, truth[row, found], rtol=1e-5)
+        best = np.sort(truth[row, there])[::-1][:count]
+        np.testing.assert_allclose(scores, best, rtol=1e-5)
+        np.testing.assert_array_equal(np.lexsort((found, -scores)), np.arange(count))
+        assert not np.signbit(scores[scores == 0]).any()
+
+
+@pytest.mark.parametrize("size", [1e-20, 1e-15, 1, 1e10, 1e17])
+def test_distances_of_any_size(size):
+    rng = np.random.default_rng(0)
+    vectors = (size * rng.normal(size=(30, 50))).astype(np.float32)
+    everything = np.tile(np.arange(30, dtype=np.int32), (30, 1))
+    numbers, similarities = native.rank_candidates(vectors, None, vectors, everything, 30)
+    differences = vectors.astype(np.float64)[:, None] - vectors.astype(np.float64)
+    truth = -(differences**2).sum(axis=2)
+    np.testing.assert_allclose(
+        similarities, np.take_along_axis(truth, numbers.astype(np.int64), axis=1), rtol=1e-4
+    )
+    assert numbers[:, 0].tolist() == list(range(30))

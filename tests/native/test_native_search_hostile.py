@@ -130,7 +130,7 @@ def test_every_argument_is_checked(function, name):
         # A byte has no order, and is aligned anywhere.
         if array.dtype == np.int8 and what in ("foreign bytes", "unaligned"):
             continue
-        if (name, what) in {("floors", "none"), ("members", "none")}:
+        if (name, what) in {("floors", "none"), ("members", "none"), ("inverse_lengths", "none")}:
             continue
         with pytest.raises(ValueError, match=f"{re.escape(name)}: expected "):
             function(**{name: replacement})
@@ -165,6 +165,37 @@ def test_encode_refuses_encoders_that_are_none():
             encode(signs=np.ones(width, np.float32))
     with refused("vectors: expected at least one column, got none"):
         encode(mean=ENCODER.mean[:0], vectors=VECTORS[:, :0])
+
+
+def test_encode_for_distances_refuses_what_squares_of_would_be_infinite():
+    encoder = ENCODER._replace(euclidean=True)
+    for value in (np.nan, np.inf, -np.inf):
+        with refused("vectors: row 4 holds NaN or infinity, expected finite numbers"):
+            native.encode(encoder, changed(VECTORS, (4, 33), value))
+    for value in (1.1e18, -3e38):
+        with refused("vectors: row 4 is farther than 1e18 from the mean, expected smaller numbers"):
+            native.encode(encoder, changed(VECTORS, (4, 33), value))
+    for scale in (0, -1, np.nan, np.inf, 1e36):
+        with refused("encoder: expected at least 70 columns and a scale between 0 and 1e+36, got "):
+            native.encode(encoder._replace(scale=scale), VECTORS)
+    for value in (np.nan, 2e30):
+        with refused("mean: expected at most 1e30 long, got one of length "):
+            native.encode(encoder._replace(mean=changed(ENCODER.mean, 69, value)), VECTORS)
+    for scale in (1e-35, 9e35):
+        codes, _ = native.encode(encoder._replace(scale=scale), VECTORS)
+        assert np.isin(np.abs(codes.values), [0, 127]).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e19])
+def test_distances_that_are_not_finite(value):
+    message = (
+        "queries: the similarity of row {} to vector {} is not finite, expected finite vectors no "
+        "farther than 1e18 from each other"
+    )
+    with refused(message.format(2, 1)):
+        rank(queries=changed(UNIT[:QUERIES], (2, 5), value), inverse_lengths=None)
+    with refused(message.format(0, 3)):
+        rank(vectors=changed(VECTORS, (3, 5), value), inverse_lengths=None)
 
 
 BAD_OFFSETS = [
@@ -424,7 +455,9 @@ def test_direct_null_pointers(function):
     for name, argument in arguments_of(function).items():
         if isinstance(argument, int) or name == "floors":
             continue
-        assert call(function, **{name: NULL}) == BAD_SIZE, name
+        # Without lengths, candidates are ranked by distance.
+        expected = OK if (function, name) == ("rank_candidates", "inverse_lengths") else BAD_SIZE
+        assert call(function, **{name: NULL}) == expected, name
 
 
 SIZES = (-1, 2**31, 2**32 + 5, 2**56, HUGE, -HUGE, 2**63 - 1, -(2**63))
@@ -439,6 +472,11 @@ GARBAGE = {
         *({"dimension": dimension} for dimension in (0, 71, 129, *SIZES)),
         *({"width": width} for width in (0, 64, 100, 65600, *SIZES)),
         *({"scale": scale} for scale in (0.0, -1.0, 1e4, np.inf, -np.inf, np.nan)),
+        *(
+            {"scale": scale, "metric": lib.LOWSHOT_EUCLIDEAN}
+            for scale in (0.0, -1.0, 1.1e36, np.inf, -np.inf, np.nan)
+        ),
+        *({"metric": metric} for metric in (-1, 2, 2**31 - 1, -(2**31))),
         {"mean": NULL},
         {"signs": NULL},
     ],
@@ -618,11 +656,14 @@ def test_direct_garbage_in_arrays(seed):
             assert call("join_neighbors", **changes, first=first, last=last) in KINDS
     assert call("join_neighbors", pools=pools, codes=good("codes", biases=biases)) in KINDS
     assert call("encode", vectors=vectors) in KINDS
+    euclidean = {"encoder": good("encoder", metric=lib.LOWSHOT_EUCLIDEAN)}
+    assert call("encode", **euclidean, vectors=vectors, inverse_lengths=NULL) in KINDS
     assert call("encode", encoder=encoder) in KINDS
     for changes in (
         {"candidates": candidates},
         {"inverse_lengths": inverse_lengths},
         {"vectors": good("matrix", values=vectors), "inverse_lengths": inverse_lengths},
+        {"vectors": good("matrix", values=vectors), "inverse_lengths": NULL},
     ):
         assert call("rank_candidates", **changes) in KINDS
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from lowshot_kedro import native
 from lowshot_kedro.graph.codes import VectorEncoder, search_all
+from lowshot_kedro.graph.spaces import COSINE, Space
 from lowshot_kedro.matrices import row_ranges
-from lowshot_kedro.parallel import run_in_one_thread
+from lowshot_kedro.parallel import map_rows, run_in_one_thread
 
 _ITERATIONS = 10
 _SEED = 1234
@@ -25,21 +26,28 @@ _MOST_PROBES = 4096
 _BLOCK_ROWS = 65536
 
 
-def _kmeans(vectors: NDArray[np.float32], n_centroids: int) -> NDArray[np.float32]:
-    """Spherical k-means with faiss, in this thread alone: the same for any number of threads."""
+def _kmeans(
+    vectors: NDArray[np.float32], n_centroids: int, space: Space = COSINE
+) -> NDArray[np.float32]:
+    """k-means with faiss, in this thread alone: the same for any number of threads.
+
+    Where the cosine counts it is spherical: centroids have length 1.
+    """
     faiss.omp_set_num_threads(1)
     clustering = faiss.Clustering(vectors.shape[1], int(n_centroids))
     clustering.niter = _ITERATIONS
     clustering.seed = _SEED
-    clustering.spherical = True
+    clustering.spherical = not space.is_euclidean
     clustering.min_points_per_centroid = 1
     clustering.max_points_per_centroid = max(1, len(vectors))
-    clustering.train(np.ascontiguousarray(vectors), faiss.IndexFlatIP(vectors.shape[1]))
+    clustering.train(np.ascontiguousarray(vectors), space.flat_index(vectors.shape[1]))
     return faiss.vector_to_array(clustering.centroids).reshape(n_centroids, -1)
 
 
-def train_centroids(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np.float32]:
-    """Centroids of vectors of length 1, by k-means in two levels.
+def train_centroids(
+    sample: NDArray[np.float32], n_centroids: int, space: Space = COSINE
+) -> NDArray[np.float32]:
+    """Centroids of points, by k-means in two levels.
 
     The vectors are divided into about √n groups, and each group into a share of the centroids that
     is its share of the vectors. That takes 2·√n instead of n comparisons for each vector.
@@ -47,6 +55,7 @@ def train_centroids(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np
     Args:
         sample: float32 (m, d).
         n_centroids: At most m.
+        space: In which the points are compared.
 
     Returns:
         float32 (n_centroids, d); centroids of one group stand together.
@@ -55,10 +64,10 @@ def train_centroids(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np
         return np.zeros((n_centroids, sample.shape[1]), np.float32)
     n_groups = math.isqrt(n_centroids)
     if n_groups < 2 or len(sample) < 2 * n_centroids:
-        return run_in_one_thread(_kmeans, sample, n_centroids)
+        return run_in_one_thread(_kmeans, sample, n_centroids, space)
     step = max(1, len(sample) // (_TRAINING_VECTORS_PER_GROUP * n_groups))
-    groups = run_in_one_thread(_kmeans, sample[::step], n_groups)
-    nearest = _nearest_group(sample, groups)
+    groups = run_in_one_thread(_kmeans, sample[::step], n_groups, space)
+    nearest = _nearest_group(sample, groups, space)
     members = [np.flatnonzero(nearest == group) for group in range(n_groups)]
     members = [group for group in members if len(group)]
     shares = _apportion(np.array([len(group) for group in members]), n_centroids)
@@ -68,19 +77,27 @@ def train_centroids(sample: NDArray[np.float32], n_centroids: int) -> NDArray[np
         trained = dict(
             zip(
                 order.tolist(),
-                pool.map(lambda g: _kmeans(sample[members[g]], int(shares[g])), order),
+                pool.map(lambda g: _kmeans(sample[members[g]], int(shares[g]), space), order),
                 strict=True,
             )
         )
     return np.concatenate([trained[group] for group in range(len(members))])
 
 
-def _nearest_group(sample: NDArray[np.float32], groups: NDArray[np.float32]) -> NDArray[np.int32]:
-    encoder = VectorEncoder(groups)
+def _nearest_group(
+    sample: NDArray[np.float32], groups: NDArray[np.float32], space: Space
+) -> NDArray[np.int32]:
+    if space.is_euclidean:
+        # Codes of one step for all might not tell the groups apart.
+        found = map_rows(
+            lambda part: faiss.knn(part, groups, 1, metric=space.faiss_metric)[1], sample
+        )
+        return np.concatenate(found)[:, 0].astype(np.int32)
+    encoder = VectorEncoder(groups, space)
     search = CentroidSearch(groups, encoder)
     nearest = np.empty(len(sample), np.int32)
     for first, last in row_ranges(len(sample), _BLOCK_ROWS):
-        codes, _ = encoder.encode(sample[first:last])
+        codes = encoder.encode_points(sample[first:last])
         nearest[first:last] = search.nearest(codes.values, 1)[:, 0]
     return nearest
 
@@ -103,18 +120,18 @@ class CentroidSearch:
     Many centroids are put into groups, and only those of the nearest groups are compared.
 
     Args:
-        centroids: float32 (L, d).
+        centroids: float32 (L, d), points.
         encoder: Of the vectors to come.
     """
 
     def __init__(self, centroids: NDArray[np.float32], encoder: VectorEncoder) -> None:
-        self._codes, _ = encoder.encode(centroids)
+        self._codes = encoder.encode_points(centroids)
         n_centroids = len(centroids)
         self._n_groups = 1 if n_centroids <= _FLAT_UP_TO else math.isqrt(n_centroids)
         if self._n_groups == 1:
             return
-        groups = run_in_one_thread(_kmeans, centroids, self._n_groups)
-        group_codes, _ = encoder.encode(groups)
+        groups = run_in_one_thread(_kmeans, centroids, self._n_groups, encoder.space)
+        group_codes = encoder.encode_points(groups)
         nearest, _ = search_all(group_codes, self._codes.values, 1)
         # Without empty groups, so that every query finds a centroid in the nearest one.
         filled, group_of = np.unique(nearest[:, 0], return_inverse=True)
@@ -160,6 +177,20 @@ def probes_needed(
         wanted: The part, 0..1.
     """
     order = search.nearest(queries, min(n_lists, _MOST_PROBES))
+    return probes_among(order, lists, n_lists, wanted)
+
+
+def probes_among(
+    order: NDArray[np.int32], lists: NDArray[np.int32], n_lists: int, wanted: float
+) -> int:
+    """The same, if lists are looked through in some order.
+
+    Args:
+        order: int32 (q, p), lists, -1 for none.
+        lists: As for :func:`probes_needed`, like the following.
+        n_lists: See there.
+        wanted: See there.
+    """
     place = np.full((len(order), n_lists), n_lists, np.int32)
     rows, places = np.nonzero(order >= 0)
     place[rows, order[rows, places]] = places + 1

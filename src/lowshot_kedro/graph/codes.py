@@ -6,12 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro import native
+from lowshot_kedro.graph.spaces import COSINE, Space
+from lowshot_kedro.graph.vectors import lengths_of
 
 _SEED = 20180618
 # A code covers so many standard deviations; what lies beyond is cut off.
 _COVERED = 4.0
 _LARGEST_CODE = 127
 _MOST_STEPS = 9999.0
+_MOST_STEPS_OF_DISTANCES = 1e35
 # Largest error of a similarity that is reckoned with, in standard deviations of the rounding error.
 _ERROR_DEVIATIONS = 5.0
 
@@ -20,25 +23,39 @@ class VectorEncoder:
     """Encodes the vectors of one collection, and what is searched in it.
 
     Args:
-        sample: float32 (m, d), some vectors of length 1 of the collection.
+        sample: float32 (m, d), points of some vectors of the collection.
+        space: In which they are compared.
     """
 
-    def __init__(self, sample: NDArray[np.float32]) -> None:
+    def __init__(self, sample: NDArray[np.float32], space: Space = COSINE) -> None:
+        self.space = space
         dimension = sample.shape[1]
         width = native.code_width(dimension)
-        mean = (
-            sample.mean(axis=0, dtype=np.float64)
-            if len(sample)
-            else np.zeros(dimension, np.float64)
-        )
-        spread = ((sample - mean) ** 2).sum(axis=1).mean() if len(sample) else 1.0
-        deviation = np.sqrt(max(spread, 1e-12) / width)
         signs = np.random.default_rng(_SEED).integers(0, 2, width) * 2 - 1
+        if space.origin is None:
+            mean = (
+                sample.mean(axis=0, dtype=np.float64)
+                if len(sample)
+                else np.zeros(dimension, np.float64)
+            )
+            spread = ((sample - mean) ** 2).sum(axis=1).mean() if len(sample) else 1.0
+            deviation = np.sqrt(max(spread, 1e-12) / width)
+            most_steps = _MOST_STEPS
+        else:
+            mean = space.origin
+            spread = (lengths_of(sample) ** 2).mean() if len(sample) else 0.0
+            deviation = np.sqrt((spread or 1.0) / width)
+            most_steps = _MOST_STEPS_OF_DISTANCES
         self._encoder = native.Encoder(
             np.ascontiguousarray(mean, dtype=np.float32),
             signs.astype(np.float32),
-            float(min(_LARGEST_CODE / (_COVERED * deviation), _MOST_STEPS)),
+            float(min(_LARGEST_CODE / (_COVERED * deviation), most_steps)),
+            space.is_euclidean,
         )
+        # Points lack the origin already.
+        self._point_encoder = self._encoder
+        if space.is_euclidean:
+            self._point_encoder = self._encoder._replace(mean=np.zeros(dimension, np.float32))
         self._squared_mean = float(mean @ mean)
         self._spread = float(spread)
 
@@ -47,18 +64,27 @@ class VectorEncoder:
         """Columns of the codes."""
         return self._encoder.width
 
-    def encode(self, vectors: NDArray[np.float32]) -> tuple[native.Codes, NDArray[np.float32]]:
-        """Codes of vectors of any length, and 1 / length of each.
+    def encode(
+        self, vectors: NDArray[np.float32]
+    ) -> tuple[native.Codes, NDArray[np.float32] | None]:
+        """Codes of vectors as they are, or of their queries.
 
         Args:
             vectors: float32 (n, d).
+
+        Returns:
+            The codes, and float32 (n,), 1 / length of each vector; None if distances count.
         """
         return native.encode(self._encoder, np.ascontiguousarray(vectors))
+
+    def encode_points(self, points: NDArray[np.float32]) -> native.Codes:
+        """Codes of points, which float32 (n, d) hold."""
+        return native.encode(self._point_encoder, np.ascontiguousarray(points))[0]
 
     def least_scores(
         self, similarities: NDArray[np.float32], biases: NDArray[np.int32]
     ) -> NDArray[np.int32]:
-        """Scores below which a similarity is smaller, leaving room for errors of rounding.
+        """Scores below which a cosine is smaller, leaving room for errors of rounding.
 
         Args:
             similarities: float32 (q,), one for each query; minus infinity: any score will do.

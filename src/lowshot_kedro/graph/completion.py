@@ -334,12 +334,11 @@ class _InLists:
                 )
                 hit = np.flatnonzero(candidates[:, 0] >= 0)
                 of_hit = numbers[hit]
-                queries = background.vectors[of_hit] * background.inverse_lengths[of_hit, None]
                 ranked = KnnGraph(
                     *native.rank_candidates(
                         self._labeled_vectors,
                         self._inverse_lengths,
-                        np.ascontiguousarray(queries),
+                        background.queries(of_hit),
                         candidates[hit],
                         k,
                     )

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from lowshot_kedro import native
 from lowshot_kedro.graph.centroids import probes_needed
 from lowshot_kedro.graph.codes import search_all
+from lowshot_kedro.graph.exact_search import ExactNodes
 from lowshot_kedro.graph.list_search import Division, ListSearch
 from lowshot_kedro.graph.quality import ExactSearch, recall, sample_rows
 from lowshot_kedro.graph.vectors import release
@@ -54,10 +55,11 @@ class Tuning:
 
     Attributes:
         rows: int64 (s,), positions of the sample.
-        queries: float32 (s, d), their vectors, of length 1.
+        queries: float32 (s, d), their queries.
         similarities: float32 (s, k), of their nearest neighbours.
         pool_width: Candidates of which nearly all neighbours are among the best by their codes.
         lists: int32 (s, k), the list of each of these neighbours, -1 for none.
+        recall: Part of these neighbours that is among so many candidates.
     """
 
     rows: NDArray[np.int64]
@@ -65,6 +67,7 @@ class Tuning:
     similarities: NDArray[np.float32]
     pool_width: int
     lists: NDArray[np.int32]
+    recall: float
 
 
 def divided_graph(
@@ -74,6 +77,7 @@ def divided_graph(
     target_recall: float,
     descend: bool,
     workspace: Workspace,
+    tuning: Tuning | None = None,
 ) -> RowBlocks[KnnGraph]:
     """The stored_k most similar vectors of every vector, itself included.
 
@@ -84,6 +88,7 @@ def divided_graph(
         target_recall: Part of the neighbours to be found, estimated on 256 rows.
         descend: Whether to follow neighbours of neighbours, or search lists only.
         workspace: Where phases are kept until the graph is written.
+        tuning: For this search, if that has been done.
 
     Returns:
         Blocks in row order. In memory: what the search holds, 160 bytes for each vector while
@@ -94,7 +99,7 @@ def divided_graph(
         "ranked", n_vectors, [("numbers", stored_k, "<i4"), ("similarities", stored_k, "<f4")]
     )
     if not stage.is_complete:
-        _rank(make_search(), stored_k, target_recall, descend, workspace, stage)
+        _rank(make_search(), stored_k, target_recall, descend, workspace, stage, tuning)
     ranked = KnnGraph(*stage.load())
     positions = division.positions
 
@@ -115,9 +120,10 @@ def _rank(
     descend: bool,
     workspace: Workspace,
     stage: Stage,
+    tuning: Tuning | None,
 ) -> None:
     """Find candidates for all vectors, in the order of their lists, and rank them."""
-    with logged_step("graph: tuning"):
+    if tuning is None:
         tuning = tune(search, stored_k, target_recall)
     n_probe = probes_needed(
         search.centroids,
@@ -155,7 +161,8 @@ def _rank(
 
     def rank(first: int, last: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         positions = pools.entries[first:last] >> 1
-        ranked = search.rank(_queries(search, first, last), positions, stored_k)
+        queries = search.queries(search.division.numbers[first:last])
+        ranked = search.rank(queries, positions, stored_k)
         workspace.release(*pools)
         return ranked
 
@@ -174,26 +181,28 @@ def tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
     Returns:
         In memory: up to 256 rows of everything.
     """
+    with logged_step("graph: tuning"):
+        return _tune(search, k, target_recall)
+
+
+def _tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
     n_vectors = len(search.vectors)
     rows = sample_rows(n_vectors, _TUNING_ROWS)
     codes = np.ascontiguousarray(search.codes.values[rows])
     widest = min(native.MAX_NEIGHBORS, _WIDEST_POOL * k)
     found, _ = search_all(search.codes, codes, widest)
-    queries = _normalized_rows(search, rows)
+    queries = search.queries(search.division.numbers[rows])
     # By the vectors themselves: codes may be too coarse for neighbours that are near to each other.
-    exact = ExactSearch(queries, k)
-    for first, last in row_ranges(n_vectors, BLOCK_ROWS):
-        lengths = search.inverse_lengths[first:last, None]
-        exact.add(search.vectors[first:last] * lengths, first)
-        release(search.vectors)
+    exact = _compare_with_all(search, queries, k)
     neighbors = np.where(exact.indices < 0, np.int32(-1), search.division.positions[exact.indices])
     pool_width = min(widest, max(int(_POOL_PART * k), max(_LINKS)))
     # Half of what may be missed is left to the search.
     wanted = 1 - (1 - target_recall) / 2
-    while pool_width < widest:
+    while True:
         best = np.ascontiguousarray(found[:, :pool_width])
         ranked = search.rank(queries, best, k, scattered=True)
-        if not len(rows) or recall(ranked.similarities, exact.similarities, k).mean() >= wanted:
+        reached = float(_recall(search, ranked, exact.similarities).mean()) if len(rows) else 1.0
+        if reached >= wanted or pool_width >= widest:
             break
         pool_width = min(2 * pool_width, widest)
     return Tuning(
@@ -202,17 +211,25 @@ def tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
         exact.similarities,
         pool_width,
         np.where(neighbors < 0, np.int32(-1), search.division.lists_of(neighbors)),
+        reached,
     )
 
 
-def _normalized_rows(search: ListSearch, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-    numbers = search.division.numbers[positions]
-    queries = np.asarray(search.vectors[numbers], dtype=np.float32)
-    return np.ascontiguousarray(queries * search.inverse_lengths[numbers, None])
+def _compare_with_all(search: ListSearch, queries: NDArray[np.float32], k: int) -> KnnGraph:
+    """The true neighbours of a few queries."""
+    if search.inverse_lengths is None:
+        return ExactNodes(search.vectors, search.space, "vectors").search(queries, k)
+    exact = ExactSearch(queries, k)
+    for first, last in row_ranges(len(search.vectors), BLOCK_ROWS):
+        exact.add(search.vectors[first:last] * search.inverse_lengths[first:last, None], first)
+        release(search.vectors)
+    return KnnGraph(exact.indices, exact.similarities)
 
 
-def _queries(search: ListSearch, first: int, last: int) -> NDArray[np.float32]:
-    return _normalized_rows(search, np.arange(first, last))
+def _recall(
+    search: ListSearch, ranked: KnnGraph, wanted: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    return recall(ranked.similarities, wanted, wanted.shape[1], search.space)
 
 
 class _Rounds:
@@ -247,7 +264,7 @@ class _Rounds:
         candidates = pools.entries[rows] >> 1
         ranked = self._search.rank(self._tuning.queries, candidates, k, scattered=True)
         self._workspace.release(*pools)
-        reached = recall(ranked.similarities, self._tuning.similarities, k)
+        reached = _recall(self._search, ranked, self._tuning.similarities)
         number = len(self.recalls)
         # Less one standard error, so that chance does not end the search too early.
         error = reached.std() / np.sqrt(max(len(reached), 1))
@@ -292,14 +309,21 @@ def _join(
 ) -> Callable[[int, int], tuple[NDArray[np.int32], ...]]:
     n_vectors, width = pools.entries.shape
     n_links = min(n_links, width)
-    links = workspace.allocate("links", (n_vectors, 2 * n_links), np.int32)
+    links = np.empty((0, 2 * n_links), np.int32)
     most_rows = max(_LEAST_LINK_ROWS, workspace.budget.left // (_BYTES_PER_LINK * n_links))
+    if most_rows < n_vectors:
+        links = workspace.allocate("links", (n_vectors, 2 * n_links), np.int32)
     for first, last in row_ranges(n_vectors, most_rows):
         part = native.sample_links(
             pools, n_links, n_links, first, last, partial(workspace.release, *pools)
         )
         # Pairs that have met are not compared again, unless more links are followed than before.
-        links[first:last] = np.where(part < 0, part, part | 1) if all_new else part
+        if all_new:
+            np.bitwise_or(part, 1, out=part, where=part >= 0)
+        if most_rows < n_vectors:
+            links[first:last] = part
+        else:
+            links = part
         workspace.release(*pools)
 
     def make(first: int, last: int) -> tuple[NDArray[np.int32], ...]:

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -21,11 +21,11 @@ from lowshot_kedro.graph.codes import VectorEncoder, search_all
 from lowshot_kedro.graph.list_search import QUERY_ROWS, encode_rows, fit_encoder
 from lowshot_kedro.graph.methods import choose_method, is_factory_string, n_gpus
 from lowshot_kedro.graph.quality import sample_rows
+from lowshot_kedro.graph.spaces import COSINE, Space
 from lowshot_kedro.graph.vectors import (
     BLOCK_ROWS,
     describe_vectors,
     normalized_blocks,
-    normalized_rows,
     release,
 )
 from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
@@ -106,7 +106,7 @@ def build_index(
         if method == "exact":
             return _flat_blocks(vectors, name)
         if is_factory_string(method):
-            return _factory_index(vectors, method, budget, name)
+            return factory_index(vectors, method, budget, name)
         return _inverted_file(vectors, target_recall, budget, folder, name)
 
     made_from: dict[str, Any] = {
@@ -129,14 +129,30 @@ def _flat_blocks(vectors: NDArray[np.float32], name: str) -> Blocks[NDArray[np.f
     return Blocks(len(vectors), vectors.shape[1], blocks)
 
 
-def _factory_index(
-    vectors: NDArray[np.float32], description: str, budget: MemoryBudget, name: str
+def factory_index(
+    vectors: NDArray[np.float32],
+    description: str,
+    budget: MemoryBudget,
+    name: str,
+    space: Space = COSINE,
 ) -> faiss.Index:
+    """An index of faiss over points, which holds what its description says.
+
+    Args:
+        vectors: float32 (n, d), a memmap or array.
+        description: For faiss.index_factory.
+        budget: For the sample that it is trained on.
+        name: What messages call the vectors.
+        space: In which they are compared.
+
+    Raises:
+        ValueError: If faiss cannot train it on these vectors, or for NaN.
+    """
     n_vectors, dimension = vectors.shape
-    index = faiss.index_factory(dimension, description, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.index_factory(dimension, description, space.faiss_metric)
     if not index.is_trained:
         most = min(_FACTORY_TRAINING_VECTORS, budget.left // (8 * dimension))
-        sample = normalized_rows(vectors, spread_rows(n_vectors, most), name)
+        sample = space.point_rows(vectors, spread_rows(n_vectors, most), name)
         with logged_step(f"index: training {description} on {len(sample)} vectors"):
             try:
                 run_in_one_thread(index.train, sample)
@@ -146,7 +162,7 @@ def _factory_index(
                     f"{name} ({_reason(error)}); use a smaller one, or exact"
                 ) from error
     with Progress(n_vectors, f"index {description}") as bar:
-        for _, block in normalized_blocks(vectors, name):
+        for _, block in space.point_blocks(vectors, name):
             try:
                 run_in_one_thread(index.add, block)
             except RuntimeError as error:
@@ -164,6 +180,81 @@ def _reason(error: RuntimeError) -> str:
     return re.sub(r"^Error.* at \S+:\d+: ", "", last).removeprefix("Error: ")
 
 
+class Assignment(NamedTuple):
+    """Vectors assigned to lists.
+
+    Attributes:
+        centroids: float32 (L, d), points.
+        lists: int32 (n,), the list of each vector.
+        n_probe: How many lists a search looks through.
+        inverse_lengths: float32 (n,), 1 / length of each vector; None if distances count.
+    """
+
+    centroids: NDArray[np.float32]
+    lists: NDArray[np.int32]
+    n_probe: int
+    inverse_lengths: NDArray[np.float32] | None
+
+
+def assign_to_lists(
+    vectors: NDArray[np.float32],
+    target_recall: float,
+    workspace: Workspace,
+    name: str,
+    space: Space = COSINE,
+) -> Assignment:
+    """Train lists and put every vector into the one nearest to it.
+
+    Args:
+        vectors: float32 (n, d), a memmap or array.
+        target_recall: Part of the 32 nearest neighbours that is in the lists to be looked through,
+            estimated on 256 rows.
+        workspace: Where the training vectors go if memory is short.
+        name: What messages call the vectors.
+        space: In which they are compared.
+
+    Returns:
+        In memory: 8 bytes for each vector, and the centroids.
+
+    Raises:
+        ValueError: For NaN.
+    """
+    n_vectors, dimension = vectors.shape
+    n_lists = n_lists_for(n_vectors)
+    with logged_step(f"index: training {n_lists} lists"):
+        rows = spread_rows(n_vectors, n_lists * _TRAINING_VECTORS_PER_LIST)
+        # On disk where memory is short: the lists do not depend on how much of it there is.
+        sample = workspace.allocate("training", (len(rows), dimension), np.float32)
+        for first, last in row_ranges(len(rows), BLOCK_ROWS):
+            sample[first:last] = space.point_rows(vectors, rows[first:last], name)
+            workspace.relieve(sample)
+        centroids = train_centroids(sample, n_lists, space)
+        del sample
+    encoder = fit_encoder(vectors, name, space)
+    search = CentroidSearch(centroids, encoder)
+    queries = space.query_rows(vectors, sample_rows(n_vectors, _TUNING_ROWS), name)
+    sampled = SampledNeighbors(queries, encoder)
+    assigned = np.empty(n_vectors, np.int32)
+    inverse_lengths = None if space.is_euclidean else np.empty(n_vectors, np.float32)
+    with (
+        logged_step("index: assigning vectors to lists"),
+        Progress(n_vectors, "index") as bar,
+    ):
+        for first, last in row_ranges(n_vectors, QUERY_ROWS):
+            codes, of_block = encode_rows(encoder, vectors, first, last, name)
+            if inverse_lengths is not None:
+                inverse_lengths[first:last] = of_block
+            assigned[first:last] = search.nearest(codes.values, 1)[:, 0]
+            sampled.add(codes, vectors[first:last], of_block, first)
+            release(vectors)
+            bar.update(last - first)
+    neighbors = sampled.neighbors.indices
+    lists = np.where(neighbors < 0, np.int32(-1), assigned[neighbors])
+    n_probe = probes_needed(search, sampled.codes.values, lists, n_lists, target_recall)
+    logger.info("index: searches look through %d of %d lists", n_probe, n_lists)
+    return Assignment(centroids, assigned, n_probe, inverse_lengths)
+
+
 def _inverted_file(
     vectors: NDArray[np.float32],
     target_recall: float,
@@ -171,39 +262,12 @@ def _inverted_file(
     folder: Path,
     name: str,
 ) -> InvertedFile:
-    n_vectors, dimension = vectors.shape
-    n_lists = n_lists_for(n_vectors)
     workspace = Workspace(folder, budget)
-    with logged_step(f"index: training {n_lists} lists"):
-        rows = spread_rows(n_vectors, n_lists * _TRAINING_VECTORS_PER_LIST)
-        # On disk where memory is short: the lists do not depend on how much of it there is.
-        sample = workspace.allocate("training", (len(rows), dimension), np.float32)
-        for first, last in row_ranges(len(rows), BLOCK_ROWS):
-            sample[first:last] = normalized_rows(vectors, rows[first:last], name)
-            workspace.relieve(sample)
-        centroids = train_centroids(sample, n_lists)
-        del sample
-    encoder = fit_encoder(vectors, name)
-    search = CentroidSearch(centroids, encoder)
-    queries = normalized_rows(vectors, sample_rows(n_vectors, _TUNING_ROWS), name)
-    sampled = SampledNeighbors(queries, encoder)
-    assigned = np.empty(n_vectors, np.int32)
-    inverse_lengths = np.empty(n_vectors, np.float32)
-    with (
-        logged_step("index: assigning vectors to lists"),
-        Progress(n_vectors, "index") as bar,
-    ):
-        for first, last in row_ranges(n_vectors, QUERY_ROWS):
-            codes, inverse_lengths[first:last] = encode_rows(encoder, vectors, first, last, name)
-            assigned[first:last] = search.nearest(codes.values, 1)[:, 0]
-            sampled.add(codes, vectors[first:last], inverse_lengths[first:last], first)
-            release(vectors)
-            bar.update(last - first)
-    neighbors = sampled.neighbors.indices
-    lists = np.where(neighbors < 0, np.int32(-1), assigned[neighbors])
-    n_probe = probes_needed(search, sampled.codes.values, lists, n_lists, target_recall)
-    logger.info("index: searches look through %d of %d lists", n_probe, n_lists)
-    sizes = np.bincount(assigned, minlength=n_lists)
+    centroids, assigned, n_probe, inverse_lengths = assign_to_lists(
+        vectors, target_recall, workspace, name
+    )
+    assert inverse_lengths is not None
+    sizes = np.bincount(assigned, minlength=len(centroids))
 
     def list_blocks() -> Iterator[ListBlock]:
         most_bytes = min(budget.left // 2, _MOST_BLOCK_BYTES)
@@ -216,7 +280,7 @@ class SampledNeighbors:
     """The nearest neighbours of a few vectors, found while the codes of all pass by.
 
     Args:
-        sample: float32 (s, d), of length 1.
+        sample: float32 (s, d), queries.
         encoder: Of all vectors.
     """
 
@@ -230,7 +294,7 @@ class SampledNeighbors:
         self,
         codes: native.Codes,
         vectors: NDArray[np.float32],
-        inverse_lengths: NDArray[np.float32],
+        inverse_lengths: NDArray[np.float32] | None,
         first_row: int,
     ) -> None:
         """Compare the sample with some vectors, the first of which is first_row."""
@@ -309,8 +373,8 @@ def search(index: faiss.Index, queries: NDArray[np.float32], k: int) -> KnnGraph
     """The k most similar vectors of each query.
 
     Args:
-        index: Inner product index.
-        queries: float32 (m, d), normalised.
+        index: For inner products, or for distances.
+        queries: float32 (m, d), points.
         k: How many.
 
     Returns:
@@ -327,5 +391,7 @@ def search(index: faiss.Index, queries: NDArray[np.float32], k: int) -> KnnGraph
     else:
         blocks = map_rows(lambda chunk: index.search(chunk, k), queries)
     similarities, indices = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    if index.metric_type == faiss.METRIC_L2:
+        np.negative(similarities, out=similarities)
     similarities[indices < 0] = -np.inf
     return KnnGraph(indices.astype(np.int32), similarities)

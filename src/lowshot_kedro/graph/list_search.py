@@ -17,7 +17,8 @@ from lowshot_kedro import native
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.centroids import CentroidSearch
 from lowshot_kedro.graph.codes import VectorEncoder
-from lowshot_kedro.graph.vectors import normalized_blocks, normalized_rows, release
+from lowshot_kedro.graph.spaces import COSINE, Space
+from lowshot_kedro.graph.vectors import release
 from lowshot_kedro.graph.workspace import Workspace
 from lowshot_kedro.matrices import KnnGraph, row_ranges, spread_rows
 
@@ -39,7 +40,7 @@ class Division:
     the row of the matrix.
 
     Attributes:
-        centroids: float32 (L, d).
+        centroids: float32 (L, d), points.
         offsets: int64 (L + 1,), where each list begins.
         numbers: int32 (n,), the number at each position.
         n_probe: How many lists a search looks through.
@@ -105,9 +106,10 @@ def division_of(index: faiss.IndexIVF) -> Division:
     return Division(centroids, offsets, numbers, int(index.nprobe))
 
 
-def fit_encoder(vectors: NDArray[np.float32], name: str) -> VectorEncoder:
+def fit_encoder(vectors: NDArray[np.float32], name: str, space: Space = COSINE) -> VectorEncoder:
     """An encoder for these vectors, from 16384 of them."""
-    return VectorEncoder(normalized_rows(vectors, spread_rows(len(vectors), _SAMPLE_ROWS), name))
+    rows = spread_rows(len(vectors), _SAMPLE_ROWS)
+    return VectorEncoder(space.point_rows(vectors, rows, name), space)
 
 
 class ListSearch:
@@ -118,7 +120,8 @@ class ListSearch:
         division: Of these vectors.
         encoder: For them.
         codes: Of the vectors, in the order of their positions.
-        inverse_lengths: float32 (n,), 1 / length of the vectors, in the order of their numbers.
+        inverse_lengths: float32 (n,), 1 / length of the vectors, in the order of their numbers;
+            None if distances count.
         sparing: Whether memory is too short to have all vectors read at a time.
     """
 
@@ -128,7 +131,7 @@ class ListSearch:
         division: Division,
         encoder: VectorEncoder,
         codes: native.Codes,
-        inverse_lengths: NDArray[np.float32],
+        inverse_lengths: NDArray[np.float32] | None,
         sparing: bool = False,
     ) -> None:
         self._sparing = sparing
@@ -137,6 +140,7 @@ class ListSearch:
         self.encoder = encoder
         self.codes = codes
         self.inverse_lengths = inverse_lengths
+        self.space = encoder.space
         self.centroids = CentroidSearch(division.centroids, encoder)
 
     @classmethod
@@ -146,6 +150,7 @@ class ListSearch:
         division: Division,
         workspace: Workspace,
         name: str,
+        space: Space = COSINE,
     ) -> ListSearch:
         """Encode the vectors, block by block.
 
@@ -154,6 +159,7 @@ class ListSearch:
             division: Of these vectors.
             workspace: Where codes go that the budget has no room for.
             name: What messages call the vectors.
+            space: In which they are compared.
 
         Returns:
             In memory: w + 12 bytes for each vector, w being d rounded up to a multiple of 64.
@@ -161,20 +167,29 @@ class ListSearch:
         Raises:
             ValueError: For NaN.
         """
-        encoder = fit_encoder(vectors, name)
+        encoder = fit_encoder(vectors, name, space)
         n_vectors = len(vectors)
         values = workspace.allocate("codes", (n_vectors, encoder.width), np.int8)
         biases = np.empty(n_vectors, np.int32)
-        inverse_lengths = np.empty(n_vectors, np.float32)
+        inverse_lengths = None if space.is_euclidean else np.empty(n_vectors, np.float32)
         positions = division.positions
         for first, last in row_ranges(n_vectors, QUERY_ROWS):
-            block, inverse_lengths[first:last] = encode_rows(encoder, vectors, first, last, name)
+            block, of_block = encode_rows(encoder, vectors, first, last, name)
+            if inverse_lengths is not None:
+                inverse_lengths[first:last] = of_block
             values[positions[first:last]] = block.values
             biases[positions[first:last]] = block.biases
             workspace.release(vectors)
         sparing = vectors.nbytes > workspace.budget.left // 2
         codes = native.Codes(values, biases)
         return cls(vectors, division, encoder, codes, inverse_lengths, sparing)
+
+    def queries(self, numbers: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """The queries of vectors that are searched here, float32 (m, d)."""
+        rows: NDArray[np.float32] = np.asarray(self.vectors[numbers], dtype=np.float32)
+        if self.inverse_lengths is not None:
+            rows = rows * self.inverse_lengths[numbers, None]
+        return np.ascontiguousarray(rows)
 
     def probes(self, codes: NDArray[np.int8], n_probe: int) -> NDArray[np.int32]:
         """The lists that queries look through, int32 (q, n_probe), nearest first."""
@@ -214,7 +229,7 @@ class ListSearch:
         """The k most similar of the candidates of each query, by their numbers.
 
         Args:
-            queries: float32 (q, d), of length 1.
+            queries: float32 (q, d), queries.
             positions: int32 (q, c), candidates, -1 for none.
             k: How many.
             scattered: Whether neighbouring queries have few candidates in common.
@@ -240,15 +255,17 @@ class ListSearch:
         k: int,
         n_probe: int | None = None,
         at_least: int = 0,
+        width: int = 0,
     ) -> KnnGraph:
         """The k most similar vectors of each query.
 
         Args:
-            queries: float32 (q, d), of length 1.
+            queries: float32 (q, d), queries.
             k: How many.
             n_probe: Lists to look through; None: as the division says.
             at_least: How many should be found; for those that find fewer, more lists are looked
                 through.
+            width: How many candidates to rank, if that is more than usual.
 
         Returns:
             Numbers and similarities; -1 and -inf where the lists hold fewer than k.
@@ -261,7 +278,9 @@ class ListSearch:
             # Neighbouring queries share lists, whose codes are then read once for all of them.
             nearest = self.centroids.nearest(codes.values, 1)[:, 0]
             order = np.argsort(nearest, kind="stable")
-            found, _ = self.candidates(codes.values[order], n_probe, n_candidates(k), at_least)
+            found, _ = self.candidates(
+                codes.values[order], n_probe, max(n_candidates(k), width), at_least
+            )
             positions = np.empty_like(found)
             positions[order] = found
             blocks.append(self.rank(part, positions, k, scattered=True))
@@ -275,8 +294,8 @@ def n_candidates(k: int) -> int:
 
 def encode_rows(
     encoder: VectorEncoder, vectors: NDArray[np.float32], first: int, last: int, name: str
-) -> tuple[native.Codes, NDArray[np.float32]]:
-    """Codes of rows first..last-1 of vectors, and 1 / length of each.
+) -> tuple[native.Codes, NDArray[np.float32] | None]:
+    """Codes of rows first..last-1 of vectors, and 1 / length of each unless distances count.
 
     Raises:
         ValueError: For NaN or infinity, naming all rows that hold any.
@@ -285,6 +304,6 @@ def encode_rows(
         return encoder.encode(vectors[first:last])
     except ValueError:
         # Says which rows of the whole matrix are at fault.
-        for _ in normalized_blocks(vectors, name, first):
+        for _ in encoder.space.point_blocks(vectors, name, first):
             pass
         raise

@@ -21,7 +21,7 @@ def is_factory_string(method: str) -> bool:
     return method not in METHODS
 
 
-def choose_method(method: str, n_vectors: int) -> str:
+def choose_method(method: str, n_vectors: int, exact_below: int | None = None) -> str:
     """What `auto` stands for; any other method stands for itself.
 
     Memory needs no choice: descent keeps on disk what the budget has no room for.
@@ -29,11 +29,14 @@ def choose_method(method: str, n_vectors: int) -> str:
     Args:
         method: As a person gives it.
         n_vectors: How many vectors there are.
+        exact_below: For how many comparing every pair is faster; None: that depends on whether
+            faiss has GPUs.
     """
     if method != "auto":
         return method
-    limit = EXACT_BELOW_ON_GPUS if n_gpus() else EXACT_BELOW
-    return "exact" if n_vectors < limit else "descent"
+    if exact_below is None:
+        exact_below = EXACT_BELOW_ON_GPUS if n_gpus() else EXACT_BELOW
+    return "exact" if n_vectors < exact_below else "descent"
 
 
 def n_gpus() -> int:

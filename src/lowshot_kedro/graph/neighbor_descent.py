@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro import native
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.graph.vectors import BLOCK_ROWS, normalized_blocks
+from lowshot_kedro.graph.spaces import COSINE, Space
+from lowshot_kedro.graph.vectors import BLOCK_ROWS
 from lowshot_kedro.graph.workspace import MemoryBudget
 from lowshot_kedro.matrices import KnnGraph, RowBlocks, row_ranges
 from lowshot_kedro.resources import format_bytes, logged_step
@@ -22,7 +24,12 @@ _COMPARED_ROWS = 512
 
 
 def pynndescent_graph(
-    vectors: NDArray[np.float32], stored_k: int, budget: MemoryBudget, folder: Path, name: str
+    vectors: NDArray[np.float32],
+    stored_k: int,
+    budget: MemoryBudget,
+    folder: Path,
+    name: str,
+    space: Space = COSINE,
 ) -> RowBlocks[KnnGraph]:
     """The stored_k most similar vectors of every vector, by pynndescent's defaults.
 
@@ -35,6 +42,7 @@ def pynndescent_graph(
         budget: The library needs all vectors in memory.
         folder: Where the result is kept until it is saved.
         name: What messages call the vectors.
+        space: In which they are compared.
 
     Raises:
         ValueError: If the budget has no room for it, or for NaN.
@@ -50,7 +58,7 @@ def pynndescent_graph(
                 "descent"
             )
         with logged_step("graph: pynndescent"):
-            indices, similarities = _search(vectors, stored_k, name)
+            indices, similarities = _search(vectors, stored_k, name, space)
         partial = folder / "partial.npz"
         np.savez(partial, indices=indices, similarities=similarities)
         partial.replace(done)
@@ -65,27 +73,36 @@ def pynndescent_graph(
 
 
 def _search(
-    vectors: NDArray[np.float32], stored_k: int, name: str
+    vectors: NDArray[np.float32], stored_k: int, name: str, space: Space
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     from pynndescent import NNDescent  # compiles for seconds when it is imported
 
     n_vectors = len(vectors)
-    normalized = np.empty(vectors.shape, np.float32)
-    for first, block in normalized_blocks(vectors, name):
-        normalized[first : first + len(block)] = block
+    points = np.empty(vectors.shape, np.float32)
+    for first, block in space.point_blocks(vectors, name):
+        points[first : first + len(block)] = block
     k = min(stored_k, n_vectors)
     indices = np.full((n_vectors, stored_k), -1, np.int32)
     similarities = np.full((n_vectors, stored_k), -np.inf, np.float32)
     if n_vectors > 1:
         found, _ = NNDescent(
-            normalized, metric="cosine", n_neighbors=k, random_state=_SEED, compressed=False
+            points,
+            metric="euclidean" if space.is_euclidean else "cosine",
+            n_neighbors=k,
+            random_state=_SEED,
+            compressed=False,
         ).neighbor_graph
         indices[:, :k] = found
     elif n_vectors:
         indices[0, 0] = 0
     for first, last in row_ranges(n_vectors, _COMPARED_ROWS):
         of_block = indices[first:last]
-        products = np.einsum("nd,nkd->nk", normalized[first:last], normalized[of_block])
+        if space.is_euclidean:
+            indices[first:last], similarities[first:last] = native.rank_candidates(
+                vectors, None, vectors[first:last], of_block, stored_k
+            )
+            continue
+        products = np.einsum("nd,nkd->nk", points[first:last], points[of_block])
         products[of_block < 0] = -np.inf
         order = np.lexsort((of_block, -products), axis=1)
         indices[first:last] = np.take_along_axis(of_block, order, axis=1)

@@ -9,6 +9,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.graph.spaces import COSINE, Space
 from lowshot_kedro.graph.vectors import normalize, normalized_blocks, normalized_rows
 from lowshot_kedro.matrices import KnnGraph
 from lowshot_kedro.parallel import map_rows
@@ -25,19 +26,24 @@ _CHUNK_ROWS = 8192
 class ExactSearch:
     """The most similar vectors of a few queries, found while all vectors pass by once.
 
+    Similarities are those of matrix products, which differ in their last digits from those that
+    candidates are ranked by.
+
     Args:
-        queries: float32 (q, d), of length 1.
+        queries: float32 (q, d), points.
         k: How many for each.
+        space: In which points are compared.
     """
 
-    def __init__(self, queries: NDArray[np.float32], k: int) -> None:
+    def __init__(self, queries: NDArray[np.float32], k: int, space: Space = COSINE) -> None:
         self._queries = queries
         self._k = k
+        self._space = space
         self.similarities = np.full((len(queries), k), -np.inf, np.float32)
         self.indices = np.full((len(queries), k), -1, np.int32)
 
     def add(self, block: NDArray[np.float32], first_row: int) -> None:
-        """Compare the queries with a block of vectors of length 1, the first being first_row."""
+        """Compare the queries with a block of points, the first being first_row."""
         if len(self._queries) == 0:
             return
         found = map_rows(self._nearest, block, _CHUNK_ROWS)
@@ -53,7 +59,8 @@ class ExactSearch:
 
     def _nearest(self, part: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         k = min(self._k, len(part))
-        return faiss.knn(self._queries, part, k, metric=faiss.METRIC_INNER_PRODUCT)
+        found, columns = faiss.knn(self._queries, part, k, metric=self._space.faiss_metric)
+        return self._space.similarities(found), columns
 
 
 def sample_rows(n_rows: int, count: int, seed: int = _SEED) -> NDArray[np.int64]:
@@ -62,7 +69,9 @@ def sample_rows(n_rows: int, count: int, seed: int = _SEED) -> NDArray[np.int64]
     return np.sort(rng.choice(n_rows, min(count, n_rows), replace=False))
 
 
-def recall(found: NDArray[np.float32], wanted: NDArray[np.float32], k: int) -> NDArray[np.float64]:
+def recall(
+    found: NDArray[np.float32], wanted: NDArray[np.float32], k: int, space: Space = COSINE
+) -> NDArray[np.float64]:
     """For each row, the part of its k nearest neighbours that has been found.
 
     A neighbour counts if it is as similar as the k-th of the exact search, so that it does not
@@ -72,13 +81,15 @@ def recall(found: NDArray[np.float32], wanted: NDArray[np.float32], k: int) -> N
         found: float32 (m, ≥ k), similarities of the neighbours found, -inf for none.
         wanted: float32 (m, ≥ k), similarities of the nearest neighbours, most similar first.
         k: How many neighbours count.
+        space: In which these are similarities. What is lost to rounding is a part of a distance.
 
     Returns:
         float64 (m,), fractions.
     """
     possible = np.isfinite(wanted[:, :k]).sum(axis=1)
     last = np.where(np.isfinite(wanted[:, :k]), wanted[:, :k], np.inf).min(axis=1, initial=np.inf)
-    hits = (found[:, :k] >= last[:, None] - _ROUNDING).sum(axis=1)
+    rounding = _ROUNDING * np.abs(last) if space.is_euclidean else np.full_like(last, _ROUNDING)
+    hits = (found[:, :k] >= (last - rounding)[:, None]).sum(axis=1)
     return np.where(possible > 0, np.minimum(hits, possible) / np.maximum(possible, 1), 1.0)
 
 

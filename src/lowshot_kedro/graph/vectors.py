@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,33 @@ from lowshot_kedro.matrices import require_finite, row_ranges, spread_rows
 BLOCK_ROWS = 16384
 _CHECKSUM_ROWS = 1024
 _SHOWN_ROWS = 10
+# Below, as for the compiled functions, 1 / length is no number of single precision.
+_LEAST_LENGTH = 1e-36
+
+
+def checked_copy(vectors: NDArray[np.float32], first_row: int, name: str) -> NDArray[np.float32]:
+    """A copy of some rows of a matrix, C-contiguous.
+
+    Args:
+        vectors: float32 (m, d).
+        first_row: Number of the first of these rows in the whole matrix.
+        name: What an error message calls the matrix.
+
+    Raises:
+        ValueError: For NaN or infinity.
+    """
+    copy = np.array(vectors, dtype=np.float32, order="C")
+    require_finite(copy, np.arange(first_row, first_row + len(copy)), name)
+    return copy
+
+
+def lengths_of(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The length of each row."""
+    # In float32 the squares of large finite numbers overflow, and those of small ones vanish.
+    lengths: NDArray[np.float64] = np.sqrt(
+        np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+    )
+    return lengths
 
 
 def normalize(vectors: NDArray[np.float32], first_row: int, name: str) -> NDArray[np.float32]:
@@ -29,22 +56,25 @@ def normalize(vectors: NDArray[np.float32], first_row: int, name: str) -> NDArra
     Raises:
         ValueError: For NaN or infinity.
     """
-    copy = np.array(vectors, dtype=np.float32, order="C")
-    require_finite(copy, np.arange(first_row, first_row + len(copy)), name)
-    # In float32 the squares of large finite numbers overflow, and those of small ones vanish.
-    lengths = np.sqrt(np.einsum("ij,ij->i", copy, copy, dtype=np.float64))
+    copy = checked_copy(vectors, first_row, name)
+    lengths = lengths_of(copy)
     copy /= np.where(lengths == 0, 1, lengths)[:, None]
     return copy
 
 
-def normalized_blocks(
-    vectors: NDArray[np.float32], name: str, first_row: int = 0
+# Makes a copy of some rows; gets the number of the first, and what a message calls the matrix.
+Mapping = Callable[[NDArray[np.float32], int, str], NDArray[np.float32]]
+
+
+def mapped_blocks(
+    vectors: NDArray[np.float32], mapping: Mapping, name: str, first_row: int = 0
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """All vectors in blocks, scaled to length 1, with the number of the first of each block.
+    """All vectors in blocks, copied by a mapping, with the number of the first of each block.
 
     Args:
         vectors: float32 (n, d), a memmap or array.
-        name: What an error message calls them.
+        mapping: For instance :func:`normalize`.
+        name: What an error message calls the vectors.
         first_row: Where to begin.
 
     Yields:
@@ -57,12 +87,19 @@ def normalized_blocks(
     for first, last in row_ranges(len(vectors) - first_row, BLOCK_ROWS):
         begin = first_row + first
         try:
-            block = normalize(vectors[begin : first_row + last], begin, name)
+            block = mapping(vectors[begin : first_row + last], begin, name)
         except InputError:
             _refuse_bad_rows(vectors, begin, name)
             raise
         yield begin, block
         release(vectors)
+
+
+def normalized_blocks(
+    vectors: NDArray[np.float32], name: str, first_row: int = 0
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """All vectors in blocks, scaled to length 1, as :func:`mapped_blocks` gives them."""
+    return mapped_blocks(vectors, normalize, name, first_row)
 
 
 def _refuse_bad_rows(vectors: NDArray[np.float32], first_row: int, name: str) -> None:
@@ -79,29 +116,55 @@ def _refuse_bad_rows(vectors: NDArray[np.float32], first_row: int, name: str) ->
         )
 
 
-def normalized_rows(
-    vectors: NDArray[np.float32], rows: NDArray[np.int64], name: str
+def mapped_rows(
+    vectors: NDArray[np.float32], rows: NDArray[np.integer[Any]], mapping: Mapping, name: str
 ) -> NDArray[np.float32]:
-    """Some vectors, scaled to length 1.
+    """Some vectors, copied by a mapping.
 
     Args:
         vectors: float32 (n, d), a memmap or array.
-        rows: int64 (m,), row numbers.
+        rows: Integers (m,), row numbers.
+        mapping: For instance :func:`normalize`.
         name: What an error message calls the vectors.
 
     Raises:
         ValueError: If these hold NaN or infinity, naming all rows of the vectors that do.
     """
-    normalized = np.empty((len(rows), vectors.shape[1]), np.float32)
+    copies = np.empty((len(rows), vectors.shape[1]), np.float32)
     for first, last in row_ranges(len(rows), BLOCK_ROWS):
         try:
-            normalized[first:last] = normalize(vectors[rows[first:last]], 0, name)
+            copies[first:last] = mapping(vectors[rows[first:last]], 0, name)
         except InputError:
             _refuse_bad_rows(vectors, 0, name)
             raise
         # Rows that lie far apart take whole pages with them.
         release(vectors)
-    return normalized
+    return copies
+
+
+def normalized_rows(
+    vectors: NDArray[np.float32], rows: NDArray[np.int64], name: str
+) -> NDArray[np.float32]:
+    """Some vectors, scaled to length 1, as :func:`mapped_rows` gives them."""
+    return mapped_rows(vectors, rows, normalize, name)
+
+
+def inverse_lengths(vectors: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    """1 / length of every vector, float32 (n,); 0 for those shorter than 1e-36.
+
+    Args:
+        vectors: float32 (n, d), a memmap or array.
+        name: What messages call them.
+
+    Raises:
+        ValueError: For NaN or infinity.
+    """
+    inverse = np.zeros(len(vectors), np.float32)
+    for first, block in mapped_blocks(vectors, checked_copy, name):
+        lengths = lengths_of(block)
+        there = lengths >= _LEAST_LENGTH
+        inverse[first : first + len(block)][there] = 1 / lengths[there]
+    return inverse
 
 
 def describe_vectors(vectors: NDArray[Any]) -> dict[str, Any]:

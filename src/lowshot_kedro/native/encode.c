@@ -3,10 +3,10 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* A vector is scaled to length 1, the mean is subtracted, signs are flipped at random, and a
- * Hadamard transform spreads what is left evenly over all coordinates: they become alike in size,
- * so that 8 bits serve all of them, whatever the vectors are. The transform is orthogonal and
- * changes no inner product. */
+/* A vector is scaled to length 1 unless distances count, the mean is subtracted, signs are flipped
+ * at random, and a Hadamard transform spreads what is left evenly over all coordinates: they become
+ * alike in size, so that 8 bits serve all of them, whatever the vectors are. The transform is
+ * orthogonal and changes neither inner products nor distances. */
 
 enum { SUMS = 16 };
 
@@ -14,6 +14,8 @@ enum { SUMS = 16 };
 static const double LEAST_LENGTH = 1e-36;
 /* Sums of the transform would leave it with a longer mean. */
 static const double LONGEST_MEAN = 1e30;
+/* So would squares of distances to vectors that are farther from the mean. */
+static const double FARTHEST = 1e18;
 
 static int64_t power_of_two_up_to(int64_t number) {
     int64_t power = 1;
@@ -79,13 +81,10 @@ ALWAYS_INLINE float product_with_mean(const float *vector, const float *mean, in
     return total;
 }
 
-/* Returns false for a vector that is not finite. room: two rows of the width of codes. Everything
- * above is inlined here, so that one choice of the processor's vectors serves all of it. */
-MULTIVERSIONED
-static bool encode_row(const struct lowshot_encoder *encoder, const float *vector, float *room,
-                       int8_t *codes, int32_t *bias, float *inverse_length) {
-    const int64_t dimension = encoder->dimension, width = encoder->width;
-    float *const values = room, *const turned = room + width;
+/* The vector scaled to length 1, less the mean. */
+ALWAYS_INLINE bool center_direction(const struct lowshot_encoder *encoder, const float *vector,
+                                    float *values, int32_t *bias, float *inverse_length) {
+    const int64_t dimension = encoder->dimension;
     const double length = length_of(vector, dimension);
     if (!isfinite(length))
         return false;
@@ -97,6 +96,38 @@ static bool encode_row(const struct lowshot_encoder *encoder, const float *vecto
                             encoder->scale);
     for (int64_t j = 0; j < dimension; j++)
         values[j] = (values[j] - encoder->mean[j]) * encoder->signs[j];
+    return true;
+}
+
+/* The vector itself, less the mean. */
+ALWAYS_INLINE bool center_vector(const struct lowshot_encoder *encoder, const float *vector,
+                                 float *values) {
+    for (int64_t j = 0; j < encoder->dimension; j++)
+        values[j] = (vector[j] - encoder->mean[j]) * encoder->signs[j];
+    return length_of(values, encoder->dimension) <= FARTHEST;
+}
+
+/* With the bias -|v|^2 / 2 of the codes v, the score for q is (|q|^2 - |q - v|^2) / 2: what
+ * rounding and cutting off change in it is in proportion to the distance, and nothing for equal
+ * vectors. */
+ALWAYS_INLINE int32_t bias_of_distance(const int8_t *codes, int64_t width) {
+    int32_t sum = 0;
+    for (int64_t j = 0; j < width; j++)
+        sum += codes[j] * codes[j];
+    return -(sum / 2);
+}
+
+/* Returns false for a vector that is not finite. room: two rows of the width of codes. Everything
+ * above is inlined here, so that one choice of the processor's vectors serves all of it. */
+MULTIVERSIONED
+static bool encode_row(const struct lowshot_encoder *encoder, const float *vector, float *room,
+                       int8_t *codes, int32_t *bias, float *inverse_length) {
+    const int64_t dimension = encoder->dimension, width = encoder->width;
+    float *const values = room, *const turned = room + width;
+    const bool euclidean = encoder->metric == LOWSHOT_EUCLIDEAN;
+    if (!(euclidean ? center_vector(encoder, vector, values)
+                    : center_direction(encoder, vector, values, bias, inverse_length)))
+        return false;
     for (int64_t j = dimension; j < width; j++)
         values[j] = 0.0f;
     const int64_t transformed = power_of_two_up_to(width);
@@ -118,14 +149,18 @@ static bool encode_row(const struct lowshot_encoder *encoder, const float *vecto
         memcpy(&bits, &values[j], sizeof(bits));
         codes[j] = (int8_t)(uint8_t)bits;
     }
+    if (euclidean)
+        *bias = bias_of_distance(codes, width);
     return true;
 }
 
 /* What would make codes or biases that are no integers. Biases are at most the length of the mean
- * times the square of the scale, up to rounding. */
+ * times the square of the scale, up to rounding; those of distances always fit. */
 static int check_encoder(const struct lowshot_encoder *encoder, struct lowshot_fault *fault) {
     const double scale = encoder->scale;
-    const double longest = (double)largest_bias(encoder->width) / (scale * scale) / 2;
+    const double longest = encoder->metric == LOWSHOT_EUCLIDEAN
+                               ? LONGEST_MEAN
+                               : (double)largest_bias(encoder->width) / (scale * scale) / 2;
     const double length = length_of(encoder->mean, encoder->dimension);
     if (!(length <= longest && length <= LONGEST_MEAN))
         return report_fault(fault, LOWSHOT_NOT_FINITE, 1, 0, 0);
@@ -135,16 +170,23 @@ static int check_encoder(const struct lowshot_encoder *encoder, struct lowshot_f
     return LOWSHOT_OK;
 }
 
+/* Distances are as large as they are, so that a step may be of any size. */
+static bool scale_fits(const struct lowshot_encoder *encoder) {
+    return encoder->scale > 0 &&
+           encoder->scale < (encoder->metric == LOWSHOT_EUCLIDEAN ? 1e36f : 1e4f);
+}
+
 int lowshot_encode(const struct lowshot_encoder *encoder, const float *vectors, int64_t rows,
                    int64_t stride, int8_t *codes, int32_t *biases, float *inverse_lengths,
                    struct lowshot_fault *fault) {
     if (encoder == NULL || encoder->mean == NULL || encoder->signs == NULL ||
+        (encoder->metric != LOWSHOT_COSINE && encoder->metric != LOWSHOT_EUCLIDEAN) ||
         encoder->dimension < 1 || encoder->width < encoder->dimension ||
         encoder->width % CODE_WIDTH_UNIT != 0 || encoder->width > LOWSHOT_MAX_CODE_WIDTH ||
-        !(encoder->scale > 0 && encoder->scale < 1e4f) ||
-        !matrix_fits(vectors, rows, encoder->dimension, stride) ||
+        !scale_fits(encoder) || !matrix_fits(vectors, rows, encoder->dimension, stride) ||
         !matrix_fits(codes, rows, encoder->width, encoder->width) ||
-        !matrix_fits(biases, rows, 1, 1) || !matrix_fits(inverse_lengths, rows, 1, 1))
+        !matrix_fits(biases, rows, 1, 1) ||
+        (encoder->metric == LOWSHOT_COSINE && !matrix_fits(inverse_lengths, rows, 1, 1)))
         return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
     const int kind = check_encoder(encoder, fault);
     if (kind != LOWSHOT_OK)
@@ -161,7 +203,7 @@ int lowshot_encode(const struct lowshot_encoder *encoder, const float *vectors, 
             if (room == NULL)
                 continue;
             if (!encode_row(encoder, vectors + row * stride, room, codes + row * encoder->width,
-                            biases + row, inverse_lengths + row))
+                            biases + row, inverse_lengths != NULL ? inverse_lengths + row : NULL))
                 first_bad = row < first_bad ? row : first_bad;
         }
         free(room);

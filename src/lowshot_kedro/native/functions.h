@@ -161,6 +161,9 @@ struct lowshot_codes {
     int64_t width;
 };
 
+/* What scores grow with: the inner product of vectors scaled to length 1, or their nearness. */
+enum lowshot_metric { LOWSHOT_COSINE = 0, LOWSHOT_EUCLIDEAN };
+
 /* signs: +1 or -1, one for each column of the codes. scale: steps of a code in 1. */
 struct lowshot_encoder {
     const float *mean;
@@ -168,9 +171,11 @@ struct lowshot_encoder {
     int64_t dimension;
     int64_t width;
     float scale;
+    int metric;
 };
 
-/* Codes of vectors of any length, which are scaled to length 1 first; 0 stays 0. */
+/* Codes of vectors. Cosine: they are scaled to length 1 first; 0 stays 0. Euclidean: they are taken
+ * as they are, and inverse_lengths is NULL. */
 int lowshot_encode(const struct lowshot_encoder *encoder, const float *vectors, int64_t rows,
                    int64_t stride, int8_t *codes, int32_t *biases, float *inverse_lengths,
                    struct lowshot_fault *fault);
@@ -229,9 +234,10 @@ struct lowshot_matrix {
     int64_t stride;
 };
 
-/* The width most similar of the candidates of each query (-1: none), by inner products of vectors
- * scaled to length 1; of equal similarities the smaller number first; -1 and minus infinity where
- * there are fewer. inverse_lengths: of the vectors. */
+/* The width most similar of the candidates of each query (-1: none); of equal similarities the
+ * smaller number first; -1 and minus infinity where there are fewer. inverse_lengths: of the
+ * vectors, which are scaled to length 1 for inner products with the queries; NULL: similarities are
+ * minus squared distances. */
 int lowshot_rank_candidates(const struct lowshot_matrix *vectors, const float *inverse_lengths,
                             const struct lowshot_matrix *queries, const int32_t *candidates,
                             int64_t n_candidates, int64_t width, int32_t *indices,

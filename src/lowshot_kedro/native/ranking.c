@@ -29,6 +29,51 @@ static float inner_product_double(const float *first, const float *second, int64
     return (float)(sum * scale);
 }
 
+MULTIVERSIONED
+static float squared_distance(const float *first, const float *second, int64_t dimension) {
+    enum { SUMS = 32 };
+    float sums[SUMS] = {0};
+    int64_t j = 0;
+    for (; j + SUMS <= dimension; j += SUMS)
+        for (int64_t s = 0; s < SUMS; s++) {
+            const float difference = first[j + s] - second[j + s];
+            sums[s] += difference * difference;
+        }
+    for (int64_t s = 0; j + s < dimension; s++) {
+        const float difference = first[j + s] - second[j + s];
+        sums[s] += difference * difference;
+    }
+    for (int64_t half = SUMS / 2; half > 0; half /= 2)
+        for (int64_t s = 0; s < half; s++)
+            sums[s] += sums[s + half];
+    return sums[0];
+}
+
+static float squared_distance_double(const float *first, const float *second, int64_t dimension) {
+    double sum = 0;
+    for (int64_t j = 0; j < dimension; j++) {
+        const double difference = (double)first[j] - (double)second[j];
+        sum += difference * difference;
+    }
+    return (float)sum;
+}
+
+static float similarity_of(const float *query, const float *vector, int64_t dimension,
+                           const float *inverse_length) {
+    if (inverse_length == NULL) {
+        /* Of differences this small some squares are too small for a float. */
+        const float least_usual = 1e-24f;
+        const float distance = squared_distance(query, vector, dimension);
+        if (distance > least_usual && isfinite(distance))
+            return -distance;
+        return -squared_distance_double(query, vector, dimension);
+    }
+    const float least_usual = 1e-12f, most_usual = 1e12f;
+    if (*inverse_length > least_usual && *inverse_length < most_usual)
+        return inner_product(query, vector, dimension) * *inverse_length;
+    return inner_product_double(query, vector, dimension, *inverse_length);
+}
+
 /* Of two floats the larger has the larger key. */
 static inline int32_t float_to_key(float value) {
     int32_t bits;
@@ -114,7 +159,6 @@ static int64_t rank_row(const struct lowshot_matrix *vectors, const float *inver
                         const float *query, const int32_t *candidates, int64_t n_candidates,
                         int64_t width, const struct copies *copies, candidate *room,
                         int32_t *indices, float *similarities) {
-    const float least_usual = 1e-12f, most_usual = 1e12f;
     const int64_t dimension = vectors->columns;
     int64_t found = 0;
     for (int64_t c = 0; c < n_candidates; c++) {
@@ -124,12 +168,8 @@ static int64_t rank_row(const struct lowshot_matrix *vectors, const float *inver
         if (!is_node(number, vectors->rows))
             return c;
         const float *const vector = copies->vectors + slot_of(copies, number) * dimension;
-        const float scale = inverse_lengths[number];
-        float similarity;
-        if (scale > least_usual && scale < most_usual)
-            similarity = inner_product(query, vector, dimension) * scale;
-        else
-            similarity = inner_product_double(query, vector, dimension, scale);
+        const float similarity = similarity_of(
+            query, vector, dimension, inverse_lengths != NULL ? inverse_lengths + number : NULL);
         if (!isfinite(similarity))
             return c;
         /* Minus zero is zero, or equal similarities would be ranked by their signs. */
@@ -158,7 +198,7 @@ int lowshot_rank_candidates(const struct lowshot_matrix *vectors, const float *i
                             float *similarities, struct lowshot_fault *fault) {
     if (!floats_fit(vectors) || !floats_fit(queries) || queries->columns != vectors->columns ||
         n_candidates > LOWSHOT_MAX_NEIGHBORS || width < 1 || width > LOWSHOT_MAX_NEIGHBORS ||
-        !matrix_fits(inverse_lengths, vectors->rows, 1, 1) ||
+        (inverse_lengths != NULL && !matrix_fits(inverse_lengths, vectors->rows, 1, 1)) ||
         !matrix_fits(candidates, queries->rows, n_candidates, n_candidates) ||
         !matrix_fits(indices, queries->rows, width, width) ||
         !matrix_fits(similarities, queries->rows, width, width))

@@ -1,7 +1,8 @@
 """Searching for nearest neighbours: 8-bit codes of vectors, list search, descent, exact ranking.
 
 Codes stand for vectors scaled to length 1, and the score of one for another grows with the inner
-product of both. Scores are integers, so they are the same on every machine and in every order.
+product of both; or for vectors as they are, and of two the nearer one has the larger score. Scores
+are integers, so they are the same on every machine and in every order.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from ._library import Explain, call, check_array, ffi, lib, pointer
 CODE_WIDTH_UNIT = 64
 MAX_NEIGHBORS = int(lib.LOWSHOT_MAX_NEIGHBORS)
 _PART_ROWS = 2**18
+_LARGEST_COSINE_SCALE = 1e4
+_LARGEST_SCALE = 1e36
 MAX_POOL_ROWS = (2**31 - 1) // 2
 
 
@@ -24,14 +27,16 @@ class Encoder(NamedTuple):
     """How vectors become codes: what is subtracted, flipped, and multiplied.
 
     Attributes:
-        mean: float32 (d,), subtracted from vectors of length 1.
+        mean: float32 (d,), subtracted from vectors, of length 1 unless euclidean.
         signs: float32 (w,), +1 or -1; w ≥ d is the width of the codes, a multiple of 64.
         scale: Steps of a code in 1.
+        euclidean: Whether vectors are taken as they are, for distances between them.
     """
 
     mean: npt.NDArray[np.float32]
     signs: npt.NDArray[np.float32]
     scale: float
+    euclidean: bool = False
 
     @property
     def width(self) -> int:
@@ -78,8 +83,8 @@ class Pools(NamedTuple):
 
 def encode(
     encoder: Encoder, vectors: npt.NDArray[np.float32]
-) -> tuple[Codes, npt.NDArray[np.float32]]:
-    """Codes of vectors, which are scaled to length 1 first.
+) -> tuple[Codes, npt.NDArray[np.float32] | None]:
+    """Codes of vectors, which are scaled to length 1 first, unless distances count.
 
     The mean is subtracted, and what is left is turned by random signs and a Hadamard transform,
     which makes all columns alike in size, then rounded to 8 bits. Rotating before quantising is
@@ -91,11 +96,12 @@ def encode(
 
     Returns:
         The codes, and float32 (n,): 1 / length of each vector, 0 for vectors of length 0, as which
-        those shorter than 1e-36 count.
+        those shorter than 1e-36 count; None if the encoder is euclidean.
 
     Raises:
-        ValueError: Wrong types or shapes; a vector that is not finite, with its row; a mean so long
-            that biases would leave the range of int32; signs that are none.
+        ValueError: Wrong types or shapes; a vector that is not finite, with its row, or, if
+            distances count, farther than 1e18 from the mean; a mean so long that biases would
+            leave the range of int32; signs that are none.
     """
     stride = check_array("vectors", vectors, np.float32, ("n", "d"), strided=True)
     rows, dimension = vectors.shape
@@ -105,23 +111,31 @@ def encode(
     _check_width(width)
     if dimension == 0:
         raise ValueError("vectors: expected at least one column, got none")
+    largest = _LARGEST_SCALE if encoder.euclidean else _LARGEST_COSINE_SCALE
     # Rounded to float32 it must lie in between, too.
-    if width < dimension or not 0 < np.float32(encoder.scale) < 1e4:
+    if width < dimension or not 0 < np.float32(encoder.scale) < largest:
         raise ValueError(
-            f"encoder: expected at least {dimension} columns and a scale between 0 and 10000, got "
-            f"{width} and {encoder.scale}"
+            f"encoder: expected at least {dimension} columns and a scale between 0 and "
+            f"{largest:g}, got {width} and {encoder.scale}"
         )
     codes = Codes(np.empty((rows, width), np.int8), np.empty(rows, np.int32))
-    inverse_lengths = np.empty(rows, np.float32)
+    inverse_lengths = None if encoder.euclidean else np.empty(rows, np.float32)
 
     def explain(kind: int, which: int, row: int, column: int) -> str:
         if which == 1:
+            kind_of_mean = (
+                "at most 1e30 long" if encoder.euclidean else "that of vectors of length 1"
+            )
             return (
-                "mean: expected that of vectors of length 1, got one of length "
+                f"mean: expected {kind_of_mean}, got one of length "
                 f"{np.linalg.norm(encoder.mean.astype(np.float64))}"
             )
         if which == 2:
             return f"signs: entry {row} holds {encoder.signs[row]}, expected 1 or -1"
+        if encoder.euclidean and np.isfinite(vectors[row]).all():
+            return (
+                f"vectors: row {row} is farther than 1e18 from the mean, expected smaller numbers"
+            )
         return f"vectors: row {row} holds NaN or infinity, expected finite numbers"
 
     structure = ffi.new(
@@ -132,6 +146,7 @@ def encode(
             "dimension": dimension,
             "width": width,
             "scale": encoder.scale,
+            "metric": lib.LOWSHOT_EUCLIDEAN if encoder.euclidean else lib.LOWSHOT_COSINE,
         },
     )
     call(
@@ -142,7 +157,7 @@ def encode(
         stride,
         pointer(codes.values),
         pointer(codes.biases),
-        pointer(inverse_lengths),
+        ffi.NULL if inverse_lengths is None else pointer(inverse_lengths),
         explain=explain,
     )
     return codes, inverse_lengths
@@ -364,7 +379,7 @@ def join_neighbors(
 
 def rank_candidates(
     vectors: npt.NDArray[np.float32],
-    inverse_lengths: npt.NDArray[np.float32],
+    inverse_lengths: npt.NDArray[np.float32] | None,
     queries: npt.NDArray[np.float32],
     candidates: npt.NDArray[np.int32],
     width: int,
@@ -374,15 +389,16 @@ def rank_candidates(
     Args:
         vectors: float32 (n, d), of any length, an array or memmap of which only candidates are
             looked at.
-        inverse_lengths: float32 (n,), 1 / length of each, 0 for vectors of length 0.
-        queries: float32 (q, d), of length 1 or 0.
+        inverse_lengths: float32 (n,), 1 / length of each, 0 for vectors of length 0. None: what
+            counts is the distance.
+        queries: float32 (q, d), of length 1 or 0, or of any length where the distance counts.
         candidates: int32 (q, c), rows of vectors, no two the same in a row; -1 is none.
         width: How many to keep.
 
     Returns:
-        int32 (q, width) and float32 (q, width), numbers and inner products of vectors of length 1,
-        most similar first, of equal similarities the smaller number first; -1 and minus infinity
-        where there are fewer.
+        int32 (q, width) and float32 (q, width), numbers and similarities: inner products of vectors
+        of length 1, or minus squared distances, summed up from differences. Most similar first, of
+        equal similarities the smaller number first; -1 and minus infinity where there are fewer.
 
     Raises:
         ValueError: Wrong types or shapes; a candidate that is no row; a similarity that is not
@@ -390,7 +406,8 @@ def rank_candidates(
     """
     stride = check_array("vectors", vectors, np.float32, ("n", "d"), strided=True)
     n_vectors, dimension = vectors.shape
-    check_array("inverse_lengths", inverse_lengths, np.float32, (n_vectors,))
+    if inverse_lengths is not None:
+        check_array("inverse_lengths", inverse_lengths, np.float32, (n_vectors,))
     queries_stride = check_array("queries", queries, np.float32, ("q", dimension), strided=True)
     n_queries = len(queries)
     check_array("candidates", candidates, np.int32, (n_queries, "c"))
@@ -405,9 +422,14 @@ def rank_candidates(
     def explain(kind: int, which: int, row: int, column: int) -> str:
         number = candidates[row, column]
         if kind == lib.LOWSHOT_NOT_FINITE:
+            expected = (
+                "finite vectors no farther than 1e18 from each other"
+                if inverse_lengths is None
+                else "finite vectors, queries of length 1 or 0, and 1 / length of the vectors"
+            )
             return (
                 f"queries: the similarity of row {row} to vector {number} is not finite, expected "
-                "finite vectors, queries of length 1 or 0, and 1 / length of the vectors"
+                f"{expected}"
             )
         return (
             f"candidates: row {row}, column {column} holds {number}, expected -1 or 0.."
@@ -428,7 +450,7 @@ def rank_candidates(
     call(
         lib.lowshot_rank_candidates,
         matrix(vectors, stride),
-        pointer(inverse_lengths),
+        ffi.NULL if inverse_lengths is None else pointer(inverse_lengths),
         matrix(queries, queries_stride),
         pointer(candidates),
         candidates.shape[1],

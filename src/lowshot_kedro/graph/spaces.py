@@ -1,0 +1,152 @@
+"""What nearness means: cosine or Euclidean, and all that follows from it.
+
+Similarity is larger for what is nearer: the inner product of vectors scaled to length 1, or minus
+the squared distance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from lowshot_kedro.errors import InputError
+from lowshot_kedro.graph.vectors import (
+    checked_copy,
+    lengths_of,
+    mapped_blocks,
+    mapped_rows,
+    normalize,
+)
+from lowshot_kedro.matrices import spread_rows
+
+METRICS = ("cosine", "euclidean")
+_SAMPLE_ROWS = 16384
+# Squares of distances up to twice as far, and sums of them, are numbers of single precision.
+_FARTHEST = 1e18
+
+
+@dataclass(frozen=True)
+class Space:
+    """How vectors are compared.
+
+    A vector is compared in one of two forms. Its *query* is what a search is asked for, and what
+    candidates are ranked by: the vector scaled to length 1, or, if distances count, as it is. Its
+    *point* is what matrix products, k-means and faiss get: the same, but less the origin if
+    distances count. Products would otherwise lose the distances of vectors far from 0.
+
+    Attributes:
+        origin: float32 (d,), about the mean of the vectors; None: the cosine counts.
+    """
+
+    origin: NDArray[np.float32] | None = None
+
+    @property
+    def is_euclidean(self) -> bool:
+        """Whether distances count, not angles."""
+        return self.origin is not None
+
+    @property
+    def faiss_metric(self) -> int:
+        """What faiss calls it."""
+        metric: int = faiss.METRIC_L2 if self.is_euclidean else faiss.METRIC_INNER_PRODUCT
+        return metric
+
+    def flat_index(self, dimension: int) -> faiss.Index:
+        """An index that compares everything."""
+        kind = faiss.IndexFlatL2 if self.is_euclidean else faiss.IndexFlatIP
+        return kind(dimension)
+
+    def similarities(self, of_faiss: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Similarities from what faiss finds: distances are turned round."""
+        return np.negative(of_faiss) if self.is_euclidean else of_faiss
+
+    def queries(
+        self, vectors: NDArray[np.float32], first_row: int, name: str
+    ) -> NDArray[np.float32]:
+        """What vectors are ranked by, as a copy.
+
+        Args:
+            vectors: float32 (m, d).
+            first_row: Number of the first of these rows in the whole matrix.
+            name: What an error message calls the matrix.
+
+        Raises:
+            ValueError: For NaN or infinity, and if distances count for numbers so large that they
+                would leave the range of single precision.
+        """
+        if self.origin is None:
+            return normalize(vectors, first_row, name)
+        self.points(vectors, first_row, name)
+        return np.array(vectors, dtype=np.float32, order="C")
+
+    def points(
+        self, vectors: NDArray[np.float32], first_row: int, name: str
+    ) -> NDArray[np.float32]:
+        """What faiss gets, as a copy; for arguments and errors see :meth:`queries`."""
+        if self.origin is None:
+            return normalize(vectors, first_row, name)
+        copy = checked_copy(vectors, first_row, name)
+        copy -= self.origin
+        farthest = lengths_of(copy).max(initial=0)
+        if not farthest <= _FARTHEST:
+            raise InputError(
+                f"{name}: a row is {farthest:.3g} away from the mean of the rows; expected at most "
+                f"{_FARTHEST:g}"
+            )
+        return copy
+
+    def points_of_queries(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The points of vectors from their queries."""
+        return queries if self.origin is None else queries - self.origin
+
+    def query_blocks(
+        self, vectors: NDArray[np.float32], name: str, first_row: int = 0
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """The queries of all vectors, as :func:`~lowshot_kedro.graph.vectors.mapped_blocks`."""
+        return mapped_blocks(vectors, self.queries, name, first_row)
+
+    def point_blocks(
+        self, vectors: NDArray[np.float32], name: str, first_row: int = 0
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """The points of all vectors, as :func:`~lowshot_kedro.graph.vectors.mapped_blocks`."""
+        return mapped_blocks(vectors, self.points, name, first_row)
+
+    def query_rows(
+        self, vectors: NDArray[np.float32], rows: NDArray[np.integer[Any]], name: str
+    ) -> NDArray[np.float32]:
+        """The queries of some vectors, as :func:`~lowshot_kedro.graph.vectors.mapped_rows`."""
+        return mapped_rows(vectors, rows, self.queries, name)
+
+    def point_rows(
+        self, vectors: NDArray[np.float32], rows: NDArray[np.integer[Any]], name: str
+    ) -> NDArray[np.float32]:
+        """The points of some vectors, as :func:`~lowshot_kedro.graph.vectors.mapped_rows`."""
+        return mapped_rows(vectors, rows, self.points, name)
+
+
+COSINE = Space()
+
+
+def space_of(metric: str, vectors: NDArray[np.float32], name: str) -> Space:
+    """The space of a metric for these vectors.
+
+    Args:
+        metric: One of METRICS.
+        vectors: float32 (n, d), a memmap or array; 16384 of them are looked at.
+        name: What messages call them.
+
+    Raises:
+        ValueError: For another metric, or NaN.
+    """
+    if metric not in METRICS:
+        raise InputError(f"metric: got {metric!r}, expected one of: {', '.join(METRICS)}")
+    if metric == "cosine":
+        return COSINE
+    rows = spread_rows(len(vectors), _SAMPLE_ROWS)
+    sample = mapped_rows(vectors, rows, checked_copy, name)
+    return Space(sample.mean(axis=0, dtype=np.float64).astype(np.float32))
