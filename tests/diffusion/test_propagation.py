@@ -3,7 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowshot_kedro.diffusion import labeled_rows, plan_memory, propagation_matrix
+from lowshot_kedro.diffusion import (
+    labeled_rows,
+    plan_memory,
+    propagation_matrix,
+    scores_when_reached,
+)
 from lowshot_kedro.errors import InputError
 
 from .cases import (
@@ -414,3 +419,24 @@ def test_adjustments_in_half_precision_are_refused(variant, backend):
 def test_a_prior_that_is_none_is_refused(prior, message):
     with pytest.raises(InputError, match=f"diffusion.{message}"):
         run(two_nodes(), ints(0), ints([0]), 2, 1, class_prior=prior)
+
+
+# --- nodes that are far away ---
+
+
+def test_scores_of_far_nodes_are_those_of_the_step_that_reaches_them():
+    # A chain of 9 nodes labelled at its ends, and two nodes that nobody is linked to.
+    nodes = np.arange(11)
+    neighbors = np.stack([nodes, nodes + 1], axis=1)
+    neighbors[8:, 1] = [-1, 10, -1]
+    matrix = propagation_matrix(neighbors.astype(np.int32))
+    labels, ends = ints(0, 1), ints(0, 8)
+    everyone = np.arange(11, dtype=np.int32)[:, None]
+    per_step = run(matrix, labels, everyone, 2, 6, labeled_nodes=ends)
+    far = ints(2, 3, 4, 5, 6, 9, 10)
+    for most, reached in ((6, far[:5]), (3, ints(2, 3, 5, 6)), (1, ints())):
+        found = scores_when_reached(matrix, labels, far, 2, 1, most, labeled_nodes=ends)
+        for node, scores in zip(far.tolist(), found, strict=True):
+            step = min(node, 8 - node)
+            expected = per_step[step, node] if node in reached else [0, 0]
+            np.testing.assert_array_equal(scores, expected)

@@ -16,8 +16,19 @@ from lowshot_kedro.diffusion.matrix import (
     sinkhorn,
 )
 from lowshot_kedro.diffusion.memory import MemoryPlan, plan_memory
-from lowshot_kedro.diffusion.propagation import labeled_rows, propagate, scores_per_step
-from lowshot_kedro.diffusion.validation import ChosenSteps, choose_steps, expected_steps
+from lowshot_kedro.diffusion.propagation import (
+    labeled_rows,
+    propagate,
+    scores_per_step,
+    scores_when_reached,
+)
+from lowshot_kedro.diffusion.validation import (
+    MOST_COLUMNS,
+    MOST_STEPS,
+    ChosenSteps,
+    choose_steps,
+    expected_steps,
+)
 from lowshot_kedro.diffusion.variants import (
     CLASS_PRIORS,
     Adjustment,
@@ -32,6 +43,8 @@ __all__ = [
     "BACKENDS",
     "CLASS_PRIORS",
     "EDGE_WEIGHTS",
+    "MOST_COLUMNS",
+    "MOST_STEPS",
     "NUMBERINGS",
     "PRECISIONS",
     "Adjustment",
@@ -55,5 +68,6 @@ __all__ = [
     "propagation_matrix",
     "require_weights",
     "scores_per_step",
+    "scores_when_reached",
     "sinkhorn",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -193,6 +194,61 @@ def scores_per_step(
     while True:
         yield engine.read(test_rows)
         engine.step()
+
+
+def scores_when_reached(
+    matrix: PropagationMatrix,
+    labeled_classes: NDArray[np.int32],
+    nodes: NDArray[np.int32],
+    n_classes: int,
+    n_iterations: int,
+    most_iterations: int,
+    backend: str = "auto",
+    *,
+    precision: str = "float32",
+    memory_budget_bytes: int | None = None,
+    labeled_nodes: NDArray[np.int32] | None = None,
+) -> NDArray[np.float32]:
+    """Scores of nodes that n_iterations steps do not reach, after the step that does.
+
+    Args:
+        matrix: As for :func:`propagate`, like the following.
+        labeled_classes: See there.
+        nodes: int32 (m,), all nodes whose scores are 0 after n_iterations steps.
+        n_classes: See there.
+        n_iterations: Steps taken so far.
+        most_iterations: Steps to take at most.
+        backend: See there.
+        precision: See there.
+        memory_budget_bytes: See there.
+        labeled_nodes: See there.
+
+    Returns:
+        float32 (m, C); zero in the rows of nodes that are not reached. Uniform class priors.
+
+    Raises:
+        ValueError: As :func:`propagate`, and if scores of all classes at once do not fit.
+    """
+    result = np.zeros((len(nodes), n_classes), np.float32)
+    steps = scores_per_step(
+        matrix,
+        labeled_classes,
+        nodes[:, None],
+        n_classes,
+        backend,
+        precision=precision,
+        memory_budget_bytes=memory_budget_bytes,
+        labeled_nodes=labeled_nodes,
+    )
+    is_reached = np.zeros(len(nodes), np.bool_)
+    for scores in islice(steps, n_iterations + 1, most_iterations + 1):
+        is_new = ~is_reached & (scores.max(axis=1, initial=0) > 0)
+        # What is reached next has a link to what has just been reached.
+        if not is_new.any():
+            break
+        result[is_new] = scores[is_new]
+        is_reached |= is_new
+    return result
 
 
 def _engine(

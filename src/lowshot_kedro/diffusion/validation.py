@@ -25,8 +25,9 @@ _LEAST_TRIED = 10
 _FOLDS = 5
 # Where so many labels are held out, further folds would say the same.
 _ENOUGH_HELD_OUT = 1000
-# Columns that are propagated together, and scores of held-out nodes that are kept.
-_MOST_COLUMNS = 128
+# Columns that are propagated together, if one fold has not more.
+MOST_COLUMNS = 128
+# Scores of held-out nodes that are kept.
 _MOST_RESULT_BYTES = 2**28
 _SAMPLED_NODES = 4096
 _SAMPLED_CLASSES = 16
@@ -95,7 +96,7 @@ def choose_steps(
     held_out = _enough_folds(labeled_classes, seed)
     right = [np.empty((n_steps + 1, 0), np.bool_)]
     # Several folds at a time: wide steps are faster than many narrow ones.
-    for first, last in row_ranges(len(held_out), max(1, _MOST_COLUMNS // n_classes)):
+    for first, last in row_ranges(len(held_out), max(1, MOST_COLUMNS // n_classes)):
         with logged_step(f"validation: folds {first + 1} to {last} of {len(held_out)}"):
             right.append(
                 _right_labels(
