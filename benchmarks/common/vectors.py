@@ -6,7 +6,6 @@ vector has groups around it, and each method finds them as slowly as it can.
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from common.idx import PICTURES, SIDE, find_idx, read_idx
 from lowshot_kedro.datasets.files import require_space, written_whole
 from lowshot_kedro.datasets.raw_matrix import count_rows, write_rows
 from lowshot_kedro.matrices import row_ranges
@@ -23,7 +23,6 @@ from lowshot_kedro.parallel import map_rows, run_in_one_thread
 
 # Where Debian's package dataset-fashion-mnist puts its files.
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-SIDE = 28
 PIXELS = SIDE * SIDE
 MAX_SHIFT = 2
 # Factors of the brightness of each picture.
@@ -35,9 +34,6 @@ PCA_TRAINING_ROWS = 30_000
 BLOCK_ROWS = 16_384
 
 _FLOAT32 = np.dtype("<f4")
-# Of an idx file: what it holds, and four sizes as big-endian integers.
-_IDX_HEADER = np.dtype(">i4")
-_IDX_PICTURES = 0x803
 
 
 @dataclass(frozen=True)
@@ -134,10 +130,9 @@ def picture_vectors(
         The same vectors for the same arguments. In memory while they are made: the pictures, some
         copies of one block, and 8 bytes a vector.
     """
-    training = [fashion_mnist / f"train-images-idx3-ubyte{suffix}" for suffix in ("", ".gz")]
-    found = next((path for path in training if path.is_file()), None)
+    found = find_idx(fashion_mnist, "train", PICTURES)
     if found is not None:
-        copies = Copies(_pictures_of_file(found), seed, turned_from=(2 * MAX_SHIFT + 1) ** 2)
+        copies = Copies(read_idx(found, PICTURES), seed, turned_from=(2 * MAX_SHIFT + 1) ** 2)
         name, what = "fashion-mnist", "Fashion-MNIST"
     else:
         copies = Copies(_digits(), seed, turned_from=0)
@@ -242,17 +237,6 @@ def _write(file: VectorFile, copies: Copies, seed: int) -> None:
             noise = rng.standard_normal((np.count_nonzero(noisy), file.n_columns), np.float32)
             vectors[noisy] += NOISE * noise
             write_rows(written, vectors, _FLOAT32)
-
-
-def _pictures_of_file(path: Path) -> NDArray[np.uint8]:
-    """The pictures of an idx file, which may be compressed: uint8 (m, 784)."""
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        content = gzip.decompress(content)
-    kind, count, *sides = np.frombuffer(content[:16], _IDX_HEADER).tolist()
-    if kind != _IDX_PICTURES or sides != [SIDE, SIDE] or len(content) != 16 + count * PIXELS:
-        raise ValueError(f"{path}: no idx file of pictures of {SIDE} × {SIDE} bytes")
-    return np.frombuffer(content, np.uint8, offset=16).reshape(count, PIXELS)
 
 
 def _digits() -> NDArray[np.uint8]:

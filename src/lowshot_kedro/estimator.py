@@ -93,7 +93,8 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         n_iterations: Steps, or `auto`: chosen by held-out labels, as
             :func:`~lowshot_kedro.diffusion.choose_steps` does; a row that is farther from all
             labelled rows then belongs where its first mass comes from.
-        metric: What near means: `euclidean`, `cosine`, or `precomputed`: X is a graph.
+        metric: What near means: `euclidean`, `cosine`, for which rows of zeros are near to
+            nothing, or `precomputed`: X is a graph.
         graph_method: How neighbours are found: `auto` (exact up to 20 thousand rows, then
             `descent`), `exact`, `ivf`, `descent`, `pynndescent`, or a description for
             faiss.index_factory.
@@ -193,7 +194,7 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ValueError: For a parameter, X or y that cannot be used.
         """
         self._require_parameters()
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        seed = self._seed()
         with self._at_work():
             if self.metric == "precomputed":
                 labels = _require_labels(y)
@@ -365,6 +366,8 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         found = self.predict(X)
         check_consistent_length(found, labels, sample_weight)
         weights = None if sample_weight is None else np.asarray(sample_weight)[is_labeled]
+        if weights is not None and weights.sum() == 0:
+            raise InputError("sample_weight: sums to 0 over rows with a label, nothing to score")
         return float(np.average(found[is_labeled] == labels[is_labeled], weights=weights))
 
     def __sklearn_tags__(self) -> Tags:
@@ -379,6 +382,7 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         n_rows = X.shape[0]
         self._reduction = None
         if sparse.issparse(X) and X.shape[1] > self.n_components:
+            _require_finite_entries(X, 0)
             with logged_step(f"reduction of {X.shape[1]} sparse columns to {self.n_components}"):
                 self._reduction = TruncatedSVD(
                     min(self.n_components, n_rows), random_state=seed
@@ -387,7 +391,7 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.metric == "euclidean" and self._reduction is None and not sparse.issparse(X):
             self._center = _center(X)
         vectors = self._vectors(X)
-        k = min(self.n_neighbors, n_rows)
+        k = min(int(self.n_neighbors), n_rows)
         if k < self.n_neighbors:
             _warn(f"n_neighbors: got {self.n_neighbors}, but there are {n_rows} rows; taking all")
         graph.require_method(self.graph_method, vectors.shape[1], "graph_method")
@@ -401,8 +405,24 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             name="X",
         )
         self.neighbors_ = neighbors.indices
+        self._unlink_zeros(vectors)
         with logged_step("symmetrised graph"):
             return propagation_matrix(self.neighbors_, numbering=self._numbering(n_rows, n_classes))
+
+    def _unlink_zeros(self, vectors: NDArray[np.float32]) -> None:
+        """Links neither to nor from rows of zeros, which have no direction to compare."""
+        if self.metric != "cosine":
+            return
+        zeros = np.concatenate(
+            [_is_zero(vectors[first:last]) for first, last in row_ranges(len(vectors), _BLOCK_ROWS)]
+        )
+        if zeros.any():
+            _warn(
+                f"{zeros.sum()} of {len(zeros)} rows are all zeros, which have no cosine with "
+                "others: they are linked to none"
+            )
+            self.neighbors_[zeros[self.neighbors_]] = -1
+            self.neighbors_[zeros] = -1
 
     def _numbering(self, n_rows: int, n_classes: int) -> str:
         if self.n_iterations == "auto":
@@ -440,8 +460,13 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         block = X[first:last]
         numbers = np.arange(first, last)
         if sparse.issparse(block):
-            block = self._reduction.transform(block) if self._reduction else block.toarray()
-        require_finite(block, numbers, "X")
+            _require_finite_entries(block, first)
+        else:
+            require_finite(block, numbers, "X")
+        if self._reduction is not None:
+            block = self._reduction.transform(block)
+        elif sparse.issparse(block):
+            block = block.toarray()
         if self._center is not None:
             # Before it is rounded to float32, which would not see small differences of large
             # numbers.
@@ -484,8 +509,10 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         with Progress(rows.shape[0], "prediction") as bar:
             for first, last in row_ranges(rows.shape[0], _BLOCK_ROWS):
                 vectors = self._block(rows, first, last)
-                found = self._search.search(vectors, min(self.n_neighbors, n_nodes))
-                yield (_links(found.indices, None, n_nodes) @ self._node_scores).astype(np.float64)
+                found = self._search.search(vectors, min(int(self.n_neighbors), n_nodes)).indices
+                if self.metric == "cosine":
+                    found[_is_zero(vectors)] = -1
+                yield (_links(found, None, n_nodes) @ self._node_scores).astype(np.float64)
                 bar.update(last - first)
 
     def _labels(self, found: NDArray[np.int64]) -> NDArray[Any]:
@@ -502,6 +529,16 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     # Parameters.
 
+    def _seed(self) -> int:
+        try:
+            random = check_random_state(self.random_state)
+        except ValueError as error:
+            raise InputError(
+                f"random_state: got {self.random_state!r}, expected an integer of at least 0, a "
+                "RandomState of numpy, or None"
+            ) from error
+        return int(random.randint(np.iinfo(np.int32).max))
+
     @property
     def _memory_budget(self) -> int | None:
         return None if self.memory_budget_gb is None else int(self.memory_budget_gb * 1e9)
@@ -513,7 +550,7 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if self.n_jobs is not None:
                 # As everywhere in scikit-learn, -1 is all processors and -2 all but one.
                 all_but = (os.cpu_count() or 1) + 1 + self.n_jobs
-                n_threads = self.n_jobs if self.n_jobs > 0 else max(1, all_but)
+                n_threads = int(self.n_jobs) if self.n_jobs > 0 else max(1, all_but)
                 stack.enter_context(threadpool_limits(n_threads))
             stack.enter_context(shown_progress(bool(self.verbose)))
             try:
@@ -646,6 +683,16 @@ def _is_plain(X: Any) -> bool:
     return isinstance(X, np.ndarray) and X.dtype == np.float32 and X.flags.c_contiguous
 
 
+def _is_zero(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return np.asarray(~vectors.any(axis=1))
+
+
+def _require_finite_entries(block: sparse.csr_array, first: int) -> None:
+    """As require_finite, of which the sum of a row is enough."""
+    sums = np.asarray(block.sum(axis=1)).reshape(-1, 1)
+    require_finite(sums, np.arange(first, first + len(sums)), "X")
+
+
 def _same_memory(given: Any, checked: Any) -> Any:
     """The memmap that was given rather than the array over it that scikit-learn makes of it."""
     is_same = isinstance(given, np.memmap) and np.shares_memory(given, checked)
@@ -672,7 +719,17 @@ def _is_pair(X: Any) -> bool:
 
 
 def _n_rows(X: Any) -> int:
-    return int(np.shape(X[0] if _is_pair(X) else X)[0])
+    shape = np.shape(X[0] if _is_pair(X) else X)
+    if not shape:
+        raise InputError(_expected_graph(X))
+    return int(shape[0])
+
+
+def _expected_graph(X: Any) -> str:
+    return (
+        "X: expected a sparse matrix, or a pair (indices, similarities), since metric is "
+        f"precomputed; got {type(X).__name__}"
+    )
 
 
 def _neighbors(indices: Any, n_nodes: int) -> NDArray[np.integer[Any]]:
@@ -701,15 +758,12 @@ def _links_of(X: Any, n_nodes: int) -> sparse.csr_array:
         links = _links(neighbors, weights, n_nodes)
     else:
         if not sparse.issparse(X) and np.ndim(X) != 2:
-            raise InputError(
-                "X: expected a sparse matrix, or a pair (indices, similarities), since metric is "
-                f"precomputed; got {type(X).__name__}"
-            )
+            raise InputError(_expected_graph(X))
         links = sparse.csr_array(X)
         if links.shape[1] != n_nodes:
             raise InputError(
-                f"X: links to {links.shape[1]} rows, but the graph has {n_nodes}; expected a "
-                f"column for each of them"
+                f"X: got {links.shape[1]} columns, but the graph has {n_nodes} rows; with metric "
+                "precomputed X holds the weight of a link to each of them"
             )
     return require_weights(links, "X")
 

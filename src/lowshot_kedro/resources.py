@@ -6,9 +6,10 @@ import logging
 import os
 import resource
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -97,6 +98,37 @@ class _AboveBars(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
+class _ShownLog:
+    """What this package logs, on the standard error stream, once however many threads ask."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_users = 0
+        self._level = logging.NOTSET
+        self._handler = _AboveBars()
+        self._handler.setFormatter(logging.Formatter("%(message)s"))
+
+    def __enter__(self) -> None:
+        package = logging.getLogger(__package__)
+        with self._lock:
+            self._n_users += 1
+            if self._n_users == 1:
+                self._level = package.level
+                package.addHandler(self._handler)
+                package.setLevel(min(package.getEffectiveLevel(), logging.INFO))
+
+    def __exit__(self, *_: object) -> None:
+        package = logging.getLogger(__package__)
+        with self._lock:
+            self._n_users -= 1
+            if self._n_users == 0:
+                package.removeHandler(self._handler)
+                package.setLevel(self._level)
+
+
+_shown_log = _ShownLog()
+
+
 @contextmanager
 def shown_progress(shown: bool) -> Iterator[None]:
     """Show bars, and what this package logs, on the standard error stream, or no bars at all.
@@ -106,20 +138,12 @@ def shown_progress(shown: bool) -> Iterator[None]:
     Args:
         shown: Whether to show them, in a terminal or not.
     """
-    package = logging.getLogger(__package__)
-    handler = _AboveBars()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    level = package.level
     token = _bars_shown.set(shown)
-    if shown:
-        package.addHandler(handler)
-        package.setLevel(min(package.getEffectiveLevel(), logging.INFO))
     try:
-        yield
+        with _shown_log if shown else nullcontext():
+            yield
     finally:
         _bars_shown.reset(token)
-        package.removeHandler(handler)
-        package.setLevel(level)
 
 
 class Progress:

@@ -412,8 +412,8 @@ def test_adjustments_in_half_precision_are_refused(variant, backend):
     [
         ("flat", "class_prior: got 'flat', expected one of: uniform, labeled, or a list"),
         ([1, 1, 1], "class_prior: got 3 numbers, expected one for each of the 2 classes"),
-        ([1, -1], "class_prior: expected numbers of at least 0"),
-        ([0, 0], "class_prior: expected numbers of at least 0, not all of them 0"),
+        ([1, -1], r"class_prior: got \[1, -1\], expected numbers of at least 0"),
+        ([0, 0], r"class_prior: got \[0, 0\], expected numbers of at least 0, not all of them 0"),
     ],
 )
 def test_a_prior_that_is_none_is_refused(prior, message):

@@ -151,3 +151,19 @@ def test_held_out_labels_overrule_the_expected_number():
     classes = (nodes // 4 % 2).astype(np.int32)
     chosen = choose_steps(propagation_matrix(neighbors), nodes, classes, 2)
     assert chosen.accuracy[chosen.n_iterations] >= chosen.accuracy.max() - 0.05
+
+
+def test_where_a_class_cannot_spread_on_no_more_steps_are_expected():
+    # Four chains with a label each: a class stays within a quarter of the nodes.
+    nodes, classes = ints(0, 10, 20, 30), ints(0, 1, 2, 3)
+    found = expected_steps(propagation_matrix(chain(10, 10, 10, 10)), nodes, classes, 4)
+    spread = np.exp(
+        [
+            -sum(p * np.log(p) for p in scores[:10, 0] if p > 0)
+            for scores in dense_per_step(chain(10, 10, 10, 10), nodes, classes, 4, 300)
+        ]
+    )
+    # Near to all of its chain, but not for long.
+    assert spread[found] > 0.9 * spread[300]
+    assert spread[2 * found] < 1.05 * spread[found]
+    assert spread[2 * (found - 1)] >= 1.05 * spread[found - 1]

@@ -219,6 +219,8 @@ def require_weights(weights: sparse.csr_array, name: str) -> sparse.csr_array:
     Raises:
         ValueError: With the place of the first of them.
     """
+    if weights.dtype.kind not in "biuf":
+        raise InputError(f"{name}: weights of type {weights.dtype}, expected real numbers")
     wrong = np.flatnonzero(~(np.isfinite(weights.data) & (weights.data >= 0)))
     if len(wrong):
         row = int(np.searchsorted(weights.indptr, wrong[0], side="right")) - 1

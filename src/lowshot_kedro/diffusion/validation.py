@@ -32,6 +32,8 @@ _MOST_RESULT_BYTES = 2**28
 _SAMPLED_NODES = 4096
 _SAMPLED_CLASSES = 16
 _WIDEST_SPREAD = 0.5
+# Twice the steps spread a class over so much more where it is still spreading.
+_HARDLY_MORE = 1.05
 
 
 class ChosenSteps(NamedTuple):
@@ -231,9 +233,10 @@ def expected_steps(
     How many nodes a class has spread over is the perplexity of its column, e^{-Σ_i L_ic log L_ic}.
     A class should have spread over its share of the nodes, N / C, and beyond, since it has to meet
     the others wherever the border is: over (1 + 3 / √n) N / C nodes, n being the labels of a class
-    on average, for more labels have less to bridge; and over half of the nodes at most. This is a
-    rule of thumb of this project, whose numbers were found on handwritten digits and Fashion-MNIST
-    (docs/label_diffusion.md).
+    on average, for more labels have less to bridge; and over half of the nodes at most. Where it
+    cannot spread so far, since nothing leads out of a cluster, the steps count after which it
+    hardly spreads on. This is a rule of thumb of this project, whose numbers were found on
+    handwritten digits and Fashion-MNIST (docs/label_diffusion.md).
 
     Args:
         matrix: W, over N nodes.
@@ -265,23 +268,36 @@ def expected_steps(
         memory_budget_bytes=memory_budget_bytes,
         labeled_nodes=labeled_nodes,
     )
+    spreads: list[float] = []
     with Progress(MOST_STEPS, "spread of the classes", unit="step") as bar:
-        for step, scores in enumerate(steps):
+        for scores in steps:
             columns = scores[:, :-1].astype(np.float64)
             logarithms = np.log(columns, where=columns > 0, out=np.zeros_like(columns))
             entropies = -(columns * logarithms).sum(axis=0) * (matrix.n_nodes / len(nodes))
-            spread = np.exp(entropies).mean() / matrix.n_nodes
-            if step == MOST_STEPS or (step > 0 and spread >= wanted):
+            spreads.append(float(np.exp(entropies).mean() / matrix.n_nodes))
+            found = _enough(spreads, wanted)
+            if found is not None:
                 logger.info(
                     "validation: after %d steps a class has spread over %.2g of the nodes, which "
                     "should be best at %.2g",
-                    step,
-                    spread,
+                    found,
+                    spreads[found],
                     wanted,
                 )
-                return step
+                return found
             bar.update(1)
     raise AssertionError("steps have no end")
+
+
+def _enough(spreads: Sequence[float], wanted: float) -> int | None:
+    """The number of steps to take, if the spread after 0, 1, 2 … steps tells already."""
+    step = len(spreads) - 1
+    if step == MOST_STEPS or (step > 0 and spreads[step] >= wanted):
+        return step
+    half = step // 2
+    if step >= _LEAST_TRIED and step % 2 == 0 and spreads[step] < _HARDLY_MORE * spreads[half]:
+        return half
+    return None
 
 
 def _nearest_of_the_best(right: NDArray[np.bool_], expected: int) -> int:

@@ -138,13 +138,24 @@ def class_priors(
         if len(labeled_classes) == 0:
             raise InputError("diffusion.class_prior: got 'labeled', but no image is labelled")
         prior = np.bincount(labeled_classes, minlength=n_classes).tolist()
-    weights = np.asarray(prior, dtype=np.float64)
-    if weights.shape != (n_classes,):
+    try:
+        weights = np.asarray(prior, dtype=np.float64)
+    except (TypeError, ValueError):
+        weights = np.empty(())
+    if weights.ndim != 1:
+        raise InputError(
+            f"diffusion.class_prior: got {prior!r}, expected one of: {', '.join(CLASS_PRIORS)}, or "
+            "a list of numbers"
+        )
+    if len(weights) != n_classes:
         raise InputError(
             f"diffusion.class_prior: got {weights.size} numbers, expected one for each of the "
             f"{n_classes} classes"
         )
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
-        raise InputError("diffusion.class_prior: expected numbers of at least 0, not all of them 0")
+        raise InputError(
+            f"diffusion.class_prior: got {prior!r}, expected numbers of at least 0, not all of "
+            "them 0"
+        )
     priors: NDArray[np.float32] = (weights * (n_classes / weights.sum())).astype(np.float32)
     return priors

@@ -126,10 +126,12 @@ def _rounding(
 ) -> NDArray[np.float64]:
     """How far products and ranking may differ about vectors that are at least so similar.
 
-    Sums of d products are wrong by at most d roundings of the sum of their sizes. A vector no
-    farther than the distance D from x has a square of at most 2·|x|² + 2·D².
+    Sums of d products are wrong by about √d roundings of the sum of their sizes, d at most: N. J.
+    Higham and T. Mary, "A new approach to probabilistic rounding error analysis", SIAM Journal on
+    Scientific Computing 41, 2019. A vector no farther than the distance D from x has a square of at
+    most 2·|x|² + 2·D².
     """
-    of_one = (2 * points.shape[1] + 16) * _UNIT_ROUNDOFF
+    of_one = (min(2 * points.shape[1], 16 * np.sqrt(points.shape[1])) + 16) * _UNIT_ROUNDOFF
     if not space.is_euclidean:
         return np.full(len(points), of_one)
     squares = np.einsum("ij,ij->i", points, points, dtype=np.float64)

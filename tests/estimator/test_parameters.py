@@ -1,0 +1,92 @@
+"""Wrong parameters are named when fit begins."""
+
+import re
+
+import numpy as np
+import pytest
+
+from lowshot_kedro import LabelDiffusion
+
+from .making import clusters, few_labels
+
+WRONG = [
+    ("n_neighbors", 0),
+    ("n_neighbors", -1),
+    ("n_neighbors", 2.5),
+    ("n_neighbors", "10"),
+    ("n_neighbors", None),
+    ("n_iterations", -1),
+    ("n_iterations", 1.5),
+    ("n_iterations", "many"),
+    ("n_iterations", None),
+    ("metric", "manhattan"),
+    ("metric", None),
+    ("graph_method", "fastest"),
+    ("graph_method", 3),
+    ("target_recall", 0),
+    ("target_recall", 1.5),
+    ("target_recall", float("nan")),
+    ("target_recall", "high"),
+    ("class_prior", "balanced"),
+    ("class_prior", [1, 2]),
+    ("class_prior", [1, 2, -1]),
+    ("class_prior", [0, 0, 0]),
+    ("class_prior", [1, 2, float("nan")]),
+    ("class_prior", 5),
+    ("class_prior", None),
+    ("precision", "float16"),
+    ("precision", np.float32),
+    ("class_slice", -1),
+    ("class_slice", 1.5),
+    ("class_slice", "all"),
+    ("n_components", 0),
+    ("n_components", 2.5),
+    ("n_components", "all"),
+    ("memory_budget_gb", 0),
+    ("memory_budget_gb", -1),
+    ("memory_budget_gb", float("nan")),
+    ("memory_budget_gb", "all"),
+    ("n_jobs", 0),
+    ("n_jobs", 1.5),
+    ("n_jobs", "all"),
+    ("random_state", "today"),
+    ("random_state", -1),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG, ids=lambda value: str(value))
+def test_a_wrong_parameter_is_named_with_what_was_found_and_expected(name, value):
+    X, classes = clusters()
+    model = LabelDiffusion(**{name: value})
+    assert model.get_params()[name] is value
+    with pytest.raises(ValueError) as raised:
+        model.fit(X, few_labels(classes))
+    message = str(raised.value)
+    assert message.startswith(f"{name}: "), message
+    found = "2 numbers" if value == [1, 2] else repr(value)
+    assert found in message, message
+    assert re.search("expected|one of", message), message
+    assert "\n" not in message
+
+
+def test_too_small_a_budget_says_what_is_needed():
+    X, classes = clusters()
+    with pytest.raises(ValueError, match=r"memory_budget_gb.* [KMG]i?B"):
+        LabelDiffusion(memory_budget_gb=1e-9).fit(X, few_labels(classes))
+    LabelDiffusion(memory_budget_gb=64).fit(X, few_labels(classes))
+
+
+def test_more_neighbors_than_rows_are_all_rows():
+    X, classes = clusters(30)
+    y = few_labels(classes)
+    with pytest.warns(UserWarning, match=r"n_neighbors.*31.*30") as warned:
+        model = LabelDiffusion(31, 2).fit(X, y)
+    assert len(warned) == 1
+    every = LabelDiffusion(30, 2).fit(X, y)
+    np.testing.assert_allclose(model.label_distributions_, every.label_distributions_, atol=1e-6)
+    np.testing.assert_allclose(model.predict_proba(X), every.predict_proba(X), atol=1e-6)
+
+
+def test_parameters_are_looked_at_before_the_rows():
+    with pytest.raises(ValueError, match="n_neighbors"):
+        LabelDiffusion(0).fit(None, None)
