@@ -27,7 +27,17 @@ from common import spreading
 from common.limits import STOPPED, Limits, run_within
 from common.options import positive
 from common.output import note, print_json, print_table, ratio
-from common.spreading import LABEL_SPREADING, METHODS, OURS, POISSON, Draw, Fit, Ready, Task
+from common.spreading import (
+    FAR_LABEL_SPREADING,
+    LABEL_SPREADING,
+    METHODS,
+    OURS,
+    POISSON,
+    Draw,
+    Fit,
+    Ready,
+    Task,
+)
 from lowshot_kedro.resources import available_bytes
 
 TABULAR, IMAGES = "tabular", "images"
@@ -223,7 +233,7 @@ class EstimatorBenchmark:
         if speed is not None and speed < WANTED_RATIO and self.results[peer].seconds is None:
             speed = None  # It was stopped too early to tell.
         yield target(f"{name}: {LABEL_SPREADING}'s seconds / ours", own, speed, "≥", WANTED_RATIO)
-        for method in (LABEL_SPREADING, POISSON):
+        for method in (LABEL_SPREADING, FAR_LABEL_SPREADING, POISSON):
             accuracies = (self._found(cell.of(each)).accuracy for each in (OURS, method))
             found, wanted = (None if each is None else 100 * each for each in accuracies)
             yield target(f"{name}: accuracy, and {method}'s", own, found, "≥", wanted)
@@ -419,7 +429,7 @@ def parser_of_options() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of rows and labels")
     add("--fashion-mnist", type=Path, help="folder of the pictures; default: Debian's")
     add("--folder", type=Path, help="where rows are kept meanwhile; default: a temporary one")
-    skippable = (LABEL_SPREADING, POISSON)
+    skippable = (LABEL_SPREADING, FAR_LABEL_SPREADING, POISSON)
     add("--skip", nargs="+", default=[], choices=skippable, metavar="NAME", help=str(skippable))
     return parser
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from lowshot_kedro import LabelDiffusion
 from lowshot_kedro.diffusion import propagate, propagation_matrix
 from lowshot_kedro.images import write_zip_shards
 from lowshot_kedro.images.demonstration import digits
@@ -25,6 +29,67 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 def blocks(page: str, language: str) -> list[str]:
     text = (ROOT / "docs" / page).read_text()
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_first_code_of_the_readme_is_ten_lines_that_print_what_it_says(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    readme = (ROOT / "README.md").read_text()
+    # Fenced, or by indentation after an empty line.
+    first = re.search(r"^```(\w*)\n(.*?)^```|(?<=\n\n)    \S", readme, re.DOTALL | re.MULTILINE)
+    assert first is not None and first[1] == "python"
+    lines = first[2]
+    assert len([line for line in lines.splitlines() if line]) == 10
+    exec(lines, {})
+    # Kedro, which other tests have started, logs there too.
+    printed = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(r"\d\d\.\d%", printed)
+    for page in (readme, (ROOT / "docs" / "label_diffusion.md").read_text()):
+        (stated,) = re.findall(r"([\d.]+) % of the other", page)
+        # Another processor rounds differently.
+        assert float(printed[:-1]) == pytest.approx(float(stated), abs=0.5)
+
+    assert blocks("label_diffusion.md", "python")[0] == lines
+    notebook = nbformat.read(ROOT / "notebooks" / "label_diffusion.ipynb", as_version=4)
+    assert next(c.source for c in notebook.cells if c.cell_type == "code") == lines.strip()
+
+
+def test_label_diffusion() -> None:
+    names: dict[str, Any] = {}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        for block in blocks("label_diffusion.md", "python"):
+            exec(block, names)
+    (warning,) = caught
+    assert "reached by no label within 2 steps" in str(warning.message)
+    unlabeled, digits = names["y"] == -1, names["digits"]
+
+    def accuracy(found: np.ndarray) -> float:
+        return float((found == digits)[unlabeled].mean())
+
+    usual = names["model"].transduction_
+    assert accuracy(usual) > 0.9
+    # The same graph, from scikit-learn and from faiss.
+    for name in ("of_links", "of_pair"):
+        assert (names[name].transduction_ == usual).mean() > 0.99, name
+    assert accuracy(names["weighted"].transduction_) > 0.9
+    in_words = names["in_words"].transduction_
+    assert (in_words[:3] == ["zero", "one", "two"]).all()
+    assert (in_words == names["words"][digits])[unlabeled].mean() > 0.9
+    lost, found = names["lost"], names["found"]
+    assert lost.sum() == names["hasty"].n_unreached_ > 0
+    assert (found != -1).all() and (found == digits)[lost].mean() > 0.7
+    new = names["of_pair"].predict((names["new_neighbors"], None))
+    assert (new == digits[:3]).all()
+
+
+def test_the_page_of_label_diffusion_names_all_parameters_and_their_defaults() -> None:
+    page = (ROOT / "docs" / "label_diffusion.md").read_text()
+    (section,) = re.findall(r"^## Parameters\n(.*?)^## ", page, re.MULTILINE | re.DOTALL)
+    table = re.findall(r"^\| `(\w+)` \| `?([^|`]+)`? \| ", section, re.MULTILINE)
+    assert {name: ast.literal_eval(default) for name, default in table} == (
+        LabelDiffusion().get_params()
+    )
 
 
 def test_a_variant_of_ones_own() -> None:

@@ -10,7 +10,7 @@ import importlib.util
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,6 +130,8 @@ class Ours:
 class LabelSpreading:
     """scikit-learn's, with its defaults and all processors."""
 
+    options: ClassVar[dict[str, Any]] = {}
+
     def __init__(self) -> None:
         from sklearn import neighbors, semi_supervised
 
@@ -140,7 +142,9 @@ class LabelSpreading:
         self, vectors: NDArray[np.float32], labels: NDArray[np.int64], n_neighbors: int
     ) -> NDArray[Any]:
         """From vectors to classes."""
-        model = self._semi_supervised.LabelSpreading("knn", n_neighbors=n_neighbors, n_jobs=-1)
+        model = self._semi_supervised.LabelSpreading(
+            "knn", n_neighbors=n_neighbors, n_jobs=-1, **self.options
+        )
         found: NDArray[Any] = model.fit(vectors, labels).transduction_
         return found
 
@@ -151,9 +155,15 @@ class LabelSpreading:
         if self._graph is None:
             nearest = self._neighbors.NearestNeighbors(n_neighbors=n_neighbors, n_jobs=-1)
             self._graph = nearest.fit(vectors).kneighbors_graph(vectors)
-        model = self._semi_supervised.LabelSpreading(lambda *_: self._graph)
+        model = self._semi_supervised.LabelSpreading(lambda *_: self._graph, **self.options)
         found: NDArray[Any] = model.fit(vectors, labels).transduction_
         return found
+
+
+class FarLabelSpreading(LabelSpreading):
+    """The same told to go farther: with its defaults it stops before it has reached most rows."""
+
+    options: ClassVar[dict[str, Any]] = {"alpha": 0.9, "max_iter": 100}
 
 
 class PoissonLearning:
@@ -201,10 +211,12 @@ class PoissonLearning:
 
 OURS = "LabelDiffusion"
 LABEL_SPREADING = "LabelSpreading"
+FAR_LABEL_SPREADING = "LabelSpreading, alpha 0.9"
 POISSON = "Poisson learning"
 METHODS: dict[str, type[Method]] = {
     OURS: Ours,
     LABEL_SPREADING: LabelSpreading,
+    FAR_LABEL_SPREADING: FarLabelSpreading,
     POISSON: PoissonLearning,
 }
 

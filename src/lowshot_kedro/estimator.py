@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import tempfile
@@ -601,7 +602,11 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _warn(message: str) -> None:
-    warnings.warn(f"LabelDiffusion: {message}", UserWarning, stacklevel=4)
+    """Warn whoever has called the estimator, however far up that is."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__") == __name__:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(f"LabelDiffusion: {message}", UserWarning, stacklevel=level + 1)
 
 
 def _is_integer(value: Any, least: int | None = None) -> bool:
