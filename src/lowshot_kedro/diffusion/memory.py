@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lowshot_kedro.diffusion.backends.registry import CLASSES, free_bytes, on_gpu
+from lowshot_kedro.diffusion.backends.registry import backend_class, free_bytes, on_gpu
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.resources import format_bytes
@@ -75,7 +75,7 @@ def plan_memory(
             f"diffusion.class_slice: got {class_slice!r}, expected an integer of at least 0, "
             "or auto"
         )
-    beside, per_class = CLASSES[backend].bytes_held(matrix, precision)
+    beside, per_class = backend_class(backend).bytes_held(matrix, precision)
     fixed = matrix.n_bytes + beside
     if on_gpu(backend):
         limits = [int(AVAILABLE_PART * free_bytes(backend)), budget_bytes]

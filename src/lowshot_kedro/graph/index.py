@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lowshot_kedro import native
+from lowshot_kedro.devices import free_gpu_bytes
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.centroids import CentroidSearch, probes_needed, train_centroids
 from lowshot_kedro.graph.codes import VectorEncoder, search_all
@@ -352,7 +352,7 @@ def on_gpus(index: faiss.Index) -> faiss.Index:
     if n_gpus() == 0 or index.ntotal == 0:
         return index
     needed = 4 * index.ntotal * index.d
-    free = min(torch.cuda.mem_get_info(gpu)[0] for gpu in range(n_gpus()))
+    free = min(free_gpu_bytes(gpu) for gpu in range(n_gpus()))
     options = faiss.GpuMultipleClonerOptions()
     options.shard = needed > _GPU_PART * free
     if options.shard and needed > _GPU_PART * free * n_gpus():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import faiss
-import torch
 
+from lowshot_kedro.devices import gpu_available
 from lowshot_kedro.errors import InputError
 
 METHODS = ("auto", "exact", "ivf", "descent", "pynndescent")
@@ -41,7 +41,7 @@ def choose_method(method: str, n_vectors: int, exact_below: int | None = None) -
 
 def n_gpus() -> int:
     """How many GPUs faiss can use."""
-    return faiss.get_num_gpus() if torch.cuda.is_available() else 0
+    return faiss.get_num_gpus() if gpu_available() else 0
 
 
 def require_method(method: str, dimension: int, name: str = "graph.method") -> None:

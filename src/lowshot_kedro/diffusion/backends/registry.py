@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import torch
-
 from lowshot_kedro import native
+from lowshot_kedro.devices import free_gpu_bytes, gpu_available
 from lowshot_kedro.diffusion.backends.interface import Backend
 from lowshot_kedro.diffusion.backends.mkl_backend import MklBackend
 from lowshot_kedro.diffusion.backends.native_backend import NativeBackend
 from lowshot_kedro.diffusion.backends.scipy_backend import ScipyBackend
-from lowshot_kedro.diffusion.backends.torch_backend import TorchBackend
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.resources import available_bytes
 
-CLASSES: dict[str, type[Backend]] = {
-    "native": NativeBackend,
-    "torch": TorchBackend,
-    "mkl": MklBackend,
-    "scipy": ScipyBackend,
-}
-BACKENDS = ("auto", *CLASSES)
+BACKENDS = ("auto", "native", "torch", "mkl", "scipy")
 PRECISIONS = ("float32", "bfloat16")
+
+
+def backend_class(name: str) -> type[Backend]:
+    """The class of a back end; not of `auto`."""
+    if name == "torch":
+        # Others do without PyTorch, which takes long to import.
+        from lowshot_kedro.diffusion.backends.torch_backend import TorchBackend
+
+        return TorchBackend
+    others: dict[str, type[Backend]] = {
+        "native": NativeBackend,
+        "mkl": MklBackend,
+        "scipy": ScipyBackend,
+    }
+    return others[name]
 
 
 def candidates(name: str, precision: str = "float32") -> list[str]:
@@ -42,7 +49,7 @@ def candidates(name: str, precision: str = "float32") -> list[str]:
             f"diffusion.precision: got {precision!r}, expected one of: {', '.join(PRECISIONS)}"
         )
     if name == "auto":
-        use_gpu = torch.cuda.is_available() and precision == "float32"
+        use_gpu = gpu_available() and precision == "float32"
         return ["torch", "native"] if use_gpu else ["native"]
     if precision == "bfloat16" and name != "native":
         raise InputError(
@@ -55,13 +62,13 @@ def candidates(name: str, precision: str = "float32") -> list[str]:
 
 def on_gpu(name: str) -> bool:
     """Whether a back end holds its scores on a GPU: torch does, if there is one."""
-    return name == "torch" and torch.cuda.is_available()
+    return name == "torch" and gpu_available()
 
 
 def free_bytes(name: str) -> int:
     """Free memory of where a back end holds its scores."""
     if on_gpu(name):
-        return int(torch.cuda.mem_get_info()[0])
+        return free_gpu_bytes()
     return available_bytes()
 
 
@@ -76,5 +83,7 @@ def create_backend(name: str, matrix: PropagationMatrix, precision: str = "float
     if name == "native":
         return NativeBackend(matrix, precision)
     if name == "torch":
+        from lowshot_kedro.diffusion.backends.torch_backend import TorchBackend
+
         return TorchBackend(matrix, "cuda" if on_gpu(name) else "cpu")
     return MklBackend(matrix) if name == "mkl" else ScipyBackend(matrix)
