@@ -117,12 +117,12 @@ class Handler(BaseHTTPRequestHandler):
         if is_get and status == 200 and server.length is not None:
             length = server.length
         self.send_header("Content-Length", str(length))
-        self.end_headers()
         part = content[first:last] if is_get else b""
         if is_get and server.break_after:
             part = part[: server.break_after.pop(0)]
         # Before it is sent: whoever has received it may look.
         server.answers.append(Answer(self.command, path, *wanted, len(part)))
+        self.end_headers()
         with suppress(OSError):
             if is_get and server.hold_after is not None:
                 self.wfile.write(part[: server.hold_after])
