@@ -197,18 +197,21 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._require_parameters()
         seed = self._seed()
         with self._at_work():
-            if self.metric == "precomputed":
-                labels = _require_labels(y)
-                classes, nodes, node_classes = _encode_labels(labels)
-                class_priors(self.class_prior, node_classes, len(classes))
-                matrix = self._matrix_of_graph(X, labels)
+            is_graph = self.metric == "precomputed"
+            if is_graph:
+                rows, labels = X, _require_labels(y)
             else:
-                X_checked, labels = validate_data(
+                checked, labels = validate_data(
                     self, X, y, accept_sparse="csr", dtype="numeric", ensure_all_finite=False
                 )
-                classes, nodes, node_classes = _encode_labels(labels)
-                class_priors(self.class_prior, node_classes, len(classes))
-                matrix = self._matrix_of_rows(_same_memory(X, X_checked), len(classes), seed)
+                rows = _same_memory(X, checked)
+            classes, nodes, node_classes = _encode_labels(labels)
+            # Refuses, before any work, a prior that these classes cannot have.
+            class_priors(self.class_prior, node_classes, len(classes))
+            if is_graph:
+                matrix = self._matrix_of_graph(rows, labels)
+            else:
+                matrix = self._matrix_of_rows(rows, len(classes), seed)
             self._spread(matrix, classes, nodes, node_classes, seed)
         return self
 
@@ -245,7 +248,7 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 labeled_nodes=nodes,
                 **options,
             )[0]
-        unreached = np.flatnonzero(~(scores > 0).any(axis=1)).astype(np.int32)
+        unreached = np.flatnonzero(_most(scores) < 0).astype(np.int32)
         if self.n_iterations == "auto" and len(unreached):
             scores[unreached] = self._reached_later(
                 matrix, nodes, node_classes, n_classes, unreached, n_iterations
@@ -474,7 +477,8 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             block = block - self._center
         with np.errstate(over="ignore"):
             vectors = np.ascontiguousarray(block, dtype=np.float32)
-        require_finite(vectors, numbers, "X, as float32,")
+        if block.dtype != np.float32:
+            require_finite(vectors, numbers, "X, as float32,")
         return vectors
 
     # Graphs that are given.
@@ -490,16 +494,15 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 return propagation_matrix(neighbors, numbering="given")
         links = _links_of(X, n_rows)
         with logged_step("symmetrised graph"):
-            return matrix_of_weights(links)
+            return matrix_of_weights(links, "X")
 
     # New rows.
 
     def _scores_of(self, X: Any) -> Iterator[NDArray[np.float64]]:
         """Scores of new rows, float64 (b, C), block after block."""
-        check_is_fitted(self)
         n_nodes = len(self._node_scores)
         if self.metric == "precomputed":
-            links = _links_of(X, n_nodes)
+            links = require_weights(_links_of(X, n_nodes), "X")
             for first, last in row_ranges(links.shape[0], _BLOCK_ROWS):
                 yield (links[first:last] @ self._node_scores).astype(np.float64)
             return
@@ -760,17 +763,16 @@ def _links_of(X: Any, n_nodes: int) -> sparse.csr_array:
                 f"X: similarities of shape {weights.shape}, expected that of the neighbours, "
                 f"{neighbors.shape}"
             )
-        links = _links(neighbors, weights, n_nodes)
-    else:
-        if not sparse.issparse(X) and np.ndim(X) != 2:
-            raise InputError(_expected_graph(X))
-        links = sparse.csr_array(X)
-        if links.shape[1] != n_nodes:
-            raise InputError(
-                f"X: got {links.shape[1]} columns, but the graph has {n_nodes} rows; with metric "
-                "precomputed X holds the weight of a link to each of them"
-            )
-    return require_weights(links, "X")
+        return _links(neighbors, weights, n_nodes)
+    if not sparse.issparse(X) and np.ndim(X) != 2:
+        raise InputError(_expected_graph(X))
+    links = sparse.csr_array(X)
+    if links.shape[1] != n_nodes:
+        raise InputError(
+            f"X: got {links.shape[1]} columns, but the graph has {n_nodes} rows; with metric "
+            "precomputed X holds the weight of a link to each of them"
+        )
+    return links
 
 
 def _links(

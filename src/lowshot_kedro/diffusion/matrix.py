@@ -172,11 +172,12 @@ def propagation_matrix(
     return PropagationMatrix(matrix, rank)
 
 
-def matrix_of_weights(weights: sparse.csr_array) -> PropagationMatrix:
+def matrix_of_weights(weights: sparse.csr_array, name: str = "graph") -> PropagationMatrix:
     """W = D⁻¹(A + Aᵀ) of a graph whose links have weights of their own.
 
     Args:
         weights: A (N, N), at least 0 and finite; entries given twice are added.
+        name: What messages call it.
 
     Returns:
         The matrix, rows summing to 1; the row of a node without any link is zero. In memory:
@@ -188,8 +189,8 @@ def matrix_of_weights(weights: sparse.csr_array) -> PropagationMatrix:
     """
     n_rows, n_columns = weights.shape
     if n_rows != n_columns:
-        raise InputError(f"graph: got shape {weights.shape}, expected as many columns as rows")
-    require_weights(weights, "graph")
+        raise InputError(f"{name}: got shape {weights.shape}, expected as many columns as rows")
+    require_weights(weights, name)
     # Scaled, so that no weight that is finite leaves the range of float32.
     largest = weights.data.max(initial=0)
     links = (weights / largest if largest > 0 else weights).astype(np.float32)
