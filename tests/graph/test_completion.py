@@ -5,12 +5,15 @@ import pytest
 from numpy.typing import NDArray
 
 from lowshot_kedro.graph import (
+    bounded_search,
     complete_graph,
     completion,
     index_in_memory,
+    insertion,
     list_search,
     normalize,
 )
+from lowshot_kedro.graph import index as index_module
 from lowshot_kedro.graph import vectors as vectors_module
 from lowshot_kedro.graph.workspace import MemoryBudget
 from lowshot_kedro.matrices import KnnGraph
@@ -68,7 +71,7 @@ def three_sets(n_labeled, n_background, n_test=7, dimension=16):
 def test_the_graph_is_that_of_comparing_all_with_all(
     monkeypatch, n_labeled, n_background, k, stored_k, block_rows
 ):
-    for module in (completion, vectors_module):
+    for module in (index_module, vectors_module):
         monkeypatch.setattr(module, "BLOCK_ROWS", block_rows)
     monkeypatch.setattr(completion, "QUERY_ROWS", block_rows)
     labeled, test, background = three_sets(n_labeled, n_background)
@@ -266,11 +269,11 @@ def test_lists_find_nearly_all_links():
     assert_well_formed(nodes, case.nodes, 30, equal_by_number=False)
 
 
-@pytest.mark.parametrize("compare_all_up_to", [0, completion._COMPARE_ALL_UP_TO])
+@pytest.mark.parametrize("compare_all_up_to", [0, insertion._COMPARE_ALL_UP_TO])
 def test_lists_find_nearly_all_links_of_more_labelled_than_background(
     monkeypatch, compare_all_up_to
 ):
-    monkeypatch.setattr(completion, "_COMPARE_ALL_UP_TO", compare_all_up_to)
+    monkeypatch.setattr(insertion, "_COMPARE_ALL_UP_TO", compare_all_up_to)
     case = clustered_case(4000, 300, 1500, noise=0.6)
     stored, graph = completed(case, 10, keep_similarities=True)
     assert_nearly_complete(case, stored, graph, 10)
@@ -310,7 +313,7 @@ def test_neither_threads_nor_blocks_nor_memory_change_a_bit(monkeypatch):
     for count in (1, 3):
         with threads(count):
             graphs.append(completed(case, 10, keep_similarities=True)[1])
-    for module in (completion, list_search):
+    for module in (completion, insertion, bounded_search, list_search):
         monkeypatch.setattr(module, "QUERY_ROWS", 700)
     stored, index = graph_of(case.background, 12), index_in_memory(case.background, "ivf")
     monkeypatch.setattr(MemoryBudget, "left", 0)

@@ -122,17 +122,20 @@ class CentroidSearch:
     Args:
         centroids: float32 (L, d), points.
         encoder: Of the vectors to come.
+
+    Attributes:
+        codes: Of the centroids.
     """
 
     def __init__(self, centroids: NDArray[np.float32], encoder: VectorEncoder) -> None:
-        self._codes = encoder.encode_points(centroids)
+        self.codes = encoder.encode_points(centroids)
         n_centroids = len(centroids)
         self._n_groups = 1 if n_centroids <= _FLAT_UP_TO else math.isqrt(n_centroids)
         if self._n_groups == 1:
             return
         groups = run_in_one_thread(_kmeans, centroids, self._n_groups, encoder.space)
         group_codes = encoder.encode_points(groups)
-        nearest, _ = search_all(group_codes, self._codes.values, 1)
+        nearest, _ = search_all(group_codes, self.codes.values, 1)
         # Without empty groups, so that every query finds a centroid in the nearest one.
         filled, group_of = np.unique(nearest[:, 0], return_inverse=True)
         self._n_groups = len(filled)
@@ -150,14 +153,14 @@ class CentroidSearch:
             int32 (q, count), nearest first, -1 where there are fewer.
         """
         if self._n_groups == 1:
-            return search_all(self._codes, queries, count)[0]
-        n_centroids = len(self._codes.values)
+            return search_all(self.codes, queries, count)[0]
+        n_centroids = len(self.codes.values)
         n_groups = min(
             self._n_groups,
             max(_LEAST_GROUPS, math.ceil(_LISTS_PER_PROBE * count * self._n_groups / n_centroids)),
         )
         groups, _ = search_all(self._group_codes, queries, n_groups)
-        return native.search_lists(self._codes, self._lists, queries, groups, count)[0]
+        return native.search_lists(self.codes, self._lists, queries, groups, count)[0]
 
 
 def probes_needed(

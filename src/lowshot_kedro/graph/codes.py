@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,7 +58,9 @@ class VectorEncoder:
         self._point_encoder = self._encoder
         if space.is_euclidean:
             self._point_encoder = self._encoder._replace(mean=np.zeros(dimension, np.float32))
-        self._squared_mean = float(mean @ mean)
+        self._steps = float(self._encoder.scale) ** 2
+        # Less twice the inner product of two vectors, this is their squared distance.
+        self._offset = 0.0 if space.is_euclidean else 2 + 2 * float(mean @ mean)
         self._spread = float(spread)
 
     @property
@@ -81,32 +85,94 @@ class VectorEncoder:
         """Codes of points, which float32 (n, d) hold."""
         return native.encode(self._point_encoder, np.ascontiguousarray(points))[0]
 
+    def squared_distances(
+        self, scores: NDArray[Any], query_biases: NDArray[np.int32]
+    ) -> NDArray[np.float64]:
+        """The squared distances that scores stand for, but for errors of rounding.
+
+        Args:
+            scores: Numbers (q, …), of vectors for queries; minus infinity for none.
+            query_biases: int32 (q, …), of the queries' codes.
+
+        Returns:
+            float64 (q, …), those of points; in a cosine space twice 1 less the cosine.
+        """
+        return self._offset - 2 * (scores + query_biases.astype(np.float64)) / self._steps
+
+    def scores_at(
+        self, squared_distances: NDArray[np.float64], query_biases: NDArray[np.int32]
+    ) -> NDArray[np.float64]:
+        """The scores at squared distances; turns :meth:`squared_distances` round.
+
+        Args:
+            squared_distances: float64 (q,).
+            query_biases: int32 (q,), of the queries' codes.
+        """
+        return self._steps * (self._offset - squared_distances) / 2 - query_biases
+
+    def as_steps(self, squared_distances: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How much larger a score is at a squared distance that is so much smaller."""
+        return self._steps * squared_distances / 2
+
+    def margins(self, squared_distances: NDArray[np.float64]) -> NDArray[np.float64]:
+        """By how much scores of vectors at these distances may be wrong: five deviations.
+
+        Args:
+            squared_distances: float64 (q,).
+
+        Returns:
+            float64 (q,), in units of scores.
+        """
+        # Of fewer columns than the codes have, each stands in several, with the same error.
+        alike = self.width / len(self._encoder.mean)
+        if not self.space.is_euclidean:
+            rounding = np.sqrt(2 * self._spread / 12 * alike) / self._encoder.scale
+            return np.full(len(squared_distances), _ERROR_DEVIATIONS * self._steps * rounding)
+        # The difference of two codes is wrong by e in each column, with E e² = 1/6 and E e⁴ = 1/15:
+        # a squared distance D² by Σ e² + 2 D e.
+        deviations = np.sqrt(
+            alike * (4 * self._steps * squared_distances / 6 + self.width * (1 / 15 - 1 / 36))
+        )
+        return (self.width / 6 + _ERROR_DEVIATIONS * deviations) / 2
+
     def least_scores(
-        self, similarities: NDArray[np.float32], biases: NDArray[np.int32]
+        self, similarities: NDArray[np.float32], query_biases: NDArray[np.int32]
     ) -> NDArray[np.int32]:
-        """Scores below which a cosine is smaller, leaving room for errors of rounding.
+        """Scores below which a similarity is smaller, leaving room for errors of rounding.
 
         Args:
             similarities: float32 (q,), one for each query; minus infinity: any score will do.
-            biases: int32 (q,), of the queries' codes.
+            query_biases: int32 (q,), of the queries' codes.
 
         Returns:
             int32 (q,).
         """
-        steps = self._encoder.scale**2
-        # Of fewer columns than the codes have, each stands in several, with the same error.
-        alike = self._encoder.width / len(self._encoder.mean)
-        rounding = np.sqrt(2 * self._spread / 12 * alike) / self._encoder.scale
-        least = (
-            steps * (similarities.astype(np.float64) - _ERROR_DEVIATIONS * rounding)
-            + steps * self._squared_mean
-            - biases
-        )
-        limits = np.iinfo(np.int32)
-        scores: NDArray[np.int32] = np.clip(np.floor(least), limits.min, limits.max).astype(
-            np.int32
-        )
-        return scores
+        squares = self.space.squared_distances(similarities.astype(np.float64))
+        margins = self.margins(np.maximum(squares, 0))
+        return as_scores(self.scores_at(squares, query_biases) - margins)
+
+
+def as_scores(numbers: NDArray[np.float64]) -> NDArray[np.int32]:
+    """The largest integers that are no larger, as far as int32 reaches."""
+    limits = np.iinfo(np.int32)
+    scores: NDArray[np.int32] = np.clip(np.floor(numbers), limits.min, limits.max).astype(np.int32)
+    return scores
+
+
+def products(first: NDArray[np.int8], second: NDArray[np.int8]) -> NDArray[np.floating[Any]]:
+    """The inner products of codes, which are integers, whatever the type and order of the sums.
+
+    Args:
+        first: int8 (m, w), codes.
+        second: int8 (n, w), codes.
+
+    Returns:
+        float32 (m, n), or float64 where float32 would round.
+    """
+    is_exact = first.shape[1] * _LARGEST_CODE**2 < 2**24
+    if is_exact:
+        return first.astype(np.float32) @ second.astype(np.float32).T
+    return first.astype(np.float64) @ second.astype(np.float64).T
 
 
 def search_all(

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import faiss
 import numpy as np
@@ -19,28 +20,19 @@ from numpy.typing import NDArray
 
 from lowshot_kedro import native
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.graph.centroids import lists_of
-from lowshot_kedro.graph.index import on_gpus, search
-from lowshot_kedro.graph.list_search import (
-    QUERY_ROWS,
-    Division,
-    ListSearch,
-    division_of,
-    is_divided,
-    n_candidates,
-)
-from lowshot_kedro.graph.vectors import BLOCK_ROWS, normalized_blocks, release
+from lowshot_kedro.graph.index import divide, flat_index, on_gpus, search, search_in_blocks
+from lowshot_kedro.graph.insertion import WANTED_SHARE, LinksInLists
+from lowshot_kedro.graph.list_search import QUERY_ROWS, division_of, is_divided
+from lowshot_kedro.graph.methods import EXACT_BELOW
+from lowshot_kedro.graph.vectors import normalized_blocks, release
 from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
 from lowshot_kedro.matrices import KnnGraph, require_nodes, row_ranges
 from lowshot_kedro.resources import Progress, logged_step
 
 logger = logging.getLogger(__name__)
 
-# Comparisons up to which labelled points are compared with every query, list search or not.
-_COMPARE_ALL_UP_TO = 1_000_000_000
-# A background point has a labelled neighbour in more lists than the labelled point has background
-# neighbours in: points at the border of a cluster have far neighbours.
-_REACH = 2
+# Of the division into lists where the index has none; how good it is matters for speed alone.
+_TARGET_RECALL = 0.99
 
 
 class CompletedGraph(NamedTuple):
@@ -51,11 +43,17 @@ class CompletedGraph(NamedTuple):
             has fewer than k.
         similarities: float32 (N, k), inner products in the same order, or None if not kept.
         test_neighbors: The k most similar nodes of each test point. Test points are not nodes.
+        quality: For JSON: what part of the links that there should be has been found, from the
+            background to labelled points (`links_to_labeled`), out of labelled points
+            (`links_of_labeled`) and out of test points (`links_of_test`): each with its `share`,
+            and `n_links` links of `n_sampled` points that it was counted on; or None and None where
+            every pair was compared.
     """
 
     neighbors: NDArray[np.int32]
     similarities: NDArray[np.float32] | None
     test_neighbors: KnnGraph
+    quality: dict[str, Any]
 
 
 def require_sizes(
@@ -98,12 +96,18 @@ def require_sizes(
 class _Neighborhoods(Protocol):
     """How points of one run find each other."""
 
-    def of_points(self, points: NDArray[np.float32], k: int) -> tuple[KnnGraph, KnnGraph]:
+    def of_points(self, points: NDArray[np.float32]) -> tuple[KnnGraph, KnnGraph]:
         """The k most similar background and labelled points of each point of length 1."""
         ...
 
-    def labeled_of_background(self, stored: KnnGraph, k: int) -> tuple[NDArray[np.int64], KnnGraph]:
+    def labeled_of_background(self) -> tuple[NDArray[np.int64], KnnGraph]:
         """Background points that get labelled neighbours, and the most similar of these."""
+        ...
+
+    def quality(
+        self, neighbors: NDArray[np.int32], labeled: KnnGraph, test: KnnGraph
+    ) -> dict[str, Any]:
+        """What part of the links that there should be has been found."""
         ...
 
 
@@ -122,9 +126,10 @@ def complete_graph(
     Each node keeps its k most similar nodes among all N, itself included. Of two equally similar
     neighbours a background node comes before a labelled one, as in the published experiment.
 
-    With an inverted file of the background, searches look through the lists that the index says,
-    and twice as many from labelled points to background points that may get them as neighbours.
-    With any other index the labelled points are compared with every background point.
+    Nearly all links that there should be are found, whatever recall the background graph has: see
+    :mod:`~lowshot_kedro.graph.insertion`. Searches look through the lists of the background's
+    inverted file; where the index is another one, every pair is compared if it is flat or there are
+    few, else the background is divided into lists first.
 
     Args:
         labeled_vectors: float32 (L, d), normalised.
@@ -173,16 +178,18 @@ def complete_graph(
 
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder), MemoryBudget(memory_budget))
-        neighborhoods: _Neighborhoods
-        if is_divided(background_index) and n_background and n_labeled:
-            with logged_step("completion: encoding the background"):
-                neighborhoods = _InLists(
-                    labeled_vectors, background_vectors, background_index, workspace
-                )
-        else:
-            neighborhoods = _ComparedWithAll(labeled_vectors, background_vectors, background_index)
+        neighborhoods = _neighborhoods(
+            labeled_vectors,
+            test_vectors,
+            background_vectors,
+            background_index,
+            background_neighbors,
+            k,
+            workspace,
+        )
         with logged_step("completion: labelled points"):
-            keep(merge(*neighborhoods.of_points(labeled_vectors, k)), slice(0, n_labeled))
+            of_labeled = merge(*neighborhoods.of_points(labeled_vectors))
+            keep(of_labeled, slice(0, n_labeled))
         with logged_step("completion: background points"):
             for first, last in row_ranges(n_background, QUERY_ROWS):
                 stored = background_neighbors.part(first, last, k)
@@ -194,7 +201,7 @@ def complete_graph(
                 )
                 release(background_neighbors.indices)
                 release(background_neighbors.similarities)
-            rows, labeled = neighborhoods.labeled_of_background(background_neighbors, k)
+            rows, labeled = neighborhoods.labeled_of_background()
             for first, last in row_ranges(len(rows), QUERY_ROWS):
                 part = rows[first:last]
                 stored = KnnGraph(
@@ -203,149 +210,123 @@ def complete_graph(
                 )
                 keep(merge(stored, labeled.part(first, last, k)), n_labeled + part)
         with logged_step("completion: test points"):
-            test_neighbors = merge(*neighborhoods.of_points(test_vectors, k))
+            test_neighbors = merge(*neighborhoods.of_points(test_vectors))
+        quality = neighborhoods.quality(neighbors, of_labeled, test_neighbors)
     logger.info(
         "completion: %d labelled points are now neighbours of %d of %d background points",
         n_labeled,
         len(rows),
         n_background,
     )
-    return CompletedGraph(neighbors, similarities, test_neighbors)
+    _log_quality(quality)
+    return CompletedGraph(neighbors, similarities, test_neighbors, quality)
 
 
-def _flat_index(vectors: NDArray[np.float32]) -> faiss.Index:
-    index: faiss.Index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
-    return on_gpus(index)
+def _log_quality(quality: Mapping[str, Any]) -> None:
+    for what, name in (
+        ("background points to labelled ones", "links_to_labeled"),
+        ("labelled points", "links_of_labeled"),
+        ("test points", "links_of_test"),
+    ):
+        found = quality[name]
+        if found["n_links"] is not None:
+            logger.log(
+                logging.WARNING if found["share"] < WANTED_SHARE else logging.INFO,
+                "completion: %.4f of %d links from %s are found (%d points compared with all)",
+                found["share"],
+                found["n_links"],
+                what,
+                found["n_sampled"],
+            )
 
 
-def _search_in_blocks(index: faiss.Index, points: NDArray[np.float32], k: int) -> KnnGraph:
-    blocks = (
-        search(index, points[first:last], k) for first, last in row_ranges(len(points), BLOCK_ROWS)
+def _neighborhoods(
+    labeled_vectors: NDArray[np.float32],
+    test_vectors: NDArray[np.float32],
+    background_vectors: NDArray[np.float32],
+    background_index: faiss.Index,
+    background_neighbors: KnnGraph,
+    k: int,
+    workspace: Workspace,
+) -> _Neighborhoods:
+    n_background = len(background_vectors)
+    is_flat = isinstance(background_index, faiss.IndexFlat)
+    if is_flat or not n_background or not len(labeled_vectors):
+        return _ComparedWithAll(
+            labeled_vectors, background_vectors, background_index, background_neighbors, k
+        )
+    if is_divided(background_index):
+        division = division_of(background_index)
+    elif n_background < EXACT_BELOW:
+        vectors = np.concatenate(
+            [block for _, block in normalized_blocks(background_vectors, "background_vectors")]
+        )
+        return _ComparedWithAll(
+            labeled_vectors, background_vectors, flat_index(vectors), background_neighbors, k
+        )
+    else:
+        division = divide(background_vectors, _TARGET_RECALL, workspace, "background_vectors")
+    return LinksInLists(
+        labeled_vectors,
+        test_vectors,
+        background_vectors,
+        division,
+        background_neighbors,
+        k,
+        workspace,
     )
-    return KnnGraph.joined(blocks, k)
 
 
 class _ComparedWithAll:
-    """Every pair is compared, or searched by whatever index the background has."""
+    """Every pair is compared.
+
+    Args:
+        labeled_vectors: float32 (L, d), normalised.
+        background_vectors: float32 (n, d), not normalised.
+        background_index: Flat, over the background.
+        stored: The background graph.
+        k: Neighbours of each.
+    """
 
     def __init__(
         self,
         labeled_vectors: NDArray[np.float32],
         background_vectors: NDArray[np.float32],
         background_index: faiss.Index,
+        stored: KnnGraph,
+        k: int,
     ) -> None:
-        self._labeled_index = _flat_index(labeled_vectors)
+        self._labeled_index = on_gpus(flat_index(labeled_vectors))
         self._background_vectors = background_vectors
         self._background_index = on_gpus(background_index)
+        self._stored, self._k = stored, k
 
-    def of_points(self, points: NDArray[np.float32], k: int) -> tuple[KnnGraph, KnnGraph]:
+    def of_points(self, points: NDArray[np.float32]) -> tuple[KnnGraph, KnnGraph]:
         """See above."""
         return (
-            _search_in_blocks(self._background_index, points, k),
-            _search_in_blocks(self._labeled_index, points, k),
+            search_in_blocks(self._background_index, points, self._k),
+            search_in_blocks(self._labeled_index, points, self._k),
         )
 
-    def labeled_of_background(self, stored: KnnGraph, k: int) -> tuple[NDArray[np.int64], KnnGraph]:
+    def labeled_of_background(self) -> tuple[NDArray[np.int64], KnnGraph]:
         """See above."""
         vectors = self._background_vectors
         rows = [np.empty(0, np.int64)]
         found = []
-        with Progress(len(vectors), "complete graph") as bar:
+        with Progress(len(vectors), "links to labelled points") as bar:
             for first, block in normalized_blocks(vectors, "background_vectors"):
-                of_block = search(self._labeled_index, block, k)
-                least = stored.similarities[first : first + len(block), k - 1]
+                of_block = search(self._labeled_index, block, self._k)
+                least = self._stored.similarities[first : first + len(block), self._k - 1]
                 closer = np.flatnonzero(of_block.similarities[:, 0] > least)
                 rows.append(first + closer)
                 found.append(KnnGraph(of_block.indices[closer], of_block.similarities[closer]))
                 bar.update(len(block))
-        return np.concatenate(rows), KnnGraph.joined(found, k)
+        return np.concatenate(rows), KnnGraph.joined(found, self._k)
 
-
-class _InLists:
-    """Searches look through the lists of the background's inverted file."""
-
-    def __init__(
-        self,
-        labeled_vectors: NDArray[np.float32],
-        background_vectors: NDArray[np.float32],
-        background_index: faiss.IndexIVF,
-        workspace: Workspace,
-    ) -> None:
-        self._workspace = workspace
-        self._labeled_vectors = labeled_vectors
-        division = division_of(background_index)
-        self._background = ListSearch.of(
-            background_vectors, division, workspace, "background_vectors"
-        )
-        encoder = self._background.encoder
-        self._labeled_codes, inverse_lengths = encoder.encode(labeled_vectors)
-        n_lists = len(division.centroids)
-        nearest = self._background.probes(self._labeled_codes.values, 1)[:, 0]
-        lists = lists_of(nearest, n_lists)
-        assert lists.members is not None
-        by_list = lists.members
-        self._labeled = ListSearch(
-            labeled_vectors,
-            Division(division.centroids, lists.offsets, by_list, division.n_probe),
-            encoder,
-            native.Codes(
-                np.ascontiguousarray(self._labeled_codes.values[by_list]),
-                np.ascontiguousarray(self._labeled_codes.biases[by_list]),
-            ),
-            inverse_lengths,
-        )
-        self._inverse_lengths = inverse_lengths
-
-    def of_points(self, points: NDArray[np.float32], k: int) -> tuple[KnnGraph, KnnGraph]:
+    def quality(
+        self, neighbors: NDArray[np.int32], labeled: KnnGraph, test: KnnGraph
+    ) -> dict[str, Any]:
         """See above."""
-        background = self._background.search(points, k, at_least=k)
-        if len(points) * len(self._labeled_vectors) > _COMPARE_ALL_UP_TO:
-            return background, self._labeled.search(points, k)
-        return background, _search_in_blocks(_flat_index(self._labeled_vectors), points, k)
-
-    def labeled_of_background(self, stored: KnnGraph, k: int) -> tuple[NDArray[np.int64], KnnGraph]:
-        """See above.
-
-        A labelled point is put into the lists nearest to it, and a background point looks through
-        its own list only.
-        """
-        background, division = self._background, self._background.division
-        n_lists = len(division.centroids)
-        reached = background.probes(self._labeled_codes.values, _REACH * division.n_probe)
-        points, places = np.nonzero(reached >= 0)
-        lists = lists_of(reached[points, places], n_lists)
-        assert lists.members is not None
-        members = native.Lists(lists.offsets, points.astype(np.int32)[lists.members])
-        rows = [np.empty(0, np.int64)]
-        found = []
-        n_background = len(background.vectors)
-        with Progress(n_background, "complete graph") as bar:
-            for first, last in row_ranges(n_background, QUERY_ROWS):
-                numbers = division.numbers[first:last]
-                least = np.ascontiguousarray(stored.similarities[numbers, k - 1])
-                candidates, _ = native.search_lists(
-                    self._labeled_codes,
-                    members,
-                    background.codes.values[first:last],
-                    division.lists(first, last)[:, None],
-                    n_candidates(k),
-                    background.encoder.least_scores(least, background.codes.biases[first:last]),
-                )
-                hit = np.flatnonzero(candidates[:, 0] >= 0)
-                of_hit = numbers[hit]
-                ranked = KnnGraph(
-                    *native.rank_candidates(
-                        self._labeled_vectors,
-                        self._inverse_lengths,
-                        background.queries(of_hit),
-                        candidates[hit],
-                        k,
-                    )
-                )
-                closer = np.flatnonzero(ranked.similarities[:, 0] > least[hit])
-                rows.append(of_hit[closer].astype(np.int64))
-                found.append(KnnGraph(ranked.indices[closer], ranked.similarities[closer]))
-                self._workspace.relieve(background.vectors, stored.similarities)
-                bar.update(last - first)
-        return np.concatenate(rows), KnnGraph.joined(found, k)
+        everything = {"share": 1.0, "n_links": None, "n_sampled": None}
+        names = ("links_to_labeled", "links_of_labeled", "links_of_test")
+        return {"k": self._k, **{name: dict(everything) for name in names}}

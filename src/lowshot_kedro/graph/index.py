@@ -16,9 +16,14 @@ from numpy.typing import NDArray
 from lowshot_kedro import native
 from lowshot_kedro.devices import free_gpu_bytes
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.graph.centroids import CentroidSearch, probes_needed, train_centroids
+from lowshot_kedro.graph.centroids import (
+    CentroidSearch,
+    lists_of,
+    probes_needed,
+    train_centroids,
+)
 from lowshot_kedro.graph.codes import VectorEncoder, search_all
-from lowshot_kedro.graph.list_search import QUERY_ROWS, encode_rows, fit_encoder
+from lowshot_kedro.graph.list_search import QUERY_ROWS, Division, encode_rows, fit_encoder
 from lowshot_kedro.graph.methods import choose_method, is_factory_string, n_gpus
 from lowshot_kedro.graph.quality import sample_rows
 from lowshot_kedro.graph.spaces import COSINE, Space
@@ -255,6 +260,24 @@ def assign_to_lists(
     return Assignment(centroids, assigned, n_probe, inverse_lengths)
 
 
+def divide(
+    vectors: NDArray[np.float32],
+    target_recall: float,
+    workspace: Workspace,
+    name: str,
+    space: Space = COSINE,
+) -> Division:
+    """Divide vectors into lists; for arguments and errors see :func:`assign_to_lists`.
+
+    Returns:
+        In memory: 4 bytes for each vector, and the centroids; 12 bytes for each vector meanwhile.
+    """
+    assigned = assign_to_lists(vectors, target_recall, workspace, name, space)
+    lists = lists_of(assigned.lists, len(assigned.centroids))
+    assert lists.members is not None
+    return Division(assigned.centroids, lists.offsets, lists.members, assigned.n_probe)
+
+
 def _inverted_file(
     vectors: NDArray[np.float32],
     target_recall: float,
@@ -395,3 +418,35 @@ def search(index: faiss.Index, queries: NDArray[np.float32], k: int) -> KnnGraph
         np.negative(similarities, out=similarities)
     similarities[indices < 0] = -np.inf
     return KnnGraph(indices.astype(np.int32), similarities)
+
+
+def compare_with_all(
+    vectors: NDArray[np.float32], queries: NDArray[np.float32], k: int
+) -> KnnGraph:
+    """The k most similar vectors of each query, by comparing all, on GPUs where there are any.
+
+    Args:
+        vectors: float32 (n, d), normalised, in memory.
+        queries: float32 (m, d), normalised.
+        k: How many.
+
+    Returns:
+        As :func:`search`. In memory besides: a copy of the vectors.
+    """
+    return search_in_blocks(on_gpus(flat_index(vectors)), queries, k)
+
+
+def flat_index(vectors: NDArray[np.float32]) -> faiss.Index:
+    """An index that holds a copy of normalised vectors, float32 (n, d), and compares all."""
+    index: faiss.Index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    return index
+
+
+def search_in_blocks(index: faiss.Index, queries: NDArray[np.float32], k: int) -> KnnGraph:
+    """The same as :func:`search`, block by block."""
+    blocks = (
+        search(index, queries[first:last], k)
+        for first, last in row_ranges(len(queries), BLOCK_ROWS)
+    )
+    return KnnGraph.joined(blocks, k)

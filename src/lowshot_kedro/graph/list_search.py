@@ -62,7 +62,7 @@ class Division:
         """int32 (last - first,), the list of each of these positions."""
         return self.lists_of(np.arange(first, last, dtype=np.int32))
 
-    def lists_of(self, positions: NDArray[np.int32]) -> NDArray[np.int32]:
+    def lists_of(self, positions: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
         """The list of each of these positions, in an array of their shape."""
         return (np.searchsorted(self.offsets, positions, side="right") - 1).astype(np.int32)
 
@@ -190,6 +190,11 @@ class ListSearch:
         if self.inverse_lengths is not None:
             rows = rows * self.inverse_lengths[numbers, None]
         return np.ascontiguousarray(rows)
+
+    def lists_of(self, numbers: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The list of each of these vectors, -1 for -1, in an array of their shape."""
+        lists = self.division.lists_of(self.division.positions[numbers])
+        return np.where(numbers < 0, np.int32(-1), lists)
 
     def probes(self, codes: NDArray[np.int8], n_probe: int) -> NDArray[np.int32]:
         """The lists that queries look through, int32 (q, n_probe), nearest first."""

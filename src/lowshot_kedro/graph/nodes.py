@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from lowshot_kedro import native
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.graph.centroids import lists_of
 from lowshot_kedro.graph.descent import divided_graph, tune
 from lowshot_kedro.graph.exact_search import ExactNodes
-from lowshot_kedro.graph.index import assign_to_lists, factory_index, search
-from lowshot_kedro.graph.list_search import Division, ListSearch, n_candidates
+from lowshot_kedro.graph.index import divide, factory_index, search
+from lowshot_kedro.graph.list_search import ListSearch, n_candidates
 from lowshot_kedro.graph.methods import (
     EXACT_BELOW,
     choose_method,
@@ -221,10 +220,7 @@ def _divided_search(
     name: str,
     space: Space,
 ) -> ListSearch:
-    assigned = assign_to_lists(vectors, target_recall, workspace, name, space)
-    lists = lists_of(assigned.lists, len(assigned.centroids))
-    assert lists.members is not None
-    division = Division(assigned.centroids, lists.offsets, lists.members, assigned.n_probe)
+    division = divide(vectors, target_recall, workspace, name, space)
     with logged_step("graph: encoding"):
         return ListSearch.of(vectors, division, workspace, name, space)
 

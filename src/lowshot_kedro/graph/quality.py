@@ -18,7 +18,7 @@ from lowshot_kedro.resources import Progress
 logger = logging.getLogger(__name__)
 
 # Neighbours as similar as the k-th but for rounding are as good as it.
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
 _SEED = 7
 _CHUNK_ROWS = 8192
 
@@ -86,11 +86,29 @@ def recall(
     Returns:
         float64 (m,), fractions.
     """
+    hits, possible = neighbors_found(found, wanted, k, space)
+    return np.where(possible > 0, hits / np.maximum(possible, 1), 1.0)
+
+
+def neighbors_found(
+    found: NDArray[np.float32], wanted: NDArray[np.float32], k: int, space: Space = COSINE
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each row, how many of its k nearest neighbours have been found, and how many there are.
+
+    Args:
+        found: As for :func:`recall`, like the following.
+        wanted: See there.
+        k: See there.
+        space: See there.
+
+    Returns:
+        int64 (m,), twice.
+    """
     possible = np.isfinite(wanted[:, :k]).sum(axis=1)
     last = np.where(np.isfinite(wanted[:, :k]), wanted[:, :k], np.inf).min(axis=1, initial=np.inf)
-    rounding = _ROUNDING * np.abs(last) if space.is_euclidean else np.full_like(last, _ROUNDING)
+    rounding = ROUNDING * np.abs(last) if space.is_euclidean else np.full_like(last, ROUNDING)
     hits = (found[:, :k] >= (last - rounding)[:, None]).sum(axis=1)
-    return np.where(possible > 0, np.minimum(hits, possible) / np.maximum(possible, 1), 1.0)
+    return np.minimum(hits, possible), possible
 
 
 def measure_quality(

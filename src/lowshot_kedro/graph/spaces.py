@@ -65,6 +65,10 @@ class Space:
         """Similarities from what faiss finds: distances are turned round."""
         return np.negative(of_faiss) if self.is_euclidean else of_faiss
 
+    def squared_distances(self, similarities: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The squared distances of points that are so similar; infinity for minus infinity."""
+        return -similarities if self.is_euclidean else 2 - 2 * similarities
+
     def queries(
         self, vectors: NDArray[np.float32], first_row: int, name: str
     ) -> NDArray[np.float32]:

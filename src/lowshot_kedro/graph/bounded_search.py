@@ -1,0 +1,226 @@
+"""Search in lists that looks through as many lists as can hold a neighbour, for each query apart.
+
+A search that looks through a fixed number of lists loses links where points lie apart: at the
+border of a cluster neighbours are far, and stand in many lists. Here a list is looked through if
+its centroid is near enough. For a point x in the list of centroid c, x - c and q - x point in
+directions that have little to do with each other, so that about |q - c|² = |q - x|² + |x - c|².
+A neighbour of q is no farther than the k-th found so far; |x - c|² is known, for each list on
+average. How many times larger |q - c|² may be is the slack: the largest that occurs in a sample of
+queries all of whose neighbours are known, and a little more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowshot_kedro import native
+from lowshot_kedro.graph.codes import as_scores, products, search_all
+from lowshot_kedro.graph.list_search import QUERY_ROWS, ListSearch, n_candidates
+from lowshot_kedro.matrices import KnnGraph, row_ranges
+
+# Lists looked through for a first idea of how far the k-th neighbour is.
+_FIRST_PROBES = 8
+# Products of queries and centroids that are looked at together.
+_MAX_PRODUCTS = 2**23
+# The sample's largest ratio of both sides of the rule is exceeded seldom, and by little.
+_BEYOND_SAMPLE = 1.1
+_WIDENING = 4
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+class BoundedSearch:
+    """Search over vectors in lists that finds all but a few in ten thousand neighbours.
+
+    Args:
+        lists: The vectors.
+
+    Attributes:
+        slack: How many times as large as expected the squared distance to a centroid may be; None:
+            queries are compared with all vectors.
+    """
+
+    def __init__(self, lists: ListSearch) -> None:
+        self.lists = lists
+        self.slack: float | None = None
+        n_vectors = len(lists.division.numbers)
+        n_lists = len(lists.division.centroids)
+        sums = np.zeros(n_lists)
+        for first, last in row_ranges(n_vectors, QUERY_ROWS):
+            positions = np.arange(first, last)
+            of_rows = lists.division.lists_of(positions)
+            sums += np.bincount(of_rows, self.squared_radii(positions), n_lists)
+        self._squared_spread = sums / np.maximum(np.diff(lists.division.offsets), 1)
+
+    def squared_radii(self, positions: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+        """The squared distances of the vectors at some positions to their centroids."""
+        lists = self.lists
+        biases = lists.codes.biases[positions]
+        # Each centroid is a list of its own.
+        centroids = lists.centroids.codes
+        offsets = np.arange(len(centroids.values) + 1, dtype=np.int64)
+        own = lists.division.lists_of(positions)[:, None]
+        _, scores = native.search_lists(
+            centroids, native.Lists(offsets), lists.codes.values[positions], own, 1
+        )
+        return np.maximum(lists.encoder.squared_distances(scores[:, 0], biases), 0)
+
+    def fit_slack(
+        self,
+        queries: NDArray[np.float32],
+        similarities: NDArray[np.float32],
+        lists: NDArray[np.int32],
+    ) -> None:
+        """Take the slack from queries all of whose neighbours are known.
+
+        Args:
+            queries: float32 (s, d), queries.
+            similarities: float32 (s, k), of their neighbours; -inf for none.
+            lists: int32 (s, k), the list that each neighbour is in, -1 for none.
+        """
+        rows, columns = np.nonzero(lists >= 0)
+        codes, _ = self.lists.encoder.encode(queries)
+        kth = np.where(lists >= 0, similarities, np.inf).min(axis=1, initial=np.inf)
+        squares = self.lists.space.squared_distances(kth[rows].astype(np.float64))
+        holding = lists[rows, columns]
+        expected = np.maximum(squares, 0) + self._squared_spread[holding]
+        found = self.distances_to_centroids(codes, rows, holding)
+        self.slack = slack_of(found / np.maximum(expected, _TINY))
+
+    def distances_to_centroids(
+        self, codes: native.Codes, rows: NDArray[np.integer[Any]], lists: NDArray[np.int32]
+    ) -> NDArray[np.float64]:
+        """Squared distances of some queries, by rows of their codes, to centroids of some lists."""
+        centroids = self.lists.centroids.codes
+        scores = products(codes.values, centroids.values) + centroids.biases
+        return self.lists.encoder.squared_distances(scores[rows, lists], codes.biases[rows])
+
+    def nearest(self, queries: NDArray[np.float32], k: int, width: int = 0) -> KnnGraph:
+        """The k most similar vectors of each query.
+
+        Args:
+            queries: float32 (q, d), queries.
+            k: How many.
+            width: How many candidates to rank, if that is more than usual. More are ranked where
+                codes cannot tell them from the k-th.
+
+        Returns:
+            Numbers and similarities, of equal similarities the smaller number first; -1 and -inf
+            where there are fewer than k. In memory besides: for 65536 queries their codes and
+            candidates.
+        """
+        width = min(native.MAX_NEIGHBORS, max(n_candidates(k), width))
+        blocks = (
+            self._nearest(queries[first:last], k, width)
+            for first, last in row_ranges(len(queries), QUERY_ROWS)
+        )
+        return KnnGraph.joined(blocks, k)
+
+    def _nearest(self, queries: NDArray[np.float32], k: int, width: int) -> KnnGraph:
+        lists, encoder = self.lists, self.lists.encoder
+        codes, _ = encoder.encode(queries)
+        k_there = min(k, len(lists.division.numbers))
+        probes = lists.probes(codes.values, _FIRST_PROBES)
+        # Neighbouring queries share lists, whose codes are then read once for all of them.
+        order = np.argsort(probes[:, 0], kind="stable")
+        queries, probes = queries[order], probes[order]
+        codes = native.Codes(codes.values[order], codes.biases[order])
+        if self.slack is None or not k_there:
+            squares = np.full(len(queries), np.inf)
+            floors = np.full(len(queries), np.iinfo(np.int32).min, np.int32)
+        else:
+            kth = lists.candidates(codes.values, _FIRST_PROBES, k_there, k_there)[1][:, -1]
+            squares = np.maximum(encoder.squared_distances(kth, codes.biases), 0)
+            # Both the k-th and what is nearer than it may be wrong by a margin.
+            floors = as_scores(kth - 2 * encoder.margins(squares))
+        rows = np.arange(len(queries))
+        ranked = KnnGraph(
+            np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.float32)
+        )
+        while len(rows):
+            part = native.Codes(codes.values[rows], codes.biases[rows])
+            found, scores = self._candidates(part, probes[rows], squares[rows], floors[rows], width)
+            of_part = lists.rank(queries[rows], found, k, scattered=True)
+            ranked.indices[rows], ranked.similarities[rows] = of_part
+            if width == native.MAX_NEIGHBORS or not k_there:
+                break
+            # Where the last candidate may be nearer than the k-th, so may others behind it.
+            least = encoder.least_scores(of_part.similarities[:, k_there - 1], part.biases)
+            unsure = np.flatnonzero((found[:, -1] >= 0) & (scores[:, -1] >= least))
+            rows, least = rows[unsure], least[unsure]
+            squares[rows] = lists.space.squared_distances(
+                ranked.similarities[rows, k_there - 1].astype(np.float64)
+            )
+            floors[rows] = np.maximum(floors[rows], least)
+            width = min(_WIDENING * width, native.MAX_NEIGHBORS)
+        result = KnnGraph(np.empty_like(ranked.indices), np.empty_like(ranked.similarities))
+        result.indices[order], result.similarities[order] = ranked
+        return result
+
+    def _candidates(
+        self,
+        codes: native.Codes,
+        nearest: NDArray[np.int32],
+        squares: NDArray[np.float64],
+        floors: NDArray[np.int32],
+        width: int,
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Positions with the best scores, and these scores.
+
+        Args:
+            codes: Of the queries.
+            nearest: int32 (q, p), the lists looked through in any case.
+            squares: float64 (q,), squared distances of what counts.
+            floors: int32 (q,), the least scores that count.
+            width: How many.
+        """
+        lists = self.lists
+        if self.slack is None:
+            return search_all(lists.codes, codes.values, width)
+        members = native.Lists(lists.division.offsets)
+        n_queries, n_lists = len(codes.values), len(lists.division.centroids)
+        parts = [(np.empty((0, width), np.int32), np.empty((0, width), np.int32))]
+        for first, last in row_ranges(n_queries, max(64, _MAX_PRODUCTS // n_lists)):
+            part = native.Codes(codes.values[first:last], codes.biases[first:last])
+            probes = self._probes(part, nearest[first:last], squares[first:last])
+            parts.append(
+                native.search_lists(
+                    lists.codes, members, part.values, probes, width, floors[first:last]
+                )
+            )
+        found, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return found, scores
+
+    def _probes(
+        self, codes: native.Codes, nearest: NDArray[np.int32], squares: NDArray[np.float64]
+    ) -> NDArray[np.int32]:
+        """The lists that are near enough, int32 (q, p), -1 behind the last of each row."""
+        assert self.slack is not None
+        encoder, centroids = self.lists.encoder, self.lists.centroids.codes
+        scores = products(codes.values, centroids.values)
+        # The rule, slack times the expected square, as a bound for scores.
+        scores += (centroids.biases + encoder.as_steps(self.slack * self._squared_spread)).astype(
+            scores.dtype
+        )
+        bounds = encoder.scores_at(self.slack * squares, codes.biases)
+        near = scores >= bounds.astype(scores.dtype)[:, None]
+        rows, places = np.nonzero(nearest >= 0)
+        near[rows, nearest[rows, places]] = True
+        rows, lists = np.nonzero(near)
+        counts = near.sum(axis=1)
+        starts = np.cumsum(counts) - counts
+        probes = np.full((len(near), int(counts.max(initial=1))), -1, np.int32)
+        probes[rows, np.arange(len(rows)) - starts[rows]] = lists
+        return probes
+
+
+def slack_of(ratios: NDArray[np.float64]) -> float:
+    """The slack with which the rule finds all links of a sample, and nearly all others.
+
+    Args:
+        ratios: float64 (m,), for each link the squared distance to the centroid of the list that
+            holds the neighbour, divided by the one that the rule expects.
+    """
+    return _BEYOND_SAMPLE * float(ratios.max(initial=1.0))

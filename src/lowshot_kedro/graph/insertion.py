@@ -1,0 +1,412 @@
+"""Links between the background and the points that join it, found in the background's lists.
+
+A background point gets a labelled neighbour if that is more similar to it than its k-th neighbour
+so far. The stored graph says how similar that one is, which bounds how far from a list's centroid a
+labelled point can be that matters to the list's points; the rule is that of
+:mod:`lowshot_kedro.graph.bounded_search`. What codes leave is compared by the vectors themselves.
+
+A sample of the points is compared with everything: one half of it sets how much slack the rule has,
+the other half tells what part of the links has been found.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowshot_kedro import native
+from lowshot_kedro.graph.bounded_search import BoundedSearch, slack_of
+from lowshot_kedro.graph.centroids import lists_of
+from lowshot_kedro.graph.codes import products
+from lowshot_kedro.graph.index import compare_with_all
+from lowshot_kedro.graph.list_search import QUERY_ROWS, Division, ListSearch, n_candidates
+from lowshot_kedro.graph.quality import ROUNDING, neighbors_found, sample_rows
+from lowshot_kedro.graph.workspace import Workspace
+from lowshot_kedro.matrices import KnnGraph, row_ranges
+from lowshot_kedro.resources import Progress, logged_step
+
+logger = logging.getLogger(__name__)
+
+# Points that are compared with everything: all, if there are no more.
+SAMPLE = 256
+# The part of the links that is promised to be found.
+WANTED_SHARE = 0.999
+# Comparisons up to which labelled points are compared with every query, list search or not.
+_COMPARE_ALL_UP_TO = 1_000_000_000
+# Background points of one list that have a bound in common: enough to share the packing of codes.
+_TILE_ROWS = 64
+# Tiles times labelled points that are looked at together.
+_MAX_PAIRS = 2**24
+_MIN_CANDIDATES = 8
+_WIDENING = 4
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points that join the background.
+
+    Attributes:
+        vectors: float32 (m, d), normalised.
+        inverse_lengths: float32 (m,).
+        codes: Of these vectors.
+    """
+
+    vectors: NDArray[np.float32]
+    inverse_lengths: NDArray[np.float32]
+    codes: native.Codes
+
+    def part(self, rows: NDArray[np.integer[Any]]) -> Points:
+        """Some of them, as a copy."""
+        codes = native.Codes(self.codes.values[rows], self.codes.biases[rows])
+        return Points(self.vectors[rows], self.inverse_lengths[rows], codes)
+
+
+class LinksToPoints(NamedTuple):
+    """Background points to which points are nearer than their k-th neighbour so far.
+
+    Attributes:
+        rows: int64 (m,), background points.
+        positions: int64 (m,), where they stand in the lists.
+        least: float32 (m,), the similarity of that k-th neighbour.
+        nearest: (m, k), the most similar of the points, among them some that are not nearer.
+    """
+
+    rows: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    least: NDArray[np.float32]
+    nearest: KnnGraph
+
+
+class _Pairs(NamedTuple):
+    """Links from the background to labelled points that there should be.
+
+    Attributes:
+        rows: int64 (m,), background points.
+        labeled: int64 (m,), labelled points.
+        similarities: float32 (m,).
+    """
+
+    rows: NDArray[np.int64]
+    labeled: NDArray[np.int64]
+    similarities: NDArray[np.float32]
+
+
+class LinksInLists:
+    """Searches that look through the lists of the background that can hold neighbours.
+
+    Args:
+        labeled_vectors: float32 (L, d), normalised.
+        test_vectors: float32 (T, d), normalised.
+        background_vectors: float32 (n, d), not normalised.
+        division: Of the background into lists.
+        stored: The background graph.
+        k: Neighbours of each.
+        workspace: Where codes go that the budget has no room for.
+    """
+
+    def __init__(
+        self,
+        labeled_vectors: NDArray[np.float32],
+        test_vectors: NDArray[np.float32],
+        background_vectors: NDArray[np.float32],
+        division: Division,
+        stored: KnnGraph,
+        k: int,
+        workspace: Workspace,
+    ) -> None:
+        self._stored, self._k, self._workspace = stored, k, workspace
+        with logged_step("completion: encoding the background"):
+            lists = ListSearch.of(background_vectors, division, workspace, "background_vectors")
+            self._background = BoundedSearch(lists)
+        codes, inverse_lengths = lists.encoder.encode(labeled_vectors)
+        assert inverse_lengths is not None
+        self._labeled = Points(labeled_vectors, inverse_lengths, codes)
+        by_list = lists_of(lists.probes(codes.values, 1)[:, 0], len(division.centroids))
+        assert by_list.members is not None
+        self._among_labeled = BoundedSearch(
+            ListSearch(
+                labeled_vectors,
+                Division(division.centroids, by_list.offsets, by_list.members, division.n_probe),
+                lists.encoder,
+                self._labeled.part(by_list.members).codes,
+                inverse_lengths,
+            )
+        )
+        self._slack: float | None = None
+        with logged_step("completion: comparing a sample with everything"):
+            self._sampled, self._wanted = self._sample_points(test_vectors)
+            self._pairs = self._sample_pairs()
+
+    def of_points(self, points: NDArray[np.float32]) -> tuple[KnnGraph, KnnGraph]:
+        """The k most similar background and labelled points of each point of length 1."""
+        return self._background.nearest(points, self._k), self._labeled_of(points)
+
+    def labeled_of_background(self) -> tuple[NDArray[np.int64], KnnGraph]:
+        """Background points that get labelled neighbours, and the most similar of these."""
+        found = list(self._links(self._labeled, self._slack))
+        rows = [np.empty(0, np.int64), *(links.rows for links in found)]
+        return np.concatenate(rows), KnnGraph.joined((links.nearest for links in found), self._k)
+
+    def quality(
+        self, neighbors: NDArray[np.int32], labeled: KnnGraph, test: KnnGraph
+    ) -> dict[str, Any]:
+        """What part of the links that there should be has been found, on a sample.
+
+        Args:
+            neighbors: int32 (N, k), the graph over labelled and background points.
+            labeled: Its links out of labelled points.
+            test: The links of test points.
+        """
+        n_labeled = len(labeled.indices)
+        is_labeled = self._sampled < n_labeled
+        of_labeled = self._sampled[is_labeled], self._wanted[is_labeled]
+        of_test = self._sampled[~is_labeled] - n_labeled, self._wanted[~is_labeled]
+        return {
+            "links_to_labeled": self._share_of_pairs(neighbors, n_labeled),
+            "links_of_labeled": self._share_of_points(labeled, *of_labeled),
+            "links_of_test": self._share_of_points(test, *of_test),
+        }
+
+    def _share_of_points(
+        self, found: KnnGraph, rows: NDArray[np.int64], wanted: NDArray[np.float32]
+    ) -> dict[str, Any]:
+        hits, possible = neighbors_found(found.similarities[rows], wanted, self._k)
+        return _share(int(hits.sum()), int(possible.sum()), len(rows))
+
+    def _share_of_pairs(self, neighbors: NDArray[np.int32], n_labeled: int) -> dict[str, Any]:
+        pairs = self._pairs
+        of_rows = neighbors[n_labeled + pairs.rows]
+        linked = (of_rows == pairs.labeled[:, None]).any(axis=1)
+        # A point that has k nearer neighbours by now does not want the link any more.
+        lost = np.flatnonzero(~linked)
+        last = of_rows[lost, -1].astype(np.int64)
+        background = self._background.lists
+        vectors = np.zeros((len(lost), background.vectors.shape[1]), np.float32)
+        among_labeled = (last >= 0) & (last < n_labeled)
+        vectors[among_labeled] = self._labeled.vectors[last[among_labeled]]
+        behind = last >= n_labeled
+        vectors[behind] = background.queries(last[behind] - n_labeled)
+        queries = background.queries(pairs.rows[lost])
+        least = np.where(last < 0, -np.inf, np.einsum("ij,ij->i", vectors, queries))
+        n_lost = int((pairs.similarities[lost] > least + ROUNDING).sum())
+        n_linked = int(linked.sum())
+        return _share(n_linked, n_linked + n_lost, len(np.unique(pairs.labeled)))
+
+    def _labeled_of(self, points: NDArray[np.float32]) -> KnnGraph:
+        labeled = self._labeled.vectors
+        if len(points) * len(labeled) > _COMPARE_ALL_UP_TO:
+            return self._among_labeled.nearest(points, self._k)
+        return compare_with_all(labeled, points, self._k)
+
+    def _sample_points(
+        self, test_vectors: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Set the slack of searches for points by a sample of them.
+
+        Returns:
+            int64 (s,), which of them tell how good the search is, labelled points first; and
+            float32 (s, k), the similarities of their neighbours.
+        """
+        labeled = self._labeled.vectors
+        n_labeled = len(labeled)
+        sampled = sample_rows(n_labeled + len(test_vectors), SAMPLE)
+        of_test = sampled[sampled >= n_labeled] - n_labeled
+        vectors = np.concatenate([labeled[sampled[sampled < n_labeled]], test_vectors[of_test]])
+        both = (
+            (self._background, self._background.nearest(vectors, self._k)),
+            (self._among_labeled, compare_with_all(labeled, vectors, self._k)),
+        )
+        if len(sampled) == SAMPLE:
+            for search, found in both:
+                fitted = KnnGraph(found.indices[::2], found.similarities[::2])
+                lists = search.lists.lists_of(fitted.indices)
+                search.fit_slack(vectors[::2], fitted.similarities, lists)
+        similarities = np.concatenate([found.similarities for _, found in both], axis=1)
+        wanted = -np.sort(-similarities, axis=1)[:, : self._k]
+        return sampled[1::2], wanted[1::2]
+
+    def _sample_pairs(self) -> _Pairs:
+        """Set the slack of links to labelled points by a sample of these.
+
+        Returns:
+            Links to other labelled points, which tell how good the search is.
+        """
+        n_labeled = len(self._labeled.vectors)
+        sampled = sample_rows(n_labeled, SAMPLE)
+        points = self._labeled.part(sampled)
+        background = self._background
+        ratios = [np.zeros(0)]
+        pairs = [_Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
+        for links in self._links(points, None):
+            nearer = links.nearest.similarities > links.least[:, None]
+            links_of, columns = np.nonzero(nearer & (links.nearest.indices >= 0))
+            of_sample = links.nearest.indices[links_of, columns]
+            fitted, kept = (np.flatnonzero(of_sample % 2 == half) for half in (0, 1))
+            pairs.append(
+                _Pairs(
+                    links.rows[links_of[kept]],
+                    sampled[of_sample[kept]],
+                    links.nearest.similarities[links_of[kept], columns[kept]],
+                )
+            )
+            lists = background.lists.division.lists_of(links.positions[links_of[fitted]])
+            distances = background.distances_to_centroids(points.codes, of_sample[fitted], lists)
+            reach = self._reach(links.positions, links.least)[links_of[fitted]]
+            ratios.append(distances / np.maximum(reach, _TINY))
+        if len(sampled) == SAMPLE:
+            self._slack = slack_of(np.concatenate(ratios))
+        return _Pairs(*(np.concatenate(parts) for parts in zip(*pairs, strict=True)))
+
+    def _reach(
+        self, positions: NDArray[np.integer[Any]], least: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """How far from its centroid, squared, a point near each background point is expected.
+
+        That is as far as the k-th neighbour is from it, and it from the centroid.
+        """
+        search = self._background
+        squares = search.lists.space.squared_distances(least.astype(np.float64))
+        return np.maximum(squares, 0) + search.squared_radii(positions)
+
+    def _links(self, points: Points, slack: float | None) -> Iterator[LinksToPoints]:
+        """Background points that have one of these points nearer than their k-th neighbour.
+
+        Args:
+            points: Labelled points, all or some.
+            slack: How far from a centroid points may be, as for BoundedSearch; None: every point is
+                compared with every background point.
+        """
+        lists = self._background.lists
+        n_background, n_points = len(lists.division.numbers), len(points.vectors)
+        block_rows = QUERY_ROWS
+        if slack is not None:
+            block_rows = min(QUERY_ROWS, max(_TILE_ROWS, _MAX_PAIRS // n_points * _TILE_ROWS))
+        with Progress(n_background, "links to labelled points") as bar:
+            for first, last in row_ranges(n_background, block_rows):
+                numbers = lists.division.numbers[first:last]
+                least = np.ascontiguousarray(self._stored.similarities[numbers, self._k - 1])
+                if slack is None:
+                    members = native.Lists(np.array([0, n_points], np.int64))
+                    probes = np.zeros((last - first, 1), np.int32)
+                else:
+                    members, probes = self._near_tiles(points, first, last, least, slack)
+                found, nearest = self._nearest(points, members, probes, first, least)
+                nearer = np.flatnonzero(nearest.similarities[:, 0] > least[found])
+                found = found[nearer]
+                yield LinksToPoints(
+                    numbers[found].astype(np.int64),
+                    first + found,
+                    least[found],
+                    KnnGraph(nearest.indices[nearer], nearest.similarities[nearer]),
+                )
+                self._workspace.relieve(lists.vectors, self._stored.similarities)
+                bar.update(last - first)
+
+    def _near_tiles(
+        self, points: Points, first: int, last: int, least: NDArray[np.float32], slack: float
+    ) -> tuple[native.Lists, NDArray[np.int32]]:
+        """The points that may have links to background points, tile by tile.
+
+        A tile is made of the points of one list that reach about equally far.
+
+        Args:
+            points: Labelled points.
+            first: Position of the first background point.
+            last: One after that of the last.
+            least: float32 (last - first,), the similarities of their k-th neighbours.
+            slack: See above.
+
+        Returns:
+            The points near each tile, and int32 (last - first, 1), the tile of each background
+            point.
+        """
+        search = self._background
+        encoder, centroids = search.lists.encoder, search.lists.centroids.codes
+        of_rows = search.lists.division.lists(first, last)
+        reach = self._reach(np.arange(first, last), least)
+        order = np.lexsort((-reach, of_rows))
+        is_first = np.diff(of_rows, prepend=-1) > 0
+        starts = np.flatnonzero(is_first)[np.cumsum(is_first) - 1]
+        begins_tile = (np.arange(last - first) - starts) % _TILE_ROWS == 0
+        tile_of = np.empty((last - first, 1), np.int32)
+        tile_of[order, 0] = np.cumsum(begins_tile) - 1
+        widest = order[begins_tile]
+        bounds = encoder.scores_at(slack * reach[widest], np.zeros(len(widest), np.int32))
+        begin, end = of_rows[0], of_rows[-1] + 1
+        scores = products(centroids.values[begin:end], points.codes.values)
+        scores += centroids.biases[begin:end, None].astype(scores.dtype)
+        scores += points.codes.biases.astype(scores.dtype)
+        near = scores[of_rows[widest] - begin] >= bounds.astype(scores.dtype)[:, None]
+        offsets = np.zeros(len(widest) + 1, np.int64)
+        np.cumsum(near.sum(axis=1), out=offsets[1:])
+        return native.Lists(offsets, np.nonzero(near)[1].astype(np.int32)), tile_of
+
+    def _nearest(
+        self,
+        points: Points,
+        members: native.Lists,
+        probes: NDArray[np.int32],
+        first: int,
+        least: NDArray[np.float32],
+    ) -> tuple[NDArray[np.int64], KnnGraph]:
+        """The most similar points of those background points that may have some that are nearer.
+
+        Args:
+            points: Labelled points.
+            members: Numbers of points.
+            probes: int32 (b, 1), which of these lists each background point looks through.
+            first: Position of the first background point.
+            least: float32 (b,), the similarities of their k-th neighbours.
+        """
+        lists, k = self._background.lists, self._k
+        rows = slice(first, first + len(probes))
+        codes = native.Codes(lists.codes.values[rows], lists.codes.biases[rows])
+        floors = lists.encoder.least_scores(least, codes.biases)
+        n_points, n_background = len(points.vectors), len(lists.division.numbers)
+        usual = n_candidates(k)
+        width = min(usual, max(_MIN_CANDIDATES, 4 * k * n_points // n_background))
+        found, scores = native.search_lists(
+            points.codes, members, codes.values, probes, width, floors
+        )
+        hit = np.flatnonzero(found[:, 0] >= 0)
+        queries = lists.queries(lists.division.numbers[first + hit])
+        nearest = KnnGraph(
+            *native.rank_candidates(points.vectors, points.inverse_lengths, queries, found[hit], k)
+        )
+        found, scores = found[hit], scores[hit]
+        unsure = np.arange(len(hit))
+        # Behind the last candidate there may be others that are as near.
+        while width < min(n_points, native.MAX_NEIGHBORS):
+            biases = codes.biases[hit[unsure]]
+            kth = lists.encoder.least_scores(nearest.similarities[unsure, k - 1], biases)
+            unsure = unsure[(found[:, -1] >= 0) & (scores[:, -1] >= kth)]
+            if not len(unsure):
+                break
+            width = min(max(_WIDENING * width, usual), native.MAX_NEIGHBORS)
+            of_unsure = hit[unsure]
+            found, scores = native.search_lists(
+                points.codes,
+                members,
+                np.ascontiguousarray(codes.values[of_unsure]),
+                np.ascontiguousarray(probes[of_unsure]),
+                width,
+                floors[of_unsure],
+            )
+            nearest.indices[unsure], nearest.similarities[unsure] = native.rank_candidates(
+                points.vectors, points.inverse_lengths, queries[unsure], found, k
+            )
+        return hit, nearest
+
+
+def _share(n_found: int, n_wanted: int, n_points: int) -> dict[str, Any]:
+    return {
+        "share": n_found / n_wanted if n_wanted else 1.0,
+        "n_links": n_wanted,
+        "n_sampled": n_points,
+    }
