@@ -11,13 +11,14 @@ queries all of whose neighbours are known, and a little more.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro import native
-from lowshot_kedro.graph.codes import as_scores, products, search_all
+from lowshot_kedro.graph.codes import as_scores, search_all
 from lowshot_kedro.graph.list_search import QUERY_ROWS, ListSearch, n_candidates
 from lowshot_kedro.matrices import KnnGraph, row_ranges
 
@@ -25,6 +26,8 @@ from lowshot_kedro.matrices import KnnGraph, row_ranges
 _FIRST_PROBES = 8
 # Products of queries and centroids that are looked at together.
 _MAX_PRODUCTS = 2**23
+# Lists that queries look through, all queries together that are searched for at a time.
+_MAX_PROBES = 2**24
 # The sample's largest ratio of both sides of the rule is exceeded seldom, and by little.
 _BEYOND_SAMPLE = 1.1
 _WIDENING = 4
@@ -40,6 +43,8 @@ class BoundedSearch:
     Attributes:
         slack: How many times as large as expected the squared distance to a centroid may be; None:
             queries are compared with all vectors.
+        squared_radii: float32 (n,), the squared distances of the vectors to the centroids of their
+            lists, by position.
     """
 
     def __init__(self, lists: ListSearch) -> None:
@@ -48,24 +53,21 @@ class BoundedSearch:
         n_vectors = len(lists.division.numbers)
         n_lists = len(lists.division.centroids)
         sums = np.zeros(n_lists)
+        self.squared_radii = np.empty(n_vectors, np.float32)
         for first, last in row_ranges(n_vectors, QUERY_ROWS):
-            positions = np.arange(first, last)
-            of_rows = lists.division.lists_of(positions)
-            sums += np.bincount(of_rows, self.squared_radii(positions), n_lists)
+            of_rows = lists.division.lists(first, last)
+            squares = self._squared_radii(first, last, of_rows)
+            self.squared_radii[first:last] = squares
+            sums += np.bincount(of_rows, squares, n_lists)
         self._squared_spread = sums / np.maximum(np.diff(lists.division.offsets), 1)
 
-    def squared_radii(self, positions: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-        """The squared distances of the vectors at some positions to their centroids."""
-        lists = self.lists
-        biases = lists.codes.biases[positions]
-        # Each centroid is a list of its own.
-        centroids = lists.centroids.codes
-        offsets = np.arange(len(centroids.values) + 1, dtype=np.int64)
-        own = lists.division.lists_of(positions)[:, None]
-        _, scores = native.search_lists(
-            centroids, native.Lists(offsets), lists.codes.values[positions], own, 1
-        )
-        return np.maximum(lists.encoder.squared_distances(scores[:, 0], biases), 0)
+    def _squared_radii(
+        self, first: int, last: int, lists: NDArray[np.int32]
+    ) -> NDArray[np.float64]:
+        """Those of positions first..last-1, which are in these lists."""
+        codes, encoder = self.lists.codes, self.lists.encoder
+        scores = native.score_pairs(self.lists.centroids.codes, lists, codes.values[first:last])
+        return np.maximum(encoder.squared_distances(scores, codes.biases[first:last]), 0)
 
     def fit_slack(
         self,
@@ -93,8 +95,7 @@ class BoundedSearch:
         self, codes: native.Codes, rows: NDArray[np.integer[Any]], lists: NDArray[np.int32]
     ) -> NDArray[np.float64]:
         """Squared distances of some queries, by rows of their codes, to centroids of some lists."""
-        centroids = self.lists.centroids.codes
-        scores = products(codes.values, centroids.values) + centroids.biases
+        scores = native.score_all(self.lists.centroids.codes, codes.values)
         return self.lists.encoder.squared_distances(scores[rows, lists], codes.biases[rows])
 
     def nearest(self, queries: NDArray[np.float32], k: int, width: int = 0) -> KnnGraph:
@@ -180,14 +181,11 @@ class BoundedSearch:
         if self.slack is None:
             return search_all(lists.codes, codes.values, width)
         members = native.Lists(lists.division.offsets)
-        n_queries, n_lists = len(codes.values), len(lists.division.centroids)
         parts = [(np.empty((0, width), np.int32), np.empty((0, width), np.int32))]
-        for first, last in row_ranges(n_queries, max(64, _MAX_PRODUCTS // n_lists)):
-            part = native.Codes(codes.values[first:last], codes.biases[first:last])
-            probes = self._probes(part, nearest[first:last], squares[first:last])
+        for rows, probes in self._probes(codes, nearest, squares):
             parts.append(
                 native.search_lists(
-                    lists.codes, members, part.values, probes, width, floors[first:last]
+                    lists.codes, members, codes.values[rows], probes, width, floors[rows]
                 )
             )
         found, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -195,25 +193,50 @@ class BoundedSearch:
 
     def _probes(
         self, codes: native.Codes, nearest: NDArray[np.int32], squares: NDArray[np.float64]
-    ) -> NDArray[np.int32]:
-        """The lists that are near enough, int32 (q, p), -1 behind the last of each row."""
+    ) -> Iterator[tuple[slice, NDArray[np.int32]]]:
+        """The lists that are near enough, for as many queries at a time as go together.
+
+        Yields:
+            Some queries, and int32 (q, p), their lists, -1 behind the last of each row.
+        """
+        n_lists = len(self.lists.division.centroids)
+        waiting: list[tuple[NDArray[np.int64], NDArray[np.int32]]] = []
+        begin = widest = 0
+        for first, last in row_ranges(len(codes.values), max(64, _MAX_PRODUCTS // n_lists)):
+            part = native.Codes(codes.values[first:last], codes.biases[first:last])
+            near = self._near(part, nearest[first:last], squares[first:last])
+            width = int(near[0].max())
+            if waiting and max(widest, width) * (last - begin) > _MAX_PROBES:
+                yield slice(begin, first), _rows_of(waiting, widest)
+                waiting, begin, widest = [], first, 0
+            waiting.append(near)
+            widest = max(widest, width)
+        if waiting:
+            yield slice(begin, len(codes.values)), _rows_of(waiting, widest)
+
+    def _near(
+        self, codes: native.Codes, nearest: NDArray[np.int32], squares: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """How many lists are near enough to each query, and these lists."""
         assert self.slack is not None
-        encoder, centroids = self.lists.encoder, self.lists.centroids.codes
-        scores = products(codes.values, centroids.values)
+        encoder = self.lists.encoder
+        scores = native.score_all(self.lists.centroids.codes, codes.values)
         # The rule, slack times the expected square, as a bound for scores.
-        scores += (centroids.biases + encoder.as_steps(self.slack * self._squared_spread)).astype(
-            scores.dtype
-        )
-        bounds = encoder.scores_at(self.slack * squares, codes.biases)
-        near = scores >= bounds.astype(scores.dtype)[:, None]
+        scores -= as_scores(encoder.scores_at(self.slack * self._squared_spread))
+        near = scores >= as_scores(encoder.scores_at(self.slack * squares, codes.biases))[:, None]
         rows, places = np.nonzero(nearest >= 0)
         near[rows, nearest[rows, places]] = True
-        rows, lists = np.nonzero(near)
-        counts = near.sum(axis=1)
-        starts = np.cumsum(counts) - counts
-        probes = np.full((len(near), int(counts.max(initial=1))), -1, np.int32)
-        probes[rows, np.arange(len(rows)) - starts[rows]] = lists
-        return probes
+        return near.sum(axis=1), (np.flatnonzero(near) % near.shape[1]).astype(np.int32)
+
+
+def _rows_of(
+    blocks: Sequence[tuple[NDArray[np.int64], NDArray[np.int32]]], width: int
+) -> NDArray[np.int32]:
+    """int32 (q, width) from the counts and entries of rows, -1 behind the last entry."""
+    counts, entries = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    rows = np.full((len(counts), width), -1, np.int32)
+    rows[np.arange(width) < counts[:, None]] = entries
+    return rows
 
 
 def slack_of(ratios: NDArray[np.float64]) -> float:
@@ -224,3 +247,13 @@ def slack_of(ratios: NDArray[np.float64]) -> float:
             holds the neighbour, divided by the one that the rule expects.
     """
     return _BEYOND_SAMPLE * float(ratios.max(initial=1.0))
+
+
+def _padded(blocks: Sequence[NDArray[np.int32]], width: int) -> NDArray[np.int32]:
+    """All rows of the blocks, with -1 in columns that a block does not have."""
+    return np.concatenate(
+        [
+            np.pad(block, ((0, 0), (0, width - block.shape[1])), constant_values=-1)
+            for block in blocks
+        ]
+    )

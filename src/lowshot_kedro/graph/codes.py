@@ -59,9 +59,6 @@ class VectorEncoder:
         if space.is_euclidean:
             self._point_encoder = self._encoder._replace(mean=np.zeros(dimension, np.float32))
         self._steps = float(self._encoder.scale) ** 2
-        # Less twice the inner product of two vectors, this is their squared distance.
-        self._offset = 0.0 if space.is_euclidean else 2 + 2 * float(mean @ mean)
-        self._spread = float(spread)
 
     @property
     def width(self) -> int:
@@ -91,16 +88,16 @@ class VectorEncoder:
         """The squared distances that scores stand for, but for errors of rounding.
 
         Args:
-            scores: Numbers (q, …), of vectors for queries; minus infinity for none.
+            scores: Numbers (q, …), of vectors for queries.
             query_biases: int32 (q, …), of the queries' codes.
 
         Returns:
             float64 (q, …), those of points; in a cosine space twice 1 less the cosine.
         """
-        return self._offset - 2 * (scores + query_biases.astype(np.float64)) / self._steps
+        return -2 * (scores + query_biases.astype(np.float64)) / self._steps
 
     def scores_at(
-        self, squared_distances: NDArray[np.float64], query_biases: NDArray[np.int32]
+        self, squared_distances: NDArray[np.float64], query_biases: NDArray[np.int32] | int = 0
     ) -> NDArray[np.float64]:
         """The scores at squared distances; turns :meth:`squared_distances` round.
 
@@ -108,14 +105,10 @@ class VectorEncoder:
             squared_distances: float64 (q,).
             query_biases: int32 (q,), of the queries' codes.
         """
-        return self._steps * (self._offset - squared_distances) / 2 - query_biases
-
-    def as_steps(self, squared_distances: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How much larger a score is at a squared distance that is so much smaller."""
-        return self._steps * squared_distances / 2
+        return -self._steps * squared_distances / 2 - query_biases
 
     def margins(self, squared_distances: NDArray[np.float64]) -> NDArray[np.float64]:
-        """By how much scores of vectors at these distances may be wrong: five deviations.
+        """By how much the score of a vector at a distance may be too small: five deviations.
 
         Args:
             squared_distances: float64 (q,).
@@ -123,13 +116,10 @@ class VectorEncoder:
         Returns:
             float64 (q,), in units of scores.
         """
-        # Of fewer columns than the codes have, each stands in several, with the same error.
-        alike = self.width / len(self._encoder.mean)
-        if not self.space.is_euclidean:
-            rounding = np.sqrt(2 * self._spread / 12 * alike) / self._encoder.scale
-            return np.full(len(squared_distances), _ERROR_DEVIATIONS * self._steps * rounding)
         # The difference of two codes is wrong by e in each column, with E e² = 1/6 and E e⁴ = 1/15:
-        # a squared distance D² by Σ e² + 2 D e.
+        # a squared distance D² by Σ e² + 2 D e. Of fewer columns than the codes have, each stands
+        # in several, with the same error.
+        alike = self.width / len(self._encoder.mean)
         deviations = np.sqrt(
             alike * (4 * self._steps * squared_distances / 6 + self.width * (1 / 15 - 1 / 36))
         )
@@ -157,22 +147,6 @@ def as_scores(numbers: NDArray[np.float64]) -> NDArray[np.int32]:
     limits = np.iinfo(np.int32)
     scores: NDArray[np.int32] = np.clip(np.floor(numbers), limits.min, limits.max).astype(np.int32)
     return scores
-
-
-def products(first: NDArray[np.int8], second: NDArray[np.int8]) -> NDArray[np.floating[Any]]:
-    """The inner products of codes, which are integers, whatever the type and order of the sums.
-
-    Args:
-        first: int8 (m, w), codes.
-        second: int8 (n, w), codes.
-
-    Returns:
-        float32 (m, n), or float64 where float32 would round.
-    """
-    is_exact = first.shape[1] * _LARGEST_CODE**2 < 2**24
-    if is_exact:
-        return first.astype(np.float32) @ second.astype(np.float32).T
-    return first.astype(np.float64) @ second.astype(np.float64).T
 
 
 def search_all(

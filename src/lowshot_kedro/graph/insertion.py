@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from lowshot_kedro import native
 from lowshot_kedro.graph.bounded_search import BoundedSearch, slack_of
 from lowshot_kedro.graph.centroids import lists_of
-from lowshot_kedro.graph.codes import products
+from lowshot_kedro.graph.codes import as_scores
 from lowshot_kedro.graph.index import compare_with_all
 from lowshot_kedro.graph.list_search import QUERY_ROWS, Division, ListSearch, n_candidates
 from lowshot_kedro.graph.quality import ROUNDING, neighbors_found, sample_rows
@@ -32,16 +32,20 @@ from lowshot_kedro.resources import Progress, logged_step
 
 logger = logging.getLogger(__name__)
 
-# Points that are compared with everything: all, if there are no more.
-SAMPLE = 256
+# Links of the points that are compared with everything, and how many points these are at least and
+# at most. If there are no more, all are.
+_SAMPLED_LINKS = 4000
+_MIN_SAMPLE = 128
+_MAX_SAMPLE = 512
 # The part of the links that is promised to be found.
 WANTED_SHARE = 0.999
 # Comparisons up to which labelled points are compared with every query, list search or not.
-_COMPARE_ALL_UP_TO = 1_000_000_000
-# Background points of one list that have a bound in common: enough to share the packing of codes.
-_TILE_ROWS = 64
-# Tiles times labelled points that are looked at together.
+_COMPARE_ALL_UP_TO = 10_000_000
+# Where the tiles of a list end, counted from the background point that reaches farthest.
+_TILE_ENDS = np.concatenate([[8, 16, 32], np.arange(64, 2**16, 64)])
+# Lists times labelled points that are looked at together.
 _MAX_PAIRS = 2**24
+_NO_SCORE = np.iinfo(np.int32).max
 _MIN_CANDIDATES = 8
 _WIDENING = 4
 _TINY = float(np.finfo(np.float32).tiny)
@@ -121,6 +125,7 @@ class LinksInLists:
         workspace: Workspace,
     ) -> None:
         self._stored, self._k, self._workspace = stored, k, workspace
+        self._n_sampled = min(max(_SAMPLED_LINKS // k, _MIN_SAMPLE), _MAX_SAMPLE)
         with logged_step("completion: encoding the background"):
             lists = ListSearch.of(background_vectors, division, workspace, "background_vectors")
             self._background = BoundedSearch(lists)
@@ -215,14 +220,14 @@ class LinksInLists:
         """
         labeled = self._labeled.vectors
         n_labeled = len(labeled)
-        sampled = sample_rows(n_labeled + len(test_vectors), SAMPLE)
+        sampled = sample_rows(n_labeled + len(test_vectors), self._n_sampled)
         of_test = sampled[sampled >= n_labeled] - n_labeled
         vectors = np.concatenate([labeled[sampled[sampled < n_labeled]], test_vectors[of_test]])
         both = (
             (self._background, self._background.nearest(vectors, self._k)),
             (self._among_labeled, compare_with_all(labeled, vectors, self._k)),
         )
-        if len(sampled) == SAMPLE:
+        if len(sampled) == self._n_sampled:
             for search, found in both:
                 fitted = KnnGraph(found.indices[::2], found.similarities[::2])
                 lists = search.lists.lists_of(fitted.indices)
@@ -238,7 +243,7 @@ class LinksInLists:
             Links to other labelled points, which tell how good the search is.
         """
         n_labeled = len(self._labeled.vectors)
-        sampled = sample_rows(n_labeled, SAMPLE)
+        sampled = sample_rows(n_labeled, self._n_sampled)
         points = self._labeled.part(sampled)
         background = self._background
         ratios = [np.zeros(0)]
@@ -259,7 +264,7 @@ class LinksInLists:
             distances = background.distances_to_centroids(points.codes, of_sample[fitted], lists)
             reach = self._reach(links.positions, links.least)[links_of[fitted]]
             ratios.append(distances / np.maximum(reach, _TINY))
-        if len(sampled) == SAMPLE:
+        if len(sampled) == self._n_sampled:
             self._slack = slack_of(np.concatenate(ratios))
         return _Pairs(*(np.concatenate(parts) for parts in zip(*pairs, strict=True)))
 
@@ -272,7 +277,8 @@ class LinksInLists:
         """
         search = self._background
         squares = search.lists.space.squared_distances(least.astype(np.float64))
-        return np.maximum(squares, 0) + search.squared_radii(positions)
+        reach: NDArray[np.float64] = np.maximum(squares, 0) + search.squared_radii[positions]
+        return reach
 
     def _links(self, points: Points, slack: float | None) -> Iterator[LinksToPoints]:
         """Background points that have one of these points nearer than their k-th neighbour.
@@ -286,7 +292,8 @@ class LinksInLists:
         n_background, n_points = len(lists.division.numbers), len(points.vectors)
         block_rows = QUERY_ROWS
         if slack is not None:
-            block_rows = min(QUERY_ROWS, max(_TILE_ROWS, _MAX_PAIRS // n_points * _TILE_ROWS))
+            rows_of_list = 1 + n_background // len(lists.division.centroids)
+            block_rows = min(QUERY_ROWS, max(1024, _MAX_PAIRS // n_points * rows_of_list))
         with Progress(n_background, "links to labelled points") as bar:
             for first, last in row_ranges(n_background, block_rows):
                 numbers = lists.division.numbers[first:last]
@@ -313,7 +320,8 @@ class LinksInLists:
     ) -> tuple[native.Lists, NDArray[np.int32]]:
         """The points that may have links to background points, tile by tile.
 
-        A tile is made of the points of one list that reach about equally far.
+        A tile is made of background points of one list that reach about equally far. The few that
+        reach farthest have small tiles, or all others would look as far as they do.
 
         Args:
             points: Labelled points.
@@ -332,20 +340,43 @@ class LinksInLists:
         reach = self._reach(np.arange(first, last), least)
         order = np.lexsort((-reach, of_rows))
         is_first = np.diff(of_rows, prepend=-1) > 0
-        starts = np.flatnonzero(is_first)[np.cumsum(is_first) - 1]
-        begins_tile = (np.arange(last - first) - starts) % _TILE_ROWS == 0
+        lists = of_rows[is_first]
+        place = np.cumsum(is_first) - 1
+        rank = np.arange(last - first) - np.flatnonzero(is_first)[place]
+        level = np.searchsorted(_TILE_ENDS, rank, side="right")
+        begins = np.flatnonzero(np.diff(level, prepend=-1) | is_first)
+        # No bound where a list has no such tile.
+        bounds = np.full((len(lists), level.max() + 1), _NO_SCORE, np.int32)
+        bounds[place[begins], level[begins]] = as_scores(
+            encoder.scores_at(slack * reach[order[begins]])
+        )
+        codes = native.Codes(centroids.values[lists], centroids.biases[lists])
+        scores = native.score_all(points.codes, codes.values)
+        # Those of the points as queries, with whose biases they are compared.
+        scores += codes.biases[:, None]
+        near = np.flatnonzero(scores >= bounds[:, :1])
+        near_scores = scores.ravel()[near]
+        near_list, near_point = np.divmod(near, len(points.vectors))
+        # Tiles are numbered level after level; further levels of a list reach less far.
+        tiles = np.full(bounds.shape, -1, np.int32)
+        sizes, members = [np.zeros(1, np.int64)], [np.empty(0, np.int32)]
+        n_tiles = 0
+        for number in range(bounds.shape[1]):
+            there = np.flatnonzero(bounds[:, number] < _NO_SCORE)
+            tiles[there, number] = n_tiles + np.arange(len(there))
+            n_tiles += len(there)
+            near = near_scores >= bounds[near_list, number]
+            near_list, near_point, near_scores = (
+                near_list[near],
+                near_point[near],
+                near_scores[near],
+            )
+            sizes.append(np.bincount(near_list, minlength=len(lists))[there])
+            members.append(near_point.astype(np.int32))
         tile_of = np.empty((last - first, 1), np.int32)
-        tile_of[order, 0] = np.cumsum(begins_tile) - 1
-        widest = order[begins_tile]
-        bounds = encoder.scores_at(slack * reach[widest], np.zeros(len(widest), np.int32))
-        begin, end = of_rows[0], of_rows[-1] + 1
-        scores = products(centroids.values[begin:end], points.codes.values)
-        scores += centroids.biases[begin:end, None].astype(scores.dtype)
-        scores += points.codes.biases.astype(scores.dtype)
-        near = scores[of_rows[widest] - begin] >= bounds.astype(scores.dtype)[:, None]
-        offsets = np.zeros(len(widest) + 1, np.int64)
-        np.cumsum(near.sum(axis=1), out=offsets[1:])
-        return native.Lists(offsets, np.nonzero(near)[1].astype(np.int32)), tile_of
+        tile_of[order, 0] = tiles[place, level]
+        offsets = np.cumsum(np.concatenate(sizes))
+        return native.Lists(offsets, np.concatenate(members)), tile_of
 
     def _nearest(
         self,

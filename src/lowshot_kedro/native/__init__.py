@@ -44,6 +44,8 @@ from .search import (
     join_neighbors,
     rank_candidates,
     sample_links,
+    score_all,
+    score_pairs,
     search_lists,
 )
 
@@ -76,6 +78,8 @@ __all__ = [
     "renumber",
     "sample_links",
     "scale_columns",
+    "score_all",
+    "score_pairs",
     "search_lists",
     "set_num_threads",
     "sparse_scores",

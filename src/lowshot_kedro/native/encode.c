@@ -14,6 +14,8 @@ enum { SUMS = 16 };
 static const double LEAST_LENGTH = 1e-36;
 /* Sums of the transform would leave it with a longer mean. */
 static const double LONGEST_MEAN = 1e30;
+/* The mean of vectors of length 1 is not longer, but for rounding. */
+static const double LONGEST_MEAN_OF_DIRECTIONS = 1.001;
 /* So would squares of distances to vectors that are farther from the mean. */
 static const double FARTHEST = 1e18;
 
@@ -67,23 +69,9 @@ ALWAYS_INLINE double length_of(const float *vector, int64_t dimension) {
     return sqrt(total);
 }
 
-ALWAYS_INLINE float product_with_mean(const float *vector, const float *mean, int64_t dimension) {
-    float sums[SUMS] = {0};
-    int64_t j = 0;
-    for (; j + SUMS <= dimension; j += SUMS)
-        for (int64_t s = 0; s < SUMS; s++)
-            sums[s] += vector[j + s] * mean[j + s];
-    for (int64_t s = 0; j + s < dimension; s++)
-        sums[s] += vector[j + s] * mean[j + s];
-    float total = 0;
-    for (int64_t s = 0; s < SUMS; s++)
-        total += sums[s];
-    return total;
-}
-
 /* The vector scaled to length 1, less the mean. */
 ALWAYS_INLINE bool center_direction(const struct lowshot_encoder *encoder, const float *vector,
-                                    float *values, int32_t *bias, float *inverse_length) {
+                                    float *values, float *inverse_length) {
     const int64_t dimension = encoder->dimension;
     const double length = length_of(vector, dimension);
     if (!isfinite(length))
@@ -92,8 +80,6 @@ ALWAYS_INLINE bool center_direction(const struct lowshot_encoder *encoder, const
     *inverse_length = (float)inverse;
     for (int64_t j = 0; j < dimension; j++)
         values[j] = (float)((double)vector[j] * inverse);
-    *bias = (int32_t)lrintf(product_with_mean(values, encoder->mean, dimension) * encoder->scale *
-                            encoder->scale);
     for (int64_t j = 0; j < dimension; j++)
         values[j] = (values[j] - encoder->mean[j]) * encoder->signs[j];
     return true;
@@ -107,9 +93,10 @@ ALWAYS_INLINE bool center_vector(const struct lowshot_encoder *encoder, const fl
     return length_of(values, encoder->dimension) <= FARTHEST;
 }
 
-/* With the bias -|v|^2 / 2 of the codes v, the score for q is (|q|^2 - |q - v|^2) / 2: what
- * rounding and cutting off change in it is in proportion to the distance, and nothing for equal
- * vectors. */
+/* With the bias -|v|^2 / 2 of the codes v, the score for q is (|q|^2 - |q - v|^2) / 2. What rounding
+ * changes in a distance is in proportion to it, and nothing for equal vectors; what cutting off
+ * changes makes it smaller, never larger, so that nobody is taken for farther away than he is. Of
+ * vectors of length 1 the nearer one has the larger inner product. */
 ALWAYS_INLINE int32_t bias_of_distance(const int8_t *codes, int64_t width) {
     int32_t sum = 0;
     for (int64_t j = 0; j < width; j++)
@@ -126,7 +113,7 @@ static bool encode_row(const struct lowshot_encoder *encoder, const float *vecto
     float *const values = room, *const turned = room + width;
     const bool euclidean = encoder->metric == LOWSHOT_EUCLIDEAN;
     if (!(euclidean ? center_vector(encoder, vector, values)
-                    : center_direction(encoder, vector, values, bias, inverse_length)))
+                    : center_direction(encoder, vector, values, inverse_length)))
         return false;
     for (int64_t j = dimension; j < width; j++)
         values[j] = 0.0f;
@@ -149,20 +136,19 @@ static bool encode_row(const struct lowshot_encoder *encoder, const float *vecto
         memcpy(&bits, &values[j], sizeof(bits));
         codes[j] = (int8_t)(uint8_t)bits;
     }
-    if (euclidean)
-        *bias = bias_of_distance(codes, width);
+    *bias = bias_of_distance(codes, width);
+    /* The inner product with 0 is 0, as it is of vectors of length 1 whose distance squared is 2: 1
+     * more than it is from 0. */
+    if (!euclidean && *inverse_length == 0.0f)
+        *bias -= (int32_t)lrintf(encoder->scale * encoder->scale / 2);
     return true;
 }
 
-/* What would make codes or biases that are no integers. Biases are at most the length of the mean
- * times the square of the scale, up to rounding; those of distances always fit. */
+/* What would make codes or biases that are no integers. */
 static int check_encoder(const struct lowshot_encoder *encoder, struct lowshot_fault *fault) {
-    const double scale = encoder->scale;
-    const double longest = encoder->metric == LOWSHOT_EUCLIDEAN
-                               ? LONGEST_MEAN
-                               : (double)largest_bias(encoder->width) / (scale * scale) / 2;
-    const double length = length_of(encoder->mean, encoder->dimension);
-    if (!(length <= longest && length <= LONGEST_MEAN))
+    const double longest =
+        encoder->metric == LOWSHOT_EUCLIDEAN ? LONGEST_MEAN : LONGEST_MEAN_OF_DIRECTIONS;
+    if (!(length_of(encoder->mean, encoder->dimension) <= longest))
         return report_fault(fault, LOWSHOT_NOT_FINITE, 1, 0, 0);
     for (int64_t j = 0; j < encoder->width; j++)
         if (!(fabsf(encoder->signs[j]) == 1.0f))

@@ -189,6 +189,15 @@ struct lowshot_lists {
     int64_t entries;
 };
 
+/* scores[q]: of vector numbers[q] for query q. */
+int lowshot_score_pairs(const struct lowshot_codes *codes, const int32_t *numbers,
+                        const struct lowshot_codes *queries, int32_t *scores,
+                        struct lowshot_fault *fault);
+
+/* scores: queries x vectors, of every vector for every query. */
+int lowshot_score_all(const struct lowshot_codes *codes, const struct lowshot_codes *queries,
+                      int32_t *scores, struct lowshot_fault *fault);
+
 /* The width best vectors of the lists that a query probes, best first; of equal scores the smaller
  * number first; -1 and INT32_MIN where there are fewer. Lists probed (-1: none) must be different
  * and have no vector in common. floors, unless NULL: least score that counts, for each query. */

@@ -8,8 +8,8 @@
 
 enum {
     GROUP = 1024,
-    SMALL_GROUP = 64,
-    FEW_QUERIES = 16384,
+    MIN_GROUP = 64,
+    GROUPS_PER_THREAD = 4,
     PACKED_BYTES = 1 << 17,
     STRIP = 128,
     SPARE = 256
@@ -213,6 +213,89 @@ static void search_group(const struct search *search, int64_t first, int64_t cou
     }
 }
 
+/* How many vectors are packed at a time. */
+static int64_t chunk_rows(int64_t width) {
+    const int64_t chunk = PACKED_BYTES / width / PACK_ROWS * PACK_ROWS;
+    return chunk < PACK_ROWS ? PACK_ROWS : chunk > MAX_CHUNK ? MAX_CHUNK : chunk;
+}
+
+int lowshot_score_pairs(const struct lowshot_codes *codes, const int32_t *numbers,
+                        const struct lowshot_codes *queries, int32_t *scores,
+                        struct lowshot_fault *fault) {
+    if (!codes_fit(codes) || !codes_fit(queries) || queries->width != codes->width ||
+        !matrix_fits(numbers, queries->rows, 1, 1) || !matrix_fits(scores, queries->rows, 1, 1))
+        return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
+    int kind = check_indices(numbers, queries->rows, 1, 1, 0, codes->rows, fault);
+    if (kind == LOWSHOT_OK)
+        kind = check_biases(codes, fault);
+    if (kind != LOWSHOT_OK)
+        return kind;
+    const struct code_kernels kernels = choose_code_kernels();
+    const int64_t width = codes->width;
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < queries->rows; row++) {
+        const int8_t *const query = queries->values + row * width;
+        const int8_t *const vector = codes->values + numbers[row] * width;
+        int32_t product;
+        kernels.score_rows(query, sum_of_codes(query, width), &vector, 1, width, &product);
+        scores[row] = product + codes->biases[numbers[row]];
+    }
+    return LOWSHOT_OK;
+}
+
+int lowshot_score_all(const struct lowshot_codes *codes, const struct lowshot_codes *queries,
+                      int32_t *scores, struct lowshot_fault *fault) {
+    enum { QUERIES = 256 };
+    if (!codes_fit(codes) || !codes_fit(queries) || queries->width != codes->width ||
+        !matrix_fits(scores, queries->rows, codes->rows, codes->rows))
+        return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
+    const int kind = check_biases(codes, fault);
+    if (kind != LOWSHOT_OK)
+        return kind;
+    const struct code_kernels kernels = choose_code_kernels();
+    const int64_t width = codes->width, chunk = chunk_rows(width);
+    const int64_t groups = queries->rows / QUERIES + (queries->rows % QUERIES != 0);
+    const int64_t chunks = codes->rows / chunk + (codes->rows % chunk != 0);
+    bool no_memory = false;
+#pragma omp parallel reduction(|| : no_memory)
+    {
+        uint8_t *const packed = aligned_alloc(CACHE_LINE_BYTES, (size_t)(chunk * width));
+        const int8_t **const vectors = malloc((size_t)chunk * sizeof(int8_t *));
+        int32_t *const tile_scores =
+            aligned_alloc(CACHE_LINE_BYTES, QUERY_TILE * MAX_CHUNK * sizeof(int32_t));
+        no_memory = packed == NULL || vectors == NULL || tile_scores == NULL;
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t part = 0; part < groups * chunks; part++) {
+            if (packed == NULL || vectors == NULL || tile_scores == NULL)
+                continue;
+            const int64_t from = part % chunks * chunk, first = part / chunks * QUERIES;
+            const int64_t size = codes->rows - from < chunk ? codes->rows - from : chunk;
+            const int64_t last = queries->rows - first < QUERIES ? queries->rows : first + QUERIES;
+            for (int64_t v = 0; v < size; v++)
+                vectors[v] = codes->values + (from + v) * width;
+            kernels.pack(vectors, size, width, packed);
+            for (int64_t row = first; row < last; row += QUERY_TILE) {
+                const int8_t *tile[QUERY_TILE];
+                int32_t tile_sums[QUERY_TILE];
+                const int64_t few = last - row < QUERY_TILE ? last - row : QUERY_TILE;
+                for (int64_t i = 0; i < QUERY_TILE; i++) {
+                    tile[i] = queries->values + (row + (i < few ? i : 0)) * width;
+                    tile_sums[i] = sum_of_codes(tile[i], width);
+                }
+                kernels.score_packed(tile, tile_sums, packed, size, width, tile_scores);
+                for (int64_t i = 0; i < few; i++)
+                    for (int64_t v = 0; v < size; v++)
+                        scores[(row + i) * codes->rows + from + v] =
+                            tile_scores[i * MAX_CHUNK + v] + codes->biases[from + v];
+            }
+        }
+        free(packed);
+        free(vectors);
+        free(tile_scores);
+    }
+    return no_memory ? report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0) : LOWSHOT_OK;
+}
+
 int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot_lists *lists,
                          const struct lowshot_codes *queries, const int32_t *probes,
                          int64_t n_probes, const int32_t *floors, int64_t width, int32_t *numbers,
@@ -237,12 +320,20 @@ int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot
         kind = check_biases(codes, fault);
     if (kind != LOWSHOT_OK)
         return kind;
-    int64_t chunk = PACKED_BYTES / codes->width / PACK_ROWS * PACK_ROWS;
-    chunk = chunk < PACK_ROWS ? PACK_ROWS : chunk > MAX_CHUNK ? MAX_CHUNK : chunk;
-    const struct search search = {codes,  lists, queries,           probes, n_probes,
-                                  floors, width, 2 * width + SPARE, chunk,  choose_code_kernels()};
-    /* Of few queries there should still be enough groups for all threads. */
-    const int64_t size = queries->rows <= FEW_QUERIES ? SMALL_GROUP : GROUP;
+    const struct search search = {codes,
+                                  lists,
+                                  queries,
+                                  probes,
+                                  n_probes,
+                                  floors,
+                                  width,
+                                  2 * width + SPARE,
+                                  chunk_rows(codes->width),
+                                  choose_code_kernels()};
+    /* Large groups share the work of packing; of few queries there should still be enough groups
+     * for all threads. */
+    const int64_t share = queries->rows / (GROUPS_PER_THREAD * lowshot_get_num_threads());
+    const int64_t size = share < MIN_GROUP ? MIN_GROUP : share > GROUP ? GROUP : share;
     const int64_t groups = queries->rows / size + (queries->rows % size != 0);
     bool no_memory = false;
 #pragma omp parallel reduction(|| : no_memory)

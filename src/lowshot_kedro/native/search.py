@@ -87,7 +87,10 @@ def encode(
     """Codes of vectors, which are scaled to length 1 first, unless distances count.
 
     The mean is subtracted, and what is left is turned by random signs and a Hadamard transform,
-    which makes all columns alike in size, then rounded to 8 bits. Rotating before quantising is
+    which makes all columns alike in size, then rounded to 8 bits, and cut off at ±127. A bias is
+    minus half the squared length of the codes, so that scores grow with nearness; for vectors of
+    length 0 that are scaled to length 1 it is half a squared scale less, since their inner products
+    are 0. Rotating before quantising is
     that of Gao, Long, "RaBitQ" (SIGMOD 2024); here with 8 bits instead of one.
 
     Args:
@@ -100,8 +103,8 @@ def encode(
 
     Raises:
         ValueError: Wrong types or shapes; a vector that is not finite, with its row, or, if
-            distances count, farther than 1e18 from the mean; a mean so long that biases would
-            leave the range of int32; signs that are none.
+            distances count, farther than 1e18 from the mean; a mean longer than 1, or, if distances
+            count, than 1e30; signs that are none.
     """
     stride = check_array("vectors", vectors, np.float32, ("n", "d"), strided=True)
     rows, dimension = vectors.shape
@@ -161,6 +164,75 @@ def encode(
         explain=explain,
     )
     return codes, inverse_lengths
+
+
+def score_pairs(
+    codes: Codes, numbers: npt.NDArray[np.int32], queries: npt.NDArray[np.int8]
+) -> npt.NDArray[np.int32]:
+    """The score of one vector for each query.
+
+    Args:
+        codes: Of the vectors.
+        numbers: int32 (q,), the vector of each query.
+        queries: int8 (q, w), codes of the queries.
+
+    Returns:
+        int32 (q,).
+
+    Raises:
+        ValueError: Wrong types or shapes; a number that is no vector; biases so large that scores
+            could leave the range of int32.
+    """
+    structure = _codes(codes)
+    check_array("queries", queries, np.int8, ("q", codes.values.shape[1]))
+    check_array("numbers", numbers, np.int32, (len(queries),))
+    scores = np.empty(len(queries), np.int32)
+
+    def explain(kind: int, which: int, row: int, column: int) -> str:
+        if which == 2:
+            return _explain_bias(codes, row)
+        return f"numbers: entry {row} holds {numbers[row]}, expected 0..{len(codes.values) - 1}"
+
+    call(
+        lib.lowshot_score_pairs,
+        structure,
+        pointer(numbers),
+        _codes(Codes(queries, np.zeros(len(queries), np.int32))),
+        pointer(scores),
+        explain=explain,
+    )
+    return scores
+
+
+def score_all(codes: Codes, queries: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
+    """The score of every vector for every query.
+
+    Args:
+        codes: Of the vectors.
+        queries: int8 (q, w), codes of the queries.
+
+    Returns:
+        int32 (q, n).
+
+    Raises:
+        ValueError: Wrong types or shapes; biases so large that scores could leave the range of
+            int32.
+    """
+    structure = _codes(codes)
+    check_array("queries", queries, np.int8, ("q", codes.values.shape[1]))
+    scores = np.empty((len(queries), len(codes.values)), np.int32)
+
+    def explain(kind: int, which: int, row: int, column: int) -> str:
+        return _explain_bias(codes, row)
+
+    call(
+        lib.lowshot_score_all,
+        structure,
+        _codes(Codes(queries, np.zeros(len(queries), np.int32))),
+        pointer(scores),
+        explain=explain,
+    )
+    return scores
 
 
 def search_lists(
