@@ -33,8 +33,8 @@ CLASS_SPLIT = PROJECT / "conf" / ENVIRONMENT / "class_split.json"
 # Of a class of the points that are made up, for training and for the test.
 IMAGES_PER_CLASS = 50
 # Points of a class lie around its centre in so many directions, and a little in all.
-LATENT_COLUMNS = 24
-SPREAD = 0.72
+LATENT_COLUMNS = 16
+SPREAD = 0.95
 NOISE = 0.05
 BLOCK_ROWS = 16_384
 PCA_TRAINING_ROWS = 50_000
@@ -145,7 +145,7 @@ def fashion_mnist(folder: Path, pictures: Path, n_columns: int) -> PublishedFile
 def made_up(folder: Path, n_rows: int, n_classes: int, n_columns: int, seed: int) -> PublishedFiles:
     """Points around the centres of many classes, which overlap.
 
-    A class has a centre and a spread around it, both in 24 directions that all classes share; the
+    A class has a centre and a spread around it, both in 16 directions that all classes share; the
     columns are mixtures of these, and there is a little noise in all. A quarter of the classes
     each are base and novel, for choosing hyper-parameters and for the test.
 
@@ -164,7 +164,7 @@ def made_up(folder: Path, n_rows: int, n_classes: int, n_columns: int, seed: int
         folder / name / "features",
         folder / name / "label_idx.json",
         n_columns,
-        f"points of {n_classes} classes that are made up",
+        f"points of {n_classes} classes made up",
     )
     # Written last.
     if files.class_split.is_file():
