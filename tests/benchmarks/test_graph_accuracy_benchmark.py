@@ -173,7 +173,8 @@ def test_exact_graphs_follow_from_the_definition(
     of_descent = [run for run in found["runs"] if run["graph"] == "descent 0.6"]
     for kind, share in found["links"]["descent 0.6"].items():
         hits, true = np.sum([run["counts"][kind] for run in of_descent], axis=0)
-        assert 0.5 < share == pytest.approx(hits / true) <= 1
+        assert share == pytest.approx(hits / true)
+        assert 0.5 < share <= 1
     # The background lacks neighbours, whose places labelled nodes take.
     assert sum(run["n_wrong"] for run in of_descent) > 0
     assert found["quality"]["exact"]["recall"] == 1
