@@ -326,20 +326,25 @@ def test_links_that_rounding_decides_count_nowhere(modules: Modules) -> None:
     """A labelled image that is a copy of a background image is as near to everybody as that."""
     rng = np.random.default_rng(2)
     background = rng.normal(size=(N_BACKGROUND, 6)).astype(np.float32)
-    # Row 39 is the first to be labelled, see above.
-    train = unit(rng.normal(size=(N_TRAIN, 6)))
-    train[-1] = unit(background[:1])[0]
-    test = unit(rng.normal(size=(N_TEST, 6)))
+    copied = np.arange(N_TRAIN)
+    train, test = unit(background[copied]), unit(rng.normal(size=(10 * N_TEST, 6)))
     small = inserted(modules, background, train, test)
     counts = shares(small)
-    # Somebody's last neighbour is one of the two, and which one does not matter.
-    swapped = 0
-    for row in small.neighbors[small.n_labeled :]:
-        twin = small.n_labeled
-        if row[-1] == twin and 0 not in row:
-            row[-1] = 0
-            swapped += 1
-    assert swapped > 0
+    # Every other image is labelled, see above.
+    labeled_twins = small.n_labeled + copied[::-2]
+
+    def swap_last(rows_of_them: NDArray[np.int32]) -> int:
+        """If a twin is the last neighbour and the other is left out, take the other instead."""
+        swapped = 0
+        for row in rows_of_them:
+            numbers = np.flatnonzero(labeled_twins == row[-1])
+            if len(numbers) and numbers[0] not in row:
+                row[-1] = numbers[0]
+                swapped += 1
+        return swapped
+
+    assert swap_last(small.neighbors[small.n_labeled :]) > 0
+    assert swap_last(small.test_neighbors) > 0
     assert shares(small) == counts
     assert small.links.n_wrong(small.neighbors) == 0
 
