@@ -187,7 +187,8 @@ class AccuracyBenchmark:
         self._print_links()
         for n_steps in self._options.iterations:
             self._print_accuracies(n_steps)
-        self._print_targets()
+        if len(self._ways) > 1:
+            self._print_targets()
 
     def summary(self) -> dict[str, Any]:
         """For the line of JSON."""
