@@ -377,17 +377,23 @@ class AccuracyBenchmark:
         title = f"Accuracy after {n_steps} steps; for the others, less that of {EXACT}"
         print_table(title, columns, rows)
 
+    def _is_within(self, way: Way, n_steps: int) -> bool:
+        """Whether top-1, top-1 of novel classes and their top-5 are as near as wanted."""
+        names = ["top1", "top1_novel"]
+        # With few classes there is only top-2, which ties decide where labels have not arrived.
+        if self.top == TOP:
+            names.append(f"top{TOP}_novel")
+        found = (self._differences(way, n_steps, name) for name in names)
+        return all(abs(statistics.fmean(parts)) <= WANTED_DIFFERENCE for parts in found if parts)
+
     def _print_targets(self) -> None:
         names = [name for name in self._names() if not name.endswith("_base")]
         rows = []
         for way in self._ways[1:]:
             for n_steps in self._options.iterations:
                 found = [self._differences(way, n_steps, name) for name in names]
-                within = all(
-                    abs(statistics.fmean(parts)) <= WANTED_DIFFERENCE for parts in found if parts
-                )
                 cells = [_mean_and_error(parts) for parts in found]
-                verdict = "reached" if within else "missed"
+                verdict = "reached" if self._is_within(way, n_steps) else "missed"
                 rows.append([f"{way.name}, {n_steps}", *cells, verdict])
         columns = ("graph, steps", *(name.replace("_", " ") for name in names), "")
         title = f"Mean difference to {EXACT} over all runs, wanted: at most {WANTED_DIFFERENCE:g}"

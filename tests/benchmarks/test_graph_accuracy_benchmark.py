@@ -188,6 +188,12 @@ def test_exact_graphs_follow_from_the_definition(
     assert difference != 0
     targets = "Mean difference to exact over all runs, wanted: at most 0.002"
     assert rows(text, targets)["descent 0.6, 3"][0].startswith(f"{difference:+.4f}±")
+    wanted = ("top1", "top1_novel", "top5_novel")
+    for name, steps in ((name, steps) for name in names[1:] for steps in ("1", "3")):
+        differences = found["differences"][name][steps]
+        within = all(abs(differences[accuracy]) <= 0.002 for accuracy in wanted)
+        verdict = rows(text, targets)[f"{name}, {steps}"][-1]
+        assert verdict == ("reached" if within else "missed")
     title = "Accuracy after 3 steps; for the others, less that of exact"
     printed = rows(text, title)
     assert set(printed) == {
