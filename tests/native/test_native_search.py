@@ -49,9 +49,9 @@ def check_encode(encoder, vectors):
     scaled = unit(vectors)
     mean = encoder.mean.astype(np.float64)
     steps = encoder.scale**2
-    np.testing.assert_allclose(
-        codes.biases, steps * scaled @ mean, rtol=0, atol=0.51 + 1e-5 * steps
-    )
+    # Vectors of length 0 have 0 as inner product with all, like those whose distance squared is 2.
+    below = np.where(there, 0, np.rint(np.float32(encoder.scale) ** 2 / 2)).astype(np.int64)
+    np.testing.assert_array_equal(codes.biases, -((values**2).sum(axis=1) // 2) - below)
     centered = scaled - mean
     errors = product(values, values) - steps * centered @ centered.T
     # Every code is wrong by half a step at most, and by the last digits of float.
@@ -137,7 +137,8 @@ def test_the_shortest_vectors_count_as_zero():
     vectors = np.zeros((4, 64), np.float32)
     vectors[1:, 5] = (1e-40, 9e-37, 1.1e-36)
     codes, inverse_lengths = native.encode(encoder, vectors)
-    assert codes.biases[:3].tolist() == [0, 0, 0] and inverse_lengths[:3].tolist() == [0, 0, 0]
+    assert (codes.biases[:3] == codes.biases[0]).all()
+    assert inverse_lengths[:3].tolist() == [0, 0, 0]
     assert (codes.values[:3] == codes.values[0]).all()
     assert (codes.values[3] != codes.values[0]).any()
     assert inverse_lengths[3] == pytest.approx(1 / 1.1e-36)
@@ -151,7 +152,8 @@ def test_zero_has_the_codes_of_the_mean_turned_round():
     mean, _ = native.encode(centered, encoder.mean[None])
     assert np.abs(zero.values.astype(int) + mean.values).max() <= 1
     nothing, _ = native.encode(centered, np.zeros((1, 100), np.float32))
-    assert not nothing.values.any() and not nothing.biases.any()
+    assert not nothing.values.any()
+    assert nothing.biases[0] == -round(encoder.scale**2 / 2)
 
 
 def test_codes_are_cut_off_at_127():
@@ -168,8 +170,8 @@ def test_encode_takes_the_widest_codes_and_the_longest_mean_that_scores_allow():
     vectors = rng.normal(size=(3, width)).astype(np.float32)
     encoder = random_encoder(rng, width, 9999.0, 1.0)
     codes, _ = native.encode(encoder, vectors)
-    along, _ = native.encode(encoder, encoder.mean[None])
-    assert along.biases[0] == pytest.approx(9999**2, rel=1e-5)
+    nothing, _ = native.encode(encoder._replace(mean=0 * encoder.mean), 0 * vectors)
+    assert (nothing.biases == -round(9999**2 / 2)).all()
     probes = np.zeros((1, 1), np.int32)
     lists = native.Lists(np.array([0, 3]))
     _, scores = native.search_lists(codes, lists, codes.values[:1], probes, 3)
@@ -209,6 +211,20 @@ def test_codes_keep_distances(dimension, origin, size):
     # Of many columns the errors are as good as independent.
     if dimension >= 32:
         assert np.abs(of_codes - distances).max() < 7 * np.sqrt(1 / 6) + 1
+
+
+def test_what_is_cut_off_never_looks_farther_away():
+    rng = np.random.default_rng(5)
+    directions = unit(rng.normal(size=(80, 100)) * np.exp(rng.normal(size=100)))
+    encoder = random_encoder(rng, 100, 2000.0, 0.3)
+    codes, _ = native.encode(encoder, directions.astype(np.float32))
+    assert (np.abs(codes.values) == 127).mean() > 0.1
+    scores = product(codes.values, codes.values) + codes.biases
+    squares = -2 * (scores + codes.biases[:, None]) / 2000.0**2
+    distances = ((directions[:, None] - directions) ** 2).sum(axis=2)
+    # But for rounding: by one step at most in each of 128 columns.
+    assert (np.sqrt(np.maximum(squares, 0)) <= np.sqrt(distances) + 128**0.5 / 2000).all()
+    assert (squares < 0.9 * distances).mean() > 0.5
 
 
 def test_codes_of_distances_that_are_cut_off_keep_their_biases():
@@ -780,3 +796,35 @@ def test_distances_of_any_size(size):
         similarities, np.take_along_axis(truth, numbers.astype(np.int64), axis=1), rtol=1e-4
     )
     assert numbers[:, 0].tolist() == list(range(30))
+
+
+# --- scores alone ---
+
+
+@given(SEEDS, st.integers(0, 70), st.integers(0, 40), st.sampled_from([64, 128, 192, 4096]))
+def test_all_scores_and_those_of_pairs(seed, rows, n_queries, width):
+    rng = np.random.default_rng(seed)
+    codes = native.Codes(
+        rng.integers(-128, 128, (rows, width)).astype(np.int8),
+        rng.integers(-(10**8), 10**8, rows).astype(np.int32),
+    )
+    queries = rng.integers(-128, 128, (n_queries, width)).astype(np.int8)
+    truth = product(queries, codes.values) + codes.biases
+    scores = native.score_all(codes, queries)
+    assert (scores.dtype, scores.shape) == (np.int32, (n_queries, rows))
+    np.testing.assert_array_equal(scores, truth)
+    if rows:
+        numbers = rng.integers(0, rows, n_queries).astype(np.int32)
+        of_pairs = native.score_pairs(codes, numbers, queries)
+        assert of_pairs.dtype == np.int32
+        np.testing.assert_array_equal(of_pairs, truth[np.arange(n_queries), numbers])
+
+
+def test_all_scores_of_more_vectors_than_are_packed_at_a_time():
+    rng = np.random.default_rng(0)
+    values = rng.integers(-127, 128, (3000, 64)).astype(np.int8)
+    codes = native.Codes(values, np.arange(3000, dtype=np.int32))
+    queries = np.ascontiguousarray(values[::5])
+    np.testing.assert_array_equal(
+        native.score_all(codes, queries), product(queries, values) + codes.biases
+    )

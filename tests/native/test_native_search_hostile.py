@@ -59,6 +59,19 @@ def search(
     return native.search_lists(native.Codes(codes, biases), lists, queries, probes, width, floors)
 
 
+def score_all(codes=CODES.values, biases=CODES.biases, queries=CODES.values[:QUERIES]):
+    return native.score_all(native.Codes(codes, biases), queries)
+
+
+def score_pairs(
+    codes=CODES.values,
+    biases=CODES.biases,
+    numbers=MEMBERS[:QUERIES],
+    queries=CODES.values[:QUERIES],
+):
+    return native.score_pairs(native.Codes(codes, biases), numbers, queries)
+
+
 def sample(entries=POOLS.entries, scores=POOLS.scores, forward=2, backward=3, first=0, last=ROWS):
     return native.sample_links(native.Pools(entries, scores), forward, backward, first, last)
 
@@ -96,6 +109,17 @@ ARGUMENTS = {
         "queries": CODES.values[:QUERIES],
         "probes": PROBES,
         "floors": FLOORS,
+    },
+    score_all: {
+        "codes": CODES.values,
+        "biases": CODES.biases,
+        "queries": CODES.values[:QUERIES],
+    },
+    score_pairs: {
+        "codes": CODES.values,
+        "biases": CODES.biases,
+        "numbers": MEMBERS[:QUERIES],
+        "queries": CODES.values[:QUERIES],
     },
     sample: {"entries": POOLS.entries, "scores": POOLS.scores},
     join: {
@@ -354,6 +378,7 @@ def good(kind, **changes):
 
 NUMBERS = np.empty((ROWS, 8), np.int32)
 SCORES = np.empty((ROWS, 8), np.int32)
+ALL_SCORES = np.empty((QUERIES, ROWS), np.int32)
 SIMILARITIES = np.empty((ROWS, 8), np.float32)
 NEW_CODES = np.empty((ROWS, 128), np.int8)
 COUNTS = np.zeros(ROWS, np.int64)
@@ -381,6 +406,17 @@ def arguments_of(function):
             "floors": NULL,
             "width": 8,
             "numbers": NUMBERS,
+            "scores": SCORES,
+        },
+        "score_all": {
+            "codes": good("codes"),
+            "queries": good("codes", rows=QUERIES),
+            "scores": ALL_SCORES,
+        },
+        "score_pairs": {
+            "codes": good("codes"),
+            "numbers": MEMBERS,
+            "queries": good("codes", rows=QUERIES),
             "scores": SCORES,
         },
         "count_links": {
@@ -440,6 +476,8 @@ def call(function, **changes):
 STRUCTURES = {
     "encode": {"encoder": "encoder"},
     "search_lists": {"codes": "codes", "lists": "lists", "queries": "codes"},
+    "score_all": {"codes": "codes", "queries": "codes"},
+    "score_pairs": {"codes": "codes", "queries": "codes"},
     "count_links": {"pools": "pools"},
     "collect_links": {"pools": "pools"},
     "choose_links": {"pools": "pools"},
@@ -543,6 +581,9 @@ def test_direct_sizes_that_do_not_agree():
     narrow = good("codes", width=64)
     assert call("search_lists", codes=narrow) == BAD_SIZE
     assert call("search_lists", queries=narrow) == BAD_SIZE
+    for function in ("score_all", "score_pairs"):
+        assert call(function, codes=narrow) == BAD_SIZE
+        assert call(function, queries=narrow) == BAD_SIZE
     assert call("join_neighbors", codes=good("codes", rows=ROWS - 1)) == BAD_SIZE
     assert call("rank_candidates", vectors=good("matrix", columns=DIMENSION - 1)) == BAD_SIZE
     assert call("rank_candidates", queries=good("matrix", columns=DIMENSION - 1)) == BAD_SIZE
@@ -558,6 +599,10 @@ def test_direct_nothing():
         {"lists": good("lists", count=0, entries=0, members=MEMBERS), "n_probes": 0},
     ):
         assert call("search_lists", **changes) == OK
+    no_queries = good("codes", **nothing)
+    assert call("score_all", queries=no_queries, scores=NULL) == OK
+    assert call("score_all", codes=no_queries, scores=NULL) == OK
+    assert call("score_pairs", queries=no_queries, numbers=NULL, scores=NULL) == OK
     pools = {"pools": good("pools", entries=NULL, scores=NULL, rows=0)}
     empty = {**pools, "last": 0}
     assert call("count_links", **empty, counts=NULL) == OK
@@ -608,10 +653,12 @@ def test_direct_faults():
         bad_index = lib.LOWSHOT_BAD_INDEX
         assert call("search_lists", lists=good("lists", members=members)) == bad_index
         assert call("search_lists", probes=probes) == bad_index
+        numbers = changed(MEMBERS, QUERIES - 1, value)
+        assert call("score_pairs", numbers=numbers) == bad_index
         assert call("rank_candidates", candidates=candidates) == bad_index
         if abs(value) == ROWS:
             continue
-        for function in ("search_lists", "join_neighbors"):
+        for function in ("search_lists", "score_all", "score_pairs", "join_neighbors"):
             codes = good("codes", biases=changed(CODES.biases, 9, EXTREMES[value < 0]))
             assert call(function, codes=codes) == bad_index
 

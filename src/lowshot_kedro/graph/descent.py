@@ -194,7 +194,9 @@ def _tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
     queries = search.queries(search.division.numbers[rows])
     # By the vectors themselves: codes may be too coarse for neighbours that are near to each other.
     exact = _compare_with_all(search, queries, k)
-    neighbors = np.where(exact.indices < 0, np.int32(-1), search.division.positions[exact.indices])
+    lists = search.lists_of(exact.indices)
+    # Their neighbours are as good in one list as in another.
+    lists[search.space.without_direction(queries)] = -1
     pool_width = min(widest, max(int(_POOL_PART * k), max(_LINKS)))
     # Half of what may be missed is left to the search.
     wanted = 1 - (1 - target_recall) / 2
@@ -210,7 +212,7 @@ def _tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
         queries,
         exact.similarities,
         pool_width,
-        np.where(neighbors < 0, np.int32(-1), search.division.lists_of(neighbors)),
+        lists,
         reached,
     )
 

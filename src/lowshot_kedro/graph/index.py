@@ -255,6 +255,8 @@ def assign_to_lists(
             bar.update(last - first)
     neighbors = sampled.neighbors.indices
     lists = np.where(neighbors < 0, np.int32(-1), assigned[neighbors])
+    # Their neighbours are as good in one list as in another.
+    lists[space.without_direction(queries)] = -1
     n_probe = probes_needed(search, sampled.codes.values, lists, n_lists, target_recall)
     logger.info("index: searches look through %d of %d lists", n_probe, n_lists)
     return Assignment(centroids, assigned, n_probe, inverse_lengths)

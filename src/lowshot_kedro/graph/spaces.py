@@ -65,6 +65,12 @@ class Space:
         """Similarities from what faiss finds: distances are turned round."""
         return np.negative(of_faiss) if self.is_euclidean else of_faiss
 
+    def without_direction(self, queries: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which queries are equally similar to everything: zeros, where the cosine counts."""
+        if self.is_euclidean:
+            return np.zeros(len(queries), np.bool_)
+        return np.asarray(~queries.any(axis=1))
+
     def squared_distances(self, similarities: NDArray[np.float64]) -> NDArray[np.float64]:
         """The squared distances of points that are so similar; infinity for minus infinity."""
         return -similarities if self.is_euclidean else 2 - 2 * similarities

@@ -93,10 +93,10 @@ ALWAYS_INLINE bool center_vector(const struct lowshot_encoder *encoder, const fl
     return length_of(values, encoder->dimension) <= FARTHEST;
 }
 
-/* With the bias -|v|^2 / 2 of the codes v, the score for q is (|q|^2 - |q - v|^2) / 2. What rounding
- * changes in a distance is in proportion to it, and nothing for equal vectors; what cutting off
- * changes makes it smaller, never larger, so that nobody is taken for farther away than he is. Of
- * vectors of length 1 the nearer one has the larger inner product. */
+/* With the bias -|v|^2 / 2 of the codes v, the score for q is (|q|^2 - |q - v|^2) / 2. What
+ * rounding changes in a distance is in proportion to it, and nothing for equal vectors; what
+ * cutting off changes makes it smaller, never larger, so that nobody is taken for farther away than
+ * he is. Of vectors of length 1 the nearer one has the larger inner product. */
 ALWAYS_INLINE int32_t bias_of_distance(const int8_t *codes, int64_t width) {
     int32_t sum = 0;
     for (int64_t j = 0; j < width; j++)
