@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from numbers import Integral, Real
@@ -18,14 +16,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.decomposition import TruncatedSVD
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    assert_all_finite,
-    check_consistent_length,
-    check_is_fitted,
-    column_or_1d,
-    validate_data,
-)
+from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
 from lowshot_kedro import graph
@@ -44,9 +35,10 @@ from lowshot_kedro.diffusion import (
     require_weights,
     scores_when_reached,
 )
-from lowshot_kedro.errors import InputError
-from lowshot_kedro.graph.vectors import release
-from lowshot_kedro.matrices import require_finite, require_nodes, row_ranges
+from lowshot_kedro.errors import InputError, warn_caller
+from lowshot_kedro.labels import comparable_labels, encode_labels, labels_of, no_label
+from lowshot_kedro.links import count_rows, graph_rows, is_pair, link_matrix, links_of, neighbors_of
+from lowshot_kedro.matrices import require_finite, row_ranges
 from lowshot_kedro.resources import (
     Progress,
     available_bytes,
@@ -55,12 +47,27 @@ from lowshot_kedro.resources import (
     rss_bytes,
     shown_progress,
 )
+from lowshot_kedro.rows import (
+    center_of,
+    checked_rows,
+    is_plain,
+    is_zero,
+    require_directions,
+    require_finite_entries,
+    require_no_overflow,
+    require_spread,
+)
 
 logger = logging.getLogger(__name__)
 
-UNLABELED = -1
 METRICS = (*graph.METRICS, "precomputed")
 _BLOCK_ROWS = 16384
+# More than any machine has, and few enough for 64 bits.
+_LARGEST_BUDGET_GB = 1e9
+# Of priors: the smallest beside the largest, and what is too large for a sum.
+_SMALLEST_RATIO, _HUGE = 1e-30, 1e200
+# More threads would only take memory.
+_MAX_THREADS = 1024
 # Of the free memory, the part that vectors may take when they have to be converted.
 _VECTORS_PART = 0.4
 # What the functions called here name the parameters, and what they are called here.
@@ -198,18 +205,12 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         seed = self._seed()
         with self._at_work():
             is_graph = self.metric == "precomputed"
+            rows = X if is_graph else checked_rows(self, X, reset=True)
+            n_rows = graph_rows(X) if is_graph else rows.shape[0]
+            classes, nodes, node_classes = encode_labels(y, n_rows)
+            self._require_prior(node_classes, len(classes))
             if is_graph:
-                rows, labels = X, _require_labels(y)
-            else:
-                checked, labels = validate_data(
-                    self, X, y, accept_sparse="csr", dtype="numeric", ensure_all_finite=False
-                )
-                rows = _same_memory(X, checked)
-            classes, nodes, node_classes = _encode_labels(labels)
-            # Refuses, before any work, a prior that these classes cannot have.
-            class_priors(self.class_prior, node_classes, len(classes))
-            if is_graph:
-                matrix = self._matrix_of_graph(rows, labels)
+                matrix = self._matrix_of_graph(rows, n_rows)
             else:
                 matrix = self._matrix_of_rows(rows, len(classes), seed)
             self._spread(matrix, classes, nodes, node_classes, seed)
@@ -259,13 +260,14 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._labeled_nodes, self._labeled_classes = nodes, node_classes
         found = _most(scores)
         found[nodes] = node_classes
-        self.transduction_ = self._labels(found)
+        self.transduction_ = labels_of(classes, found)
         self.n_unreached_ = int((found < 0).sum())
         if self.n_unreached_:
             _warn(
                 f"{self.n_unreached_} of {len(found)} rows were reached by no label within "
-                f"{n_iterations} steps: transduction_ is -1 and label_distributions_ 0 there. A "
-                "larger n_neighbors or n_iterations, or labels in other places, reach more"
+                f"{n_iterations} steps: transduction_ is {no_label(classes)!r} and "
+                "label_distributions_ 0 there. A larger n_neighbors or n_iterations, or labels in "
+                "other places, reach more"
             )
 
     def _reached_later(
@@ -347,7 +349,7 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             parts = [_most(scores) for scores in self._scores_of(X)]
         found = np.concatenate([np.empty(0, np.int64), *parts])
         self._warn_of_unreached(found < 0)
-        return self._labels(found)
+        return labels_of(self.classes_, found)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Part of the rows that have a label for which :meth:`predict` says that label.
@@ -363,16 +365,13 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             NotFittedError: Before :meth:`fit`.
         """
         check_is_fitted(self)
-        labels = _require_labels(y)
-        is_labeled = ~_is_unlabeled(labels) | np.isin(UNLABELED, self.classes_)
-        if not is_labeled.any():
-            raise InputError(f"y: none of the {len(labels)} rows has a label, nothing to score")
-        found = self.predict(X)
-        check_consistent_length(found, labels, sample_weight)
-        weights = None if sample_weight is None else np.asarray(sample_weight)[is_labeled]
+        n_rows = count_rows(X)
+        rows, labels = comparable_labels(y, n_rows, self.classes_)
+        weights = None if sample_weight is None else _sample_weights(sample_weight, n_rows)[rows]
         if weights is not None and weights.sum() == 0:
             raise InputError("sample_weight: sums to 0 over rows with a label, nothing to score")
-        return float(np.average(found[is_labeled] == labels[is_labeled], weights=weights))
+        found = self.predict(X)[rows]
+        return float(np.average(found == labels, weights=weights))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -386,14 +385,14 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         n_rows = X.shape[0]
         self._reduction = None
         if sparse.issparse(X) and X.shape[1] > self.n_components:
-            _require_finite_entries(X, 0)
+            require_finite_entries(X, 0)
             with logged_step(f"reduction of {X.shape[1]} sparse columns to {self.n_components}"):
                 self._reduction = TruncatedSVD(
                     min(self.n_components, n_rows), random_state=seed
                 ).fit(X)
         self._center = None
         if self.metric == "euclidean" and self._reduction is None and not sparse.issparse(X):
-            self._center = _center(X)
+            self._center = center_of(X)
         vectors = self._vectors(X)
         k = min(int(self.n_neighbors), n_rows)
         if k < self.n_neighbors:
@@ -418,7 +417,7 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.metric != "cosine":
             return
         zeros = np.concatenate(
-            [_is_zero(vectors[first:last]) for first, last in row_ranges(len(vectors), _BLOCK_ROWS)]
+            [is_zero(vectors[first:last]) for first, last in row_ranges(len(vectors), _BLOCK_ROWS)]
         )
         if zeros.any():
             _warn(
@@ -435,7 +434,11 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _vectors(self, X: Any) -> NDArray[np.float32]:
         """X as float32 rows without gaps: X itself where it is that already."""
-        if _is_plain(X) and self._center is None:
+        if self.metric == "euclidean":
+            require_spread(X)
+        if is_plain(X) and self._center is None:
+            if self.metric == "cosine":
+                require_directions(X)
             return X  # type: ignore[no-any-return]
         n_rows = X.shape[0]
         n_columns = self._reduction.n_components if self._reduction else X.shape[1]
@@ -464,7 +467,7 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         block = X[first:last]
         numbers = np.arange(first, last)
         if sparse.issparse(block):
-            _require_finite_entries(block, first)
+            require_finite_entries(block, first)
         else:
             require_finite(block, numbers, "X")
         if self._reduction is not None:
@@ -478,21 +481,20 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         with np.errstate(over="ignore"):
             vectors = np.ascontiguousarray(block, dtype=np.float32)
         if block.dtype != np.float32:
-            require_finite(vectors, numbers, "X, as float32,")
+            require_no_overflow(vectors, numbers)
+        if self.metric == "cosine":
+            require_directions(block, first)
         return vectors
 
     # Graphs that are given.
 
-    def _matrix_of_graph(self, X: Any, labels: NDArray[Any]) -> PropagationMatrix:
-        n_rows = _n_rows(X)
-        if n_rows != len(labels):
-            raise InputError(f"X: a graph over {n_rows} rows, but y has {len(labels)} labels")
+    def _matrix_of_graph(self, X: Any, n_rows: int) -> PropagationMatrix:
         self.n_features_in_ = n_rows
-        if _is_pair(X) and X[1] is None:
-            neighbors = np.ascontiguousarray(_neighbors(X[0], n_rows), dtype=np.int32)
+        if is_pair(X) and X[1] is None:
+            neighbors = np.ascontiguousarray(neighbors_of(X[0], n_rows), dtype=np.int32)
             with logged_step("symmetrised graph"):
                 return propagation_matrix(neighbors, numbering="given")
-        links = _links_of(X, n_rows)
+        links = links_of(X, n_rows)
         with logged_step("symmetrised graph"):
             return matrix_of_weights(links, "X")
 
@@ -502,50 +504,51 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Scores of new rows, float64 (b, C), block after block."""
         n_nodes = len(self._node_scores)
         if self.metric == "precomputed":
-            links = require_weights(_links_of(X, n_nodes), "X")
+            links = require_weights(links_of(X, n_nodes), "X")
             for first, last in row_ranges(links.shape[0], _BLOCK_ROWS):
                 yield (links[first:last] @ self._node_scores).astype(np.float64)
             return
-        checked = validate_data(
-            self, X, accept_sparse="csr", dtype="numeric", ensure_all_finite=False, reset=False
-        )
-        rows = _same_memory(X, checked)
+        rows = checked_rows(self, X, reset=False)
         with Progress(rows.shape[0], "prediction") as bar:
             for first, last in row_ranges(rows.shape[0], _BLOCK_ROWS):
                 vectors = self._block(rows, first, last)
                 found = self._search.search(vectors, min(int(self.n_neighbors), n_nodes)).indices
                 if self.metric == "cosine":
-                    found[_is_zero(vectors)] = -1
-                yield (_links(found, None, n_nodes) @ self._node_scores).astype(np.float64)
+                    found[is_zero(vectors)] = -1
+                yield (link_matrix(found, None, n_nodes) @ self._node_scores).astype(np.float64)
                 bar.update(last - first)
-
-    def _labels(self, found: NDArray[np.int64]) -> NDArray[Any]:
-        """Labels of classes, -1 for none, in an array that has room for both."""
-        labels = self.classes_[np.maximum(found, 0)]
-        if (found >= 0).all():
-            return labels
-        dtype = np.promote_types(labels.dtype, np.int8)
-        # Texts, truth values and the largest integers have no common type with -1.
-        is_number = labels.dtype.kind in "if" or (dtype.kind == "i" and labels.dtype.kind == "u")
-        labels = labels.astype(dtype if is_number else object)
-        labels[found < 0] = UNLABELED
-        return labels
 
     # Parameters.
 
+    def _require_prior(self, node_classes: NDArray[np.int32], n_classes: int) -> None:
+        """Refuse, before any work, a prior that these classes cannot have."""
+        class_prior: Any = self.class_prior
+        # A list of integers that no float can hold is one of objects for numpy, too.
+        given = None if isinstance(class_prior, str) else np.asarray(class_prior)
+        if given is not None and given.ndim == 1 and given.size and not _are_priors(given):
+            raise InputError(
+                f"class_prior: got {class_prior!r}, expected a number above 0 for each class, none "
+                "of them negligible beside the others: every class has labelled rows"
+            )
+        class_priors(class_prior, node_classes, n_classes)
+
     def _seed(self) -> int:
         try:
+            if isinstance(self.random_state, bool | np.bool_):
+                raise ValueError
             random = check_random_state(self.random_state)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise InputError(
-                f"random_state: got {self.random_state!r}, expected an integer of at least 0, a "
-                "RandomState of numpy, or None"
+                f"random_state: got {self.random_state!r}, expected an integer from 0 to 2³² - 1, "
+                "a RandomState of numpy, or None"
             ) from error
         return int(random.randint(np.iinfo(np.int32).max))
 
     @property
     def _memory_budget(self) -> int | None:
-        return None if self.memory_budget_gb is None else int(self.memory_budget_gb * 1e9)
+        if self.memory_budget_gb is None:
+            return None
+        return int(min(self.memory_budget_gb, _LARGEST_BUDGET_GB) * 1e9)
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -555,7 +558,7 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 # As everywhere in scikit-learn, -1 is all processors and -2 all but one.
                 all_but = (os.cpu_count() or 1) + 1 + self.n_jobs
                 n_threads = int(self.n_jobs) if self.n_jobs > 0 else max(1, all_but)
-                stack.enter_context(threadpool_limits(n_threads))
+                stack.enter_context(threadpool_limits(min(n_threads, _MAX_THREADS)))
             stack.enter_context(shown_progress(bool(self.verbose)))
             try:
                 yield
@@ -563,12 +566,14 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 message = str(error)
                 for theirs, own in _OWN_NAMES.items():
                     message = message.replace(theirs, own)
+                # Arrays in messages have several lines.
+                message = " ".join(message.split())
                 raise InputError(message) from error
 
     def _require_parameters(self) -> None:
         """Refuse, before any work, what no parameter can be."""
         _require_integer("n_neighbors", self.n_neighbors, 1)
-        if not _is_integer(self.n_iterations, 0) and self.n_iterations != "auto":
+        if not _is_integer(self.n_iterations, 0) and not _is_text(self.n_iterations, "auto"):
             raise InputError(
                 f"n_iterations: got {self.n_iterations!r}, expected an integer of at least 0, or "
                 "auto"
@@ -583,7 +588,7 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if isinstance(self.class_prior, str):
             _require_choice("class_prior", self.class_prior, CLASS_PRIORS)
         _require_choice("precision", self.precision, PRECISIONS)
-        if not _is_integer(self.class_slice, 0) and self.class_slice != "auto":
+        if not _is_integer(self.class_slice, 0) and not _is_text(self.class_slice, "auto"):
             raise InputError(
                 f"class_slice: got {self.class_slice!r}, expected an integer of at least 0, or auto"
             )
@@ -594,28 +599,32 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise InputError(
                 f"n_jobs: got {self.n_jobs!r}, expected None or an integer other than 0"
             )
+        verbose: Any = self.verbose
+        if not isinstance(verbose, bool | np.bool_) and not _is_integer(verbose, 0):
+            raise InputError(f"verbose: got {self.verbose!r}, expected True or False")
 
     def _warn_of_unreached(self, unreached: NDArray[np.bool_]) -> None:
         count = int(unreached.sum())
         if count:
             _warn(
                 f"{count} of {len(unreached)} rows are near to rows only that no label has "
-                "reached: predict says -1 for them, predict_proba 0 for every class"
+                f"reached: predict says {no_label(self.classes_)!r} for them, predict_proba 0 for "
+                "every class"
             )
 
 
 def _warn(message: str) -> None:
-    """Warn whoever has called the estimator, however far up that is."""
-    frame, level = inspect.currentframe(), 0
-    while frame is not None and frame.f_globals.get("__name__") == __name__:
-        frame, level = frame.f_back, level + 1
-    warnings.warn(f"LabelDiffusion: {message}", UserWarning, stacklevel=level + 1)
+    warn_caller(f"LabelDiffusion: {message}")
 
 
 def _is_integer(value: Any, least: int | None = None) -> bool:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
         return False
     return least is None or int(value) >= least
+
+
+def _is_text(value: Any, text: str) -> bool:
+    return isinstance(value, str) and value == text
 
 
 def _require_integer(name: str, value: Any, least: int) -> None:
@@ -625,9 +634,18 @@ def _require_integer(name: str, value: Any, least: int) -> None:
 
 def _require_number(name: str, value: Any, most: float = np.inf) -> None:
     is_number = isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
-    if not is_number or not 0 < value <= most or not np.isfinite(value):
+    # Compared as it is: there are integers that no float can hold.
+    if not is_number or not 0 < value <= most or value == np.inf:
         above = "" if most == np.inf else f" and at most {most}"
         raise InputError(f"{name}: got {value!r}, expected a number above 0{above}")
+
+
+def _are_priors(numbers: NDArray[Any]) -> bool:
+    if numbers.dtype.kind not in "iuf" or not (np.isfinite(numbers) & (numbers > 0)).all():
+        return False
+    # float32 holds their ratios, and float64 their sum.
+    smallest, largest = float(numbers.min()), float(numbers.max())
+    return smallest / largest > _SMALLEST_RATIO and 1 / _HUGE < largest < _HUGE
 
 
 def _require_choice(name: str, value: Any, choices: Sequence[str]) -> None:
@@ -635,157 +653,31 @@ def _require_choice(name: str, value: Any, choices: Sequence[str]) -> None:
         raise InputError(f"{name}: got {value!r}, expected one of: {', '.join(choices)}")
 
 
-# Labels.
-
-
-def _require_labels(y: Any) -> NDArray[Any]:
-    labels: NDArray[Any] = column_or_1d(y, warn=True)
-    assert_all_finite(labels, input_name="y")
-    return labels
-
-
-def _is_unlabeled(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    if labels.dtype.kind in "US":
-        return np.asarray(labels == np.array(str(UNLABELED), labels.dtype.kind))
-    if labels.dtype.kind == "O":
-        # numpy makes texts of [-1, "cat"], and other libraries of a column with both.
-        return np.array([label == UNLABELED or label == str(UNLABELED) for label in labels], bool)
-    return np.asarray(labels == UNLABELED)
-
-
-def _encode_labels(
-    labels: NDArray[Any],
-) -> tuple[NDArray[Any], NDArray[np.int32], NDArray[np.int32]]:
-    """The classes, the rows that have a label, and the class of each of these."""
-    is_labeled = ~_is_unlabeled(labels)
-    if labels.dtype.kind in "if" and np.array_equal(np.unique(labels), [UNLABELED, 1]):
-        _warn(
-            "y holds nothing but -1 and 1, which is taken for two classes with every row labelled; "
-            "with a single class there is nothing to tell apart"
-        )
-        is_labeled[:] = True
-    nodes = np.flatnonzero(is_labeled).astype(np.int32)
-    if len(nodes) == 0:
-        raise InputError(
-            f"y: none of the {len(labels)} rows has a label, expected at least one label other "
-            f"than {UNLABELED}"
-        )
-    known = labels[nodes]
-    if known.dtype.kind == "O" and not all(isinstance(label, str) for label in known):
-        known = np.asarray(known.tolist())
-        if known.dtype.kind not in "biuf":
-            kinds = sorted({type(label).__name__ for label in labels[nodes]})
-            raise InputError(
-                f"y: found labels of the types {', '.join(kinds)}, expected either numbers or str, "
-                f"and {UNLABELED} for rows without a label"
-            )
-    check_classification_targets(known)
-    classes, node_classes = np.unique(known, return_inverse=True)
-    return classes, nodes, node_classes.astype(np.int32)
-
-
-# Vectors.
-
-
-def _is_plain(X: Any) -> bool:
-    return isinstance(X, np.ndarray) and X.dtype == np.float32 and X.flags.c_contiguous
-
-
-def _is_zero(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
-    return np.asarray(~vectors.any(axis=1))
-
-
-def _require_finite_entries(block: sparse.csr_array, first: int) -> None:
-    """As require_finite, of which the sum of a row is enough."""
-    sums = np.asarray(block.sum(axis=1)).reshape(-1, 1)
-    require_finite(sums, np.arange(first, first + len(sums)), "X")
-
-
-def _same_memory(given: Any, checked: Any) -> Any:
-    """The memmap that was given rather than the array over it that scikit-learn makes of it."""
-    is_same = isinstance(given, np.memmap) and np.shares_memory(given, checked)
-    return given if is_same and given.dtype == checked.dtype else checked
-
-
-def _center(X: NDArray[Any]) -> NDArray[np.float64] | None:
-    """The mean of the rows, where float32 would round them; else None."""
-    if np.can_cast(X.dtype, np.float32, "safe"):
-        return None
-    total = np.zeros(X.shape[1], np.float64)
-    for first, last in row_ranges(len(X), _BLOCK_ROWS):
-        require_finite(X[first:last], np.arange(first, last), "X")
-        total += X[first:last].sum(axis=0, dtype=np.float64)
-        release(X)
-    return total / len(X)
-
-
-# Links of a graph that is given.
-
-
-def _is_pair(X: Any) -> bool:
-    return isinstance(X, tuple) and len(X) == 2
-
-
-def _n_rows(X: Any) -> int:
-    shape = np.shape(X[0] if _is_pair(X) else X)
-    if not shape:
-        raise InputError(_expected_graph(X))
-    return int(shape[0])
-
-
-def _expected_graph(X: Any) -> str:
-    return (
-        "X: expected a sparse matrix, or a pair (indices, similarities), since metric is "
-        f"precomputed; got {type(X).__name__}"
-    )
-
-
-def _neighbors(indices: Any, n_nodes: int) -> NDArray[np.integer[Any]]:
-    neighbors = np.asarray(indices)
-    if neighbors.ndim != 2 or neighbors.dtype.kind not in "iu":
-        raise InputError(
-            f"X: neighbours of shape {neighbors.shape} and type {neighbors.dtype}, expected two "
-            "dimensions and integers"
-        )
-    require_nodes(neighbors, n_nodes, "X: neighbours")
-    return neighbors
-
-
-def _links_of(X: Any, n_nodes: int) -> sparse.csr_array:
-    """The weights of the links to n_nodes rows of a graph."""
-    if _is_pair(X):
-        neighbors = _neighbors(X[0], n_nodes)
-        if X[1] is None:
-            return _links(neighbors, None, n_nodes)
-        weights = np.asarray(X[1])
-        if weights.shape != neighbors.shape:
-            raise InputError(
-                f"X: similarities of shape {weights.shape}, expected that of the neighbours, "
-                f"{neighbors.shape}"
-            )
-        return _links(neighbors, weights, n_nodes)
-    if not sparse.issparse(X) and np.ndim(X) != 2:
-        raise InputError(_expected_graph(X))
-    links = sparse.csr_array(X)
-    if links.shape[1] != n_nodes:
-        raise InputError(
-            f"X: got {links.shape[1]} columns, but the graph has {n_nodes} rows; with metric "
-            "precomputed X holds the weight of a link to each of them"
-        )
-    return links
-
-
-def _links(
-    neighbors: NDArray[np.integer[Any]], weights: NDArray[Any] | None, n_nodes: int
-) -> sparse.csr_array:
-    present = neighbors >= 0
-    indptr = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
-    values = np.ones(indptr[-1], np.float32) if weights is None else weights[present]
-    shape = (len(neighbors), n_nodes)
-    return sparse.csr_array((values, neighbors[present], indptr), shape=shape)
-
-
 # Scores.
+
+
+def _sample_weights(weights: Any, n_rows: int) -> NDArray[np.float64]:
+    """Weights divided by the largest, so that no sum is too large."""
+    try:
+        found = np.asarray(weights)
+        if np.ma.is_masked(weights) or found.dtype.kind not in "biufO":
+            raise ValueError
+        numbers = found.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"sample_weight: found something else than numbers, expected {n_rows} numbers"
+        ) from error
+    if numbers.shape != (n_rows,):
+        raise InputError(
+            f"sample_weight: got shape {numbers.shape}, expected {n_rows} numbers, one for each "
+            "row of X"
+        )
+    is_weight = np.isfinite(numbers) & (numbers >= 0)
+    if not is_weight.all():
+        raise InputError(
+            f"sample_weight: got {numbers[~is_weight][0]}, expected finite numbers of at least 0"
+        )
+    return numbers / (numbers.max(initial=0) or 1)
 
 
 def _divisors(scores: NDArray[Any]) -> NDArray[Any]:

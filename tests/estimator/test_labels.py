@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import confusion_matrix
 
 from lowshot_kedro import LabelDiffusion
 
@@ -63,6 +64,7 @@ def test_labels_of_any_kind_come_back_as_they_were(kind):
         assert found.dtype == model.classes_.dtype
 
 
+@pytest.mark.filterwarnings("ignore:LabelDiffusion. y. every row")
 def test_classes_that_are_true_and_false():
     X, classes = clusters(n_classes=2)
     model = LabelDiffusion(5, 3).fit(X, classes == 1)
@@ -87,6 +89,7 @@ def test_one_class_is_what_every_row_gets(n_iterations):
     np.testing.assert_array_equal(model.predict_proba(X[:5]), np.ones((5, 1)))
 
 
+@pytest.mark.filterwarnings("ignore:LabelDiffusion. y. every row")
 @pytest.mark.parametrize("n_iterations", [3, "auto"])
 def test_without_unlabelled_rows_every_row_keeps_its_label(n_iterations):
     X, classes = clusters(spread=3.0)
@@ -97,6 +100,7 @@ def test_without_unlabelled_rows_every_row_keeps_its_label(n_iterations):
     assert (model.predict(X) != classes).any()
 
 
+@pytest.mark.filterwarnings("ignore:LabelDiffusion. y. every row")
 def test_one_labelled_row_of_one():
     with pytest.warns(UserWarning, match="n_neighbors"):
         model = LabelDiffusion().fit([[1.0, 2.0]], [3])
@@ -110,6 +114,38 @@ def test_minus_one_and_one_alone_are_two_classes():
     assert model.classes_.tolist() == [-1, 1]
     np.testing.assert_array_equal(model.predict(X), 2 * classes - 1)
     assert model.score(X, 2 * classes - 1) == 1
+
+
+def as_kinds(numbers, missing):
+    """Labels -1 and 1 as whatever they may be given, without some of them."""
+    texts = np.where(missing, None, numbers.astype(str).astype(object))
+    floats = np.where(missing, np.nan, numbers)
+    return {
+        "objects": (np.where(missing, None, numbers.astype(object)), -1, 0),
+        "list": (np.where(missing, None, numbers.astype(object)).tolist(), -1, 0),
+        "floats": (floats, -1.0, 0.0),
+        "nullable": (pd.Series(floats).astype("Int64"), -1, 0),
+        "texts": (texts, "-1", "0"),
+        "categories": (pd.Series(texts).astype("category"), "-1", "0"),
+    }
+
+
+@pytest.mark.parametrize("kind", as_kinds(np.array([-1]), np.array([False])))
+def test_beside_missing_labels_minus_one_and_one_are_two_classes_and_zero_is_neither(kind):
+    X, y = two_islands()
+    missing = y == -1
+    given, minus_one, neither = as_kinds(2 * y - 1, missing)[kind]
+    with pytest.warns(UserWarning, match="two classes"):
+        model = LabelDiffusion(5, 10).fit(X, given)
+    assert model.classes_.tolist() == [minus_one, -minus_one if minus_one != "-1" else "1"]
+    assert model.transduction_[20:].tolist() == [neither] * 10
+    with pytest.warns(UserWarning, match="predict says '?0'? for them"):
+        found = model.predict(X)
+    assert found[20:].tolist() == [neither] * 10
+    # A row that nothing reaches is no row of class -1.
+    truth = [minus_one] * 30
+    with pytest.warns(UserWarning):
+        assert model.score(X, truth) == pytest.approx((found == minus_one).sum() / 30)
 
 
 # --- rows that no label reaches ---
@@ -163,7 +199,8 @@ def test_without_a_step_only_labelled_rows_have_a_label():
 @pytest.mark.parametrize(
     ("names", "dtype"),
     [
-        (np.array(["cat", "dog"]), object),
+        (np.array(["cat", "dog"]), "<U3"),
+        (np.array(["a", "b"]), "<U2"),
         (np.array(["cat", "dog"], object), object),
         (np.array([3, 4], np.int8), np.int8),
         (np.array([3.0, 4.0], np.float32), np.float32),
@@ -172,27 +209,44 @@ def test_without_a_step_only_labelled_rows_have_a_label():
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_minus_one_fits_into_the_type_of_the_result(names, dtype, n_iterations):
     X, _ = two_islands()
-    given = np.full(30, "-1", object) if names.dtype.kind == "U" else np.full(30, -1, object)
+    none = "-1" if isinstance(names[0], str) else -1
+    given = np.full(30, none, object)
     given[:2] = names
-    model = LabelDiffusion(5, n_iterations).fit(X, given.astype(names.dtype))
-    assert model.classes_.dtype == names.dtype
+    given = given.astype(object if names.dtype == object else np.array([*names, none]).dtype)
+    model = LabelDiffusion(5, n_iterations).fit(X, given.astype(dtype))
+    np.testing.assert_array_equal(model.classes_, names)
     for found in (model.transduction_, model.predict(X)):
         assert found.dtype == dtype
-        assert found[20:].tolist() == [-1] * 10
+        assert found[20:].tolist() == [none] * 10
         assert set(found[:20].tolist()) == set(names.tolist())
+        assert np.unique(found).tolist() == [none, *names.tolist()]
+        assert confusion_matrix(found, found).diagonal().tolist() == [
+            (found == label).sum() for label in (none, *names)
+        ]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("classes", [np.array([3, 4], np.uint8), np.array([False, True])], ids=str)
-def test_minus_one_does_not_become_a_class_where_the_type_has_none(classes):
+@pytest.mark.parametrize(
+    ("classes", "dtype"),
+    [
+        (np.array([3, 4], np.uint8), np.int16),
+        (np.array([3, 4], np.uint32), np.int64),
+        (np.array([3, 4], np.uint64), np.int64),
+        (np.array([2**63, 2**63 + 1], np.uint64), object),
+        (np.array([False, True]), np.int8),
+    ],
+    ids=str,
+)
+def test_minus_one_does_not_become_a_class_where_the_type_has_none(classes, dtype):
     # Two rows that list each other, and of new ones the second lists nothing.
     lists = (np.array([[0, 1], [1, 0]]), None)
     model = LabelDiffusion(2, 1, metric="precomputed").fit(lists, classes)
     assert model.transduction_.dtype == classes.dtype
     assert model.transduction_.tolist() == classes.tolist()
     found = model.predict((np.array([[0, 0], [-1, -1]]), None))
-    assert found.dtype == object or found.dtype.kind == "i"
+    assert found.dtype == dtype
     assert found.tolist() == [classes[0].item(), -1]
+    assert np.unique(found).tolist() == [-1, classes[0].item()]
 
 
 # --- faults ---
@@ -208,14 +262,12 @@ def test_minus_one_does_not_become_a_class_where_the_type_has_none(classes):
         (np.arange(59), r"60.*59|59.*60"),
         (np.arange(61), r"60.*61|61.*60"),
         (np.zeros((60, 2), int), "y"),
-        (np.where(np.arange(60) == 3, np.nan, 1.0), "NaN"),
-        (np.where(np.arange(60) == 3, None, "cat"), "y"),
-        (np.where(np.arange(60) == 3, np.nan, np.full(60, "cat", object)), "NaN"),
+        (np.full(60, np.nan), "label"),
         (np.linspace(0, 1, 60), "continuous"),
         (None, "y"),
     ],
     ids=["no label", "no label of floats", "no label of texts", "no label of objects", "short",
-         "long", "two columns", "NaN", "None", "NaN among texts", "continuous", "no y"],
+         "long", "two columns", "NaN", "continuous", "no y"],
 )  # fmt: skip
 def test_labels_that_make_no_sense_are_refused(given, message):
     X, _ = clusters()
