@@ -2,6 +2,9 @@
 
 import inspect
 import warnings
+from typing import Any
+
+MAX_SHOWN = 80
 
 
 class InputError(ValueError):
@@ -9,6 +12,12 @@ class InputError(ValueError):
 
     `kedro run` shows the message alone. Any other ValueError is a defect and keeps its traceback.
     """
+
+
+def shown(value: Any) -> str:
+    """What has been given, in one line of a message, shortened where it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 2]} …"
 
 
 def warn_caller(message: str) -> None:

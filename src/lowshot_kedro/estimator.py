@@ -35,7 +35,7 @@ from lowshot_kedro.diffusion import (
     require_weights,
     scores_when_reached,
 )
-from lowshot_kedro.errors import InputError, warn_caller
+from lowshot_kedro.errors import InputError, shown, warn_caller
 from lowshot_kedro.labels import comparable_labels, encode_labels, labels_of, no_label
 from lowshot_kedro.links import count_rows, graph_rows, is_pair, link_matrix, links_of, neighbors_of
 from lowshot_kedro.matrices import require_finite, row_ranges
@@ -525,10 +525,11 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         class_prior: Any = self.class_prior
         # A list of integers that no float can hold is one of objects for numpy, too.
         given = None if isinstance(class_prior, str) else np.asarray(class_prior)
-        if given is not None and given.ndim == 1 and given.size and not _are_priors(given):
+        if given is not None and (given.ndim != 1 or (given.size and not _are_priors(given))):
             raise InputError(
-                f"class_prior: got {class_prior!r}, expected a number above 0 for each class, none "
-                "of them negligible beside the others: every class has labelled rows"
+                f"class_prior: got {shown(class_prior)}, expected one of: "
+                f"{', '.join(CLASS_PRIORS)}; or a number above 0 for each class, none of them "
+                "negligible beside the others, since every class has labelled rows"
             )
         class_priors(class_prior, node_classes, n_classes)
 
@@ -539,8 +540,8 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             random = check_random_state(self.random_state)
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"random_state: got {self.random_state!r}, expected an integer from 0 to 2³² - 1, "
-                "a RandomState of numpy, or None"
+                f"random_state: got {shown(self.random_state)}, expected an integer from 0 to "
+                "2³² - 1, a RandomState of numpy, or None"
             ) from error
         return int(random.randint(np.iinfo(np.int32).max))
 
@@ -566,8 +567,6 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 message = str(error)
                 for theirs, own in _OWN_NAMES.items():
                     message = message.replace(theirs, own)
-                # Arrays in messages have several lines.
-                message = " ".join(message.split())
                 raise InputError(message) from error
 
     def _require_parameters(self) -> None:
@@ -575,13 +574,13 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         _require_integer("n_neighbors", self.n_neighbors, 1)
         if not _is_integer(self.n_iterations, 0) and not _is_text(self.n_iterations, "auto"):
             raise InputError(
-                f"n_iterations: got {self.n_iterations!r}, expected an integer of at least 0, or "
-                "auto"
+                f"n_iterations: got {shown(self.n_iterations)}, expected an integer of at least "
+                "0, or auto"
             )
         _require_choice("metric", self.metric, METRICS)
         if not isinstance(self.graph_method, str):
             raise InputError(
-                f"graph_method: got {self.graph_method!r}, expected one of: "
+                f"graph_method: got {shown(self.graph_method)}, expected one of: "
                 f"{', '.join(graph.METHODS)}; or a description for faiss.index_factory"
             )
         _require_number("target_recall", self.target_recall, 1)
@@ -590,18 +589,19 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         _require_choice("precision", self.precision, PRECISIONS)
         if not _is_integer(self.class_slice, 0) and not _is_text(self.class_slice, "auto"):
             raise InputError(
-                f"class_slice: got {self.class_slice!r}, expected an integer of at least 0, or auto"
+                f"class_slice: got {shown(self.class_slice)}, expected an integer of at least 0, "
+                "or auto"
             )
         _require_integer("n_components", self.n_components, 1)
         if self.memory_budget_gb is not None:
             _require_number("memory_budget_gb", self.memory_budget_gb)
         if self.n_jobs is not None and (not _is_integer(self.n_jobs) or self.n_jobs == 0):
             raise InputError(
-                f"n_jobs: got {self.n_jobs!r}, expected None or an integer other than 0"
+                f"n_jobs: got {shown(self.n_jobs)}, expected None or an integer other than 0"
             )
         verbose: Any = self.verbose
         if not isinstance(verbose, bool | np.bool_) and not _is_integer(verbose, 0):
-            raise InputError(f"verbose: got {self.verbose!r}, expected True or False")
+            raise InputError(f"verbose: got {shown(self.verbose)}, expected True or False")
 
     def _warn_of_unreached(self, unreached: NDArray[np.bool_]) -> None:
         count = int(unreached.sum())
@@ -629,7 +629,7 @@ def _is_text(value: Any, text: str) -> bool:
 
 def _require_integer(name: str, value: Any, least: int) -> None:
     if not _is_integer(value, least):
-        raise InputError(f"{name}: got {value!r}, expected an integer of at least {least}")
+        raise InputError(f"{name}: got {shown(value)}, expected an integer of at least {least}")
 
 
 def _require_number(name: str, value: Any, most: float = np.inf) -> None:
@@ -637,7 +637,7 @@ def _require_number(name: str, value: Any, most: float = np.inf) -> None:
     # Compared as it is: there are integers that no float can hold.
     if not is_number or not 0 < value <= most or value == np.inf:
         above = "" if most == np.inf else f" and at most {most}"
-        raise InputError(f"{name}: got {value!r}, expected a number above 0{above}")
+        raise InputError(f"{name}: got {shown(value)}, expected a number above 0{above}")
 
 
 def _are_priors(numbers: NDArray[Any]) -> bool:
@@ -650,7 +650,7 @@ def _are_priors(numbers: NDArray[Any]) -> bool:
 
 def _require_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     if not isinstance(value, str) or value not in choices:
-        raise InputError(f"{name}: got {value!r}, expected one of: {', '.join(choices)}")
+        raise InputError(f"{name}: got {shown(value)}, expected one of: {', '.join(choices)}")
 
 
 # Scores.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils.validation import column_or_1d
 
-from lowshot_kedro.errors import InputError, warn_caller
+from lowshot_kedro.errors import InputError, shown, warn_caller
 
 UNLABELED = -1
 # What stands for no class in results if -1 is one, and 1 the other.
@@ -365,9 +365,8 @@ def _are_truth_values(*parts: NDArray[Any]) -> bool:
 
 
 def _shown(label: Any) -> str:
-    """A label in a message, of one line."""
-    text = repr(label.item() if isinstance(label, np.generic) else label)
-    return text if len(text) <= 40 else f"{text[:36]} …"
+    """A label in a message."""
+    return shown(label.item() if isinstance(label, np.generic) else label)
 
 
 # What y should perhaps not be.

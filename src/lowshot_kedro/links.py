@@ -73,18 +73,30 @@ def neighbors_of(indices: Any, n_nodes: int) -> NDArray[np.integer[Any]]:
 
 def links_of(X: Any, n_nodes: int) -> sparse.csr_array:
     """The weights of the links to n_nodes rows of a graph."""
-    if is_pair(X):
-        neighbors = neighbors_of(X[0], n_nodes)
-        if X[1] is None:
-            return link_matrix(neighbors, None, n_nodes)
-        _require_no_mask(X[1])
-        weights = np.asarray(X[1])
-        if weights.shape != neighbors.shape:
-            raise InputError(
-                f"X: similarities of shape {weights.shape}, expected that of the neighbours, "
-                f"{neighbors.shape}"
-            )
-        return link_matrix(neighbors, weights, n_nodes)
+    links = _links_of_pair(X, n_nodes) if is_pair(X) else _links_of_matrix(X, n_nodes)
+    if links.dtype.kind == "f" and 0 < links.data.max(initial=0) < _SMALLEST_WEIGHT:
+        raise InputError(
+            f"X: the largest weight is {links.data.max():.3g}, too small to divide by, expected "
+            f"{_SMALLEST_WEIGHT:g}; multiply X by a number"
+        )
+    return links
+
+
+def _links_of_pair(X: Any, n_nodes: int) -> sparse.csr_array:
+    neighbors = neighbors_of(X[0], n_nodes)
+    if X[1] is None:
+        return link_matrix(neighbors, None, n_nodes)
+    _require_no_mask(X[1])
+    weights = np.asarray(X[1])
+    if weights.shape != neighbors.shape:
+        raise InputError(
+            f"X: similarities of shape {weights.shape}, expected that of the neighbours, "
+            f"{neighbors.shape}"
+        )
+    return link_matrix(neighbors, weights, n_nodes)
+
+
+def _links_of_matrix(X: Any, n_nodes: int) -> sparse.csr_array:
     graph_rows(X)
     _require_no_mask(X)
     try:
@@ -95,12 +107,6 @@ def links_of(X: Any, n_nodes: int) -> sparse.csr_array:
         raise InputError(
             f"X: got {links.shape[1]} columns, but the graph has {n_nodes} rows; with metric "
             "precomputed X holds the weight of a link to each of them"
-        )
-    largest = links.data.max(initial=0)
-    if links.dtype.kind == "f" and 0 < largest < _SMALLEST_WEIGHT:
-        raise InputError(
-            f"X: the largest weight is {largest:.3g}, too small to divide by, expected "
-            f"{_SMALLEST_WEIGHT:g}; multiply X by a number"
         )
     return links
 

@@ -46,7 +46,7 @@ def checked_rows(estimator: Any, X: Any, reset: bool) -> Any:
             estimator, X, accept_sparse="csr", dtype="numeric", ensure_all_finite=False, reset=reset
         )
     except (TypeError, ValueError, OverflowError) as error:
-        message = _without_arrays(str(error))
+        message = _of_one_line(str(error))
         # scikit-learn's checks of estimators tell them apart.
         kind = TypeError if isinstance(error, TypeError) else InputError
         raise kind(message if message.startswith("X ") else f"X: {message}") from error
@@ -125,9 +125,12 @@ def require_spread(X: Any) -> None:
         )
 
 
-def _without_arrays(message: str) -> str:
+def _of_one_line(message: str) -> str:
     """A message of scikit-learn's without the contents of the array that it is about."""
-    return re.sub(r"\n(array=)?\[.*\]\.?\n?", " ", message, flags=re.DOTALL).strip()
+    if message.startswith("The feature names"):
+        return message  # A list of names.
+    without = re.sub(r"\n(array=)?\[.*\]\.?\n?", " ", message, flags=re.DOTALL)
+    return " ".join(without.split())
 
 
 def _same_memory(given: Any, checked: Any) -> Any:

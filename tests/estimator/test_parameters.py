@@ -15,10 +15,16 @@ WRONG = [
     ("n_neighbors", 2.5),
     ("n_neighbors", "10"),
     ("n_neighbors", None),
+    ("n_neighbors", 2.0),
+    ("n_neighbors", True),
     ("n_iterations", -1),
     ("n_iterations", 1.5),
     ("n_iterations", "many"),
     ("n_iterations", None),
+    ("n_iterations", "AUTO"),
+    ("n_iterations", 2.0),
+    ("n_iterations", True),
+    ("n_iterations", [3]),
     ("metric", "manhattan"),
     ("metric", None),
     ("graph_method", "fastest"),
@@ -31,6 +37,18 @@ WRONG = [
     ("class_prior", [1, 2]),
     ("class_prior", [1, 2, -1]),
     ("class_prior", [0, 0, 0]),
+    ("class_prior", [0, 1, 2]),
+    ("class_prior", [1, 0.0, 2]),
+    ("class_prior", (1, 2, 0)),
+    ("class_prior", [1, 2, 1e-60]),
+    ("class_prior", [1e308, 1e308, 1e308]),
+    ("class_prior", [1, 2, 10**400]),
+    ("class_prior", [1, 2, float("inf")]),
+    ("class_prior", ["1", "2", "3"]),
+    ("class_prior", [True, True, True]),
+    ("class_prior", [1, 2, 3j]),
+    ("class_prior", [1, 2, None]),
+    ("class_prior", {0: 1, 1: 2, 2: 3}),
     ("class_prior", [1, 2, float("nan")]),
     ("class_prior", 5),
     ("class_prior", None),
@@ -51,6 +69,14 @@ WRONG = [
     ("n_jobs", "all"),
     ("random_state", "today"),
     ("random_state", -1),
+    ("random_state", 1.0),
+    ("random_state", True),
+    ("random_state", 2**32),
+    ("random_state", [1, 2]),
+    ("verbose", "no"),
+    ("verbose", None),
+    ("memory_budget_gb", float("inf")),
+    ("memory_budget_gb", True),
 ]
 
 
@@ -63,10 +89,41 @@ def test_a_wrong_parameter_is_named_with_what_was_found_and_expected(name, value
         model.fit(X, few_labels(classes))
     message = str(raised.value)
     assert message.startswith(f"{name}: "), message
-    found = "2 numbers" if value == [1, 2] else repr(value)
+    found = "2 numbers" if (name, value) == ("class_prior", [1, 2]) else repr(value)[:70]
     assert found in message, message
     assert re.search("expected|one of", message), message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["n_iterations", "class_slice", "class_prior", "random_state"])
+def test_an_array_where_none_belongs_is_shown_in_one_line(name):
+    X, classes = clusters()
+    value = np.zeros((30, 30))
+    with pytest.raises(ValueError, match=rf"^{name}: got array\(\[\[0.*expected") as raised:
+        LabelDiffusion(**{name: value}).fit(X, few_labels(classes))
+    assert "\n" not in str(raised.value)
+
+
+def test_huge_numbers_of_threads_and_bytes_are_all_that_there_are():
+    X, classes = clusters()
+    y = few_labels(classes)
+    plain = LabelDiffusion(5, 3).fit(X, y)
+    for name, value in (
+        ("n_jobs", 10**12), ("memory_budget_gb", 1e300), ("memory_budget_gb", 10**400)
+    ):  # fmt: skip
+        model = LabelDiffusion(5, 3, **{name: value}).fit(X, y)
+        np.testing.assert_array_equal(model.transduction_, plain.transduction_)
+
+
+def test_the_scale_of_priors_does_not_matter():
+    X, classes = clusters(spread=1.2)
+    y = few_labels(classes)
+    plain = LabelDiffusion(5, 3, class_prior=[1, 2, 3]).fit(X, y)
+    for scale in (1e-100, 1e100):
+        model = LabelDiffusion(5, 3, class_prior=np.array([1, 2, 3]) * scale).fit(X, y)
+        np.testing.assert_allclose(
+            model.label_distributions_, plain.label_distributions_, rtol=1e-5
+        )
 
 
 def test_too_small_a_budget_says_what_is_needed():

@@ -174,6 +174,41 @@ def test_a_neighbor_of_weight_zero_is_none():
     )
 
 
+def test_a_pair_may_be_a_list_and_its_parts_too():
+    weights, y, new = weighted_problem()
+    pair, new_pair = listed(weights, 14), listed(new, 20)
+    for make in (list, lambda pair: [part.tolist() for part in pair]):
+        assert_as_computed_densely(
+            precomputed(n_iterations=4), make(pair), y, make(new_pair), weights, new
+        )
+    model = precomputed(n_iterations=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model.fit([pair[0], None], y)
+        assert model.score([pair[0], None], y) == model.score((pair[0], None), y)
+
+
+def test_two_rows_in_a_list_are_a_matrix():
+    model = precomputed(n_iterations=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model.fit([[0, 1], [1, 0]], [0, 1])
+    np.testing.assert_array_equal(model.predict([[1, 0], [0, 1]]), [1, 0])
+
+
+@pytest.mark.parametrize("scale", [1e-299, 1e-40, 1e30, 1e300])
+def test_the_scale_of_weights_does_not_matter(scale):
+    weights, y, new = weighted_problem()
+    assert_as_computed_densely(
+        precomputed(n_iterations=4),
+        sparse.csr_array(weights * scale),
+        y,
+        sparse.csr_array(new),
+        weights,
+        new,
+    )
+
+
 def test_what_fits_a_matrix_predicts_from_lists_and_the_other_way_round():
     weights, y, new = weighted_problem()
     for X, rows in (
@@ -273,6 +308,17 @@ def faulty_graphs():
         "negative similarity": ((indices, changed(values, 4, 0, -0.5)), r"X.*-0\.5"),
         "NaN similarity": ((indices, changed(values, 4, 0, np.nan)), "X.*(nan|NaN)"),
         "three arrays": ((indices, values, values), "X.*3"),
+        "a list of three arrays": ([indices, values, values], "X: .*3"),
+        "a list of one array": ([indices], "X: .*1"),
+        "weights of texts": (weights.astype(str), "X: .*expected real numbers"),
+        "weights among objects": (weights.astype(object), "X: .*expected real numbers"),
+        "similarities of texts": ((indices, values.astype(str)), "X: .*expected real numbers"),
+        "weights that are dates": (weights.astype("M8[s]"), "X: .*expected real numbers"),
+        "weights too small": (sparse.csr_array(weights * 1e-320), "X: .*too small.*multiply"),
+        "similarities too small": ((indices, values * 1e-310), "X: .*too small.*multiply"),
+        "masked weights": (np.ma.masked_equal(weights, 0), "X: .*mask"),
+        "masked neighbours": ((np.ma.masked_equal(indices, 3), values), "X: .*mask"),
+        "neighbours of different lengths": (([[0], [0, 1]] * 20, None), "X: expected"),
         "a dense array of features": (np.zeros((40, 3)), "X.*precomputed|precomputed.*X"),
         "text": ("graph", "X"),
     }

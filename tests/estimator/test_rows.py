@@ -119,6 +119,52 @@ def test_numbers_too_large_for_single_precision_are_refused(metric, scale):
         LabelDiffusion(5, metric=metric).fit(X * scale, few_labels(classes))
 
 
+@pytest.mark.parametrize("scale", [1e-20, 1e-30, 1e-45, 1e-100, 1e-300, 1e-320])
+@pytest.mark.parametrize("kind", ["dense", "sparse", "shifted"])
+def test_rows_too_near_to_each_other_for_single_precision_are_refused(kind, scale):
+    X, classes = clusters()
+    # Where rows are far from the origin only the differences count.
+    rows = X * scale + (1e-5 * scale if kind == "shifted" else 0)
+    rows = sparse.csr_array(rows) if kind == "sparse" else rows
+    with pytest.raises(ValueError, match=r"^X: rows differ by .*expected.*multiply"):
+        LabelDiffusion(5).fit(rows, few_labels(classes))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [1e-36, 1e-38])
+def test_rows_too_short_for_a_cosine_in_single_precision_are_refused(scale, dtype):
+    X, classes = clusters(700)
+    y = few_labels(classes)
+    rows = X.astype(dtype)
+    rows[613] *= scale
+    model = LabelDiffusion(5, metric="cosine")
+    with pytest.raises(ValueError, match=r"^X: row 613 .*cosine.*multiply"):
+        model.fit(rows, y)
+    model.fit(X, y)
+    with pytest.raises(ValueError, match=r"^X: row 613 .*cosine.*multiply"):
+        model.predict(rows)
+    with pytest.raises(ValueError, match=r"^X: row 0 .*cosine"):
+        model.fit(X * 1e-300, y)
+
+
+def test_rows_that_do_not_differ_at_all_may_be_as_small_as_they_like():
+    for value in (0.0, 1e-30, 1.0, 1e17):
+        model = LabelDiffusion(5, 2).fit(np.full((30, 2), value), [0] + [-1] * 29)
+        assert model.transduction_[0] == 0
+
+
+@pytest.mark.parametrize("scale", [1e39, 1e200, 1e300])
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_array], ids=["dense", "sparse"])
+def test_finite_numbers_are_not_called_infinite(make, scale):
+    X, classes = clusters()
+    model = LabelDiffusion(5, 3, metric="cosine")
+    with pytest.raises(ValueError, match=r"^X: row \d+ .*too large.*expected.*divide"):
+        model.fit(make(X * scale), few_labels(classes))
+    model.fit(X, few_labels(classes))
+    with pytest.raises(ValueError, match=r"^X: row \d+ .*too large.*expected.*divide"):
+        model.predict(make(X * scale))
+
+
 def test_rows_that_are_all_alike_are_neighbors_of_each_other():
     X = np.ones((30, 3))
     model = LabelDiffusion(5, "auto").fit(X, [0] + [-1] * 29)
@@ -249,16 +295,44 @@ def test_rows_that_are_no_finite_numbers_in_a_file_are_named(tmp_path):
         LabelDiffusion(5).fit(in_a_file(faulty, tmp_path / "x", np.float32), y)
 
 
-@pytest.mark.parametrize(
-    "rows",
-    [np.zeros(80), np.zeros((80, 2, 2)), np.zeros((80, 0)), np.zeros((0, 5)), "rows", 3,
-     np.full((80, 5), "a"), np.zeros((80, 5), complex)],
-    ids=["vector", "cube", "no column", "no row", "text", "number", "texts", "complex"],
-)  # fmt: skip
-def test_what_is_no_table_of_numbers_is_refused(rows):
+def no_tables():
+    numbers = np.zeros((80, 5))
+    return {
+        "vector": np.zeros(80),
+        "cube": np.zeros((80, 2, 2)),
+        "no column": np.zeros((80, 0)),
+        "no row": np.zeros((0, 5)),
+        "text": "rows",
+        "number": 3,
+        "nothing": None,
+        "texts": np.full((80, 5), "a"),
+        "bytes": np.full((80, 5), b"1"),
+        "texts among objects": np.full((80, 5), "a", object),
+        "None among objects": np.where(numbers == 0, None, 1.0),
+        "complex": np.zeros((80, 5), complex),
+        "sparse complex": sparse.csr_array(np.ones((80, 5), complex)),
+        "dates": np.zeros((80, 5), "datetime64[s]"),
+        "durations": np.zeros((80, 5), "timedelta64[s]"),
+        "frame of dates": pd.DataFrame({"a": pd.date_range("2020", periods=80)}),
+        "frame of texts": pd.DataFrame({"a": ["x"] * 80, "b": 1.0}),
+        "frame of categories": pd.DataFrame({"a": pd.Categorical(["x", "y"] * 40)}),
+        "frame with NA": pd.DataFrame({"a": pd.array([1, None] * 40, dtype="Int64")}),
+        "integers that no float holds": np.full((80, 5), 10**400, object),
+        "lists of different lengths": [[1], [1, 2]] * 40,
+        "masked": np.ma.masked_equal(np.arange(400).reshape(80, 5), 7),
+        "records": np.zeros(80, [("a", float)]),
+    }
+
+
+@pytest.mark.parametrize("name", no_tables())
+@pytest.mark.parametrize("metric", METRICS)
+def test_what_is_no_table_of_numbers_is_refused_with_a_line_that_names_x(metric, name):
     _, y = whole_numbers()
-    with pytest.raises(ValueError):
-        LabelDiffusion(5).fit(rows, y)
+    with pytest.raises(ValueError) as raised:
+        LabelDiffusion(5, metric=metric).fit(no_tables()[name], y)
+    message = str(raised.value)
+    assert message.startswith("X: "), message
+    assert "\n" not in message and len(message) < 300
 
 
 def test_rows_of_zeros_have_no_cosine_and_are_linked_to_nothing():
