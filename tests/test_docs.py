@@ -76,6 +76,17 @@ def test_label_diffusion() -> None:
     in_words = names["in_words"].transduction_
     assert (in_words[:3] == ["zero", "one", "two"]).all()
     assert (in_words == names["words"][digits])[unlabeled].mean() > 0.9
+    of_more, sure = names["of_more"], names["sure"]
+    hidden = names["more"] == -1
+    right = of_more.transduction_ == digits
+    # What the page says of rows above the threshold, and of shares with a temperature.
+    assert sure[hidden].mean() == pytest.approx(0.969, abs=0.02)
+    assert right[sure].mean() == pytest.approx(0.992, abs=0.004)
+    assert right[hidden].mean() == pytest.approx(0.984, abs=0.004)
+    shares, probabilities = of_more.label_distributions_[hidden], names["probabilities"][hidden]
+    assert shares.max(axis=1).mean() == pytest.approx(0.86, abs=0.02)
+    assert probabilities.max(axis=1).mean() == pytest.approx(0.97, abs=0.02)
+    np.testing.assert_array_equal(shares.argmax(axis=1), probabilities.argmax(axis=1))
     lost, found = names["lost"], names["found"]
     assert lost.sum() == names["hasty"].n_unreached_ > 0
     assert (found != -1).all() and (found == digits)[lost].mean() > 0.7

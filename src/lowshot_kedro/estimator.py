@@ -108,8 +108,8 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             faiss.index_factory.
         target_recall: Part of the true neighbours to be found, above 0 and up to 1.
         class_prior: What the scores of each class sum to: `labeled`: in proportion to its labelled
-            rows; `uniform`; or a number for each of `classes_`. The first two are the same where
-            all classes have as many labels.
+            rows; `uniform`; or a number above 0 for each of `classes_`. The first two are the same
+            where all classes have as many labels.
         precision: Of the scores between steps, `float32` or `bfloat16` in half the memory.
         class_slice: Classes propagated at a time, which bounds memory; 0: all; `auto`: as many as
             fit. Changes no result.
@@ -121,12 +121,15 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         verbose: Whether to show progress and a log on the standard error stream.
 
     Attributes:
-        classes_: (C,), the labels that occur, in increasing order.
+        classes_: (C,), the labels that occur, in increasing order, of the type that they have in
+            y: of lists and columns of objects int64 or what else is needed.
         transduction_: (N,), a label for every row of X. Labelled rows keep theirs; rows that no
-            mass has reached have -1.
+            mass has reached have -1, among texts "-1". One kind of entries: where a row has -1,
+            unsigned integers become the next signed type and truth values int8.
         label_distributions_: float32 (N, C), the share of each class in the mass of a row, made
             anew whenever it is asked for. Rows sum to 1; rows that no mass has reached are all
-            zeros. A labelled row is 1 at its label.
+            zeros. A labelled row is 1 at its label. Shares are no probabilities: most are lower
+            than the part of such rows that are right.
         neighbors_: int32 (N, n_neighbors), the rows that each row is linked to, nearest first; -1
             for none. There is none with metric `precomputed`, for which `(neighbors_, None)` is the
             same graph again, for instance with other labels.
@@ -141,7 +144,7 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         >>> import numpy as np
         >>> from lowshot_kedro import LabelDiffusion
         >>> X = np.array([[0.0], [0.1], [0.2], [5.0], [5.1], [5.2]])
-        >>> y = np.array(["low", -1, -1, -1, -1, "high"], dtype=object)
+        >>> y = ["low", None, None, None, None, "high"]
         >>> LabelDiffusion(n_neighbors=3).fit(X, y).transduction_.tolist()
         ['low', 'low', 'low', 'high', 'high', 'high']
     """
@@ -185,13 +188,16 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 A C-contiguous float32 array or memmap is used as it is and must not be changed
                 afterwards, since new rows are compared with it; anything else is converted block
                 by block. With metric `precomputed`: a sparse matrix (N, N) of weights, where
-                A_ij > 0 links i to j, or a pair (indices, similarities) with int (N, k)
-                neighbours, -1 for none, and float (N, k) weights or None for links that all weigh
-                the same. Weights are at least 0, and larger for nearer rows. Links count in both
+                A_ij > 0 links i to j, or a pair (indices, similarities), as a tuple or a list,
+                with int (N, k) neighbours, -1 for none, and float (N, k) weights or None for links
+                that all weigh the same. Weights are at least 0, and larger for nearer rows. Links count in both
                 directions.
-            y: (N,), labels: numbers, bool or str; -1 (in arrays of str also the text "-1") for
-                rows without a label. If y holds nothing but -1 and 1, which is a usual way to
-                write two classes, -1 is a class, and a warning says so.
+            y: (N,), labels: whole numbers, bool or str, in an array, a list or a column of any
+                type of pandas. Rows without a label have -1, as a number or a text, None, NaN, NA
+                of pandas, or a mask, which all say the same. If y holds no labels but -1 and 1,
+                which is a usual way to write two classes, -1 is a class, and rows that no mass
+                reaches are 0. A warning says so, or that no row is without a label, or that a text
+                such as "" is a class.
 
         Returns:
             The estimator. In memory besides X: for each row 4 bytes a neighbour and d + 12 bytes
@@ -199,7 +205,8 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             and class 16 bytes, of which 4 stay, or fewer classes at a time where that is too much.
 
         Raises:
-            ValueError: For a parameter, X or y that cannot be used.
+            ValueError: For a parameter, X or y that cannot be used, in one line that names it.
+            TypeError: For objects in X that are no numbers.
         """
         self._require_parameters()
         seed = self._seed()
@@ -316,8 +323,8 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Returns:
             float64 (m, C), in the order of `classes_`. Rows sum to 1; where no mass has reached any
-            of the neighbours a row is all zeros, and a warning says how often. In memory besides:
-            a block of rows.
+            of the neighbours a row is all zeros, and a warning says how often. Shares of mass, as
+            `label_distributions_`. In memory besides: a block of rows.
 
         Raises:
             ValueError: For X that cannot be used.
@@ -337,8 +344,9 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             X: (m, d), as for :meth:`predict_proba`.
 
         Returns:
-            (m,), labels; -1 where no mass has reached any of the neighbours, and a warning says how
-            often. Of classes with equal mass the first. In memory besides: a block of rows.
+            (m,), labels, as `transduction_`; -1 or "-1" where no mass has reached any of the
+            neighbours, and a warning says how often. Of classes with equal mass the first. In
+            memory besides: a block of rows.
 
         Raises:
             ValueError: For X that cannot be used.
@@ -356,12 +364,14 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             X: (m, d), as for :meth:`predict`.
-            y: (m,), labels. Rows with -1 do not count, so that cross-validation works on data of
-                which only a part is labelled.
-            sample_weight: (m,), how much each row counts; None: all the same.
+            y: (m,), labels as for :meth:`fit`, of the same kind, texts or numbers. Rows without a
+                label do not count, so that cross-validation works on data of which only a part is
+                labelled. A label that fit has not seen is never right.
+            sample_weight: (m,), how much each row counts, at least 0; None: all the same.
 
         Raises:
-            ValueError: If no row has a label, or X or y cannot be used.
+            ValueError: If no row has a label, labels are of another kind than those of fit, or X,
+                y or weights cannot be used.
             NotFittedError: Before :meth:`fit`.
         """
         check_is_fitted(self)

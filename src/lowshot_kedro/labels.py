@@ -89,21 +89,23 @@ def encode_labels(y: Any, n_rows: int) -> EncodedLabels:
     entries = _read(y, n_rows)
     are_none = _is_minus_one(entries.values)
     rows, labels = entries.but(are_none)
-    if _are_two_classes(entries.values, are_none, labels):
+    if len(labels) == 0:
+        raise InputError(
+            f"y: none of the {n_rows} rows has a label, expected at least one label other than "
+            f"{UNLABELED}, None and NaN"
+        )
+    are_two_classes = _are_two_classes(entries.values, are_none, labels)
+    if are_two_classes:
         rows, labels = entries.but(None)
+    classes, row_classes = np.unique(labels, return_inverse=True)
+    if are_two_classes:
         warn_caller(
             "LabelDiffusion: y holds no labels but -1 and 1, which are taken for two classes with "
             "every row labelled (but those of None or NaN); with a single class there is nothing "
             "to tell apart"
         )
-    elif len(labels) == 0:
-        raise InputError(
-            f"y: none of the {n_rows} rows has a label, expected at least one label other than "
-            f"{UNLABELED}, None and NaN"
-        )
     else:
-        _warn_of_unlikely_labels(labels, n_rows)
-    classes, row_classes = np.unique(labels, return_inverse=True)
+        _warn_of_unlikely_labels(classes, np.bincount(row_classes), n_rows)
     return EncodedLabels(classes, rows.astype(np.int32), row_classes.astype(np.int32))
 
 
@@ -374,7 +376,7 @@ def _shown(label: Any) -> str:
 
 def _are_two_classes(values: NDArray[Any], are_none: NDArray[np.bool_], labels: Any) -> bool:
     """Whether nothing but -1 and 1 occurs, which is a usual way to write two classes."""
-    if len(labels) == 0 or _kind(labels) == "truth values" or not are_none.any():
+    if _kind(labels) == "truth values" or not are_none.any():
         return False
     is_text = _kind(labels) == "texts"
     if not (labels == ("1" if is_text else 1)).all():
@@ -383,14 +385,13 @@ def _are_two_classes(values: NDArray[Any], are_none: NDArray[np.bool_], labels: 
     return values.dtype.kind != "O" or len({isinstance(value, str) for value in values}) == 1
 
 
-def _warn_of_unlikely_labels(labels: NDArray[Any], n_rows: int) -> None:
+def _warn_of_unlikely_labels(classes: NDArray[Any], counts: NDArray[np.int64], n_rows: int) -> None:
     """Warn once of a y that has no row without label, or a class that seems to mean none."""
-    classes, counts = np.unique(labels, return_counts=True)
     largest = classes[counts.argmax()]
     holds_most = counts.max() > n_rows / 2 and len(classes) > 1
     doubts = []
     suspects = [name for name in classes if _looks_like_none(name, name == largest)]
-    if len(labels) == n_rows:
+    if counts.sum() == n_rows:
         doubts.append("every row has a label, so there is no row to find one for")
         if holds_most and largest not in suspects:
             doubts.append(f"most rows have the label {_shown(largest)}")
