@@ -16,7 +16,7 @@ class InputError(ValueError):
 
 def shown(value: Any) -> str:
     """What has been given, in one line of a message, shortened where it is long."""
-    text = " ".join(repr(value).split())
+    text = " ".join(line.strip() for line in repr(value).splitlines())
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 2]} …"
 
 

@@ -190,8 +190,8 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 by block. With metric `precomputed`: a sparse matrix (N, N) of weights, where
                 A_ij > 0 links i to j, or a pair (indices, similarities), as a tuple or a list,
                 with int (N, k) neighbours, -1 for none, and float (N, k) weights or None for links
-                that all weigh the same. Weights are at least 0, and larger for nearer rows. Links count in both
-                directions.
+                that all weigh the same. Weights are at least 0, and larger for nearer rows. Links
+                count in both directions.
             y: (N,), labels: whole numbers, bool or str, in an array, a list or a column of any
                 type of pandas. Rows without a label have -1, as a number or a text, None, NaN, NA
                 of pandas, or a mask, which all say the same. If y holds no labels but -1 and 1,
