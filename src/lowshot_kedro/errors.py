@@ -16,7 +16,10 @@ class InputError(ValueError):
 
 def shown(value: Any) -> str:
     """What has been given, in one line of a message, shortened where it is long."""
-    text = " ".join(line.strip() for line in repr(value).splitlines())
+    try:
+        text = " ".join(line.strip() for line in repr(value).splitlines())
+    except ValueError:  # Python writes no integer of more than 4300 digits.
+        text = f"a huge {type(value).__name__}"
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 2]} …"
 
 

@@ -67,7 +67,7 @@ _LARGEST_BUDGET_GB = 1e9
 # Of priors: the smallest beside the largest, and what is too large for a sum.
 _SMALLEST_RATIO, _HUGE = 1e-30, 1e200
 # More threads would only take memory.
-_MAX_THREADS = 1024
+_MAX_THREADS = max(64, os.cpu_count() or 1)
 # Of the free memory, the part that vectors may take when they have to be converted.
 _VECTORS_PART = 0.4
 # What the functions called here name the parameters, and what they are called here.

@@ -73,6 +73,7 @@ def unusable():
         "texts and truth values": column("cat", True),
         "integers beyond 64 bits": column(2**64, 1),
         "integers far beyond": column(-(10**400), 1),
+        "an integer that cannot be written": column(10**5000, 1),
         "integers beyond both types": column(2**63, -5),
         "an integer that no float holds": column(10**400, 1.0),
         "infinity": np.where(np.arange(ROWS) == 3, np.inf, 1.0),

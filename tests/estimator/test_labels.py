@@ -130,6 +130,7 @@ def as_kinds(numbers, missing):
     }
 
 
+@pytest.mark.filterwarnings("ignore:LabelDiffusion. 10 of 30 rows were reached")
 @pytest.mark.parametrize("kind", as_kinds(np.array([-1]), np.array([False])))
 def test_beside_missing_labels_minus_one_and_one_are_two_classes_and_zero_is_neither(kind):
     X, y = two_islands()

@@ -197,11 +197,10 @@ def test_columns_of_other_libraries_are_taken_entry_by_entry(method):
 def test_the_estimator_does_without_pandas():
     program = (
         "import sys\n"
+        "sys.modules['pandas'] = None\n"
         "from lowshot_kedro import LabelDiffusion\n"
         "found = LabelDiffusion(2, 1).fit([[0.0], [0.1], [5.0], [5.1]], ['a', None, 'b', None])\n"
         "print(found.transduction_.tolist())\n"
-        "import lowshot_kedro.labels as labels\n"
-        "print('pandas' in vars(labels))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["['a', 'a', 'b', 'b']", "False"], done.stderr
+    assert done.stdout.splitlines() == ["['a', 'a', 'b', 'b']"], done.stderr

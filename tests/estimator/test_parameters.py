@@ -104,6 +104,14 @@ def test_an_array_where_none_belongs_is_shown_in_one_line(name):
     assert "\n" not in str(raised.value)
 
 
+def test_a_number_that_cannot_be_written_is_named_all_the_same():
+    X, classes = clusters()
+    for name in ("random_state", "class_prior"):
+        value = 10**5000 if name == "random_state" else [1, 2, 10**5000]
+        with pytest.raises(ValueError, match=rf"^{name}: got a huge (int|list), expected"):
+            LabelDiffusion(**{name: value}).fit(X, few_labels(classes))
+
+
 def test_huge_numbers_of_threads_and_bytes_are_all_that_there_are():
     X, classes = clusters()
     y = few_labels(classes)
