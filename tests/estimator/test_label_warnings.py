@@ -65,6 +65,7 @@ def test_a_text_that_means_none_is_named(none, n_none):
     assert f"the label {none!r} looks as if it meant none" in message
     assert "-1, None or NaN" in message
     assert ("every row" in message) == (n_none == 54)
+    assert "most rows" not in message
 
 
 @pytest.mark.parametrize("none", ["", "nan", "<NA>", "unlabeled", "-1.0"])
