@@ -20,6 +20,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.interruption import stopping_at
 from lowshot_kedro.matrices import row_ranges
 
 Item = TypeVar("Item")
@@ -80,20 +81,28 @@ def map_ahead(
         n_threads: How many threads; None: as many as faiss has.
 
     Yields:
-        The results in the order of the items.
+        The results in the order of the items. Whoever stops early, by an error or Ctrl-C, stops
+        compiled loops in these threads too.
     """
     if n_threads is None:
         n_threads = faiss.omp_get_max_threads()
     pending: deque[Future[Result]] = deque()
+    given_up = threading.Event()
+
+    def work(item: Item) -> Result:
+        with stopping_at(given_up):
+            return function(item)
+
     with ThreadPoolExecutor(n_threads, "ahead", _use_one_thread) as pool:
         try:
             for item in items:
-                pending.append(pool.submit(function, item))
+                pending.append(pool.submit(work, item))
                 if len(pending) > n_threads + n_ahead:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
         finally:
+            given_up.set()
             for future in pending:
                 future.cancel()
 
@@ -131,9 +140,10 @@ def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
     def work() -> None:
         error = None
         try:
-            for item in iterator:
-                if not put(item):
-                    break
+            with stopping_at(is_over):
+                for item in iterator:
+                    if not put(item):
+                        break
         except BaseException as raised:
             error = raised
         put(_End(error))

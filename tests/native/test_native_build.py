@@ -95,6 +95,7 @@ def test_a_compiler_without_openmp_gives_a_warning_and_a_serial_module(tmp_path)
         ignore=shutil.ignore_patterns("__init__.py", "*.so", "_native.*", "__pycache__"),
     )
     (package / "__init__.py").write_text("")
+    shutil.copy(SOURCES.parent / "interruption.py", package)
     run(BUILD, tmp_path, str(package / "native"), compiler=compiler)
     shutil.copy(SOURCES / "__init__.py", package / "native")
     run(USE, tmp_path)

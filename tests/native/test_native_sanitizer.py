@@ -32,6 +32,7 @@ TESTS = (
     "test_native_graph.py",
     "test_native_scores.py",
     "test_native_hostile.py",
+    "test_native_interruption.py",
     "test_native_search.py",
     "test_native_search_hostile.py",
     "test_native_threads.py",
@@ -83,6 +84,7 @@ def test_compiled_code_under_sanitizers(tmp_path):
         package / "native",
         ignore=shutil.ignore_patterns("__init__.py", "*.so", "_native.*", "__pycache__"),
     )
+    shutil.copy(sources.parent / "interruption.py", package)
     (package / "__init__.py").write_text("")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-c", BUILD, str(package / "native")]

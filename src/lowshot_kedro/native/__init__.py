@@ -3,8 +3,9 @@
 Offsets are int64, so that a graph may have more than 2³¹ edges; node numbers are int32. Every
 function checks what it is given and raises ValueError naming the argument, what was found and what
 was expected. Results are the same bit for bit for any number of threads. Arrays must not change
-while a function works on them. A process that has called one must not fork and call another in the
-child: OpenMP's threads do not come along, and the child waits for them.
+while a function works on them. Signal handlers run about ten times a second while a function works
+in the main thread; what one raises, such as KeyboardInterrupt, ends the function. In a child that
+was forked functions work in a thread of their own, because OpenMP's threads do not come along.
 """
 
 from ._library import get_num_threads, set_num_threads

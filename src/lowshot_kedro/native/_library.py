@@ -1,6 +1,9 @@
 """The seam between numpy and the compiled module: argument checks, pointers, error messages."""
 
+import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, NoReturn
 
 import numpy as np
@@ -14,6 +17,8 @@ except ImportError as error:
         f"({error}). Installing the package builds it; in a source tree run "
         "python src/lowshot_kedro/native/build_native.py"
     ) from error
+
+from lowshot_kedro.interruption import require_no_stop, stopping_at
 
 __all__ = ["ffi", "lib"]
 
@@ -134,12 +139,101 @@ def pointer(array: AnyArray) -> Any:
     return ffi.cast(C_TYPES[array.dtype], array.ctypes.data)
 
 
+class _OfThread(threading.local):
+    """What a signal handler has raised while this thread was in a compiled loop."""
+
+    raised: BaseException | None = None
+
+
+_of_thread = _OfThread()
+
+
+def _keep_raised(_: object, raised: BaseException, __: object) -> None:
+    _of_thread.raised = raised
+
+
+@ffi.def_extern(error=1, onerror=_keep_raised)  # type: ignore[untyped-decorator]
+def lowshot_poll() -> int:
+    """Called by compiled loops ten times a second; an error makes them stop."""
+    require_no_stop()
+    return 0
+
+
+MILLISECONDS_BETWEEN_POLLS = 100
+lib.lowshot_set_poll(lib.lowshot_poll, MILLISECONDS_BETWEEN_POLLS)
+
+
+class _ForkedProcess:
+    """Where a forked child works: OpenMP's threads stay in the parent.
+
+    GNU's OpenMP keeps its threads for each thread that has called it, and does not notice that a
+    fork has left them behind: the child's main thread would wait for them for ever. Another thread
+    of the child gets threads of its own.
+    """
+
+    def __init__(self) -> None:
+        self._is_child = False
+        self._thread: ThreadPoolExecutor | None = None
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
+        self._is_child = True
+        self._thread = None
+
+    def needs_thread(self) -> bool:
+        """Whether this thread must not use OpenMP itself."""
+        return self._is_child and threading.current_thread() is threading.main_thread()
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        """Call a function in a thread that may."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "openmp")
+        count = get_num_threads()
+        given_up = threading.Event()
+
+        def work() -> Any:
+            lib.lowshot_set_num_threads(count)
+            with stopping_at(given_up):
+                return function()
+
+        future = self._thread.submit(work)
+        try:
+            return future.result()
+        except BaseException:
+            given_up.set()
+            wait([future])
+            raise
+
+
+_forked = _ForkedProcess()
+
+
+def where_openmp_works(function: Callable[[], Any]) -> Any:
+    """Calls a function that uses OpenMP; in a child that was forked, not in its main thread."""
+    return _forked.call(function) if _forked.needs_thread() else function()
+
+
 def call(function: Callable[..., int], *arguments: Any, explain: "Explain") -> None:
-    """Calls a C function that reports faults; ``explain`` turns one into the error message."""
+    """Calls a C function that reports faults; ``explain`` turns one into the error message.
+
+    Signal handlers run meanwhile, in the main thread. If one raises, the loops stop, and it is
+    raised here.
+    """
+    if _forked.needs_thread():
+        _forked.call(lambda: _call(function, arguments, explain))
+    else:
+        _call(function, arguments, explain)
+
+
+def _call(function: Callable[..., int], arguments: tuple[Any, ...], explain: "Explain") -> None:
     fault = ffi.new("struct lowshot_fault *")
     kind = function(*arguments, fault)
     if kind == lib.LOWSHOT_OK:
         return
+    if kind == lib.LOWSHOT_STOPPED:
+        raised, _of_thread.raised = _of_thread.raised, None
+        raise raised if raised is not None else KeyboardInterrupt
     if kind == lib.LOWSHOT_NO_MEMORY:
         raise MemoryError("no memory for intermediate results")
     if kind == lib.LOWSHOT_BAD_SIZE:

@@ -79,6 +79,8 @@ def make_builder(
     serial = [] if openmp else ["-Wno-unknown-pragmas"]
     builder = FFI()
     builder.cdef((folder / "functions.h").read_text())
+    # Python's side of lowshot_set_poll.
+    builder.cdef('extern "Python" int lowshot_poll(void);')
     builder.set_source(
         MODULE,
         '#include "native.h"',

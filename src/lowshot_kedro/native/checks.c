@@ -1,5 +1,7 @@
 #include "native.h"
 
+#include <time.h>
+
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -19,6 +21,49 @@ void lowshot_set_num_threads(int count) {
 #else
     (void)count;
 #endif
+}
+
+static int (*poll_function)(void) = NULL;
+static int64_t milliseconds_between_polls = 0;
+
+void lowshot_set_poll(int (*poll)(void), int64_t milliseconds) {
+    poll_function = poll;
+    milliseconds_between_polls = milliseconds < 0 ? 0 : milliseconds;
+}
+
+bool is_calling_thread(void) {
+#ifdef _OPENMP
+    return omp_get_thread_num() == 0;
+#else
+    return true;
+#endif
+}
+
+static int64_t milliseconds_now(void) {
+    struct timespec now;
+    if (timespec_get(&now, TIME_UTC) != TIME_UTC)
+        return 0;
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+bool ask_whether_to_stop(struct stop *stop) {
+    const int64_t pause = milliseconds_between_polls;
+    if (poll_function == NULL)
+        return false;
+    if (pause > 0) {
+        const int64_t now = milliseconds_now();
+        /* A clock that is set back must not keep anybody waiting. */
+        const bool is_due = now >= stop->next_poll || now < stop->next_poll - pause;
+        const bool is_first = stop->next_poll == 0;
+        if (is_due)
+            stop->next_poll = now + pause;
+        if (!is_due || is_first)
+            return false;
+    }
+    if (poll_function() == 0)
+        return false;
+    atomic_store(&stop->wanted, true);
+    return true;
 }
 
 int report_fault(struct lowshot_fault *fault, int kind, int list, int64_t row, int64_t column) {
@@ -53,8 +98,11 @@ int check_indices(const int32_t *indices, int64_t rows, int64_t width, int64_t s
     const uint32_t allowed = (uint32_t)(limit - lowest);
     const struct blocks blocks = split_rows(rows);
     int64_t first_bad = INT64_MAX;
+    struct stop stop = {0};
 #pragma omp parallel for schedule(static) reduction(min : first_bad)
     for (int64_t block = 0; block < blocks.count; block++) {
+        if (stop_wanted(&stop))
+            continue;
         const int64_t begin = block_begin(blocks, block), end = block_end(blocks, block);
         bool bad = false;
         if (width == stride)
@@ -66,6 +114,8 @@ int check_indices(const int32_t *indices, int64_t rows, int64_t width, int64_t s
         if (bad && block < first_bad)
             first_bad = block;
     }
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
     if (first_bad == INT64_MAX)
         return LOWSHOT_OK;
     for (int64_t row = block_begin(blocks, first_bad); row < rows; row++)

@@ -45,8 +45,11 @@ int lowshot_count_links(const struct lowshot_pools *pools, int64_t forward, int6
                         int64_t last, int64_t *counts, struct lowshot_fault *fault) {
     if (!link_range_fits(pools, 0, forward, first, last, counts))
         return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
+    struct stop stop = {0};
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < pools->rows; row++) {
+        if (stop_wanted_by_row(&stop))
+            continue;
         const int32_t *const entries = pools->entries + row * pools->width;
         int64_t target;
         for (int64_t j = 0; next_link(entries, forward, first, last, &j, &target); j++) {
@@ -54,6 +57,8 @@ int lowshot_count_links(const struct lowshot_pools *pools, int64_t forward, int6
             counts[target]++;
         }
     }
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
     return LOWSHOT_OK;
 }
 
@@ -64,8 +69,11 @@ int lowshot_collect_links(const struct lowshot_pools *pools, int64_t first_row, 
     if (!link_range_fits(pools, first_row, forward, first, last, ends) ||
         !matrix_fits(links, capacity, 1, 1))
         return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
+    struct stop stop = {0};
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < pools->rows; row++) {
+        if (stop_wanted_by_row(&stop))
+            continue;
         const int32_t *const entries = pools->entries + row * pools->width;
         int64_t target;
         for (int64_t j = 0; next_link(entries, forward, first, last, &j, &target); j++) {
@@ -77,6 +85,8 @@ int lowshot_collect_links(const struct lowshot_pools *pools, int64_t first_row, 
                                               (int32_t)(first_row + row), entry_is_new(entries[j]));
         }
     }
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
     return LOWSHOT_OK;
 }
 
@@ -91,8 +101,11 @@ int lowshot_choose_links(const struct lowshot_pools *pools, int64_t forward, int
     for (int64_t row = 0; row < pools->rows; row++)
         if (ends[row] < (row > 0 ? ends[row - 1] : 0) || ends[row] > capacity)
             return report_fault(fault, LOWSHOT_BAD_OFFSET, 0, row, 0);
+    struct stop stop = {0};
 #pragma omp parallel for schedule(dynamic, 1024)
     for (int64_t row = 0; row < pools->rows; row++) {
+        if (stop_wanted_by_row(&stop))
+            continue;
         const int64_t begin = row > 0 ? ends[row - 1] : 0, end = ends[row];
         int32_t *const out = sampled + row * (forward + backward);
         memcpy(out, pools->entries + row * pools->width, (size_t)forward * sizeof(int32_t));
@@ -106,6 +119,8 @@ int lowshot_choose_links(const struct lowshot_pools *pools, int64_t forward, int
         for (int64_t j = 0; j < backward; j++)
             out[forward + j] = j < found ? make_entry(incoming[j]) : -1;
     }
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
     return LOWSHOT_OK;
 }
 
@@ -280,6 +295,7 @@ int lowshot_join_neighbors(const struct lowshot_codes *codes, const struct lowsh
     const struct join join = {codes, pools, sampled, sample_width, choose_code_kernels()};
     bool no_memory = false;
     int64_t first_bad = INT64_MAX;
+    struct stop stop = {0};
 #pragma omp parallel reduction(|| : no_memory) reduction(min : first_bad)
     {
         struct join_room room;
@@ -288,13 +304,16 @@ int lowshot_join_neighbors(const struct lowshot_codes *codes, const struct lowsh
 #pragma omp for schedule(dynamic, 256)
         for (int64_t row = first; row < last; row++) {
             const int64_t place = (row - first) * pools->width;
-            if (has_room && !join_row(&join, row, &room, entries + place, scores + place))
+            if (has_room && !stop_wanted(&stop) &&
+                !join_row(&join, row, &room, entries + place, scores + place))
                 first_bad = row < first_bad ? row : first_bad;
         }
         free_join_room(&room);
     }
     if (no_memory)
         return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
     if (first_bad != INT64_MAX)
         return report_fault(fault, LOWSHOT_BAD_INDEX, 0, first_bad, 0);
     return LOWSHOT_OK;

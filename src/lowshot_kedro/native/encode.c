@@ -179,6 +179,7 @@ int lowshot_encode(const struct lowshot_encoder *encoder, const float *vectors, 
         return kind;
     int64_t first_bad = INT64_MAX;
     bool no_memory = false;
+    struct stop stop = {0};
 #pragma omp parallel reduction(min : first_bad) reduction(|| : no_memory)
     {
         float *const room = malloc(2 * (size_t)encoder->width * sizeof(float));
@@ -186,7 +187,7 @@ int lowshot_encode(const struct lowshot_encoder *encoder, const float *vectors, 
             no_memory = true;
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < rows; row++) {
-            if (room == NULL)
+            if (room == NULL || stop_wanted_by_row(&stop))
                 continue;
             if (!encode_row(encoder, vectors + row * stride, room, codes + row * encoder->width,
                             biases + row, inverse_lengths != NULL ? inverse_lengths + row : NULL))
@@ -196,6 +197,8 @@ int lowshot_encode(const struct lowshot_encoder *encoder, const float *vectors, 
     }
     if (no_memory)
         return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
     if (first_bad != INT64_MAX)
         return report_fault(fault, LOWSHOT_NOT_FINITE, 0, first_bad, 0);
     return LOWSHOT_OK;

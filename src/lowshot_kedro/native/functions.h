@@ -20,7 +20,8 @@ enum lowshot_fault_kind {
     LOWSHOT_VALID_AFTER_MISSING,
     LOWSHOT_SHIFTED_INDEX_TOO_LARGE,
     LOWSHOT_NOT_FINITE,
-    LOWSHOT_NOT_SORTED
+    LOWSHOT_NOT_SORTED,
+    LOWSHOT_STOPPED
 };
 
 /* The first offending entry in row-major order, whatever the number of threads.
@@ -34,6 +35,11 @@ struct lowshot_fault {
 
 int lowshot_get_num_threads(void);
 void lowshot_set_num_threads(int count);
+
+/* A function that the calling thread asks, while it is at work, whether to stop: not 0 is yes, and
+ * the call then ends with LOWSHOT_STOPPED. It is asked once so many milliseconds have passed, then
+ * again and again. NULL: nobody is asked. */
+void lowshot_set_poll(int (*poll)(void), int64_t milliseconds);
 
 /* The k nearest neighbours of every node, or of every test point: rows x width, -1 for none. */
 struct lowshot_neighbors {

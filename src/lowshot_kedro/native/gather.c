@@ -205,6 +205,9 @@ static bool gather_bfloat16_rows(const struct job *job, int64_t begin, int64_t e
     return gather_rows(job, begin, end, LOWSHOT_BFLOAT16, sums);
 }
 
+/* Rows between two looks at whether to stop. */
+enum { STEP_ROWS = 16 * TILE_ROWS };
+
 int lowshot_gather(const struct lowshot_links *links, const int32_t *selection, int64_t selected,
                    const struct lowshot_dense *in, const float *factors,
                    const struct lowshot_dense *out, double *sums, struct lowshot_fault *fault) {
@@ -225,18 +228,26 @@ int lowshot_gather(const struct lowshot_links *links, const int32_t *selection, 
             return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
     }
     bool good = true;
+    struct stop stop = {0};
 #pragma omp parallel for schedule(dynamic) reduction(&& : good)
     for (int64_t block = 0; block < blocks.count; block++) {
-        const int64_t begin = block_begin(blocks, block), end = block_end(blocks, block);
+        const int64_t end = block_end(blocks, block);
         double *const own_sums = sums == NULL ? NULL : block_sums + block * in->columns;
-        const bool good_block = in->format == LOWSHOT_FLOAT32
-                                    ? gather_float_rows(&job, begin, end, own_sums)
-                                    : gather_bfloat16_rows(&job, begin, end, own_sums);
-        good = good && good_block;
+        for (int64_t first = block_begin(blocks, block); first < end; first += STEP_ROWS) {
+            if (stop_wanted(&stop))
+                break;
+            const int64_t last = end - first < STEP_ROWS ? end : first + STEP_ROWS;
+            const bool good_rows = in->format == LOWSHOT_FLOAT32
+                                       ? gather_float_rows(&job, first, last, own_sums)
+                                       : gather_bfloat16_rows(&job, first, last, own_sums);
+            good = good && good_rows;
+        }
     }
     if (sums != NULL) {
         add_block_sums(block_sums, blocks, in->columns, sums);
         free(block_sums);
     }
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
     return good ? LOWSHOT_OK : explain_bad_link(links, selection, selected, fault);
 }

@@ -157,7 +157,8 @@ static void collect(const int32_t *scores, const int32_t *biases, const int32_t 
 }
 
 static void search_group(const struct search *search, int64_t first, int64_t count,
-                         struct group_room *room, int32_t *numbers, int32_t *scores) {
+                         struct group_room *room, int32_t *numbers, int32_t *scores,
+                         struct stop *stop) {
     const struct lowshot_codes *const codes = search->codes;
     const int64_t width = codes->width, kept = search->width;
     struct found *const found = room->found;
@@ -173,6 +174,8 @@ static void search_group(const struct search *search, int64_t first, int64_t cou
         const int64_t end = room->ends[slot];
         const int64_t *const offsets = search->lists->offsets + room->lists[slot];
         for (int64_t from = offsets[0]; from < offsets[1]; from += search->chunk) {
+            if (stop_wanted(stop))
+                return;
             const int64_t size =
                 offsets[1] - from < search->chunk ? offsets[1] - from : search->chunk;
             const int32_t *const members = search->lists->members;
@@ -232,14 +235,19 @@ int lowshot_score_pairs(const struct lowshot_codes *codes, const int32_t *number
         return kind;
     const struct code_kernels kernels = choose_code_kernels();
     const int64_t width = codes->width;
+    struct stop stop = {0};
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < queries->rows; row++) {
+        if (stop_wanted_by_row(&stop))
+            continue;
         const int8_t *const query = queries->values + row * width;
         const int8_t *const vector = codes->values + numbers[row] * width;
         int32_t product;
         kernels.score_rows(query, sum_of_codes(query, width), &vector, 1, width, &product);
         scores[row] = product + codes->biases[numbers[row]];
     }
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
     return LOWSHOT_OK;
 }
 
@@ -257,6 +265,7 @@ int lowshot_score_all(const struct lowshot_codes *codes, const struct lowshot_co
     const int64_t groups = queries->rows / QUERIES + (queries->rows % QUERIES != 0);
     const int64_t chunks = codes->rows / chunk + (codes->rows % chunk != 0);
     bool no_memory = false;
+    struct stop stop = {0};
 #pragma omp parallel reduction(|| : no_memory)
     {
         uint8_t *const packed = aligned_alloc(CACHE_LINE_BYTES, (size_t)(chunk * width));
@@ -266,7 +275,7 @@ int lowshot_score_all(const struct lowshot_codes *codes, const struct lowshot_co
         no_memory = packed == NULL || vectors == NULL || tile_scores == NULL;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t part = 0; part < groups * chunks; part++) {
-            if (packed == NULL || vectors == NULL || tile_scores == NULL)
+            if (packed == NULL || vectors == NULL || tile_scores == NULL || stop_wanted(&stop))
                 continue;
             const int64_t from = part % chunks * chunk, first = part / chunks * QUERIES;
             const int64_t size = codes->rows - from < chunk ? codes->rows - from : chunk;
@@ -293,7 +302,11 @@ int lowshot_score_all(const struct lowshot_codes *codes, const struct lowshot_co
         free(vectors);
         free(tile_scores);
     }
-    return no_memory ? report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0) : LOWSHOT_OK;
+    if (no_memory)
+        return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
+    return LOWSHOT_OK;
 }
 
 int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot_lists *lists,
@@ -336,6 +349,7 @@ int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot
     const int64_t size = share < MIN_GROUP ? MIN_GROUP : share > GROUP ? GROUP : share;
     const int64_t groups = queries->rows / size + (queries->rows % size != 0);
     bool no_memory = false;
+    struct stop stop = {0};
 #pragma omp parallel reduction(|| : no_memory)
     {
         struct group_room room;
@@ -346,9 +360,14 @@ int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot
             const int64_t first = group * size;
             const int64_t left = queries->rows - first;
             if (has_room)
-                search_group(&search, first, left < size ? left : size, &room, numbers, scores);
+                search_group(&search, first, left < size ? left : size, &room, numbers, scores,
+                             &stop);
         }
         free_room(&room);
     }
-    return no_memory ? report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0) : LOWSHOT_OK;
+    if (no_memory)
+        return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
+    return LOWSHOT_OK;
 }

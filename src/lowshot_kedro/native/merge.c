@@ -74,8 +74,11 @@ int lowshot_merge_neighbors(const struct lowshot_ranking *first,
         !matrix_fits(indices, rows, width, width) || !matrix_fits(similarities, rows, width, width))
         return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
     int64_t first_bad = INT64_MAX;
+    struct stop stop = {0};
 #pragma omp parallel for schedule(static) reduction(min : first_bad)
     for (int64_t row = 0; row < rows; row++) {
+        if (stop_wanted_by_row(&stop))
+            continue;
         int64_t first_count, second_count;
         if (check_row(first, row, &first_count) == LOWSHOT_OK &&
             check_row(second, row, &second_count) == LOWSHOT_OK)
@@ -84,6 +87,8 @@ int lowshot_merge_neighbors(const struct lowshot_ranking *first,
         else if (row < first_bad)
             first_bad = row;
     }
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
     if (first_bad == INT64_MAX)
         return LOWSHOT_OK;
     int64_t position = 0;

@@ -1,6 +1,7 @@
 #ifndef LOWSHOT_NATIVE_H
 #define LOWSHOT_NATIVE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -55,6 +56,32 @@ static inline int64_t block_begin(struct blocks blocks, int64_t block) {
 
 static inline int64_t block_end(struct blocks blocks, int64_t block) {
     return block + 1 == blocks.count ? blocks.rows : (block + 1) * blocks.block_rows;
+}
+
+/* Whether a call is to stop, for its loops to look at: they go on to the next row if so, and the
+ * call ends with LOWSHOT_STOPPED. Only the thread that has made the call asks. */
+struct stop {
+    atomic_bool wanted;
+    int64_t next_poll;
+    uint32_t looks;
+};
+
+bool ask_whether_to_stop(struct stop *stop);
+bool is_calling_thread(void);
+
+static inline bool stop_wanted(struct stop *stop) {
+    if (atomic_load_explicit(&stop->wanted, memory_order_relaxed))
+        return true;
+    return is_calling_thread() && ask_whether_to_stop(stop);
+}
+
+/* For loops whose rows take less than a microsecond. */
+static inline bool stop_wanted_by_row(struct stop *stop) {
+    enum { ROWS_BETWEEN_LOOKS = 64 };
+    if (atomic_load_explicit(&stop->wanted, memory_order_relaxed))
+        return true;
+    return is_calling_thread() && ++stop->looks % ROWS_BETWEEN_LOOKS == 0 &&
+           ask_whether_to_stop(stop);
 }
 
 int report_fault(struct lowshot_fault *fault, int kind, int list, int64_t row, int64_t column);

@@ -92,9 +92,14 @@ int lowshot_cluster_nodes(const struct lowshot_neighbors *neighbors, int32_t *or
     int32_t *const sorted = memory + 2 * nodes, *const starts = memory + 3 * nodes;
     for (int64_t node = 0; node < nodes; node++)
         labels[node] = order[node] = (int32_t)node;
-    for (int round = 0; round < HASH_ROUNDS + MAJORITY_ROUNDS; round++) {
+    struct stop stop = {0};
+    for (int round = 0; round < HASH_ROUNDS + MAJORITY_ROUNDS && !stop.wanted; round++) {
 #pragma omp parallel for schedule(dynamic, MIN_BLOCK_ROWS)
         for (int64_t node = 0; node < nodes; node++) {
+            if (stop_wanted_by_row(&stop)) {
+                next_labels[node] = labels[node];
+                continue;
+            }
             const int32_t *const row = neighbors->indices + node * neighbors->stride;
             next_labels[node] =
                 round < HASH_ROUNDS
@@ -108,6 +113,8 @@ int lowshot_cluster_nodes(const struct lowshot_neighbors *neighbors, int32_t *or
         memcpy(order, sorted, (size_t)nodes * sizeof *order);
     }
     free(memory);
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
     return LOWSHOT_OK;
 }
 
@@ -127,8 +134,11 @@ int lowshot_renumber(const struct lowshot_neighbors *neighbors, const int32_t *o
     if (status != LOWSHOT_OK)
         return status;
     bool good = true;
+    struct stop stop = {0};
 #pragma omp parallel for schedule(static) reduction(&& : good)
     for (int64_t row = 0; row < rows; row++) {
+        if (stop_wanted_by_row(&stop))
+            continue;
         const int64_t node = order[row];
         if (!is_node(order[row], rows) || rank[node] != row) {
             good = false;
@@ -144,5 +154,7 @@ int lowshot_renumber(const struct lowshot_neighbors *neighbors, const int32_t *o
         for (int64_t column = 0; column < width; column++)
             renumbered[row * width + column] = is_node(old[column], rows) ? rank[old[column]] : -1;
     }
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
     return good ? LOWSHOT_OK : report_fault(fault, LOWSHOT_BAD_ORDER, 0, 0, 0);
 }

@@ -204,6 +204,7 @@ int lowshot_rank_candidates(const struct lowshot_matrix *vectors, const float *i
         !matrix_fits(similarities, queries->rows, width, width))
         return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
     bool no_memory = false;
+    struct stop stop = {0};
     int64_t first_bad = INT64_MAX;
     /* Rows of queries that share candidates with each other: few of wide vectors, so that copies
      * of all candidates stay small. */
@@ -220,7 +221,7 @@ int lowshot_rank_candidates(const struct lowshot_matrix *vectors, const float *i
             no_memory = true;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t group = 0; group < groups; group++) {
-            if (room == NULL || !has_room)
+            if (room == NULL || !has_room || stop_wanted(&stop))
                 continue;
             const int64_t begin = group * size;
             const int64_t end = begin + size < queries->rows ? begin + size : queries->rows;
@@ -241,6 +242,8 @@ int lowshot_rank_candidates(const struct lowshot_matrix *vectors, const float *i
     }
     if (no_memory)
         return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
     if (first_bad != INT64_MAX)
         return report_fault(fault,
                             is_node(candidates[first_bad], vectors->rows) ? LOWSHOT_NOT_FINITE

@@ -21,6 +21,7 @@ from ._library import (
     ffi,
     lib,
     pointer,
+    where_openmp_works,
 )
 from .graph import SparseMatrix, check_matrix, matrix_links
 
@@ -309,7 +310,8 @@ def multiply_mkl(
         indices=matrix.indices,
         values=matrix.values,
     )
-    mkl.multiply(matrix.indptr, matrix.indices, matrix.values, scores, out)
+    values = matrix.values
+    where_openmp_works(lambda: mkl.multiply(matrix.indptr, matrix.indices, values, scores, out))
 
 
 def column_sums(

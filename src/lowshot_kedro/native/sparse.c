@@ -133,6 +133,7 @@ int lowshot_gather_sparse(const struct lowshot_links *links, const int32_t *sele
     if (sums != NULL && block_sums == NULL)
         return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
     bool good = true, enough_memory = true;
+    struct stop stop = {0};
 #pragma omp parallel reduction(&& : good, enough_memory)
     {
         struct accumulator accumulator;
@@ -146,6 +147,8 @@ int lowshot_gather_sparse(const struct lowshot_links *links, const int32_t *sele
                 continue;
             double *const own_sums = sums == NULL ? NULL : block_sums + block * in->columns;
             for (int64_t row = block_begin(blocks, block); row < block_end(blocks, block); row++) {
+                if (stop_wanted_by_row(&stop))
+                    break;
                 struct span span;
                 good = accumulate(&job, row, &span, &accumulator) && good;
                 const int64_t count =
@@ -171,6 +174,8 @@ int lowshot_gather_sparse(const struct lowshot_links *links, const int32_t *sele
     free(block_sums);
     if (!enough_memory)
         return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
     return good ? LOWSHOT_OK : explain_bad_link(links, selection, selected, fault);
 }
 
@@ -187,6 +192,7 @@ int lowshot_gather_to_sparse(const struct lowshot_links *links, const int32_t *s
     if (sums != NULL && block_sums == NULL)
         return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
     bool good = true, enough_memory = true;
+    struct stop stop = {0};
     int64_t taken = 0;
 #pragma omp parallel reduction(&& : good, enough_memory)
     {
@@ -203,6 +209,8 @@ int lowshot_gather_to_sparse(const struct lowshot_links *links, const int32_t *s
             const int64_t block_last = block_end(blocks, block);
             for (int64_t first = block_begin(blocks, block); first < block_last;
                  first += TILE_ROWS) {
+                if (stop_wanted(&stop))
+                    break;
                 const int64_t last =
                     block_last - first < TILE_ROWS ? block_last : first + TILE_ROWS;
                 int64_t count = 0;
@@ -240,6 +248,8 @@ int lowshot_gather_to_sparse(const struct lowshot_links *links, const int32_t *s
     *used = taken;
     if (!enough_memory)
         return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
     if (!good)
         return explain_bad_link(links, selection, selected, fault);
     return taken <= out->capacity ? LOWSHOT_OK : report_fault(fault, LOWSHOT_FULL, 0, 0, 0);

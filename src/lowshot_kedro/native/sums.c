@@ -58,12 +58,18 @@ int lowshot_column_sums(const struct lowshot_dense *scores, const float *row_wei
     double *const block_sums = allocate_block_sums(blocks, scores->columns);
     if (block_sums == NULL)
         return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
+    struct stop stop = {0};
 #pragma omp parallel for schedule(static)
-    for (int64_t block = 0; block < blocks.count; block++)
+    for (int64_t block = 0; block < blocks.count; block++) {
+        if (stop_wanted(&stop))
+            continue;
         add_rows(scores, block_begin(blocks, block), block_end(blocks, block), row_weights,
                  block_sums + block * scores->columns);
+    }
     add_block_sums(block_sums, blocks, scores->columns, sums);
     free(block_sums);
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
     return LOWSHOT_OK;
 }
 
@@ -76,8 +82,11 @@ int lowshot_column_sums_sparse(const struct lowshot_sparse *scores, const float 
     if (block_sums == NULL)
         return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
     bool bad = false;
+    struct stop stop = {0};
 #pragma omp parallel for schedule(dynamic) reduction(|| : bad)
     for (int64_t block = 0; block < blocks.count; block++) {
+        if (stop_wanted(&stop))
+            continue;
         double *const own_sums = block_sums + block * scores->columns;
         for (int64_t row = block_begin(blocks, block); row < block_end(blocks, block); row++) {
             const int64_t begin = span_begin(scores->spans[row]);
@@ -98,6 +107,8 @@ int lowshot_column_sums_sparse(const struct lowshot_sparse *scores, const float 
     }
     add_block_sums(block_sums, blocks, scores->columns, sums);
     free(block_sums);
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
     return bad ? report_fault(fault, LOWSHOT_BAD_SCORES, 0, 0, 0) : LOWSHOT_OK;
 }
 
@@ -115,10 +126,16 @@ int lowshot_scale_columns(const struct lowshot_dense *scores, const float *facto
         (factors == NULL && scores->columns > 0))
         return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
     const struct blocks blocks = split_rows(scores->rows);
+    struct stop stop = {0};
 #pragma omp parallel for schedule(static)
-    for (int64_t block = 0; block < blocks.count; block++)
+    for (int64_t block = 0; block < blocks.count; block++) {
+        if (stop_wanted(&stop))
+            continue;
         scale_float_rows(scores->values, scores->stride, block_begin(blocks, block),
                          block_end(blocks, block), scores->columns, factors);
+    }
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
     return LOWSHOT_OK;
 }
 
@@ -131,7 +148,10 @@ int lowshot_column_totals(const struct lowshot_links *links, float *totals,
         return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
     /* One thread, because the order of additions to a column must not vary. */
     bool bad = false;
+    struct stop stop = {0};
     for (int64_t row = 0; row < links->rows; row++) {
+        if (stop_wanted_by_row(&stop))
+            break;
         struct span span;
         bad |= !row_links(links, row, &span);
         for (int64_t edge = span.begin; edge < span.end; edge++) {
@@ -149,5 +169,7 @@ int lowshot_column_totals(const struct lowshot_links *links, float *totals,
     for (int64_t node = 0; node < links->nodes; node++)
         totals[node] = (float)sums[node];
     free(sums);
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
     return bad ? explain_bad_link(links, NULL, 0, fault) : LOWSHOT_OK;
 }

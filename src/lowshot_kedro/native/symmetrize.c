@@ -152,14 +152,15 @@ static bool has_avx512(void) { return false; }
 
 static bool catch_all_links(const struct lowshot_neighbors *neighbors, const float *weights,
                             int64_t first_source, int64_t last_source, int64_t first_target,
-                            int64_t last_target, struct catch *caught) {
+                            int64_t last_target, struct catch *caught, struct stop *stop) {
     const bool vectors = has_avx512();
     const int64_t room = CATCH_ROWS * neighbors->width + VECTOR_LINKS;
     struct net net = {.neighbors = neighbors,
                       .weights = weights,
                       .first = (uint32_t)first_target,
                       .range = (uint32_t)(last_target - first_target)};
-    for (net.begin = first_source; net.begin < last_source; net.begin = net.end) {
+    for (net.begin = first_source; net.begin < last_source && !stop_wanted(stop);
+         net.begin = net.end) {
         net.end = last_source - net.begin < CATCH_ROWS ? last_source : net.begin + CATCH_ROWS;
         if (caught->capacity - caught->count < room && !make_room(caught, room, weights != NULL))
             return false;
@@ -307,10 +308,10 @@ static bool allocate_result(struct piece *piece, int64_t width, bool weighted) {
 
 static bool symmetrize_piece(const struct lowshot_neighbors *neighbors, const float *weights,
                              bool reciprocal, struct piece *piece, int64_t *lengths,
-                             int32_t *mutual) {
+                             int32_t *mutual, struct stop *stop) {
     if (!allocate_result(piece, neighbors->width, weights != NULL))
         return false;
-    for (int64_t row = piece->first; row < piece->last; row++) {
+    for (int64_t row = piece->first; row < piece->last && !stop_wanted_by_row(stop); row++) {
         const int64_t own_count = sort_own_links(neighbors, weights, row, piece);
         lengths[row] = merge_links(piece, row, own_count, reciprocal, mutual + row);
         piece->edges += lengths[row];
@@ -333,13 +334,19 @@ int lowshot_count_incoming(const struct lowshot_neighbors *neighbors, int64_t ra
     if (ranges > MAX_RANGES)
         return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
     int64_t counts[MAX_RANGES] = {0};
+    struct stop stop = {0};
 #pragma omp parallel for schedule(static) reduction(+ : counts)
-    for (int64_t row = 0; row < rows; row++)
+    for (int64_t row = 0; row < rows; row++) {
+        if (stop_wanted_by_row(&stop))
+            continue;
         for (int64_t column = 0; column < neighbors->width; column++) {
             const int32_t neighbor = neighbors->indices[row * neighbors->stride + column];
             if (is_node(neighbor, rows))
                 counts[neighbor / range_rows]++;
         }
+    }
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
     for (int64_t range = 0; range < ranges; range++)
         incoming[range] = counts[range];
     return LOWSHOT_OK;
@@ -368,6 +375,7 @@ int lowshot_symmetrize_range(const struct lowshot_neighbors *neighbors, const fl
     if (caught == NULL)
         return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
     bool enough_memory = true, enough_room = true;
+    struct stop stop = {0};
     struct piece *const pieces = calloc((size_t)threads, sizeof *pieces);
     if (pieces == NULL) {
         free(caught);
@@ -380,7 +388,7 @@ int lowshot_symmetrize_range(const struct lowshot_neighbors *neighbors, const fl
         for (int64_t share = 0; share < threads; share++)
             enough_memory =
                 catch_all_links(neighbors, weights, rows * share / threads,
-                                rows * (share + 1) / threads, first, last, caught + share) &&
+                                rows * (share + 1) / threads, first, last, caught + share, &stop) &&
                 enough_memory;
 #pragma omp for schedule(static, 1)
         for (int64_t share = 0; share < threads; share++) {
@@ -392,8 +400,9 @@ int lowshot_symmetrize_range(const struct lowshot_neighbors *neighbors, const fl
 #pragma omp for schedule(static, 1)
         for (int64_t share = 0; share < threads; share++) {
             free_catch(caught + share);
-            enough_memory = enough_memory && symmetrize_piece(neighbors, weights, reciprocal != 0,
-                                                              pieces + share, indptr + 1, mutual);
+            enough_memory =
+                enough_memory && symmetrize_piece(neighbors, weights, reciprocal != 0,
+                                                  pieces + share, indptr + 1, mutual, &stop);
         }
 #pragma omp single
         for (int64_t row = first; row < last; row++)
@@ -416,6 +425,8 @@ int lowshot_symmetrize_range(const struct lowshot_neighbors *neighbors, const fl
     free(pieces);
     if (!enough_memory)
         return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
     return enough_room ? LOWSHOT_OK : report_fault(fault, LOWSHOT_FULL, 0, 0, 0);
 }
 
@@ -426,8 +437,11 @@ int lowshot_normalize_rows(const int64_t *indptr, float *values, int64_t rows, i
     const int status = check_offsets(indptr, rows, edges, fault);
     if (status != LOWSHOT_OK)
         return status;
+    struct stop stop = {0};
 #pragma omp parallel for schedule(dynamic, MIN_BLOCK_ROWS)
     for (int64_t row = 0; row < rows; row++) {
+        if (stop_wanted_by_row(&stop))
+            continue;
         double sum = 0.0;
         for (int64_t edge = indptr[row]; edge < indptr[row + 1]; edge++)
             sum += fabs((double)values[edge]);
@@ -436,5 +450,7 @@ int lowshot_normalize_rows(const int64_t *indptr, float *values, int64_t rows, i
         for (int64_t edge = indptr[row]; edge < indptr[row + 1]; edge++)
             values[edge] = (float)((double)values[edge] / sum);
     }
+    if (stop.wanted)
+        return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
     return LOWSHOT_OK;
 }
