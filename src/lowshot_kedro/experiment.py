@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import faiss
@@ -11,7 +12,13 @@ from numpy.typing import NDArray
 
 from lowshot_kedro import graph
 from lowshot_kedro.diffusion import (
+    MOST_COLUMNS,
+    MOST_STEPS,
+    ChosenDiffusion,
+    ChosenSteps,
+    PropagationMatrix,
     adjustments,
+    choose_diffusion,
     numbering_for,
     propagate,
     propagation_matrix,
@@ -113,12 +120,108 @@ def unlabeled_training_images(
     )
     return graph.unlabeled_nodes(
         vectors,
-        parameters.k,
+        parameters.max_k,
         parameters.method,
         "vectors of the unlabelled training images",
         parameters.target_recall,
         parameters.memory_budget_bytes,
     )
+
+
+def max_neighbors(parameters: GraphParameters, n_nodes: int) -> int:
+    """How many neighbours are looked for: k, or for `auto` as many as may be chosen.
+
+    Args:
+        parameters: Of the graph.
+        n_nodes: N. `auto` chooses from no more than that.
+    """
+    return min(parameters.max_k, n_nodes) if isinstance(parameters.k, str) else parameters.k
+
+
+def choose_parameters(
+    neighbors: NDArray[np.int32],
+    similarities: NDArray[np.float32] | None,
+    selection: ImageSelection,
+    graph_parameters: GraphParameters,
+    parameters: DiffusionParameters,
+) -> ChosenDiffusion:
+    """Neighbours and steps as the parameters say them, or chosen where they say `auto`.
+
+    Args:
+        neighbors: int32 (N, K), the completed graph, K as :func:`max_neighbors` says.
+        similarities: float32 (N, K); not needed for constant edge weights.
+        selection: The images of the experiment.
+        graph_parameters: Of the graph.
+        parameters: Of the propagation.
+
+    Returns:
+        Numbers that are given are taken as they are, without held-out labels if both are. In
+        memory: as :func:`~lowshot_kedro.diffusion.choose_diffusion` says.
+    """
+    k, n_iterations = graph_parameters.k, parameters.n_iterations
+    if not isinstance(k, str) and not isinstance(n_iterations, str):
+        return ChosenDiffusion(k, ChosenSteps(n_iterations, n_iterations, None), {})
+    numbering = numbering_for(len(neighbors), max(selection.n_classes, MOST_COLUMNS), MOST_STEPS)
+    return choose_diffusion(
+        lambda k: _matrix(neighbors, similarities, k, parameters, numbering),
+        neighbors,
+        graph_parameters.candidates(neighbors.shape[1]),
+        selection.labeled_classes,
+        selection.is_novel,
+        n_iterations=None if isinstance(n_iterations, str) else n_iterations,
+        adjustments=adjustments(parameters.power, parameters.restore_labeled),
+        class_slice=parameters.class_slice,
+        backend=parameters.backend,
+        precision=parameters.precision,
+        class_prior=parameters.class_prior,
+        memory_budget_bytes=parameters.memory_budget_bytes,
+    )
+
+
+def chosen_scores(
+    neighbors: NDArray[np.int32],
+    similarities: NDArray[np.float32] | None,
+    test_neighbors: NDArray[np.int32],
+    selection: ImageSelection,
+    graph_parameters: GraphParameters,
+    parameters: DiffusionParameters,
+) -> tuple[Scores, ChosenDiffusion]:
+    """:func:`diffusion_scores` with what :func:`choose_parameters` says, and that."""
+    chosen = choose_parameters(neighbors, similarities, selection, graph_parameters, parameters)
+    scores = diffusion_scores(
+        first_columns(neighbors, chosen.k),
+        None if similarities is None else first_columns(similarities, chosen.k),
+        first_columns(test_neighbors, chosen.k),
+        selection,
+        replace(parameters, n_iterations=chosen.steps.n_iterations),
+    )
+    return scores, chosen
+
+
+def first_columns(matrix: NDArray[Any], k: int) -> NDArray[Any]:
+    """The k most similar neighbours, or their similarities: the graph with fewer links."""
+    return matrix if matrix.shape[1] == k else np.ascontiguousarray(matrix[:, :k])
+
+
+def _matrix(
+    neighbors: NDArray[np.int32],
+    similarities: NDArray[np.float32] | None,
+    k: int,
+    parameters: DiffusionParameters,
+    numbering: str,
+) -> PropagationMatrix:
+    """W of the first k neighbours."""
+    with logged_step("symmetrised graph"):
+        return propagation_matrix(
+            neighbors=first_columns(neighbors, k),
+            similarities=None if similarities is None else first_columns(similarities, k),
+            edge_weight=parameters.edge_weight,
+            sigma=parameters.sigma,
+            local_neighbor=parameters.local_neighbor,
+            reciprocal=parameters.reciprocal,
+            sinkhorn_rounds=parameters.sinkhorn_rounds,
+            numbering=numbering,
+        )
 
 
 def diffusion_scores(
@@ -136,24 +239,16 @@ def diffusion_scores(
         similarities: float32 (N, k); not needed for constant edge weights.
         test_neighbors: int32 (T, k), nodes near each test image.
         selection: The images of the experiment.
-        parameters: Of the propagation.
+        parameters: Of the propagation, with a number of steps.
         every_step: Whether the scores of every step are wanted.
 
     Returns:
         The scores. In memory: as :func:`~lowshot_kedro.diffusion.propagate` says.
     """
     n_classes, n_iterations = selection.n_classes, parameters.n_iterations
-    with logged_step("symmetrised graph"):
-        matrix = propagation_matrix(
-            neighbors=neighbors,
-            similarities=similarities,
-            edge_weight=parameters.edge_weight,
-            sigma=parameters.sigma,
-            local_neighbor=parameters.local_neighbor,
-            reciprocal=parameters.reciprocal,
-            sinkhorn_rounds=parameters.sinkhorn_rounds,
-            numbering=numbering_for(len(neighbors), n_classes, n_iterations),
-        )
+    assert not isinstance(n_iterations, str)
+    numbering = numbering_for(len(neighbors), n_classes, n_iterations)
+    matrix = _matrix(neighbors, similarities, neighbors.shape[1], parameters, numbering)
     per_step = propagate(
         matrix,
         selection.labeled_classes,

@@ -15,7 +15,13 @@ from numbers import Integral, Real
 from typing import Any
 
 from lowshot_kedro.devices import DEVICES
-from lowshot_kedro.diffusion import BACKENDS, CLASS_PRIORS, EDGE_WEIGHTS, PRECISIONS
+from lowshot_kedro.diffusion import (
+    BACKENDS,
+    CLASS_PRIORS,
+    EDGE_WEIGHTS,
+    PRECISIONS,
+    neighbor_candidates,
+)
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.extractors import PRECISIONS as EXTRACTOR_PRECISIONS
 from lowshot_kedro.extractors import require_extractor
@@ -26,6 +32,9 @@ from lowshot_kedro.sweep.runs import METHODS as SWEEP_METHODS
 from lowshot_kedro.sweep.runs import UnlabeledImages
 
 _MAX_INT32 = 2**31 - 1
+
+# Chosen by the data.
+AUTO = "auto"
 
 
 def _refuse(name: str, value: object, expected: str) -> InputError:
@@ -65,16 +74,18 @@ def _number(name: str, value: object, minimum: float, below: float | None = None
         raise _refuse(name, value, f"a number of at least {minimum:g}{limit}")
 
 
-def stored_columns(k: int, stored_k: int) -> int:
+def stored_columns(k: int | str, stored_k: int) -> int:
     """Columns of the stored background graph.
 
     Args:
-        k: Neighbours that a run uses.
+        k: Neighbours that a run uses; `auto` chooses among those that are stored.
         stored_k: Columns wanted.
 
     Returns:
         stored_k, or the next power of two from k if that is more.
     """
+    if isinstance(k, str):
+        return stored_k
     return max(stored_k, 1 << (k - 1).bit_length())
 
 
@@ -163,7 +174,7 @@ class GraphParameters:
     `stored_k` becomes the number of columns that are stored, see :func:`stored_columns`.
     """
 
-    k: int
+    k: int | str
     n_background: int | None
     stored_k: int
     method: str
@@ -172,7 +183,8 @@ class GraphParameters:
     recall_sample: int
 
     def __post_init__(self) -> None:
-        _integer("graph.k", self.k, 1, 1024)
+        if self.k != AUTO:
+            _integer("graph.k", self.k, 1, 1024, alternative=AUTO)
         _integer("graph.n_background", self.n_background, 0, null="all")
         _integer("graph.stored_k", self.stored_k, 1, 1024)
         if not isinstance(self.method, str) or not self.method:
@@ -187,6 +199,21 @@ class GraphParameters:
         object.__setattr__(self, "stored_k", stored_columns(self.k, self.stored_k))
 
     @property
+    def max_k(self) -> int:
+        """k, or the most neighbours that `auto` may choose."""
+        return max(self.candidates())
+
+    def candidates(self, max_k: int | None = None) -> tuple[int, ...]:
+        """The numbers of neighbours to choose from; k alone if it is a number.
+
+        Args:
+            max_k: The most that there are; None: as many as are stored.
+        """
+        if not isinstance(self.k, str):
+            return (self.k,)
+        return neighbor_candidates(self.stored_k if max_k is None else max_k)
+
+    @property
     def memory_budget_bytes(self) -> int | None:
         """The budget, 1 GB being 10⁹ bytes; None: what is free."""
         return None if self.memory_budget is None else int(self.memory_budget * 1e9)
@@ -196,7 +223,7 @@ class GraphParameters:
 class DiffusionParameters:
     """The propagation of labels over the graph."""
 
-    n_iterations: int
+    n_iterations: int | str
     class_slice: int | str
     memory_budget_gb: float | None
     backend: str
@@ -211,7 +238,8 @@ class DiffusionParameters:
     class_prior: str | tuple[float, ...]
 
     def __post_init__(self) -> None:
-        _integer("diffusion.n_iterations", self.n_iterations, 0, 10_000)
+        if self.n_iterations != AUTO:
+            _integer("diffusion.n_iterations", self.n_iterations, 0, 10_000, alternative=AUTO)
         if self.class_slice != "auto":
             _integer("diffusion.class_slice", self.class_slice, 0, alternative="auto")
         if self.memory_budget_gb is not None:

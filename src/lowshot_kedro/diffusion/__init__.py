@@ -1,10 +1,12 @@
 """Label propagation over the graph.
 
 `edge_weights` and `matrix` make W, `variants` what may happen between steps, `propagation` runs the
-steps on one of the `backends`, and `validation` says how many.
+steps on one of the `backends`, and `validation` says how many; `choice` says how many neighbours,
+too, for classes with few and with many labels.
 """
 
 from lowshot_kedro.diffusion.backends import BACKENDS, PRECISIONS, Backend, create_backend
+from lowshot_kedro.diffusion.choice import ChosenDiffusion, choose_diffusion, neighbor_candidates
 from lowshot_kedro.diffusion.edge_weights import EDGE_WEIGHTS
 from lowshot_kedro.diffusion.matrix import (
     NUMBERINGS,
@@ -49,6 +51,7 @@ __all__ = [
     "PRECISIONS",
     "Adjustment",
     "Backend",
+    "ChosenDiffusion",
     "ChosenSteps",
     "LabeledRows",
     "MemoryPlan",
@@ -56,12 +59,14 @@ __all__ = [
     "PropagationMatrix",
     "RestoreLabeled",
     "adjustments",
+    "choose_diffusion",
     "choose_steps",
     "class_priors",
     "create_backend",
     "expected_steps",
     "labeled_rows",
     "matrix_of_weights",
+    "neighbor_candidates",
     "numbering_for",
     "plan_memory",
     "propagate",

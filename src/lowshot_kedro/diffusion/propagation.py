@@ -159,6 +159,7 @@ def scores_per_step(
     backend: str = "auto",
     *,
     precision: str = "float32",
+    adjustments: Sequence[Adjustment] = (),
     memory_budget_bytes: int | None = None,
     labeled_nodes: NDArray[np.int32] | None = None,
 ) -> Iterator[NDArray[np.float32]]:
@@ -171,11 +172,12 @@ def scores_per_step(
         n_classes: See there.
         backend: See there.
         precision: See there.
+        adjustments: See there.
         memory_budget_bytes: See there.
         labeled_nodes: See there.
 
     Yields:
-        float32 (T, C), before the first step and after each. Uniform class priors, no adjustments.
+        float32 (T, C), before the first step and after each. Uniform class priors.
 
     Raises:
         ValueError: As :func:`propagate`.
@@ -193,7 +195,7 @@ def scores_per_step(
     engine.start(labeled_rows(labeled_classes, 0, n_classes, matrix.rank, labeled_nodes))
     while True:
         yield engine.read(test_rows)
-        engine.step()
+        engine.step(adjustments)
 
 
 def scores_when_reached(

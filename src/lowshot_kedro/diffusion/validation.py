@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.diffusion.propagation import propagate, scores_per_step
+from lowshot_kedro.diffusion.variants import Adjustment
 from lowshot_kedro.matrices import row_ranges, spread_rows
 from lowshot_kedro.resources import Progress, logged_step
 
@@ -94,28 +95,21 @@ def choose_steps(
     expected = expected_steps(
         matrix, labeled_nodes, labeled_classes, n_classes, backend, precision, memory_budget_bytes
     )
-    n_steps = min(max(2 * expected, _LEAST_TRIED), MOST_STEPS)
-    held_out = _enough_folds(labeled_classes, seed)
-    right = [np.empty((n_steps + 1, 0), np.bool_)]
-    # Several folds at a time: wide steps are faster than many narrow ones.
-    for first, last in row_ranges(len(held_out), max(1, MOST_COLUMNS // n_classes)):
-        with logged_step(f"validation: folds {first + 1} to {last} of {len(held_out)}"):
-            right.append(
-                _right_labels(
-                    matrix,
-                    labeled_nodes,
-                    labeled_classes,
-                    n_classes,
-                    n_steps,
-                    held_out[first:last],
-                    class_prior,
-                    class_slice=class_slice,
-                    backend=backend,
-                    precision=precision,
-                    memory_budget_bytes=memory_budget_bytes,
-                )
-            )
-    all_right = np.concatenate(right, axis=1)
+    n_steps = steps_to_try(expected)
+    all_right = right_labels(
+        matrix,
+        labeled_nodes,
+        labeled_classes,
+        n_classes,
+        n_steps,
+        _enough_folds(labeled_classes, seed),
+        labeled_nodes[:, None],
+        class_prior,
+        class_slice=class_slice,
+        backend=backend,
+        precision=precision,
+        memory_budget_bytes=memory_budget_bytes,
+    )
     if all_right.shape[1] == 0:
         logger.info("validation: no class has two labels; %d steps, as the graph says", expected)
         return ChosenSteps(expected, expected, None)
@@ -134,19 +128,24 @@ def choose_steps(
     return ChosenSteps(chosen, expected, accuracy)
 
 
-def _right_labels(
+def steps_to_try(expected: int) -> int:
+    """How many steps are tried where a number is expected."""
+    return min(max(2 * expected, _LEAST_TRIED), MOST_STEPS)
+
+
+def right_labels(
     matrix: PropagationMatrix,
     labeled_nodes: NDArray[np.int32],
     labeled_classes: NDArray[np.int32],
     n_classes: int,
     n_steps: int,
     held_out: Sequence[NDArray[np.int64]],
+    readings: NDArray[np.int32],
     class_prior: str | Sequence[float],
+    tested: Sequence[NDArray[np.int64]] | None = None,
     **options: Any,
 ) -> NDArray[np.bool_]:
-    """Whether held-out labels are found again, bool (n_steps + 1, H).
-
-    Every fold has columns of its own, for the labels that are not in it.
+    """Whether held-out labels are found again, fold after fold.
 
     Args:
         matrix: As for :func:`choose_steps`, like the following.
@@ -155,19 +154,69 @@ def _right_labels(
         n_classes: See there.
         n_steps: Steps to take.
         held_out: Positions of the labels in each fold.
+        readings: int32 (L, m), the nodes whose scores are added up for each label, -1 for none.
         class_prior: See there.
+        tested: Positions of the labels of each fold that are looked for; None: all of them, or as
+            many, evenly spread, as there is room for.
         options: For :func:`~lowshot_kedro.diffusion.propagate`.
+
+    Returns:
+        bool (n_steps + 1, H), after 0, 1, 2 … steps.
     """
+    right = [np.empty((n_steps + 1, 0), np.bool_)]
+    # Several folds at a time: wide steps are faster than many narrow ones.
+    for first, last in row_ranges(len(held_out), folds_at_a_time(n_classes)):
+        folds_of_part = held_out[first:last]
+        n_folds = len(folds_of_part)
+        if tested is None:
+            room = max(_MOST_RESULT_BYTES // (4 * (n_steps + 1) * n_folds**2 * n_classes), 1)
+            looked_for = [fold[spread_rows(len(fold), room)] for fold in folds_of_part]
+        else:
+            looked_for = list(tested[first:last])
+        with logged_step(f"validation: folds {first + 1} to {last} of {len(held_out)}"):
+            right.append(
+                _right_labels(
+                    matrix,
+                    labeled_nodes,
+                    labeled_classes,
+                    n_classes,
+                    n_steps,
+                    folds_of_part,
+                    looked_for,
+                    readings,
+                    class_prior,
+                    **options,
+                )
+            )
+    return np.concatenate(right, axis=1)
+
+
+def folds_at_a_time(n_classes: int) -> int:
+    """How many folds are propagated together."""
+    return max(1, MOST_COLUMNS // n_classes)
+
+
+def _right_labels(
+    matrix: PropagationMatrix,
+    labeled_nodes: NDArray[np.int32],
+    labeled_classes: NDArray[np.int32],
+    n_classes: int,
+    n_steps: int,
+    held_out: Sequence[NDArray[np.int64]],
+    tested: Sequence[NDArray[np.int64]],
+    readings: NDArray[np.int32],
+    class_prior: str | Sequence[float],
+    **options: Any,
+) -> NDArray[np.bool_]:
+    """:func:`right_labels` of some folds, each of which has columns of its own."""
     n_folds, n_labels = len(held_out), len(labeled_classes)
-    most = max(_MOST_RESULT_BYTES // (4 * (n_steps + 1) * n_folds**2 * n_classes), 1)
-    tested = [fold[spread_rows(len(fold), most)] for fold in held_out]
     kept = [np.setdiff1d(np.arange(n_labels), fold) for fold in held_out]
     columns = [labeled_classes[labels] + fold * n_classes for fold, labels in enumerate(kept)]
     prior = class_prior if isinstance(class_prior, str) else np.tile(class_prior, n_folds).tolist()
     scores = propagate(
         matrix,
         np.concatenate(columns).astype(np.int32),
-        labeled_nodes[np.concatenate(tested)][:, None],
+        readings[np.concatenate(tested)],
         n_folds * n_classes,
         n_steps,
         class_prior=prior,
@@ -227,6 +276,7 @@ def expected_steps(
     backend: str = "auto",
     precision: str = "float32",
     memory_budget_bytes: int | None = None,
+    adjustments: Sequence[Adjustment] = (),
 ) -> int:
     """The steps after which a class has spread as far as it should, by graph and labels alone.
 
@@ -246,6 +296,7 @@ def expected_steps(
         backend: As for :func:`~lowshot_kedro.diffusion.propagate`, like the following.
         precision: See there.
         memory_budget_bytes: See there.
+        adjustments: See there.
 
     Returns:
         1..300. Perplexities are estimated on 4096 nodes and 16 classes, the labels of all other
@@ -265,6 +316,7 @@ def expected_steps(
         len(sampled) + 1,
         backend,
         precision=precision,
+        adjustments=adjustments,
         memory_budget_bytes=memory_budget_bytes,
         labeled_nodes=labeled_nodes,
     )
@@ -311,4 +363,9 @@ def _nearest_of_the_best(right: NDArray[np.bool_], expected: int) -> int:
     difference = tried - tried[tried.mean(axis=1).argmax()]
     error = np.sqrt((difference**2).mean(axis=1) / difference.shape[1])
     steps = 1 + np.flatnonzero(difference.mean(axis=1) >= -error)
-    return int(steps[np.abs(np.log(steps / expected)).argmin()])
+    return nearest_number(steps, expected)
+
+
+def nearest_number(numbers: NDArray[np.int64], expected: int) -> int:
+    """The one of some positive numbers that is nearest to what is expected, by ratio."""
+    return int(numbers[np.abs(np.log(numbers / expected)).argmin()])

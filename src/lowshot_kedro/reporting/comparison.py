@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.console import Console
@@ -70,7 +71,11 @@ def _cell(value: Any) -> str:
 def plot_accuracy_per_step(
     diffusion_metrics: Mapping[str, Any], baseline_metrics: Mapping[str, Any], k: int
 ) -> Figure:
-    """Top-k accuracy after each diffusion step, with the baseline as dashed lines."""
+    """Top-k accuracy after each diffusion step, with the baseline as dashed lines.
+
+    Where neighbours or steps were chosen by the data, a vertical line marks the choice; with top-1 a
+    grey one shows the accuracy for held-out labels, also after the steps that were not taken.
+    """
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
     entries = diffusion_metrics["per_iteration"]
@@ -85,11 +90,26 @@ def plot_accuracy_per_step(
                 100 * baseline, color=color, linestyle="--", linewidth=1,
                 label=f"logistic regression, {name}",
             )  # fmt: skip
+    _mark_choice(axes, diffusion_metrics.get("chosen", {}), k)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="diffusion step", ylabel=f"top-{k} accuracy (%)", title="Accuracy per step")
     axes.grid(alpha=0.3)
     figure.legend(fontsize=8, ncols=3, loc="outside lower center")
     return figure
+
+
+def _mark_choice(axes: Axes, chosen: Mapping[str, Any], k: int) -> None:
+    if not chosen.get("validation_accuracy_per_k"):
+        return
+    n_steps = chosen["n_iterations"]
+    name = f"chosen: {n_steps} step{'' if n_steps == 1 else 's'}, k = {chosen['k']}"
+    axes.axvline(n_steps, color="0.3", linewidth=1, label=name)
+    held_out = chosen["validation_accuracy"]
+    if held_out is not None and k == 1:
+        axes.plot(
+            range(len(held_out)), 100 * np.array(held_out), color="0.55", linestyle=":",
+            label="diffusion, held-out labels",
+        )  # fmt: skip
 
 
 def plot_methods(table: pd.DataFrame, k: int) -> Figure:

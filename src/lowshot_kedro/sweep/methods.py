@@ -21,6 +21,7 @@ from lowshot_kedro.devices import choose_device
 from lowshot_kedro.experiment import (
     choose_images,
     diffusion_scores,
+    first_columns,
     training_vectors,
     unlabeled_training_images,
     vectors_of,
@@ -391,9 +392,9 @@ def _diffusion(work: _Work) -> Iterator[tuple[str, dict[str, Any]]]:
         parameters = work.settings.diffusion_of(run, group.n_iterations)
         is_measured = run.key in group.measured
         scores = diffusion_scores(
-            _first_columns(completed.neighbors, k),
-            None if completed.similarities is None else _first_columns(completed.similarities, k),
-            _first_columns(completed.test_neighbors.indices, k),
+            first_columns(completed.neighbors, k),
+            None if completed.similarities is None else first_columns(completed.similarities, k),
+            first_columns(completed.test_neighbors.indices, k),
             selection,
             parameters,
             every_step=is_measured or group.kept.get(run.key) != group.n_iterations,
@@ -418,10 +419,6 @@ def _diffusion(work: _Work) -> Iterator[tuple[str, dict[str, Any]]]:
                     diffusion=asdict(parameters),
                 ),
             )
-
-
-def _first_columns(matrix: NDArray[Any], k: int) -> NDArray[Any]:
-    return matrix if matrix.shape[1] == k else np.ascontiguousarray(matrix[:, :k])
 
 
 _METHODS: dict[str, Callable[[_Work], Iterator[tuple[str, dict[str, Any]]]]] = {

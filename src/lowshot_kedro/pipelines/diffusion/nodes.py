@@ -71,7 +71,8 @@ def choose_unlabeled_images(
     n_first = len(image_selection.labeled_positions)
     if experiment.unlabeled == "both":
         n_first += len(image_selection.unlabeled_positions)
-    graph_domain.require_sizes(n_first, *background, k=graph.k)
+    k = experiment_domain.max_neighbors(graph, n_first + len(background_vectors))
+    graph_domain.require_sizes(n_first, *background, k=k)
     return background
 
 
@@ -84,11 +85,12 @@ def complete_graph(
 ) -> tuple[dict[str, NDArray[Any] | None], dict[str, NDArray[Any]], float]:
     """The graph of this run, the links of the test images to it, and the seconds it took."""
     watch = Stopwatch()
+    n_nodes = len(training_vectors) + len(unlabeled_images.vectors)
     completed = graph_domain.complete_graph(
         training_vectors,
         test_vectors,
         *unlabeled_images,
-        k=graph.k,
+        k=experiment_domain.max_neighbors(graph, n_nodes),
         keep_similarities=diffusion.edge_weight != "constant",
         memory_budget=graph.memory_budget_bytes,
     )
@@ -108,11 +110,12 @@ def diffuse(
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Scores of the test images after every step, and their metrics."""
     watch = Stopwatch()
-    scores = experiment_domain.diffusion_scores(
+    scores, chosen = experiment_domain.chosen_scores(
         completed_graph["neighbors"],
         completed_graph["similarities"],
         test_neighbors["indices"],
         image_selection,
+        graph,
         diffusion,
     )
     seconds = {"graph": graph_seconds, "diffusion": watch.seconds}
@@ -128,4 +131,4 @@ def diffuse(
         seconds=seconds,
         peak_rss_bytes=peak_rss_bytes(),
     )
-    return scores.to_arrays(), metrics
+    return scores.to_arrays(), {**metrics, "chosen": chosen.as_metrics()}

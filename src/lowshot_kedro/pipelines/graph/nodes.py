@@ -42,6 +42,6 @@ def measure_background_graph(
 ) -> dict[str, Any]:
     """The recall of the graph, against exact search for a sample of its rows."""
     quality = graph_domain.measure_quality(
-        background_graph, background_vectors, graph.k, graph.recall_sample
+        background_graph, background_vectors, graph.max_k, graph.recall_sample
     )
     return {**quality, "parameters": asdict(graph)}
