@@ -2,10 +2,14 @@ import faiss
 import numpy as np
 import pytest
 
-from lowshot_kedro import graph
+from lowshot_kedro import experiment, graph
+from lowshot_kedro.diffusion import adjustments, propagate, propagation_matrix
 from lowshot_kedro.experiment import (
     choose_images,
+    choose_parameters,
+    chosen_scores,
     diffusion_scores,
+    max_neighbors,
     training_vectors,
     unlabeled_training_images,
     vectors_of,
@@ -226,3 +230,99 @@ def test_scores_are_those_of_the_procedure_with_the_parameters_given(
     expected = expected if every_step else expected[-1:]
     assert relative_difference(found.scores_per_iteration, expected) < 1e-4
     assert found.iterations.tolist() == ([0, 1, 2, 3] if every_step else [3])
+
+
+# --- numbers that follow from the data ---
+
+
+@pytest.fixture(scope="module")
+def completed(train, test, transform):
+    """All images of the training set: novel ones without a label follow the labelled ones."""
+    selection = choose_images(SPLIT, train, test, ExperimentParameters("test", 4, 5, "both"))
+    rows = [*selection.labeled_positions, *selection.unlabeled_positions]
+    nodes = reduced(train, transform)[rows]
+    exact = dense_graph(nodes, 20)
+    tests = reduced(test, transform)[selection.test_positions]
+    nearest = np.argsort(-similarities_of(tests, nodes), axis=1)[:, :20].astype(np.int32)
+    return exact.indices, exact.similarities, nearest, selection
+
+
+def graph_of(k):
+    return GraphParameters(**(VALID["graph"] | {"k": k}))
+
+
+def test_numbers_mean_what_they_say_to_the_last_bit(completed):
+    neighbors, similarities, nearest, selection = completed
+    scores, chosen = chosen_scores(
+        neighbors, similarities, nearest, selection, graph_of(20), diffusion(3)
+    )
+    expected = propagate(
+        propagation_matrix(neighbors, numbering="given"),
+        selection.labeled_classes, nearest, selection.n_classes, 3,
+    )  # fmt: skip
+    np.testing.assert_array_equal(scores.scores_per_iteration, expected)
+    assert chosen.as_metrics() == {
+        "k": 20, "n_iterations": 3, "validation_accuracy": None, "validation_accuracy_per_k": {},
+    }  # fmt: skip
+
+
+VARIANTS = [
+    {},
+    {"edge_weight": "gaussian", "sigma": 0.8},
+    {"edge_weight": "locally_scaled", "local_neighbor": 3},
+    {"reciprocal": True, "sinkhorn_rounds": 2},
+    {"power": 1.5, "restore_labeled": True, "class_prior": "labeled"},
+    {"class_prior": [1, 2, 3, 4]},
+]
+
+
+@pytest.mark.parametrize("changes", VARIANTS)
+@pytest.mark.parametrize(
+    ("k", "n_iterations"), [("auto", "auto"), ("auto", 2), (10, "auto"), ("auto", 0)]
+)
+def test_what_is_chosen_gives_the_scores_of_these_numbers(completed, changes, k, n_iterations):
+    neighbors, similarities, nearest, selection = completed
+    arguments = (neighbors[:, : 10 if k == 10 else 20], similarities, nearest, selection)
+    scores, chosen = chosen_scores(*arguments, graph_of(k), diffusion(n_iterations, **changes))
+    assert chosen.k in ((5, 10, 20) if k == "auto" else (10,))
+    n_steps = chosen.steps.n_iterations
+    assert n_steps == n_iterations if n_iterations != "auto" else n_steps >= 1
+    assert scores.iterations.tolist() == list(range(n_steps + 1))
+    expected = diffusion_scores(
+        *(np.ascontiguousarray(array[:, : chosen.k]) for array in arguments[:3]),
+        selection,
+        diffusion(n_steps, **changes),
+    )
+    np.testing.assert_array_equal(scores.scores_per_iteration, expected.scores_per_iteration)
+
+
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_the_choice_sees_the_variant(completed, monkeypatch, changes):
+    neighbors, similarities, _, selection = completed
+    seen = {}
+
+    def record(matrix_of, *arguments, **options):
+        seen.update(options, matrix=matrix_of(10).to_scipy().toarray())
+
+    monkeypatch.setattr(experiment, "choose_diffusion", record)
+    choose_parameters(
+        neighbors, similarities, selection, graph_of("auto"), diffusion("auto", **changes)
+    )
+    kinds = ("edge_weight", "sigma", "local_neighbor", "reciprocal", "sinkhorn_rounds")
+    of_matrix = {name: changes[name] for name in kinds if name in changes}
+    expected = dense_matrix(neighbors[:, :10], similarities[:, :10], **of_matrix)
+    np.testing.assert_allclose(seen["matrix"], expected, rtol=1e-4, atol=1e-6)
+    adjusted = adjustments(changes.get("power", 1), changes.get("restore_labeled", False))
+    assert seen["adjustments"] == adjusted
+    prior = changes.get("class_prior", "uniform")
+    assert seen["class_prior"] == (prior if isinstance(prior, str) else tuple(prior))
+
+
+@pytest.mark.parametrize(
+    ("k", "stored_k", "n_nodes", "expected"),
+    [("auto", 32, 1000, 30), ("auto", 16, 1000, 10), ("auto", 32, 7, 7), (40, 32, 7, 40)],
+)
+def test_no_more_neighbors_are_looked_for_than_there_are(k, stored_k, n_nodes, expected):
+    found = GraphParameters(**(VALID["graph"] | {"k": k, "stored_k": stored_k}))
+    # A number that is too large is refused elsewhere.
+    assert max_neighbors(found, n_nodes) == expected

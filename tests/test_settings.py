@@ -41,7 +41,7 @@ def test_the_defaults_are_valid():
         "compile": "auto",
     }
     assert found["graph"] == {
-        "k": 30,
+        "k": "auto",
         "n_background": None,
         "stored_k": 32,
         "method": "auto",
@@ -49,7 +49,7 @@ def test_the_defaults_are_valid():
         "memory_budget": None,
         "recall_sample": 1000,
     }
-    assert found["diffusion"]["n_iterations"] == 3
+    assert found["diffusion"]["n_iterations"] == "auto"
     assert found["pca"]["n_components"] == 256
     assert found["evaluation"]["top_k"] == [1, 5]
 
@@ -62,6 +62,14 @@ def test_the_stored_graph_has_the_next_power_of_two_columns(k, stored_k):
     catalog = config("base", graph={"k": k})["catalog"]
     assert catalog["background_graph"]["k"] == stored_k
     assert catalog["background_graph"]["filepath"].endswith(f"ndisall_k{stored_k}")
+
+
+@pytest.mark.parametrize("stored_k", [32, 12])
+def test_a_k_that_follows_from_the_data_is_among_the_stored_columns(stored_k):
+    given = {"graph": {"k": "auto", "stored_k": stored_k}}
+    found = GraphParameters(**parameters("base", **given)["graph"])
+    assert found.stored_k == stored_k >= found.max_k
+    assert config("base", **given)["catalog"]["background_graph"]["k"] == stored_k
 
 
 def test_stored_k_can_be_given():
@@ -151,8 +159,13 @@ def test_the_published_data_lie_where_the_variable_says(monkeypatch):
     found = parameters("imagenet")
     assert found["graph"]["n_background"] == 1_000_000
     assert found["graph"]["k"] == 30
-    assert found["logistic_regression"]["max_iterations"] == 29500
-    assert found["logistic_regression"]["lr"] == 0.001
+    assert found["diffusion"]["n_iterations"] == 3
+    published = found["logistic_regression"]
+    assert published.pop("eval_every") > 0
+    assert published == {
+        "lr": 0.001, "weight_decay": 0.01, "batch_size": 128, "max_iterations": 29500,
+        "momentum": 0.0,
+    }  # fmt: skip
     assert found["demonstration"]["enabled"] is False
     catalog = config("imagenet")["catalog"]
     expected = {

@@ -23,7 +23,7 @@ def test_metrics_have_the_fields_of_the_contract(demonstration_project: Path) ->
         metrics = read_metrics(demonstration_project, name)
         assert set(metrics) == {
             "experiment", "n_classes", "n_novel", "n_test", "n_nodes", "per_iteration", "final",
-            "seconds", "peak_rss_bytes",
+            "seconds", "peak_rss_bytes", *(["chosen"] if name == "diffusion" else []),
         }  # fmt: skip
         assert metrics["final"] == metrics["per_iteration"][-1]
         assert all(set(entry) == {"iteration", *ACCURACIES} for entry in metrics["per_iteration"])
@@ -31,7 +31,17 @@ def test_metrics_have_the_fields_of_the_contract(demonstration_project: Path) ->
         assert metrics["experiment"]["seed"] == 1
         assert metrics["peak_rss_bytes"] > 2**20
     diffusion = read_metrics(demonstration_project, "diffusion")
-    assert [entry["iteration"] for entry in diffusion["per_iteration"]] == [0, 1, 2, 3]
+    chosen = diffusion["chosen"]
+    assert set(chosen) == {
+        "k", "n_iterations", "validation_accuracy", "validation_accuracy_per_k",
+    }  # fmt: skip
+    steps = [entry["iteration"] for entry in diffusion["per_iteration"]]
+    assert steps == list(range(chosen["n_iterations"] + 1))
+    assert len(chosen["validation_accuracy"]) > chosen["n_iterations"]
+    assert set(chosen["validation_accuracy_per_k"]) == {"5", "10", "20", "30"}
+    # What was asked for is kept.
+    assert diffusion["experiment"]["graph"]["k"] == "auto"
+    assert diffusion["experiment"]["diffusion"]["n_iterations"] == "auto"
     assert set(diffusion["seconds"]) == {"graph", "diffusion"}
     labels = read_arrays(demonstration_project / "data" / "04_feature" / "train.hdf5")["all_labels"]
     assert diffusion["n_nodes"] == np.count_nonzero(labels <= 4) + 5 * 2 + 599
@@ -128,6 +138,33 @@ def test_each_pipeline_runs_alone_and_gives_the_same(copy_of_the_run: Path, pipe
             path.unlink()
     run(copy_of_the_run, pipeline)
     assert digests() == before
+
+
+def test_the_default_is_not_visibly_worse_than_its_neighbors(demonstration_project: Path) -> None:
+    """The last step is the one chosen: the curve does not fall to it."""
+    for name in ("diffusion", "baseline"):
+        *before, last = [
+            entry["top1"] for entry in read_metrics(demonstration_project, name)["per_iteration"]
+        ]
+        assert last > max(before) - 0.01
+        assert last > before[0]
+
+
+def test_numbers_give_what_they_gave_when_they_were_chosen(
+    demonstration_project: Path, copy_of_the_run: Path
+) -> None:
+    chosen = read_metrics(demonstration_project, "diffusion")["chosen"]
+    k, n_iterations = chosen["k"], chosen["n_iterations"]
+    run(copy_of_the_run, "diffusion", graph={"k": k}, diffusion={"n_iterations": n_iterations})
+    numbers = read_metrics(copy_of_the_run, "diffusion")["chosen"]
+    assert (numbers["k"], numbers["n_iterations"]) == (k, n_iterations)
+    assert numbers["validation_accuracy"] is None
+    first, second = (
+        read_arrays(project / "data" / "07_model_output" / "diffusion_scores.hdf5")
+        for project in (demonstration_project, copy_of_the_run)
+    )
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
 
 
 def test_other_class_set_and_number_of_labels(copy_of_the_run: Path) -> None:

@@ -164,8 +164,10 @@ def right_labels(
         bool (n_steps + 1, H), after 0, 1, 2 … steps.
     """
     right = [np.empty((n_steps + 1, 0), np.bool_)]
-    # Several folds at a time: wide steps are faster than many narrow ones.
-    for first, last in row_ranges(len(held_out), folds_at_a_time(n_classes)):
+    # Several folds at a time: wide steps are faster than many narrow ones. But an adjustment would
+    # see what one fold holds out among the labels of another.
+    at_a_time = 1 if options.get("adjustments") else folds_at_a_time(n_classes)
+    for first, last in row_ranges(len(held_out), at_a_time):
         folds_of_part = held_out[first:last]
         n_folds = len(folds_of_part)
         if tested is None:

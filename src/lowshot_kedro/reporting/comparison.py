@@ -73,8 +73,8 @@ def plot_accuracy_per_step(
 ) -> Figure:
     """Top-k accuracy after each diffusion step, with the baseline as dashed lines.
 
-    Where neighbours or steps were chosen by the data, a vertical line marks the choice; with top-1 a
-    grey one shows the accuracy for held-out labels, also after the steps that were not taken.
+    Where neighbours or steps were chosen by the data, a vertical line marks the choice, and with
+    top-1 a grey one shows the accuracy for held-out labels, also after steps that were not taken.
     """
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
