@@ -416,6 +416,7 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             target_recall=self.target_recall,
             memory_budget=self._memory_budget,
             name="X",
+            one_of_equal=True,
         )
         self.neighbors_ = neighbors.indices
         self._unlink_zeros(vectors)

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from lowshot_kedro import native
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.graph.descent import divided_graph, tune
+from lowshot_kedro.graph.bounded_search import BoundedSearch
+from lowshot_kedro.graph.copies import find_copies
+from lowshot_kedro.graph.descent import Tuning, divided_graph, tune
 from lowshot_kedro.graph.exact_search import ExactNodes
 from lowshot_kedro.graph.index import divide, factory_index, search
 from lowshot_kedro.graph.list_search import ListSearch, n_candidates
@@ -27,12 +29,14 @@ from lowshot_kedro.graph.methods import (
 from lowshot_kedro.graph.neighbor_descent import pynndescent_graph
 from lowshot_kedro.graph.plain_lists import plain_graph
 from lowshot_kedro.graph.spaces import Space, space_of
-from lowshot_kedro.graph.vectors import inverse_lengths
+from lowshot_kedro.graph.vectors import BLOCK_ROWS, inverse_lengths
 from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
-from lowshot_kedro.matrices import KnnGraph
+from lowshot_kedro.matrices import KnnGraph, row_ranges
 from lowshot_kedro.resources import Progress, format_bytes, logged_step
 
 logger = logging.getLogger(__name__)
+
+_FEW_NODES = 4096
 
 
 class _Finder(Protocol):
@@ -95,6 +99,7 @@ def node_graph(
     target_recall: float = 0.99,
     memory_budget: int | None = None,
     name: str = "X",
+    one_of_equal: bool = False,
 ) -> tuple[KnnGraph, NodeSearch]:
     """The k most similar vectors of every vector, itself included, and the search for others.
 
@@ -109,13 +114,15 @@ def node_graph(
             256 rows.
         memory_budget: Bytes that the process may take; None: four fifths of what is free.
         name: What messages call the vectors.
+        one_of_equal: Whether of k equal rows or more only the first is anybody's neighbour, and
+            each of them its own: they are linked to others then, not to each other alone.
 
     Returns:
         The graph, (n, k), of equal similarities the smaller number first, -1 and -inf where there
-        are fewer than k; and the search. In memory: 8·n·k bytes; for ivf and descent w + 12 bytes
+        are fewer than k; and the search. In memory: 8·n·k bytes; for ivf and descent w + 16 bytes
         for each vector, w being d rounded up to a multiple of 64, and while the graph is built what
         :func:`~lowshot_kedro.graph.descent.divided_graph` says; for a description for faiss what
-        that index holds.
+        that index holds; where more than k rows are equal, a copy of the others and of k of them.
 
     Raises:
         ValueError: For what is no such matrix, NaN, infinity, or, if distances count, numbers so
@@ -127,63 +134,86 @@ def node_graph(
     n_nodes, dimension = vectors.shape
     require_method(method, dimension, "method")
     space = space_of(metric, vectors, name)
-    # Pairs are compared on the CPU.
-    method = choose_method(method, n_nodes, EXACT_BELOW)
     budget = MemoryBudget(memory_budget)
-    logger.info(
-        "graph: %d neighbours of %d vectors of dimension %d by %s (%s), %s of memory left",
-        k,
-        n_nodes,
-        dimension,
-        method,
-        metric,
-        format_bytes(budget.left),
-    )
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder), budget)
-        finder: _Finder
-        if method in ("ivf", "descent"):
-            lists = _divided_search(vectors, target_recall, workspace, name, space)
-            tuning = tune(lists, k, target_recall)
-            if tuning.recall < target_recall:
-                logger.info(
-                    "graph: by 8-bit codes %.4f of the neighbours would be found: vectors are "
-                    "compared as they are",
-                    tuning.recall,
-                )
-                neighbors = plain_graph(
-                    vectors, lists.division.centroids, space, k, target_recall, name
-                )
-                finder = ExactNodes(vectors, space, name)
-            else:
-                graph = divided_graph(
-                    lists.division,
-                    lambda: lists,
-                    k,
-                    target_recall,
-                    method == "descent",
-                    workspace,
-                    tuning,
-                )
-                neighbors = KnnGraph.joined(graph.starting_at(0), k)
-                finder = _InLists(lists, tuning.pool_width / k)
-        elif method == "pynndescent":
-            graph = pynndescent_graph(vectors, k, budget, workspace.folder, name, space)
-            neighbors = KnnGraph.joined(graph.starting_at(0), k)
-            if n_nodes < EXACT_BELOW:
-                finder = ExactNodes(vectors, space, name)
-            else:
-                lists = _divided_search(vectors, target_recall, workspace, name, space)
-                finder = _InLists(lists, tune(lists, k, target_recall).pool_width / k)
+        # Equal rows that fill a row of the graph.
+        n_kept = 1 if one_of_equal else k
+        copies = find_copies(vectors, max(k - 1, n_kept), n_kept, workspace, name, space)
+        if copies is None:
+            neighbors, finder = _graph_and_finder(
+                vectors, k, method, target_recall, workspace, name, space
+            )
         else:
-            if is_factory_string(method):
-                finder = _InIndex(
-                    vectors, space, factory_index(vectors, method, budget, name, space), name
-                )
-            else:
-                finder = ExactNodes(vectors, space, name)
-            neighbors = _searched_graph(vectors, k, finder, space, name)
+            kept = copies.kept
+            distinct = workspace.allocate("distinct", (len(kept), dimension), np.float32)
+            for first, last in row_ranges(len(kept), BLOCK_ROWS):
+                distinct[first:last] = vectors[kept[first:last]]
+                workspace.relieve(vectors)
+            of_kept, of_distinct = _graph_and_finder(
+                distinct, k, method, target_recall, workspace, name, space
+            )
+            neighbors = copies.complete(of_kept, add_itself=one_of_equal)
+            finder = _AmongKept(of_distinct, kept)
     return neighbors, NodeSearch(space, (n_nodes, dimension), finder)
+
+
+def _graph_and_finder(
+    vectors: NDArray[np.float32],
+    k: int,
+    method: str,
+    target_recall: float,
+    workspace: Workspace,
+    name: str,
+    space: Space,
+) -> tuple[KnnGraph, _Finder]:
+    n_vectors = len(vectors)
+    # Pairs are compared on the CPU.
+    method = choose_method(method, n_vectors, EXACT_BELOW)
+    logger.info(
+        "graph: %d neighbours of %d vectors of dimension %d by %s, %s of memory left",
+        k,
+        n_vectors,
+        vectors.shape[1],
+        method,
+        format_bytes(workspace.budget.left),
+    )
+    if method in ("ivf", "descent"):
+        lists = _divided_search(vectors, target_recall, workspace, name, space)
+        tuning = tune(lists, k, target_recall)
+        if tuning.recall < target_recall:
+            logger.info(
+                "graph: by 8-bit codes %.4f of the neighbours would be found: vectors are "
+                "compared as they are",
+                tuning.recall,
+            )
+            centroids = lists.division.centroids
+            neighbors = plain_graph(vectors, centroids, space, k, target_recall, name)
+            return neighbors, ExactNodes(vectors, space, name)
+        graph = divided_graph(
+            lists.division,
+            lambda: lists,
+            k,
+            target_recall,
+            method == "descent",
+            workspace,
+            tuning,
+        )
+        return KnnGraph.joined(graph.starting_at(0), k), _InLists(lists, tuning)
+    if method == "pynndescent":
+        graph = pynndescent_graph(vectors, k, workspace.budget, workspace.folder, name, space)
+        neighbors = KnnGraph.joined(graph.starting_at(0), k)
+        if n_vectors < EXACT_BELOW:
+            return neighbors, ExactNodes(vectors, space, name)
+        lists = _divided_search(vectors, target_recall, workspace, name, space)
+        return neighbors, _InLists(lists, tune(lists, k, target_recall))
+    finder: _Finder
+    if is_factory_string(method):
+        index = factory_index(vectors, method, workspace.budget, name, space)
+        finder = _InIndex(vectors, space, index, name)
+    else:
+        finder = ExactNodes(vectors, space, name)
+    return _searched_graph(vectors, k, finder, space, name), finder
 
 
 def _require_vectors(vectors: NDArray[np.float32], name: str) -> None:
@@ -239,21 +269,42 @@ def _searched_graph(
 
 
 class _InLists:
-    """Queries look through the lists nearest to them.
+    """Queries look through the lists that can hold neighbours.
 
     Args:
         lists: Of the nodes.
-        candidates: How many to rank for each neighbour wanted.
+        tuning: For them.
     """
 
-    def __init__(self, lists: ListSearch, candidates: float) -> None:
-        self._lists = lists
-        self._candidates = candidates
+    def __init__(self, lists: ListSearch, tuning: Tuning) -> None:
+        self._search = BoundedSearch(lists)
+        # Of few nodes all are compared.
+        if len(lists.vectors) > _FEW_NODES:
+            self._search.fit_slack(tuning.queries, tuning.similarities, tuning.lists)
+        self._candidates = tuning.pool_width / tuning.similarities.shape[1]
 
     def search(self, queries: NDArray[np.float32], k: int) -> KnnGraph:
         """See above."""
-        width = min(native.MAX_NEIGHBORS, math.ceil(self._candidates * k))
-        return self._lists.search(queries, k, at_least=k, width=width)
+        return self._search.nearest(queries, k, math.ceil(self._candidates * k))
+
+
+class _AmongKept:
+    """Queries are searched for among nodes that stand for others, too.
+
+    Args:
+        finder: Over these nodes.
+        numbers: int32 (m,), their numbers among all.
+    """
+
+    def __init__(self, finder: _Finder, numbers: NDArray[np.int32]) -> None:
+        self._finder = finder
+        self._numbers = numbers
+
+    def search(self, queries: NDArray[np.float32], k: int) -> KnnGraph:
+        """See above."""
+        found = self._finder.search(queries, min(k, len(self._numbers)))
+        indices = np.where(found.indices < 0, np.int32(-1), self._numbers[found.indices])
+        return _widened(KnnGraph(indices, found.similarities), k)
 
 
 class _InIndex:

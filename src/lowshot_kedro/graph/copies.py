@@ -1,0 +1,162 @@
+"""Vectors that occur very often: the first of them stand for all.
+
+Work on rows that are equal grows with the square of their number, and a row with k copies would be
+linked to nothing else. So only the first ones are searched for and found, and the others get the
+neighbours of these.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowshot_kedro.graph.spaces import Space
+from lowshot_kedro.graph.vectors import BLOCK_ROWS, release
+from lowshot_kedro.graph.workspace import Workspace
+from lowshot_kedro.matrices import KnnGraph, row_ranges
+from lowshot_kedro.resources import logged_step
+
+logger = logging.getLogger(__name__)
+
+_SEED = 20180618
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Rows that are left out, because others like them come before.
+
+    Attributes:
+        n_rows: All rows there are.
+        rows: int32 (c,), those left out, increasing.
+        first: int32 (c,), for each of them the first row that is like it.
+    """
+
+    n_rows: int
+    rows: NDArray[np.int32]
+    first: NDArray[np.int32]
+
+    @property
+    def kept(self) -> NDArray[np.int32]:
+        """int32 (m,), the rows that are not left out, increasing."""
+        is_kept = np.ones(self.n_rows, np.bool_)
+        is_kept[self.rows] = False
+        return np.flatnonzero(is_kept).astype(np.int32)
+
+    def complete(self, graph: KnnGraph, add_itself: bool) -> KnnGraph:
+        """The graph over all rows from the one over those kept.
+
+        A row left out has the neighbours of the first row like it.
+
+        Args:
+            graph: Over the rows kept, which are numbered 0, 1, 2 … in it.
+            add_itself: Whether a row left out is also its own neighbour, the second one, in place
+                of the last.
+
+        Returns:
+            In memory besides: the rows kept, 4 bytes each.
+        """
+        kept, k = self.kept, graph.indices.shape[1]
+        complete = KnnGraph(
+            np.empty((self.n_rows, k), np.int32), np.empty((self.n_rows, k), np.float32)
+        )
+        for first, last in row_ranges(len(kept), BLOCK_ROWS):
+            rows, indices = kept[first:last], graph.indices[first:last]
+            complete.indices[rows] = np.where(indices < 0, np.int32(-1), kept[indices])
+            complete.similarities[rows] = graph.similarities[first:last]
+        itself = min(1, k - 1)
+        for first, last in row_ranges(len(self.rows), BLOCK_ROWS):
+            rows, like = self.rows[first:last], self.first[first:last]
+            indices, similarities = complete.indices[like], complete.similarities[like]
+            if add_itself:
+                indices[:, itself + 1 :] = indices[:, itself:-1].copy()
+                similarities[:, itself + 1 :] = similarities[:, itself:-1].copy()
+                indices[:, itself], similarities[:, itself] = rows, similarities[:, 0]
+            complete.indices[rows], complete.similarities[rows] = indices, similarities
+        return complete
+
+
+def find_copies(
+    vectors: NDArray[np.float32],
+    max_copies: int,
+    n_kept: int,
+    workspace: Workspace,
+    name: str,
+    space: Space,
+) -> Copies | None:
+    """Find the vectors of which there are more than some number.
+
+    Args:
+        vectors: float32 (n, d), a memmap or array.
+        max_copies: How many rows may be equal, or equal once they are scaled to length 1 where the
+            cosine counts.
+        n_kept: How many of more equal rows are kept, at most max_copies: the first ones.
+        workspace: Where checksums go that the budget has no room for.
+        name: What messages call the vectors.
+        space: In which they are compared.
+
+    Returns:
+        None if there are no such vectors. In memory: 16 bytes for each vector meanwhile.
+
+    Raises:
+        ValueError: For NaN or infinity.
+    """
+    with logged_step("graph: looking for rows that are equal"):
+        checksums = _checksums(vectors, workspace, name, space)
+        ordered = workspace.allocate("ordered checksums", checksums.shape, checksums.dtype)
+        ordered[:] = checksums
+        ordered.sort()
+        frequent = np.unique(ordered[max_copies:][ordered[max_copies:] == ordered[:-max_copies]])
+        if not len(frequent):
+            return None
+        found = frequent[np.minimum(np.searchsorted(frequent, checksums), len(frequent) - 1)]
+        rows = np.flatnonzero(found == checksums)
+        of_checksum = np.searchsorted(frequent, checksums[rows])
+        order = np.argsort(of_checksum, kind="stable")
+        rows, of_checksum = rows[order], of_checksum[order]
+        starts = np.flatnonzero(np.diff(of_checksum, prepend=-1))
+        first = np.repeat(rows[starts], np.diff(starts, append=len(rows)))
+        # Rows may be different and have one checksum all the same.
+        alike = np.concatenate(
+            [
+                (
+                    space.query_rows(vectors, rows[begin:end], name)
+                    == space.query_rows(vectors, first[begin:end], name)
+                ).all(axis=1)
+                for begin, end in row_ranges(len(rows), BLOCK_ROWS)
+            ]
+        )
+        rows, first = rows[alike], first[alike]
+        starts = np.flatnonzero(np.diff(first, prepend=-1))
+        rank = np.arange(len(rows)) - np.repeat(starts, np.diff(starts, append=len(rows)))
+        sizes = np.repeat(np.diff(starts, append=len(rows)), np.diff(starts, append=len(rows)))
+        left_out = (rank >= n_kept) & (sizes > max_copies)
+        rows, first = rows[left_out], first[left_out]
+        order = np.argsort(rows)
+    if not len(rows):
+        return None
+    logger.info(
+        "graph: %d of %d rows equal earlier ones, and get their neighbours",
+        len(rows),
+        len(vectors),
+    )
+    return Copies(len(vectors), rows[order].astype(np.int32), first[order].astype(np.int32))
+
+
+def _checksums(
+    vectors: NDArray[np.float32], workspace: Workspace, name: str, space: Space
+) -> NDArray[np.uint64]:
+    """The same number for rows that are equal, as a rule another one for others."""
+    checksums = workspace.allocate("checksums", (len(vectors),), np.uint64)
+    factors = np.random.default_rng(_SEED).integers(
+        0, 2**64, vectors.shape[1], dtype=np.uint64, endpoint=False
+    ) | np.uint64(1)
+    for first, block in space.query_blocks(vectors, name):
+        # Minus zero is zero.
+        block += np.float32(0)
+        bits = block.view(np.uint32).astype(np.uint64)
+        checksums[first : first + len(block)] = bits @ factors
+    release(checksums)
+    return checksums
