@@ -187,6 +187,7 @@ def test_a_graph_on_disk_is_that_in_memory(monkeypatch, tmp_path, method):
     monkeypatch.setattr(MemoryBudget, "left", 0)
     assert same_bits(joined(graph, K, tmp_path), in_memory)
     scratch = {path.stem for path in tmp_path.glob("*.scratch")}
+    scratch -= {"checksums", "ordered checksums"}
     assert scratch == ({"codes", "links"} if method == "descent" else {"codes"})
     assert_well_formed(in_memory, vectors(), K)
     assert recall_of(in_memory.indices, vectors(), vectors(), K) > 0.96

@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.graph.copies import find_copies
 from lowshot_kedro.graph.descent import divided_graph
 from lowshot_kedro.graph.index import build_index, on_gpus, search
 from lowshot_kedro.graph.list_search import ListSearch, division_of, is_divided
 from lowshot_kedro.graph.neighbor_descent import pynndescent_graph
+from lowshot_kedro.graph.spaces import COSINE
 from lowshot_kedro.graph.vectors import BLOCK_ROWS, describe_vectors, normalized_blocks
 from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
 from lowshot_kedro.matrices import Blocks, InvertedFile, KnnGraph, Resumable, RowBlocks
@@ -180,6 +182,10 @@ def background_graph(
             return _searched_graph(index, vectors, stored_k, name)
         workspace = Workspace(folder, budget)
         division = division_of(index)
+        # Rows of the graph that are full of equal vectors, as pictures that are missing make them.
+        copies = find_copies(vectors, stored_k, stored_k, workspace, name, COSINE)
+        if copies is not None:
+            division = division.without(copies)
 
         def make_search() -> ListSearch:
             with logged_step("graph: encoding"):

@@ -94,14 +94,16 @@ def divided_graph(
         Blocks in row order. In memory: what the search holds, 160 bytes for each vector while
         descending, and blocks; what the budget has no room for is kept on disk.
     """
-    n_vectors = len(division.numbers)
+    positions = division.positions
+    n_vectors = len(positions)
     stage = workspace.stage(
-        "ranked", n_vectors, [("numbers", stored_k, "<i4"), ("similarities", stored_k, "<f4")]
+        "ranked",
+        len(division.numbers),
+        [("numbers", stored_k, "<i4"), ("similarities", stored_k, "<f4")],
     )
     if not stage.is_complete:
         _rank(make_search(), stored_k, target_recall, descend, workspace, stage, tuning)
     ranked = KnnGraph(*stage.load())
-    positions = division.positions
 
     def blocks(first_row: int) -> Iterator[KnnGraph]:
         for first, last in row_ranges(n_vectors - first_row, BLOCK_ROWS):
@@ -186,8 +188,7 @@ def tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
 
 
 def _tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
-    n_vectors = len(search.vectors)
-    rows = sample_rows(n_vectors, _TUNING_ROWS)
+    rows = sample_rows(len(search.division.numbers), _TUNING_ROWS)
     codes = np.ascontiguousarray(search.codes.values[rows])
     widest = min(native.MAX_NEIGHBORS, _WIDEST_POOL * k)
     found, _ = search_all(search.codes, codes, widest)
@@ -251,7 +252,7 @@ class _Rounds:
         width = self._tuning.pool_width
         return self._workspace.stage(
             f"round{number}",
-            len(self._search.vectors),
+            len(self._search.division.numbers),
             [("entries", width, "<i4"), ("scores", width, "<i4")],
         )
 

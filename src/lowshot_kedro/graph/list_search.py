@@ -17,6 +17,7 @@ from lowshot_kedro import native
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.centroids import CentroidSearch
 from lowshot_kedro.graph.codes import VectorEncoder
+from lowshot_kedro.graph.copies import Copies
 from lowshot_kedro.graph.spaces import COSINE, Space
 from lowshot_kedro.graph.vectors import release
 from lowshot_kedro.graph.workspace import Workspace
@@ -42,21 +43,40 @@ class Division:
     Attributes:
         centroids: float32 (L, d), points.
         offsets: int64 (L + 1,), where each list begins.
-        numbers: int32 (n,), the number at each position.
+        numbers: int32 (p,), the number at each position.
         n_probe: How many lists a search looks through.
+        copies: The vectors that are in no list, since others like them are; None: all are in one.
     """
 
     centroids: NDArray[np.float32]
     offsets: NDArray[np.int64]
     numbers: NDArray[np.int32]
     n_probe: int
+    copies: Copies | None = None
 
     @property
     def positions(self) -> NDArray[np.int32]:
-        """int32 (n,), the position of each number."""
-        positions = np.empty_like(self.numbers)
+        """int32 (n,), the position of each number, or of the first vector like it."""
+        n_vectors = len(self.numbers) if self.copies is None else self.copies.n_rows
+        positions = np.empty(n_vectors, np.int32)
         positions[self.numbers] = np.arange(len(self.numbers), dtype=np.int32)
+        if self.copies is not None:
+            positions[self.copies.rows] = positions[self.copies.first]
         return positions
+
+    def without(self, copies: Copies) -> Division:
+        """The same lists without copies, which have to be in one before."""
+        is_kept = np.ones(copies.n_rows, np.bool_)
+        is_kept[copies.rows] = False
+        at_position = is_kept[self.numbers]
+        before = np.concatenate([[0], np.cumsum(at_position)])
+        return Division(
+            self.centroids,
+            before[self.offsets],
+            self.numbers[at_position],
+            self.n_probe,
+            copies,
+        )
 
     def lists(self, first: int, last: int) -> NDArray[np.int32]:
         """int32 (last - first,), the list of each of these positions."""
@@ -169,8 +189,9 @@ class ListSearch:
         """
         encoder = fit_encoder(vectors, name, space)
         n_vectors = len(vectors)
-        values = workspace.allocate("codes", (n_vectors, encoder.width), np.int8)
-        biases = np.empty(n_vectors, np.int32)
+        n_positions = len(division.numbers)
+        values = workspace.allocate("codes", (n_positions, encoder.width), np.int8)
+        biases = np.empty(n_positions, np.int32)
         inverse_lengths = None if space.is_euclidean else np.empty(n_vectors, np.float32)
         positions = division.positions
         for first, last in row_ranges(n_vectors, QUERY_ROWS):

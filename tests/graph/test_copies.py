@@ -1,0 +1,202 @@
+"""Rows that occur very often."""
+
+import numpy as np
+import pytest
+
+from lowshot_kedro import LabelDiffusion
+from lowshot_kedro.graph import copies as copies_module
+from lowshot_kedro.graph import node_graph
+from lowshot_kedro.graph.copies import find_copies
+from lowshot_kedro.graph.spaces import space_of
+from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
+from lowshot_kedro.matrices import KnnGraph
+
+from .making import graph_of, same_bits, threads
+from .truth import assert_well_formed, recall_of
+
+
+def found_copies(vectors, max_copies, n_kept, folder, metric="cosine"):
+    workspace = Workspace(folder, MemoryBudget())
+    space = space_of(metric, vectors, "v")
+    return find_copies(vectors, max_copies, n_kept, workspace, "v", space)
+
+
+def by_hand(vectors, max_copies, n_kept):
+    """Rows left out, and the first row like each, by looking at all."""
+    seen = {}
+    for row, vector in enumerate(vectors):
+        seen.setdefault(tuple((vector + 0).tolist()), []).append(row)
+    left_out = {
+        row: rows[0] for rows in seen.values() if len(rows) > max_copies for row in rows[n_kept:]
+    }
+    return sorted(left_out.items())
+
+
+def repeated(n, n_different, dimension=7, seed=0, n_frequent=3):
+    """Random rows of which a few occur very often, in random order."""
+    rng = np.random.default_rng(seed)
+    different = rng.normal(size=(n_different, dimension)).astype(np.float32)
+    which = np.where(
+        rng.random(n) < 0.5, rng.integers(0, n_frequent, n), rng.integers(0, n_different, n)
+    )
+    return different[which]
+
+
+@pytest.mark.parametrize(("max_copies", "n_kept"), [(1, 1), (4, 1), (4, 4), (30, 7)])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_rows_that_occur_often_are_left_out(tmp_path, max_copies, n_kept, metric):
+    vectors = repeated(900, 150)
+    expected = by_hand(vectors, max_copies, n_kept)
+    found = found_copies(vectors, max_copies, n_kept, tmp_path, metric)
+    assert list(zip(found.rows.tolist(), found.first.tolist(), strict=True)) == expected
+    left_out = {row for row, _ in expected}
+    assert found.kept.tolist() == [row for row in range(900) if row not in left_out]
+
+
+def test_the_block_size_does_not_matter(tmp_path, monkeypatch):
+    vectors = repeated(900, 150)
+    expected = found_copies(vectors, 4, 2, tmp_path)
+    monkeypatch.setattr(copies_module, "BLOCK_ROWS", 7)
+    found = found_copies(vectors, 4, 2, tmp_path)
+    assert same_bits((found.rows, found.first), (expected.rows, expected.first))
+
+
+def test_without_frequent_rows_there_is_nothing_to_leave_out(tmp_path):
+    vectors = np.repeat(np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32), 3, axis=0)
+    assert found_copies(vectors, 3, 1, tmp_path) is None
+    assert len(found_copies(vectors, 2, 1, tmp_path).rows) == 80
+    assert found_copies(vectors[:2], 5, 1, tmp_path) is None
+
+
+def test_only_the_cosine_ignores_lengths_and_both_the_sign_of_zero(tmp_path):
+    vectors = np.zeros((60, 3), np.float32)
+    vectors[:, 0] = np.arange(1, 61)
+    vectors[::2, 1] = -0.0
+    found = found_copies(vectors, 10, 1, tmp_path)
+    assert found.rows.tolist() == list(range(1, 60)) and not found.first.any()
+    assert found_copies(vectors, 10, 1, tmp_path, "euclidean") is None
+    vectors[:, 0] = 5
+    assert len(found_copies(vectors, 10, 1, tmp_path, "euclidean").rows) == 59
+
+
+def test_rows_with_the_checksum_of_others_stay(tmp_path, monkeypatch):
+    vectors = repeated(600, 100)
+    expected = by_hand(vectors, 20, 2)
+    real = copies_module._checksums
+
+    def few(*arguments):
+        return real(*arguments) % np.uint64(2)
+
+    monkeypatch.setattr(copies_module, "_checksums", few)
+    found = found_copies(vectors, 20, 2, tmp_path)
+    # Those that are not like the first row of their checksum are not looked at any further.
+    assert found is not None
+    pairs = set(zip(found.rows.tolist(), found.first.tolist(), strict=True))
+    assert pairs <= set(expected)
+    assert all((vectors[row] == vectors[first]).all() for row, first in pairs)
+
+
+# --- graphs ---
+
+
+@pytest.mark.parametrize("method", ["exact", "descent"])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_the_first_of_equal_rows_are_the_neighbors_of_all(method, metric):
+    vectors = repeated(3000, 400, dimension=16)
+    k = 6
+    graph, search = node_graph(vectors, k, metric=metric, method=method)
+    for row in range(0, 3000, 97):
+        same = np.flatnonzero((vectors == vectors[row]).all(axis=1))
+        if len(same) >= k:
+            assert graph.indices[row].tolist() == same[:k].tolist()
+            assert search.search(vectors[[row]], k).indices[0].tolist() == same[:k].tolist()
+        else:
+            assert set(same.tolist()) <= set(graph.indices[row].tolist())
+
+
+def test_one_of_equal_rows_links_them_to_others():
+    rng = np.random.default_rng(0)
+    different = rng.normal(size=(60, 8)).astype(np.float32)
+    vectors = different[rng.integers(0, 60, 3000)]
+    k = 5
+    graph, search = node_graph(vectors, k, metric="euclidean", one_of_equal=True)
+    first = {tuple(vector): row for row, vector in reversed(list(enumerate(vectors.tolist())))}
+    firsts = np.array(sorted(first.values()))
+    distances = ((vectors[:, None].astype(np.float64) - vectors[firsts]) ** 2).sum(axis=2)
+    nearest = firsts[np.argsort(distances, axis=1)]
+    for row in range(3000):
+        own = first[tuple(vectors[row].tolist())]
+        expected = nearest[row, :k].tolist()
+        if row != own:
+            expected = [own, row, *nearest[row, 1 : k - 1]]
+        assert graph.indices[row].tolist() == expected
+    expected = np.take_along_axis(
+        ((vectors[:, None] - vectors[None, :]) ** 2).sum(axis=2), graph.indices.astype(int), axis=1
+    )
+    np.testing.assert_allclose(graph.similarities, -expected, rtol=1e-4, atol=1e-6)
+    of_new = ((different[:, None] - vectors[firsts]) ** 2).sum(axis=2)
+    expected = firsts[np.argsort(of_new, axis=1)[:, :k]]
+    np.testing.assert_array_equal(search.search(different, k).indices, expected)
+
+
+@pytest.mark.parametrize("k", [1, 2, 9])
+def test_all_rows_are_equal(k):
+    vectors = np.ones((500, 4), np.float32)
+    graph, search = node_graph(vectors, k, metric="euclidean", one_of_equal=True)
+    assert graph.indices[0].tolist() == [0] + [-1] * (k - 1)
+    for row in (1, 499):
+        linked = [row] if k == 1 else [0, row]
+        assert graph.indices[row].tolist() == linked + [-1] * (k - len(linked))
+    assert search.search(vectors[:1], k).indices[0].tolist() == [0] + [-1] * (k - 1)
+    exact, _ = node_graph(vectors, k, metric="euclidean")
+    assert (exact.indices == np.arange(k)).all()
+
+
+def test_neither_threads_nor_memory_change_the_graph(monkeypatch):
+    vectors = repeated(4000, 900, dimension=20)
+    graphs = []
+    for count in (1, 3):
+        with threads(count):
+            graphs.append(node_graph(vectors, 7, method="descent", one_of_equal=True)[0])
+    monkeypatch.setattr(MemoryBudget, "left", 0)
+    graphs.append(node_graph(vectors, 7, method="descent", one_of_equal=True)[0])
+    assert same_bits(graphs[0], graphs[1]) and same_bits(graphs[0], graphs[2])
+
+
+@pytest.mark.parametrize("method", ["ivf", "descent"])
+def test_a_stored_graph_with_equal_rows_is_the_exact_one(method):
+    vectors = repeated(3000, 500, dimension=24, n_frequent=2)
+    k = 8
+    found = graph_of(vectors, k, method, 1.0)
+    for row in range(0, 3000, 53):
+        same = np.flatnonzero((vectors == vectors[row]).all(axis=1))
+        if len(same) >= k:
+            assert found.indices[row].tolist() == same[:k].tolist()
+    assert recall_of(found.indices, vectors, vectors, k) >= 0.999
+    assert_well_formed(found, vectors, k)
+
+
+def test_complete_needs_no_rows_left_out_in_the_graph(tmp_path):
+    found = found_copies(np.ones((4, 2), np.float32), 1, 1, tmp_path)
+    graph = KnnGraph(np.array([[0, -1]], np.int32), np.array([[1, -np.inf]], np.float32))
+    complete = found.complete(graph, add_itself=True)
+    assert complete.indices.tolist() == [[0, -1], [0, 1], [0, 2], [0, 3]]
+    assert complete.similarities[1:].tolist() == [[1, 1]] * 3
+    assert found.complete(graph, add_itself=False).indices.tolist() == [[0, -1]] * 4
+
+
+# --- labels ---
+
+
+def test_labels_go_from_one_group_of_equal_rows_to_others():
+    """Two chains of groups, far apart: a label at the end of each reaches all of its chain."""
+    values = np.concatenate([np.arange(8), 1000 + np.arange(8)]).astype(np.float32)
+    rng = np.random.default_rng(0)
+    which = rng.permutation(np.repeat(np.arange(16), 50))
+    X = np.stack([values[which], np.zeros(800, np.float32)], axis=1)
+    y = np.full(800, -1)
+    y[np.flatnonzero(which == 0)[-1]] = 0
+    y[np.flatnonzero(which == 15)[-1]] = 1
+    model = LabelDiffusion(n_neighbors=4).fit(X, y)
+    np.testing.assert_array_equal(model.transduction_, which >= 8)
+    np.testing.assert_array_equal(model.predict(X), which >= 8)
