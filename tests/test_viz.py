@@ -33,6 +33,7 @@ PREVIEWS = {
     "background_graph": "TablePreview",
     "background_graph_quality": "JSONPreview",
     "test_neighbors": "TablePreview",
+    "inserted_links_quality": "JSONPreview",
     "logistic_regression": "TablePreview",
     "diffusion_scores": "TablePreview",
     "baseline_scores": "TablePreview",

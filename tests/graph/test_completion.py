@@ -334,3 +334,107 @@ def test_a_stored_graph_with_a_node_that_there_is_not_is_refused():
     message = r"background_graph: row 7, column 2 holds 10, expected -1 or 0\.\.9"
     with pytest.raises(ValueError, match=message):
         complete(labeled, test, background, 3, background_neighbors=stored)
+
+
+# --- the part of the links that is found ---
+
+
+def share_of_links(case, stored, graph, k):
+    """Links from the background to labelled points, and out of these: the parts that are there.
+
+    A link from the background is due to a labelled point that is more similar than the k-th
+    neighbour would be in a graph with all such links.
+    """
+    n_labeled = len(case.labeled)
+    to_labeled = similarities_of(case.background, case.labeled)
+    both = np.concatenate([stored.similarities[:, :k].astype(np.float64), to_labeled], axis=1)
+    last = np.partition(both, -k, axis=1)[:, -k]
+    wanted = to_labeled > last[:, None] + 2e-6
+    there = np.zeros_like(wanted)
+    rows, columns = np.nonzero(graph.neighbors[n_labeled:] < n_labeled)
+    there[rows, graph.neighbors[n_labeled:][rows, columns]] = True
+    of_labeled = recall_of(graph.neighbors[:n_labeled], case.labeled, case.nodes, k)
+    return there[wanted].mean(), of_labeled, int(wanted.sum())
+
+
+def far_and_near_case():
+    """Most points in clusters, some far from all: these have their neighbours in many lists."""
+    rng = np.random.default_rng(3)
+    case = clustered_case(700, 300, 8000, dimension=64, noise=0.7)
+    for vectors in case:
+        far = rng.random(len(vectors)) < 0.15
+        vectors[far] = rng.standard_normal((far.sum(), 64)) * np.exp(rng.normal(size=64))
+    return case
+
+
+@pytest.mark.parametrize("n_probe", [1, None])
+@pytest.mark.parametrize("make_case", [far_and_near_case, lambda: clustered_case(700, 300, 8000)])
+def test_nearly_no_link_is_lost_however_few_lists_the_index_looks_through(make_case, n_probe):
+    case, k = make_case(), 12
+    stored = graph_of(case.background, k)
+    index = index_in_memory(case.background, "ivf", 0.5)
+    if n_probe is not None:
+        index.nprobe = n_probe
+    graph = complete(*case, k, background_neighbors=stored, background_index=index)
+    into, out_of, n_links = share_of_links(case, stored, graph, k)
+    assert n_links > 2000
+    assert into >= 0.999
+    assert out_of >= 0.999
+    assert recall_of(graph.test_neighbors.indices, case.test, case.nodes, k) >= 0.999
+    for name in ("links_to_labeled", "links_of_labeled", "links_of_test"):
+        found = graph.quality[name]
+        assert found["share"] >= 0.995
+        assert found["n_links"] >= 100 and found["n_sampled"] > 20
+
+
+@pytest.mark.parametrize("n_few", [0, 20_000])
+@pytest.mark.parametrize("description", ["HNSW8", "PQ8", "IVF64,PQ8", "IVF16,SQ4"])
+def test_nearly_no_link_is_lost_whatever_the_index(monkeypatch, description, n_few):
+    monkeypatch.setattr(completion, "EXACT_BELOW", n_few)
+    case, k = clustered_case(400, 150, 4000, dimension=32), 10
+    stored = graph_of(case.background, k)
+    graph = complete(
+        *case, k,
+        background_neighbors=stored,
+        background_index=index_in_memory(case.background, description),
+    )  # fmt: skip
+    into, out_of, n_links = share_of_links(case, stored, graph, k)
+    assert n_links > 1000
+    assert min(into, out_of) >= 0.999
+    assert recall_of(graph.test_neighbors.indices, case.test, case.nodes, k) >= 0.999
+
+
+def test_links_that_are_missing_are_told(caplog, monkeypatch):
+    """Half of the links out of test points, as if the search had lost them."""
+    case, k = clustered_case(400, 300, 4000, dimension=32), 8
+    real = insertion.LinksInLists.of_points
+
+    def losing(self, points):
+        background, labeled = real(self, points)
+        if len(points) == len(case.test):
+            background.indices[:, k // 2 :] = labeled.indices[:, k // 2 :] = -1
+            background.similarities[:, k // 2 :] = labeled.similarities[:, k // 2 :] = -np.inf
+        return background, labeled
+
+    monkeypatch.setattr(insertion.LinksInLists, "of_points", losing)
+    index = index_in_memory(case.background, "ivf")
+    with caplog.at_level("INFO", "lowshot_kedro"):
+        graph = complete(
+            *case, k, background_neighbors=graph_of(case.background, k), background_index=index
+        )
+    assert graph.quality["links_of_labeled"]["share"] >= 0.999
+    assert graph.quality["links_of_test"]["share"] < 0.8
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1 and "links from test points are found" in warnings[0].getMessage()
+
+
+def test_where_every_pair_is_compared_nothing_is_sampled():
+    labeled, test, background = three_sets(6, 25)
+    graph = complete(labeled, test, background, 4)
+    assert graph.quality == {
+        "k": 4,
+        **{
+            name: {"share": 1.0, "n_links": None, "n_sampled": None}
+            for name in ("links_to_labeled", "links_of_labeled", "links_of_test")
+        },
+    }

@@ -82,8 +82,8 @@ def complete_graph(
     unlabeled_images: graph_domain.UnlabeledNodes,
     graph: GraphParameters,
     diffusion: DiffusionParameters,
-) -> tuple[dict[str, NDArray[Any] | None], dict[str, NDArray[Any]], float]:
-    """The graph of this run, the links of the test images to it, and the seconds it took."""
+) -> tuple[dict[str, NDArray[Any] | None], dict[str, NDArray[Any]], dict[str, Any], float]:
+    """The graph of this run, the links of the test images, the part found, and the seconds."""
     watch = Stopwatch()
     n_nodes = len(training_vectors) + len(unlabeled_images.vectors)
     completed = graph_domain.complete_graph(
@@ -95,7 +95,7 @@ def complete_graph(
         memory_budget=graph.memory_budget_bytes,
     )
     nodes = {"neighbors": completed.neighbors, "similarities": completed.similarities}
-    return nodes, completed.test_neighbors._asdict(), watch.seconds
+    return nodes, completed.test_neighbors._asdict(), completed.quality, watch.seconds
 
 
 def diffuse(

@@ -52,7 +52,12 @@ def create_pipeline() -> Pipeline:
                     "params:graph",
                     "params:diffusion",
                 ],
-                outputs=["completed_graph", "test_neighbors", "graph_seconds"],
+                outputs=[
+                    "completed_graph",
+                    "test_neighbors",
+                    "inserted_links_quality",
+                    "graph_seconds",
+                ],
                 name="complete_graph",
             ),
             node(
