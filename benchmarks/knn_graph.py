@@ -50,8 +50,11 @@ DEFAULT_ROWS = 1_020_000
 DEFAULT_COLUMNS = 256
 # How many times faster than the peer, at the default sizes.
 WANTED = {"original_vs_ours": 20.0, "pynndescent_vs_ours": 1.0, "small_exact_vs_ours": 3.0}
-# The completion's seconds as a part of the graph's, at most.
-WANTED_SHARE = 0.25
+# The completion's seconds as a part of the graph's, at most: what it took when it lost 1.6 % of the
+# links to labelled points.
+WANTED_SHARE = 0.137
+# The part of the links to labelled points that is found, at least.
+WANTED_LINKS = 0.999
 # faiss' comparison with every vector gives the truth, but for rounding.
 EXACT_RECALL = 0.999
 
@@ -74,6 +77,7 @@ class GraphBenchmark:
         self.recall: dict[str, Recall] = {}
         self.memory: dict[str, int] = {}
         self.measured_queries: dict[str, dict[str, int]] = {}
+        self.links: tuple[int, int] | None = None
 
     def measure_graphs(self) -> Task:
         """The whole graph, by everybody.
@@ -132,6 +136,7 @@ class GraphBenchmark:
             self.seconds.add(COMPLETION, {COMPLETION: outcome.seconds})
             self.seconds.add(f"{COMPLETION}-loading", {"loading": outcome.loading_seconds})
         self.memory[COMPLETION] = outcome.peak
+        self.links = outcome.links
         note("true neighbours of labelled, background and test points")
         for name, truth in task.truths().items():
             self.recall[f"{COMPLETION}-{name}"] = truth.recall(outcome.neighbors[name])
@@ -275,6 +280,11 @@ class GraphBenchmark:
             [f"part of {MAIN_ROW}'s seconds", f"{share:.3f}", f"≤ {WANTED_SHARE:g}"],
             ["peak GB", f"{self.memory[COMPLETION] / 1e9:.2f}", ""],
         ]
+        assert self.links is not None
+        n_found, n_wanted = self.links
+        share = n_found / max(n_wanted, 1)
+        rows.append(["part of the links to labelled points", f"{share:.5f}", f"≥ {WANTED_LINKS}"])
+        rows.append(["  of so many", str(n_wanted), ""])
         for name, recall in self.recall.items():
             if name.startswith(f"{COMPLETION}-"):
                 what = name.removeprefix(f"{COMPLETION}-")
@@ -416,6 +426,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "wanted": WANTED,
             "completion_share": benchmark.completion_share(benchmark.seconds.best),
             "wanted_completion_share": WANTED_SHARE,
+            "links_to_labeled": benchmark.links,
+            "wanted_links": WANTED_LINKS,
             "skipped": benchmark.skipped,
         }
     )

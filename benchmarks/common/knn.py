@@ -20,10 +20,11 @@ from faiss.contrib.big_batch_search import big_batch_search
 from numpy.typing import NDArray
 
 from common.machine import set_threads
-from common.truth import BLOCK_ROWS, Truth, truth_of
+from common.truth import BLOCK_ROWS, TIE, Truth, truth_of
 from common.vectors import VectorFile
 from lowshot_kedro.datasets import FaissIndexDataset, KnnGraphDataset
 from lowshot_kedro.graph import background_graph, build_index, complete_graph
+from lowshot_kedro.matrices import KnnGraph
 from lowshot_kedro.resources import Stopwatch, peak_rss_bytes
 
 # Columns that are stored beyond k, as in the published experiment: 32 for k = 30.
@@ -326,12 +327,15 @@ class CompletionOutcome(NamedTuple):
         loading_seconds: Of reading what it starts from.
         neighbors: int32 (s, k), nodes, of those that are compared, by what they are.
         peak: Largest resident memory of the process, in bytes.
+        links: Links from the background to a sample of labelled points: how many were found, and
+            how many should have been.
     """
 
     seconds: float
     loading_seconds: float
     neighbors: dict[str, NDArray[np.int32]]
     peak: int
+    links: tuple[int, int]
 
 
 def completion(task: CompletionTask) -> CompletionOutcome:
@@ -352,8 +356,48 @@ def completion(task: CompletionTask) -> CompletionOutcome:
         "background": completed.neighbors[task.n_labeled + sampled],
         "test": completed.test_neighbors.indices[: task.n_sampled],
     }
-    seconds = phases.seconds
-    return CompletionOutcome(seconds["completion"], seconds["loading"], neighbors, peak_rss_bytes())
+    seconds, peak = phases.seconds, peak_rss_bytes()
+    links = links_to_labeled(task, labeled, graph, completed.neighbors)
+    return CompletionOutcome(seconds["completion"], seconds["loading"], neighbors, peak, links)
+
+
+def links_to_labeled(
+    task: CompletionTask,
+    labeled: NDArray[np.float32],
+    stored: KnnGraph,
+    neighbors: NDArray[np.int32],
+) -> tuple[int, int]:
+    """Links from the background to the first labelled points, found by comparison with all.
+
+    Args:
+        task: What was completed.
+        labeled: float32 (L, d), normalised.
+        stored: The graph of the background.
+        neighbors: int32 (N, k), the completed graph.
+
+    Returns:
+        How many there are, and how many there should be: a labelled point should be the neighbour
+        of a background point that has fewer than k others more similar to it.
+    """
+    vectors, k, n_labeled = task.background.vectors, task.background.k, len(labeled)
+    sample = labeled[: task.n_sampled]
+    n_found = n_wanted = first = 0
+    for block in vectors.normalized_blocks(BLOCK_ROWS):
+        similarities = block @ sample.T
+        least = np.asarray(stored.similarities[first : first + len(block), k - 1])
+        rows, points = np.nonzero(similarities > least[:, None] + TIE)
+        of_rows = neighbors[n_labeled + first + rows]
+        is_linked = (of_rows == points[:, None]).any(axis=1)
+        n_found += int(is_linked.sum())
+        n_wanted += int(is_linked.sum())
+        for pair in np.flatnonzero(~is_linked):
+            # Where k nearer ones have come in between, the link is not wanted any more.
+            last = int(of_rows[pair, -1])
+            number = last - n_labeled
+            vector = labeled[last] if number < 0 else vectors.normalized(number, number + 1)[0]
+            n_wanted += similarities[rows[pair], points[pair]] > block[rows[pair]] @ vector + TIE
+        first += len(block)
+    return n_found, int(n_wanted)
 
 
 def _begin(task: Task) -> None:

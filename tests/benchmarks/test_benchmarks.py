@@ -295,6 +295,10 @@ def test_neighbor_graph(tmp_path: Path) -> None:
     assert list(rows(text, "Graph of the first 1000 vectors")) == small
     completed = rows(text, "Completion with 200 labelled and 30 test points")
     assert float(completed["part of ours-descent's seconds"][0]) > 0
+    n_found, n_links = content["links_to_labeled"]
+    share = float(completed["part of the links to labelled points"][0])
+    assert share == pytest.approx(n_found / n_links, abs=1e-5) and 0.99 < share <= 1
+    assert n_links > 100
     assert_seconds(content, [*whole, *small, "completion", "completion-loading"])
     assert set(content["seconds"]["original"]) == {
         "read", "train", "add", "write index", "search", "total",

@@ -388,7 +388,7 @@ def test_nearly_no_link_is_lost_however_few_lists_the_index_looks_through(make_c
 
 
 @pytest.mark.parametrize("n_few", [0, 20_000])
-@pytest.mark.parametrize("description", ["HNSW8", "PQ8", "IVF64,PQ8", "IVF16,SQ4"])
+@pytest.mark.parametrize("description", ["HNSW8", "SQ4", "IVF16,SQ4"])
 def test_nearly_no_link_is_lost_whatever_the_index(monkeypatch, description, n_few):
     monkeypatch.setattr(completion, "EXACT_BELOW", n_few)
     case, k = clustered_case(400, 150, 4000, dimension=32), 10
