@@ -40,11 +40,13 @@ from common.spreading import (
 )
 from lowshot_kedro.resources import available_bytes
 
-TABULAR, IMAGES = "tabular", "images"
-CASES = (TABULAR, IMAGES)
+TABULAR, IMAGES, EQUAL = "tabular", "images", "equal"
+CASES = (TABULAR, IMAGES, EQUAL)
 TABULAR_ROWS = (10_000, 50_000, 100_000, 300_000, 700_000, 1_000_000)
 IMAGE_ROWS = (10_000, 70_000, 300_000, 1_000_000)
 IMAGE_COLUMNS = 256
+EQUAL_ROWS = (25_000, 50_000)
+EQUAL_COLUMNS = 32
 LABELS_PER_CLASS = (1, 2, 5)
 # Of each class of a table.
 LABELED_PART = 0.02
@@ -54,6 +56,7 @@ MEMORY_PART = 0.8
 # What should be reached, at these sizes.
 TARGET_TABULAR_ROWS, TARGET_IMAGE_ROWS = 700_000, 70_000
 WANTED_SECONDS, WANTED_GB, WANTED_RATIO = 120.0, 2.0, 10.0
+TARGET_EQUAL_ROWS, WANTED_EQUAL_SECONDS = 50_000, 10.0
 
 REACHED, MISSED, UNKNOWN = "reached", "missed", "not measured"
 
@@ -222,6 +225,9 @@ class EstimatorBenchmark:
         yield target(f"{name}: seconds", own, own.seconds, "<", WANTED_SECONDS)
         gigabytes = None if own.seconds is None or own.peak is None else own.peak / 1e9
         yield target(f"{name}: peak GB", own, gigabytes, "<", WANTED_GB)
+        equal = self._found(Cell(EQUAL, TARGET_EQUAL_ROWS, LABELS_OF_TABLE, OURS))
+        name = f"{EQUAL}, {TARGET_EQUAL_ROWS} rows: seconds"
+        yield target(name, equal, equal.seconds, "<", WANTED_EQUAL_SECONDS)
         for count in LABELS_PER_CLASS:
             cell = Cell(IMAGES, TARGET_IMAGE_ROWS, labels_per_class(count), OURS)
             yield from self._image_targets(cell)
@@ -410,6 +416,20 @@ def measure_images(benchmark: EstimatorBenchmark, options: argparse.Namespace, f
     )
 
 
+def measure_equal(benchmark: EstimatorBenchmark, options: argparse.Namespace, folder: Path) -> str:
+    """Rows that are all equal, so that no accuracy says anything; returns what they are."""
+    from common.labeled import Labeled
+
+    for n_rows in options.equal_rows:
+        note(f"{EQUAL}, {n_rows} rows")
+        rng = np.random.default_rng(options.seed)
+        row = rng.normal(size=EQUAL_COLUMNS).astype(np.float32)
+        vectors = Labeled(folder / "equal.npy", rng.integers(0, 2, n_rows))
+        np.save(vectors.vectors, np.tile(row, (n_rows, 1)))
+        benchmark.measure(EQUAL, *vectors, draws_of_table(vectors.classes, options.seed))
+    return f"{EQUAL}: one row of {EQUAL_COLUMNS} columns again and again, {LABELS_OF_TABLE}"
+
+
 def parser_of_options() -> argparse.ArgumentParser:
     """Cases, sizes and limits."""
     parser = argparse.ArgumentParser(
@@ -420,6 +440,7 @@ def parser_of_options() -> argparse.ArgumentParser:
     add("--cases", nargs="+", default=CASES, choices=CASES, help="what to measure")
     add("--rows", nargs="+", type=positive, default=TABULAR_ROWS, help=f"of the case {TABULAR}")
     add("--image-rows", nargs="+", type=positive, default=IMAGE_ROWS, help=f"of the case {IMAGES}")
+    add("--equal-rows", nargs="+", type=positive, default=EQUAL_ROWS, help=f"of the case {EQUAL}")
     add("--columns", type=positive, default=IMAGE_COLUMNS, help="of the pictures' PCA")
     add("--labels", nargs="+", type=positive, default=LABELS_PER_CLASS, help="pictures of a class")
     add("--draws", type=positive, default=8, help="choices of the labelled pictures")
@@ -441,6 +462,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = parser_of_options()
     options = parser.parse_args(arguments)
     options.rows, options.image_rows = sorted(set(options.rows)), sorted(set(options.image_rows))
+    options.equal_rows = sorted(set(options.equal_rows))
     options.labels = sorted(set(options.labels))
     if options.fashion_mnist is None:
         options.fashion_mnist = vectors.FASHION_MNIST
@@ -466,7 +488,8 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[EstimatorBenchma
         if reason is not None:
             benchmark.skipped[method] = reason
     contents = {}
-    for case, function in ((TABULAR, measure_tables), (IMAGES, measure_images)):
+    functions = {TABULAR: measure_tables, IMAGES: measure_images, EQUAL: measure_equal}
+    for case, function in functions.items():
         if case not in options.cases:
             benchmark.skipped[case] = "not asked for"
             continue
