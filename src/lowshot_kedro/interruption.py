@@ -10,7 +10,13 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+SECONDS_BETWEEN_LOOKS = 0.1
 
 
 class Stopped(Exception):
@@ -50,3 +56,17 @@ def require_no_stop() -> None:
     _run_signal_handlers()
     if _current.event is not None and _current.event.is_set():
         raise Stopped
+
+
+def result_of(future: Future[Result]) -> Result:
+    """What another thread returns or raises; meanwhile this one can be stopped itself.
+
+    Args:
+        future: Of the other thread's work, which whoever calls this tells to stop.
+
+    Raises:
+        BaseException: What :func:`require_no_stop` raises, or the other thread.
+    """
+    while not future.done() and not wait([future], SECONDS_BETWEEN_LOOKS).done:
+        require_no_stop()
+    return future.result()

@@ -4,6 +4,9 @@ Calls of faiss give results that do not depend on the number of threads. A matri
 BLAS library spreads over several threads is rounded differently for every number of them, and a
 last bit decides which of two nearly equal neighbours comes first. So every call gets one thread and
 a part of the rows that is always the same, and the parts run side by side.
+
+Faiss lets signal handlers run in the main thread, and nobody stop it in others. So a call in
+another thread gets work for part of a second, as :func:`rows_at_once` reckons from sizes alone.
 """
 
 from __future__ import annotations
@@ -11,22 +14,31 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from lowshot_kedro.interruption import stopping_at
+from lowshot_kedro.interruption import (
+    SECONDS_BETWEEN_LOOKS,
+    require_no_stop,
+    result_of,
+    stopping_at,
+)
 from lowshot_kedro.matrices import row_ranges
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CHUNK_ROWS = 1024
+# Multiplications of a call that cannot be stopped: a core does 10^10 a second, or more.
+MAX_MULTIPLICATIONS = 2**31
+# A matrix product of fewer rows takes longer for each.
+MIN_ROWS = 64
 
 
 def _use_one_thread() -> None:
@@ -34,15 +46,37 @@ def _use_one_thread() -> None:
     faiss.omp_set_num_threads(1)
 
 
-def run_in_one_thread(function: Callable[..., Result], *arguments: Any) -> Result:
-    """Call a function of faiss in a thread that starts no others.
+def rows_at_once(multiplications: int, max_rows: int = CHUNK_ROWS, min_rows: int = MIN_ROWS) -> int:
+    """How many rows a call of faiss gets that cannot be stopped.
 
     Args:
-        function: For instance the training of a PCA.
+        multiplications: That each row takes.
+        max_rows: At most so many.
+        min_rows: At least so many.
+    """
+    return max(min_rows, min(max_rows, MAX_MULTIPLICATIONS // max(multiplications, 1)))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    n_threads = faiss.omp_get_max_threads()
+    _use_one_thread()
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(n_threads)
+
+
+def run_in_one_thread(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Call a function of faiss that is to start no threads, in this thread.
+
+    Args:
+        function: For instance the training of a PCA. Long work, for in the main thread faiss looks
+            for signals.
         arguments: Its arguments.
     """
-    with ThreadPoolExecutor(1, initializer=_use_one_thread) as pool:
-        return pool.submit(function, *arguments).result()
+    with _one_thread():
+        return function(*arguments)
 
 
 def map_rows(
@@ -82,7 +116,7 @@ def map_ahead(
 
     Yields:
         The results in the order of the items. Whoever stops early, by an error or Ctrl-C, stops
-        compiled loops in these threads too.
+        compiled loops in these threads too, and so does whoever stops this thread.
     """
     if n_threads is None:
         n_threads = faiss.omp_get_max_threads()
@@ -91,16 +125,22 @@ def map_ahead(
 
     def work(item: Item) -> Result:
         with stopping_at(given_up):
+            require_no_stop()
             return function(item)
+
+    def next_result() -> Result:
+        result = result_of(pending[0])
+        pending.popleft()
+        return result
 
     with ThreadPoolExecutor(n_threads, "ahead", _use_one_thread) as pool:
         try:
             for item in items:
                 pending.append(pool.submit(work, item))
                 if len(pending) > n_threads + n_ahead:
-                    yield pending.popleft().result()
+                    yield next_result()
             while pending:
-                yield pending.popleft().result()
+                yield next_result()
         finally:
             given_up.set()
             for future in pending:
@@ -111,9 +151,6 @@ class _End(NamedTuple):
     """The last thing that :func:`ahead` gets from its thread: what stopped it, if anything did."""
 
     error: BaseException | None
-
-
-_SECONDS_BETWEEN_LOOKS = 0.1
 
 
 def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
@@ -133,7 +170,7 @@ def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
     def put(item: Item | _End) -> bool:
         while not is_over.is_set():
             with suppress(queue.Full):
-                waiting.put(item, timeout=_SECONDS_BETWEEN_LOOKS)
+                waiting.put(item, timeout=SECONDS_BETWEEN_LOOKS)
                 return True
         return False
 
@@ -151,10 +188,16 @@ def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
         if isinstance(iterator, Generator):
             iterator.close()
 
+    def get() -> Item | _End:
+        while True:
+            with suppress(queue.Empty):
+                return waiting.get(timeout=SECONDS_BETWEEN_LOOKS)
+            require_no_stop()
+
     thread = threading.Thread(target=work, name="ahead", daemon=True)
     thread.start()
     try:
-        while not isinstance(item := waiting.get(), _End):
+        while not isinstance(item := get(), _End):
             yield item
         if item.error is not None:
             raise item.error

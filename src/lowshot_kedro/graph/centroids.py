@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import faiss
 import numpy as np
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from lowshot_kedro import native
 from lowshot_kedro.graph.codes import VectorEncoder, search_all
 from lowshot_kedro.graph.spaces import COSINE, Space
+from lowshot_kedro.interruption import require_no_stop
 from lowshot_kedro.matrices import row_ranges
-from lowshot_kedro.parallel import map_rows, run_in_one_thread
+from lowshot_kedro.parallel import map_ahead, map_rows, run_in_one_thread
 
 _ITERATIONS = 10
 _SEED = 1234
@@ -24,23 +25,29 @@ _LEAST_GROUPS = 16
 _LISTS_PER_PROBE = 4
 _MOST_PROBES = 4096
 _BLOCK_ROWS = 65536
+# Of an iteration of k-means beside others, which cannot be stopped: a second. Groups are about
+# equally large, unless most vectors are near to each other and some far away.
+_MAX_MULTIPLICATIONS = 2**33
 
 
 def _kmeans(
     vectors: NDArray[np.float32], n_centroids: int, space: Space = COSINE
 ) -> NDArray[np.float32]:
-    """k-means with faiss, in this thread alone: the same for any number of threads.
+    """k-means with faiss, which may start no threads: the same for any number of them.
 
-    Where the cosine counts it is spherical: centroids have length 1.
+    Where the cosine counts it is spherical: centroids have length 1. Iterations are made one by
+    one, so that the work can be stopped in any thread.
     """
-    faiss.omp_set_num_threads(1)
     clustering = faiss.Clustering(vectors.shape[1], int(n_centroids))
-    clustering.niter = _ITERATIONS
+    clustering.niter = 1
     clustering.seed = _SEED
     clustering.spherical = not space.is_euclidean
     clustering.min_points_per_centroid = 1
     clustering.max_points_per_centroid = max(1, len(vectors))
-    clustering.train(np.ascontiguousarray(vectors), space.flat_index(vectors.shape[1]))
+    vectors = np.ascontiguousarray(vectors)
+    for _ in range(_ITERATIONS):
+        require_no_stop()
+        clustering.train(vectors, space.flat_index(vectors.shape[1]))
     return faiss.vector_to_array(clustering.centroids).reshape(n_centroids, -1)
 
 
@@ -71,16 +78,18 @@ def train_centroids(
     members = [np.flatnonzero(nearest == group) for group in range(n_groups)]
     members = [group for group in members if len(group)]
     shares = _apportion(np.array([len(group) for group in members]), n_centroids)
+
+    def train(group: int) -> NDArray[np.float32]:
+        return _kmeans(sample[members[group]], int(shares[group]), space)
+
     # From the largest group down, so that no thread is left with a large one at the end.
-    order = np.argsort([-len(group) for group in members], kind="stable")
-    with ThreadPoolExecutor(faiss.omp_get_max_threads()) as pool:
-        trained = dict(
-            zip(
-                order.tolist(),
-                pool.map(lambda g: _kmeans(sample[members[g]], int(shares[g]), space), order),
-                strict=True,
-            )
-        )
+    order = np.argsort([-len(group) for group in members], kind="stable").tolist()
+    multiplications = shares * [len(group) * sample.shape[1] for group in members]
+    large = [group for group in order if multiplications[group] > _MAX_MULTIPLICATIONS]
+    others = [group for group in order if multiplications[group] <= _MAX_MULTIPLICATIONS]
+    trained = {group: run_in_one_thread(train, group) for group in large}
+    with closing(map_ahead(train, others)) as results:
+        trained.update(zip(others, results, strict=True))
     return np.concatenate([trained[group] for group in range(len(members))])
 
 

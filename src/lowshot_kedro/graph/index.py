@@ -25,7 +25,7 @@ from lowshot_kedro.graph.centroids import (
 from lowshot_kedro.graph.codes import VectorEncoder, search_all
 from lowshot_kedro.graph.list_search import QUERY_ROWS, Division, encode_rows, fit_encoder
 from lowshot_kedro.graph.methods import choose_method, is_factory_string, n_gpus
-from lowshot_kedro.graph.quality import sample_rows
+from lowshot_kedro.graph.quality import ExactSearch, sample_rows
 from lowshot_kedro.graph.spaces import COSINE, Space
 from lowshot_kedro.graph.vectors import (
     BLOCK_ROWS,
@@ -34,6 +34,7 @@ from lowshot_kedro.graph.vectors import (
     release,
 )
 from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
+from lowshot_kedro.interruption import require_no_stop
 from lowshot_kedro.matrices import (
     Blocks,
     InvertedFile,
@@ -43,7 +44,7 @@ from lowshot_kedro.matrices import (
     row_ranges,
     spread_rows,
 )
-from lowshot_kedro.parallel import map_rows, run_in_one_thread
+from lowshot_kedro.parallel import map_rows, rows_at_once, run_in_one_thread
 from lowshot_kedro.resources import Progress, format_bytes, logged_step
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,10 @@ _GPU_INDEXES = tuple(
 )
 _TRAINING_VECTORS_PER_LIST = 40
 _FACTORY_TRAINING_VECTORS = 1_000_000
+# Added to an index at a time.
+_ADDED_ROWS = 512
+# A query more takes an inverted file less time than the first ones.
+_MIN_QUERIES = 32
 # Lists of an inverted file: as many as in the published experiment, or more where these would hold
 # more vectors than this.
 _MOST_VECTORS_PER_LIST = 512
@@ -169,7 +174,9 @@ def factory_index(
     with Progress(n_vectors, f"index {description}") as bar:
         for _, block in space.point_blocks(vectors, name):
             try:
-                run_in_one_thread(index.add, block)
+                for begin, end in row_ranges(len(block), _ADDED_ROWS):
+                    require_no_stop()
+                    run_in_one_thread(index.add, block[begin:end])
             except RuntimeError as error:
                 raise InputError(
                     f"graph.method: faiss cannot add vectors to {description!r} "
@@ -410,16 +417,31 @@ def search(index: faiss.Index, queries: NDArray[np.float32], k: int) -> KnnGraph
             np.full((len(queries), k), -1, dtype=np.int32),
             np.full((len(queries), k), -np.inf, dtype=np.float32),
         )
+    if isinstance(index, faiss.IndexFlat):
+        return _search_flat(index, queries, k)
     # A GPU takes all queries at once, and one caller at a time.
     if isinstance(index, _GPU_INDEXES):
         blocks = [index.search(queries, k)]
     else:
-        blocks = map_rows(lambda chunk: index.search(chunk, k), queries)
+        n_rows = rows_at_once(index.ntotal * index.d, min_rows=_MIN_QUERIES)
+        blocks = map_rows(lambda chunk: index.search(chunk, k), queries, n_rows)
     similarities, indices = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     if index.metric_type == faiss.METRIC_L2:
         np.negative(similarities, out=similarities)
     similarities[indices < 0] = -np.inf
     return KnnGraph(indices.astype(np.int32), similarities)
+
+
+def _search_flat(index: faiss.IndexFlat, queries: NDArray[np.float32], k: int) -> KnnGraph:
+    n_vectors, dimension = index.ntotal, index.d
+    vectors = faiss.rev_swig_ptr(index.get_xb(), n_vectors * dimension)
+    vectors = vectors.reshape(n_vectors, dimension)
+    is_euclidean = index.metric_type == faiss.METRIC_L2
+    space = Space(np.zeros(dimension, np.float32)) if is_euclidean else COSINE
+    exact = ExactSearch(queries, k, space)
+    for first, last in row_ranges(n_vectors, BLOCK_ROWS):
+        exact.add(vectors[first:last], first)
+    return KnnGraph(exact.indices, exact.similarities)
 
 
 def compare_with_all(

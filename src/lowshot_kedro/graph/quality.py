@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
+from itertools import groupby, product
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -11,8 +15,8 @@ from numpy.typing import NDArray
 
 from lowshot_kedro.graph.spaces import COSINE, Space
 from lowshot_kedro.graph.vectors import normalize, normalized_blocks, normalized_rows
-from lowshot_kedro.matrices import KnnGraph
-from lowshot_kedro.parallel import map_rows
+from lowshot_kedro.matrices import KnnGraph, row_ranges
+from lowshot_kedro.parallel import MIN_ROWS, map_ahead, rows_at_once
 from lowshot_kedro.resources import Progress
 
 logger = logging.getLogger(__name__)
@@ -21,6 +25,17 @@ logger = logging.getLogger(__name__)
 ROUNDING = 1e-6
 _SEED = 7
 _CHUNK_ROWS = 8192
+_MIN_CHUNK_ROWS = 1024
+
+_Range = tuple[int, int]
+
+
+class _Found(NamedTuple):
+    """Neighbours (m, k) of some queries in a part of a block, and the first of these queries."""
+
+    first_query: int
+    similarities: NDArray[np.float32]
+    indices: NDArray[np.int32]
 
 
 class ExactSearch:
@@ -46,21 +61,39 @@ class ExactSearch:
         """Compare the queries with a block of points, the first being first_row."""
         if len(self._queries) == 0:
             return
-        found = map_rows(self._nearest, block, _CHUNK_ROWS)
-        parts = [(self.similarities, self.indices)]
-        for part, (similarities, columns) in enumerate(found):
-            numbers = (columns + first_row + part * _CHUNK_ROWS).astype(np.int32)
-            parts.append((similarities, numbers))
-        joined, numbers = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
+        dimension = block.shape[1]
+        chunk_rows = rows_at_once(MIN_ROWS * dimension, _CHUNK_ROWS, _MIN_CHUNK_ROWS)
+        query_rows = rows_at_once(chunk_rows * dimension, len(self._queries))
+        parts = product(
+            row_ranges(len(self._queries), query_rows), row_ranges(len(block), chunk_rows)
+        )
+        found = map_ahead(partial(self._nearest, block, first_row), parts)
+        for first, same in groupby(found, key=attrgetter("first_query")):
+            self._merge(first, list(same))
+
+    def _merge(self, first: int, parts: Sequence[_Found]) -> None:
+        """Keep the best of what there is for some queries, and of what has been found."""
+        rows = slice(first, first + len(parts[0].indices))
+        similarities = [self.similarities[rows], *(part.similarities for part in parts)]
+        numbers = [self.indices[rows], *(part.indices for part in parts)]
+        joined, of_joined = np.concatenate(similarities, axis=1), np.concatenate(numbers, axis=1)
         # A stable sort keeps earlier rows first among equals.
         order = np.argsort(-joined, axis=1, kind="stable")[:, : self._k]
-        self.similarities = np.take_along_axis(joined, order, axis=1)
-        self.indices = np.take_along_axis(numbers, order, axis=1)
+        self.similarities[rows] = np.take_along_axis(joined, order, axis=1)
+        self.indices[rows] = np.take_along_axis(of_joined, order, axis=1)
 
-    def _nearest(self, part: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        k = min(self._k, len(part))
-        found, columns = faiss.knn(self._queries, part, k, metric=self._space.faiss_metric)
-        return self._space.similarities(found), columns
+    def _nearest(
+        self, block: NDArray[np.float32], first_row: int, ranges: tuple[_Range, _Range]
+    ) -> _Found:
+        (first_query, last_query), (first, last) = ranges
+        found, columns = faiss.knn(
+            self._queries[first_query:last_query],
+            block[first:last],
+            min(self._k, last - first),
+            metric=self._space.faiss_metric,
+        )
+        numbers = (columns + (first_row + first)).astype(np.int32)
+        return _Found(first_query, self._space.similarities(found), numbers)
 
 
 def sample_rows(n_rows: int, count: int, seed: int = _SEED) -> NDArray[np.int64]:
