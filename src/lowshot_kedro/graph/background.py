@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from lowshot_kedro.graph.list_search import ListSearch, division_of, is_divided
 from lowshot_kedro.graph.neighbor_descent import pynndescent_graph
 from lowshot_kedro.graph.spaces import COSINE
 from lowshot_kedro.graph.vectors import BLOCK_ROWS, describe_vectors, normalized_blocks
-from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
+from lowshot_kedro.graph.workspace import MemoryBudget, Workspace, temporary_folder
 from lowshot_kedro.matrices import Blocks, InvertedFile, KnnGraph, Resumable, RowBlocks
 from lowshot_kedro.resources import Progress, format_bytes, logged_step
 
@@ -65,10 +64,10 @@ def unlabeled_nodes(
     Raises:
         ValueError: For NaN, or too few vectors for the method.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         index = index_in_memory(vectors, method, target_recall, memory_budget, name)
         graph = background_graph(index, vectors, k, method, target_recall, memory_budget, name)
-        blocks = graph.begin(Path(folder)).starting_at(0)
+        blocks = graph.begin(folder).starting_at(0)
         return UnlabeledNodes(vectors, index, KnnGraph.joined(blocks, k))
 
 
@@ -91,9 +90,9 @@ def index_in_memory(
     Returns:
         A faiss.Index of the kind that `build_index` makes.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         built = build_index(vectors, method, target_recall, memory_budget, name)
-        content = built.begin(Path(folder))
+        content = built.begin(folder)
     if isinstance(content, Blocks):
         flat: faiss.Index = faiss.IndexFlatIP(content.n_columns)
         for block in content:

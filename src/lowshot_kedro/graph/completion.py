@@ -9,9 +9,7 @@ stored, so few have to be looked at more closely.
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import faiss
@@ -25,7 +23,7 @@ from lowshot_kedro.graph.insertion import WANTED_SHARE, LinksInLists
 from lowshot_kedro.graph.list_search import QUERY_ROWS, division_of, is_divided
 from lowshot_kedro.graph.methods import EXACT_BELOW
 from lowshot_kedro.graph.vectors import normalized_blocks, release
-from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
+from lowshot_kedro.graph.workspace import MemoryBudget, Workspace, temporary_folder
 from lowshot_kedro.matrices import KnnGraph, require_nodes, row_ranges
 from lowshot_kedro.resources import Progress, logged_step
 
@@ -176,8 +174,8 @@ def complete_graph(
     def merge(background: KnnGraph, labeled: KnnGraph) -> KnnGraph:
         return KnnGraph(*native.merge_neighbors(*background, *labeled, k, first_offset=n_labeled))
 
-    with tempfile.TemporaryDirectory() as folder:
-        workspace = Workspace(Path(folder), MemoryBudget(memory_budget))
+    with temporary_folder() as folder:
+        workspace = Workspace(folder, MemoryBudget(memory_budget))
         neighborhoods = _neighborhoods(
             labeled_vectors,
             test_vectors,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,26 @@ _SEED = 0
 _BYTES_PER_LINK = 40
 # Rows whose neighbours' vectors are put together at a time.
 _COMPARED_ROWS = 512
+
+
+class _ForkedProcess:
+    """Whether this process was forked after numba's threads had begun.
+
+    With GNU's OpenMP, numba then ends the process.
+    """
+
+    def __init__(self) -> None:
+        self.has_lost_threads = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._look)
+
+    def _look(self) -> None:
+        numba = sys.modules.get("numba")
+        with suppress(ValueError, AttributeError):  # no threads yet, or half imported
+            self.has_lost_threads |= numba is not None and numba.threading_layer() == "omp"
+
+
+_forked = _ForkedProcess()
 
 
 def pynndescent_graph(
@@ -45,11 +68,17 @@ def pynndescent_graph(
         space: In which they are compared.
 
     Raises:
-        ValueError: If the budget has no room for it, or for NaN.
+        ValueError: If the budget has no room for it, for NaN, or in a child of a process in which
+            numba has worked side by side before the fork.
     """
     n_vectors, dimension = vectors.shape
     done = folder / "pynndescent.npz"
     if not done.is_file():
+        if _forked.has_lost_threads:
+            raise InputError(
+                "graph.method: pynndescent cannot be used in this process, which was forked from "
+                "one that had used it; use descent, or start processes by spawn or loky"
+            )
         needed = n_vectors * (8 * dimension + _BYTES_PER_LINK * stored_k)
         if needed > budget.left:
             raise InputError(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import tempfile
-from pathlib import Path
 from typing import Protocol
 
 import faiss
@@ -30,7 +28,7 @@ from lowshot_kedro.graph.neighbor_descent import pynndescent_graph
 from lowshot_kedro.graph.plain_lists import plain_graph
 from lowshot_kedro.graph.spaces import Space, space_of
 from lowshot_kedro.graph.vectors import BLOCK_ROWS, inverse_lengths
-from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
+from lowshot_kedro.graph.workspace import MemoryBudget, Workspace, temporary_folder
 from lowshot_kedro.matrices import KnnGraph, row_ranges
 from lowshot_kedro.resources import Progress, format_bytes, logged_step
 
@@ -135,8 +133,8 @@ def node_graph(
     require_method(method, dimension, "method")
     space = space_of(metric, vectors, name)
     budget = MemoryBudget(memory_budget)
-    with tempfile.TemporaryDirectory() as folder:
-        workspace = Workspace(Path(folder), budget)
+    with temporary_folder() as folder:
+        workspace = Workspace(folder, budget)
         # Equal rows that fill a row of the graph.
         n_kept = 1 if one_of_equal else k
         copies = find_copies(vectors, max(k - 1, n_kept), n_kept, workspace, name, space)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,20 @@ class MemoryBudget:
     def is_short(self) -> bool:
         """Whether little is left beside what is spared for blocks."""
         return self._bytes - rss_bytes() < 2 * SPARE_BYTES
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that does not outlast the work, even if Ctrl-C comes while it is removed."""
+    folder = tempfile.TemporaryDirectory()
+    try:
+        yield Path(folder.name)
+    finally:
+        try:
+            folder.cleanup()
+        except BaseException:
+            folder.cleanup()
+            raise
 
 
 class Workspace:
