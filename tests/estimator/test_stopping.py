@@ -194,27 +194,40 @@ def answer_of(process_of, function):
         receiver.close()
 
 
+def kill_group(pid):
+    """A child and its own children, which might wait for ever."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:  # no group of its own yet, or gone
+        os.kill(pid, signal.SIGKILL)
+
+
 def by_os_fork(function):
     pid = os.fork()
     if pid == 0:
         try:
+            os.setpgid(0, 0)
             function()
         finally:
             os._exit(0)
 
     def kill():
-        os.kill(pid, signal.SIGKILL)
+        kill_group(pid)
         os.waitpid(pid, 0)
 
     return kill
 
 
 def by_multiprocessing(function):
-    child = multiprocessing.get_context("fork").Process(target=function)
+    def work():
+        os.setpgid(0, 0)
+        function()
+
+    child = multiprocessing.get_context("fork").Process(target=work)
     child.start()
 
     def kill():
-        child.kill()
+        kill_group(child.pid)
         child.join()
 
     return kill
