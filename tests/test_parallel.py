@@ -11,7 +11,17 @@ import faiss
 import numpy as np
 import pytest
 
-from lowshot_kedro.parallel import ahead, map_ahead, map_rows, run_in_one_thread
+from lowshot_kedro.interruption import Stopped, require_no_stop, stopping_at
+from lowshot_kedro.parallel import (
+    CHUNK_ROWS,
+    MAX_MULTIPLICATIONS,
+    MIN_ROWS,
+    ahead,
+    map_ahead,
+    map_rows,
+    rows_at_once,
+    run_in_one_thread,
+)
 
 
 def threads():
@@ -304,3 +314,38 @@ def test_an_error_comes_where_the_result_would_and_ends_the_work(four_threads):
         next(found)
     assert len(done) < 20
     assert list(found) == []
+
+
+@pytest.mark.parametrize("make", [map_ahead, lambda function, items: ahead(map(function, items))])
+def test_whoever_waits_for_threads_can_be_stopped_and_stops_them(make):
+    """As where threads have threads: the inner ones would otherwise work to the end."""
+    is_over, has_begun = threading.Event(), threading.Event()
+    raised = []
+
+    def until_stopped(_):
+        has_begun.set()
+        while True:
+            require_no_stop()
+            time.sleep(0.001)
+
+    def work():
+        try:
+            with stopping_at(is_over):
+                list(make(until_stopped, range(3)))
+        except Stopped as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work, name="ahead of all")
+    thread.start()
+    assert has_begun.wait(30)
+    is_over.set()
+    thread.join(30)
+    assert len(raised) == 1
+
+
+def test_rows_at_once_depend_on_sizes_alone():
+    assert rows_at_once(1) == rows_at_once(0) == CHUNK_ROWS
+    assert rows_at_once(MAX_MULTIPLICATIONS // 100) == 100
+    assert rows_at_once(MAX_MULTIPLICATIONS) == MIN_ROWS
+    assert rows_at_once(MAX_MULTIPLICATIONS, min_rows=3) == 3
+    assert rows_at_once(MAX_MULTIPLICATIONS // 100, max_rows=70) == 70

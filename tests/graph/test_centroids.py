@@ -140,3 +140,14 @@ def test_lists_of_nothing_are_empty():
     lists = lists_of(np.empty(0, np.int32), 3)
     assert lists.offsets.tolist() == [0, 0, 0, 0]
     assert lists.members.tolist() == []
+
+
+def test_groups_too_large_to_be_trained_beside_others_get_the_same_centroids(monkeypatch):
+    sample = directions(2000)
+    beside = train_centroids(sample, 50)
+    monkeypatch.setattr(centroids, "_MAX_MULTIPLICATIONS", 40 * 6 * 32)
+    mixed = train_centroids(sample, 50)
+    monkeypatch.setattr(centroids, "_MAX_MULTIPLICATIONS", 0)
+    alone = train_centroids(sample, 50)
+    assert same_bits(beside, mixed)
+    assert same_bits(beside, alone)

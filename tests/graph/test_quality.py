@@ -1,13 +1,17 @@
 import logging
 
+import faiss
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
+from lowshot_kedro import parallel
+from lowshot_kedro.graph import index as index_module
 from lowshot_kedro.graph import measure_quality, normalize
 from lowshot_kedro.graph import vectors as vectors_module
 from lowshot_kedro.graph.quality import ExactSearch, recall, sample_rows
-from lowshot_kedro.graph.spaces import Space
+from lowshot_kedro.graph.spaces import COSINE, Space
 from lowshot_kedro.matrices import KnnGraph
 
 from .making import graph_of, threads
@@ -199,3 +203,41 @@ def test_distances_count_as_equal_if_they_differ_by_less_than_a_millionth_of_the
     wanted = np.array([[-1e-9, -2e-9], [-1e9, -2e9], [0, 0]], np.float32)
     found = np.array([[-1e-9, -2.1e-9], [-1e9, -2.000001e9], [0, -1e-30]], np.float32)
     assert recall(found, wanted, 2, space).tolist() == [0.5, 1, 0.5]
+
+
+@pytest.mark.parametrize("space", [COSINE, Space(np.zeros(16, np.float32))])
+def test_a_comparison_is_cut_into_short_calls(monkeypatch, space):
+    """Calls of faiss in other threads cannot be stopped; what is found is the same."""
+    vectors = random_vectors(5000, 16)
+    queries = vectors[:300] + np.float32(0.1)
+    sizes = []
+    knn = faiss.knn
+
+    def measured(few, many, k, **options):
+        sizes.append(few.size * len(many))
+        return knn(few, many, k, **options)
+
+    most = 100 * 1024 * 16
+    monkeypatch.setattr(parallel, "MAX_MULTIPLICATIONS", most)
+    monkeypatch.setattr(faiss, "knn", measured)
+    search = ExactSearch(queries, 7, space)
+    for first in range(0, 5000, 2500):
+        search.add(vectors[first : first + 2500], first)
+    assert sum(sizes) == queries.size * len(vectors)
+    assert max(sizes) <= most
+    sizes.clear()
+    kind = faiss.IndexFlatL2 if space.is_euclidean else faiss.IndexFlatIP
+    index = kind(16)
+    index.add(vectors)
+    found = index_module.search(index, queries, 7)
+    assert sum(sizes) == queries.size * len(vectors)
+    assert max(sizes) <= most
+    similarities = (
+        -cdist(queries, vectors, "sqeuclidean") if space.is_euclidean else queries @ vectors.T
+    )
+    wanted = np.argsort(-similarities, axis=1)[:, :7]
+    for indices in (search.indices, found.indices):
+        np.testing.assert_array_equal(indices, wanted)
+    np.testing.assert_allclose(
+        found.similarities, np.take_along_axis(similarities, wanted, axis=1), rtol=1e-4, atol=1e-4
+    )

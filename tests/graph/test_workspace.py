@@ -1,8 +1,16 @@
+import shutil
+import tempfile
+
 import numpy as np
 import pytest
 
 from lowshot_kedro.graph import workspace as workspace_module
-from lowshot_kedro.graph.workspace import SPARE_BYTES, MemoryBudget, Workspace
+from lowshot_kedro.graph.workspace import (
+    SPARE_BYTES,
+    MemoryBudget,
+    Workspace,
+    temporary_folder,
+)
 
 COLUMNS = [("numbers", 3, "<i4"), ("values", 2, "<f4")]
 ROW_BYTES = (12, 8)
@@ -184,3 +192,23 @@ def test_a_stage_can_be_deleted(work, tmp_path):
     stage.delete()
     assert list(tmp_path.iterdir()) == []
     stage.delete()
+
+
+def test_a_temporary_folder_is_gone_even_if_its_removal_is_interrupted(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    removed = shutil.rmtree
+    interruptions = iter([KeyboardInterrupt])
+
+    def interrupted_once(*arguments, **options):
+        for interruption in interruptions:
+            raise interruption
+        return removed(*arguments, **options)
+
+    with pytest.raises(KeyboardInterrupt), temporary_folder() as folder:
+        (folder / "file").touch()
+        monkeypatch.setattr(shutil, "rmtree", interrupted_once)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InterruptedError), temporary_folder() as folder:
+        (folder / "file").touch()
+        raise InterruptedError
+    assert not list(tmp_path.iterdir())
