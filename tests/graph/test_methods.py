@@ -1,9 +1,19 @@
 import re
+import sys
+from types import SimpleNamespace
 
 import faiss
 import pytest
 
-from lowshot_kedro.graph import METHODS, background_graph, index_in_memory, methods, require_method
+from lowshot_kedro.graph import (
+    METHODS,
+    background_graph,
+    index_in_memory,
+    methods,
+    neighbor_descent,
+    node_graph,
+    require_method,
+)
 from lowshot_kedro.graph.methods import choose_method, is_factory_string
 
 from .truth import random_vectors
@@ -66,3 +76,27 @@ def test_auto_decides_about_index_and_graph_alike(monkeypatch, n, kind, method):
     index = index_in_memory(vectors, "auto")
     assert isinstance(index, kind)
     assert background_graph(index, vectors, 4).made_from["method"] == method
+
+
+@pytest.mark.parametrize(
+    ("layer", "is_refused"), [("omp", True), ("workqueue", False), ("", False)]
+)
+def test_pynndescent_after_a_fork(monkeypatch, layer, is_refused):
+    """Numba ends a process that was forked after its threads of OpenMP had begun."""
+
+    def threading_layer():
+        if not layer:
+            raise ValueError("Threading layer is not initialized.")
+        return layer
+
+    forked = neighbor_descent._ForkedProcess()
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "numba", SimpleNamespace(threading_layer=threading_layer))
+        forked._look()
+    assert forked.has_lost_threads == is_refused
+    monkeypatch.setattr(neighbor_descent, "_forked", forked)
+    monkeypatch.setattr(neighbor_descent, "_search", lambda *_: pytest.fail("it works"))
+    message = "pynndescent cannot be used in this process" if is_refused else "it works"
+    kind = ValueError if is_refused else pytest.fail.Exception
+    with pytest.raises(kind, match=message):
+        node_graph(random_vectors(30, 4), 3, method="pynndescent")

@@ -57,8 +57,6 @@ _GPU_INDEXES = tuple(
 )
 _TRAINING_VECTORS_PER_LIST = 40
 _FACTORY_TRAINING_VECTORS = 1_000_000
-# Added to an index at a time.
-_ADDED_ROWS = 512
 # A query more takes an inverted file less time than the first ones.
 _MIN_QUERIES = 32
 # Lists of an inverted file: as many as in the published experiment, or more where these would hold
@@ -173,10 +171,9 @@ def factory_index(
                 ) from error
     with Progress(n_vectors, f"index {description}") as bar:
         for _, block in space.point_blocks(vectors, name):
+            require_no_stop()
             try:
-                for begin, end in row_ranges(len(block), _ADDED_ROWS):
-                    require_no_stop()
-                    run_in_one_thread(index.add, block[begin:end])
+                run_in_one_thread(index.add, block)
             except RuntimeError as error:
                 raise InputError(
                     f"graph.method: faiss cannot add vectors to {description!r} "
