@@ -7,6 +7,12 @@ directions that have little to do with each other, so that about |q - c|² = |q 
 A neighbour of q is no farther than the k-th found so far; |x - c|² is known, for each list on
 average. How many times larger |q - c|² may be is the slack: the largest that occurs in a sample of
 queries all of whose neighbours are known, and a little more.
+
+Of the vectors in these lists few are near. Codes are rotated at random, so that their first P of w
+columns hold about P/w of a squared distance, and those that hold too much tell that a vector is
+farther than the k-th. That is J. Gao, C. Long, "High-dimensional approximate nearest neighbor
+search: with reliable and efficient distance comparison operations" (SIGMOD 2023), which the scores
+of codes take from there; how much is too much is set like the slack.
 """
 
 from __future__ import annotations
@@ -30,6 +36,8 @@ _MAX_PRODUCTS = 2**23
 _MAX_PROBES = 2**24
 # The sample's largest ratio of both sides of the rule is exceeded seldom, and by little.
 _BEYOND_SAMPLE = 1.1
+# How far, in standard deviations, what the first columns hold is expected to lie above its mean.
+_PREFIX_DEVIATIONS = 4.3
 _WIDENING = 4
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -43,6 +51,8 @@ class BoundedSearch:
     Attributes:
         slack: How many times as large as expected the squared distance to a centroid may be; None:
             queries are compared with all vectors.
+        prefix_share: What part of the largest squared distance that counts the first columns of
+            codes may hold, as in :class:`~lowshot_kedro.native.Prefix`.
         squared_radii: float32 (n,), the squared distances of the vectors to the centroids of their
             lists, by position.
     """
@@ -50,6 +60,7 @@ class BoundedSearch:
     def __init__(self, lists: ListSearch) -> None:
         self.lists = lists
         self.slack: float | None = None
+        self.prefix_share = 1.0
         n_vectors = len(lists.division.numbers)
         n_lists = len(lists.division.centroids)
         sums = np.zeros(n_lists)
@@ -69,27 +80,31 @@ class BoundedSearch:
         scores = native.score_pairs(self.lists.centroids.codes, lists, codes.values[first:last])
         return np.maximum(encoder.squared_distances(scores, codes.biases[first:last]), 0)
 
-    def fit_slack(
-        self,
-        queries: NDArray[np.float32],
-        similarities: NDArray[np.float32],
-        lists: NDArray[np.int32],
-    ) -> None:
-        """Take the slack from queries all of whose neighbours are known.
+    def fit(self, queries: NDArray[np.float32], neighbors: KnnGraph) -> None:
+        """Take the slack, and the share of first columns, from queries with known neighbours.
 
         Args:
             queries: float32 (s, d), queries.
-            similarities: float32 (s, k), of their neighbours; -inf for none.
-            lists: int32 (s, k), the list that each neighbour is in, -1 for none.
+            neighbors: (s, k), all their neighbours.
         """
-        rows, columns = np.nonzero(lists >= 0)
-        codes, _ = self.lists.encoder.encode(queries)
-        kth = np.where(lists >= 0, similarities, np.inf).min(axis=1, initial=np.inf)
+        rows, columns = np.nonzero(neighbors.indices >= 0)
+        encoder, division = self.lists.encoder, self.lists.division
+        codes, _ = encoder.encode(queries)
+        kth = np.where(neighbors.indices >= 0, neighbors.similarities, np.inf)
+        kth = kth.min(axis=1, initial=np.inf)
         squares = self.lists.space.squared_distances(kth[rows].astype(np.float64))
-        holding = lists[rows, columns]
+        positions = division.positions[neighbors.indices[rows, columns]]
+        holding = division.lists_of(positions)
         expected = np.maximum(squares, 0) + self._squared_spread[holding]
         found = self.distances_to_centroids(codes, rows, holding)
         self.slack = slack_of(found / np.maximum(expected, _TINY))
+        of_links = native.Codes(codes.values[rows], codes.biases[rows])
+        shares = prefix_shares(
+            of_links,
+            self.lists.codes.values[positions],
+            encoder.least_scores(kth[rows], of_links.biases),
+        )
+        self.prefix_share = prefix_share_of(shares, encoder.width)
 
     def distances_to_centroids(
         self, codes: native.Codes, rows: NDArray[np.integer[Any]], lists: NDArray[np.int32]
@@ -185,7 +200,13 @@ class BoundedSearch:
         for rows, probes in self._probes(codes, nearest, squares):
             parts.append(
                 native.search_lists(
-                    lists.codes, members, codes.values[rows], probes, width, floors[rows]
+                    lists.codes,
+                    members,
+                    codes.values[rows],
+                    probes,
+                    width,
+                    floors[rows],
+                    native.Prefix(codes.biases[rows], self.prefix_share),
                 )
             )
         found, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -249,11 +270,37 @@ def slack_of(ratios: NDArray[np.float64]) -> float:
     return _BEYOND_SAMPLE * float(ratios.max(initial=1.0))
 
 
-def _padded(blocks: Sequence[NDArray[np.int32]], width: int) -> NDArray[np.int32]:
-    """All rows of the blocks, with -1 in columns that a block does not have."""
-    return np.concatenate(
-        [
-            np.pad(block, ((0, 0), (0, width - block.shape[1])), constant_values=-1)
-            for block in blocks
-        ]
-    )
+
+def prefix_shares(
+    queries: native.Codes, neighbors: NDArray[np.int8], floors: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """What part of the squared distance at its query's floor the first columns of a link hold.
+
+    Args:
+        queries: Codes (m, w), of the query of each link.
+        neighbors: int8 (m, w), codes of its neighbour.
+        floors: int32 (m,), the least score that counts for the query.
+    """
+    columns = slice(0, native.CODE_WIDTH_UNIT)
+    differences = queries.values[:, columns].astype(np.int32) - neighbors[:, columns]
+    whole = -2 * (floors.astype(np.float64) + queries.biases)
+    shares: NDArray[np.float64] = (differences**2).sum(axis=1) / np.maximum(whole, 1)
+    return shares
+
+
+def prefix_share_of(shares: NDArray[np.float64], width: int) -> float:
+    """The part that first columns may hold with which nearly all links are found.
+
+    That is the largest of a sample and a little more, and no less than what would be the largest
+    of some hundred thousand links if codes were rotated at random. They are only flipped and
+    transformed, which spreads vectors of few coordinates less evenly.
+
+    Args:
+        shares: float64 (m,), of the links of a sample.
+        width: Columns of the codes.
+    """
+    part = native.CODE_WIDTH_UNIT / width
+    # The squared cosine between a vector and a random subspace has a beta distribution.
+    deviation = np.sqrt(max(0.0, 2 * (1 / native.CODE_WIDTH_UNIT - 1 / width)))
+    expected = part * (1 + _PREFIX_DEVIATIONS * deviation)
+    return max(float(expected), _BEYOND_SAMPLE * float(shares.max(initial=0.0)))

@@ -20,7 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro import native
-from lowshot_kedro.graph.bounded_search import BoundedSearch, slack_of
+from lowshot_kedro.graph.bounded_search import (
+    BoundedSearch,
+    prefix_share_of,
+    prefix_shares,
+    slack_of,
+)
 from lowshot_kedro.graph.centroids import lists_of
 from lowshot_kedro.graph.codes import as_scores
 from lowshot_kedro.graph.index import compare_with_all
@@ -144,6 +149,7 @@ class LinksInLists:
             )
         )
         self._slack: float | None = None
+        self._prefix_share = 1.0
         with logged_step("completion: comparing a sample with everything"):
             self._sampled, self._wanted = self._sample_points(test_vectors)
             self._pairs = self._sample_pairs()
@@ -229,9 +235,7 @@ class LinksInLists:
         )
         if len(sampled) == self._n_sampled:
             for search, found in both:
-                fitted = KnnGraph(found.indices[::2], found.similarities[::2])
-                lists = search.lists.lists_of(fitted.indices)
-                search.fit_slack(vectors[::2], fitted.similarities, lists)
+                search.fit(vectors[::2], KnnGraph(found.indices[::2], found.similarities[::2]))
         similarities = np.concatenate([found.similarities for _, found in both], axis=1)
         wanted = -np.sort(-similarities, axis=1)[:, : self._k]
         return sampled[1::2], wanted[1::2]
@@ -245,8 +249,8 @@ class LinksInLists:
         n_labeled = len(self._labeled.vectors)
         sampled = sample_rows(n_labeled, self._n_sampled)
         points = self._labeled.part(sampled)
-        background = self._background
-        ratios = [np.zeros(0)]
+        background, encoder = self._background, self._background.lists.encoder
+        ratios, shares = [np.zeros(0)], [np.zeros(0)]
         pairs = [_Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
         for links in self._links(points, None):
             nearer = links.nearest.similarities > links.least[:, None]
@@ -264,8 +268,14 @@ class LinksInLists:
             distances = background.distances_to_centroids(points.codes, of_sample[fitted], lists)
             reach = self._reach(links.positions, links.least)[links_of[fitted]]
             ratios.append(distances / np.maximum(reach, _TINY))
+            queries = native.Codes(
+                *(of_all[links.positions[links_of[fitted]]] for of_all in background.lists.codes)
+            )
+            least = encoder.least_scores(links.least[links_of[fitted]], queries.biases)
+            shares.append(prefix_shares(queries, points.codes.values[of_sample[fitted]], least))
         if len(sampled) == self._n_sampled:
             self._slack = slack_of(np.concatenate(ratios))
+            self._prefix_share = prefix_share_of(np.concatenate(shares), encoder.width)
         return _Pairs(*(np.concatenate(parts) for parts in zip(*pairs, strict=True)))
 
     def _reach(
@@ -403,7 +413,13 @@ class LinksInLists:
         usual = n_candidates(k)
         width = min(usual, max(_MIN_CANDIDATES, 4 * k * n_points // n_background))
         found, scores = native.search_lists(
-            points.codes, members, codes.values, probes, width, floors
+            points.codes,
+            members,
+            codes.values,
+            probes,
+            width,
+            floors,
+            native.Prefix(codes.biases, self._prefix_share),
         )
         hit = np.flatnonzero(found[:, 0] >= 0)
         queries = lists.queries(lists.division.numbers[first + hit])
@@ -428,6 +444,7 @@ class LinksInLists:
                 np.ascontiguousarray(probes[of_unsure]),
                 width,
                 floors[of_unsure],
+                native.Prefix(codes.biases[of_unsure], self._prefix_share),
             )
             nearest.indices[unsure], nearest.similarities[unsure] = native.rank_candidates(
                 points.vectors, points.inverse_lengths, queries[unsure], found, k

@@ -35,11 +35,13 @@ from .scores import (
     to_bfloat16,
 )
 from .search import (
+    CODE_WIDTH_UNIT,
     MAX_NEIGHBORS,
     Codes,
     Encoder,
     Lists,
     Pools,
+    Prefix,
     code_width,
     encode,
     join_neighbors,
@@ -51,12 +53,14 @@ from .search import (
 )
 
 __all__ = [
+    "CODE_WIDTH_UNIT",
     "MAX_NEIGHBORS",
     "Codes",
     "DenseScores",
     "Encoder",
     "Lists",
     "Pools",
+    "Prefix",
     "SparseMatrix",
     "SparseScores",
     "block_sum_bytes",

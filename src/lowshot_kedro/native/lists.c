@@ -4,7 +4,15 @@
 
 /* Queries are searched in groups. What a group probes is sorted by list, so that every list is
  * packed once for all queries of the group that probe it, and scored QUERY_TILE queries at a time.
- * Groups are independent of each other and go to the threads as they come. */
+ * Groups are independent of each other and go to the threads as they come.
+ *
+ * Codes are rotated at random, so that the first P of w columns hold about P / w of a squared
+ * distance, with a relative deviation of sqrt(2 (1 / P - 1 / w)). A vector whose first columns are
+ * too far from a query's for that to be chance need not be scored in full: J. Gao, C. Long,
+ * "High-dimensional approximate nearest neighbor search: with reliable and efficient distance
+ * comparison operations" (SIGMOD 2023). Unlike there, what is too far follows from the floor alone,
+ * and not from what has been found so far: whether a vector is left out would otherwise depend on
+ * the order of lists, and with it on the number of threads. */
 
 enum {
     GROUP = 1024,
@@ -19,7 +27,8 @@ enum {
 struct found {
     candidate *candidates;
     int64_t count;
-    int32_t threshold; /* below it nothing can be among the best any more */
+    int32_t threshold;        /* below it nothing can be among the best any more */
+    int32_t prefix_threshold; /* below it, the first columns alone are too far */
 };
 
 struct group_room {
@@ -32,9 +41,11 @@ struct group_room {
     int32_t *ends;   /* of each of these: where its queries end in items */
     int32_t *items;  /* queries, those of one list together */
     int32_t *biases; /* of the packed vectors */
+    int32_t *prefix_biases;
     int32_t *numbers;
-    struct found *found; /* of each query */
-    int32_t *sums;
+    struct found *found;  /* of each query */
+    int32_t *sums;        /* of the codes of each query */
+    int32_t *packed_sums; /* of those of its columns that are packed of vectors */
 };
 
 struct search {
@@ -44,8 +55,10 @@ struct search {
     const int32_t *probes;
     int64_t n_probes;
     const int32_t *floors;
+    int64_t prefix_share; /* 0: every vector is scored in full */
     int64_t width;
-    int64_t capacity; /* candidates of a query before the best are selected */
+    int64_t packed_width; /* columns that are packed, and scored of every vector */
+    int64_t capacity;     /* candidates of a query before the best are selected */
     int64_t chunk;
     struct code_kernels kernels;
 };
@@ -60,16 +73,18 @@ static void free_room(struct group_room *room) {
     free(room->ends);
     free(room->items);
     free(room->biases);
+    free(room->prefix_biases);
     free(room->numbers);
     free(room->found);
     free(room->sums);
+    free(room->packed_sums);
 }
 
 static bool make_room(const struct search *search, struct group_room *room) {
     const size_t pairs = GROUP * (size_t)search->n_probes + 1;
     const size_t lists = (size_t)search->lists->count + 1;
     *room = (struct group_room){
-        .packed = aligned_alloc(CACHE_LINE_BYTES, (size_t)(search->chunk * search->codes->width)),
+        .packed = aligned_alloc(CACHE_LINE_BYTES, (size_t)(search->chunk * search->packed_width)),
         .vectors = malloc((size_t)search->chunk * sizeof(int8_t *)),
         .scores = aligned_alloc(CACHE_LINE_BYTES, QUERY_TILE * MAX_CHUNK * sizeof(int32_t)),
         .candidates = malloc(GROUP * (size_t)search->capacity * sizeof(candidate)),
@@ -78,14 +93,17 @@ static bool make_room(const struct search *search, struct group_room *room) {
         .ends = malloc(pairs * sizeof(int32_t)),
         .items = malloc(pairs * sizeof(int32_t)),
         .biases = malloc((size_t)search->chunk * sizeof(int32_t)),
+        .prefix_biases = malloc((size_t)search->chunk * sizeof(int32_t)),
         .numbers = malloc((size_t)search->chunk * sizeof(int32_t)),
         .found = malloc(GROUP * sizeof(struct found)),
         .sums = malloc(GROUP * sizeof(int32_t)),
+        .packed_sums = malloc(GROUP * sizeof(int32_t)),
     };
     if (room->packed == NULL || room->vectors == NULL || room->scores == NULL ||
         room->candidates == NULL || room->slots == NULL || room->lists == NULL ||
         room->ends == NULL || room->items == NULL || room->biases == NULL ||
-        room->numbers == NULL || room->found == NULL || room->sums == NULL)
+        room->prefix_biases == NULL || room->numbers == NULL || room->found == NULL ||
+        room->sums == NULL || room->packed_sums == NULL)
         return false;
     for (size_t list = 0; list < lists; list++)
         room->slots[list] = -1;
@@ -156,17 +174,66 @@ static void collect(const int32_t *scores, const int32_t *biases, const int32_t 
     }
 }
 
+/* Half the squared length, rounded down. */
+MULTIVERSIONED
+static int32_t half_square(const int8_t *codes, int64_t width) {
+    int32_t sum = 0;
+    for (int64_t j = 0; j < width; j++)
+        sum += codes[j] * codes[j];
+    return sum / 2;
+}
+
+/* The score of a vector is that of the query itself less half their squared distance, if biases are
+ * minus half of squared lengths. The distance at the floor, and the share of it that first columns
+ * may have, make a least score of these. */
+static int32_t prefix_threshold(int64_t share, int32_t floor, int32_t bias, const int8_t *query) {
+    const int64_t most = -((int64_t)floor + bias) > 0 ? -((int64_t)floor + bias) : 0;
+    const int64_t of_prefix = (most * share + LOWSHOT_WHOLE - 1) / LOWSHOT_WHOLE;
+    const int64_t least = half_square(query, CODE_WIDTH_UNIT) - of_prefix;
+    return least < INT32_MIN ? INT32_MIN : (int32_t)least;
+}
+
+/* Adds the vectors that score at least the threshold, of those whose first columns do as well.
+ * scores: of these columns. */
+static void collect_near(const struct search *search, const int8_t *query, int32_t sum,
+                         const struct group_room *room, const int32_t *scores, int64_t count,
+                         struct found *found) {
+    int32_t places[STRIP], whole[STRIP];
+    const int8_t *vectors[STRIP];
+    for (int64_t begin = 0; begin < count; begin += STRIP) {
+        const int64_t size = count - begin < STRIP ? count - begin : STRIP;
+        const int64_t hits = find_scores(scores + begin, room->prefix_biases + begin, size,
+                                         found->prefix_threshold, places);
+        for (int64_t h = 0; h < hits; h++)
+            vectors[h] = room->vectors[begin + places[h]];
+        search->kernels.score_rows(query, sum, vectors, hits, search->codes->width, whole);
+        for (int64_t h = 0; h < hits; h++) {
+            const int64_t v = begin + places[h];
+            const int32_t score = whole[h] + room->biases[v];
+            if (score >= found->threshold)
+                found->candidates[found->count++] = make_candidate(score, room->numbers[v], 0);
+        }
+        if (found->count > search->capacity - STRIP)
+            keep_best(found, search->width);
+    }
+}
+
 static void search_group(const struct search *search, int64_t first, int64_t count,
                          struct group_room *room, int32_t *numbers, int32_t *scores,
                          struct stop *stop) {
     const struct lowshot_codes *const codes = search->codes;
     const int64_t width = codes->width, kept = search->width;
+    const bool prefix_first = search->prefix_share > 0;
     struct found *const found = room->found;
-    int32_t *const sums = room->sums;
     for (int64_t q = 0; q < count; q++) {
-        found[q] = (struct found){room->candidates + q * search->capacity, 0,
-                                  search->floors != NULL ? search->floors[first + q] : INT32_MIN};
-        sums[q] = sum_of_codes(search->queries->values + (first + q) * width, width);
+        const int8_t *const query = search->queries->values + (first + q) * width;
+        const int32_t floor = search->floors != NULL ? search->floors[first + q] : INT32_MIN;
+        found[q] = (struct found){room->candidates + q * search->capacity, 0, floor, INT32_MIN};
+        room->sums[q] = sum_of_codes(query, width);
+        room->packed_sums[q] = sum_of_codes(query, search->packed_width);
+        if (prefix_first)
+            found[q].prefix_threshold = prefix_threshold(search->prefix_share, floor,
+                                                         search->queries->biases[first + q], query);
     }
     const int64_t n_lists = sort_by_list(search, first, count, room);
     int64_t begin = 0;
@@ -183,8 +250,10 @@ static void search_group(const struct search *search, int64_t first, int64_t cou
                 room->numbers[v] = members != NULL ? members[from + v] : (int32_t)(from + v);
                 room->vectors[v] = codes->values + room->numbers[v] * width;
                 room->biases[v] = codes->biases[room->numbers[v]];
+                if (prefix_first)
+                    room->prefix_biases[v] = -half_square(room->vectors[v], CODE_WIDTH_UNIT);
             }
-            search->kernels.pack(room->vectors, size, width, room->packed);
+            search->kernels.pack(room->vectors, size, search->packed_width, room->packed);
             for (int64_t item = begin; item < end; item += QUERY_TILE) {
                 const int8_t *tile[QUERY_TILE];
                 int32_t tile_sums[QUERY_TILE];
@@ -192,13 +261,20 @@ static void search_group(const struct search *search, int64_t first, int64_t cou
                 for (int64_t i = 0; i < QUERY_TILE; i++) {
                     const int32_t q = room->items[item + (i < few ? i : 0)];
                     tile[i] = search->queries->values + (first + q) * width;
-                    tile_sums[i] = sums[q];
+                    tile_sums[i] = room->packed_sums[q];
                 }
-                search->kernels.score_packed(tile, tile_sums, room->packed, size, width,
-                                             room->scores);
-                for (int64_t i = 0; i < few; i++)
-                    collect(room->scores + i * MAX_CHUNK, room->biases, room->numbers, size, kept,
-                            search->capacity, &found[room->items[item + i]]);
+                search->kernels.score_packed(tile, tile_sums, room->packed, size,
+                                             search->packed_width, room->scores);
+                for (int64_t i = 0; i < few; i++) {
+                    const int32_t q = room->items[item + i];
+                    const int32_t *const scores_of = room->scores + i * MAX_CHUNK;
+                    if (prefix_first)
+                        collect_near(search, tile[i], room->sums[q], room, scores_of, size,
+                                     &found[q]);
+                    else
+                        collect(scores_of, room->biases, room->numbers, size, kept,
+                                search->capacity, &found[q]);
+                }
             }
         }
         begin = end;
@@ -311,13 +387,15 @@ int lowshot_score_all(const struct lowshot_codes *codes, const struct lowshot_co
 
 int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot_lists *lists,
                          const struct lowshot_codes *queries, const int32_t *probes,
-                         int64_t n_probes, const int32_t *floors, int64_t width, int32_t *numbers,
-                         int32_t *scores, struct lowshot_fault *fault) {
+                         int64_t n_probes, const int32_t *floors, int64_t prefix_share,
+                         int64_t width, int32_t *numbers, int32_t *scores,
+                         struct lowshot_fault *fault) {
     if (!codes_fit(codes) || !codes_fit(queries) || queries->width != codes->width ||
         lists == NULL || lists->count < 0 || lists->count >= INT32_MAX || lists->entries < 0 ||
         (lists->members == NULL && lists->entries != codes->rows) || n_probes < 0 ||
-        n_probes > INT32_MAX / GROUP || width < 1 || width > LOWSHOT_MAX_NEIGHBORS ||
-        !matrix_fits(probes, queries->rows, n_probes, n_probes) ||
+        n_probes > INT32_MAX / GROUP || prefix_share < 0 || prefix_share > LOWSHOT_WHOLE ||
+        (prefix_share > 0 && (floors == NULL || codes->width <= CODE_WIDTH_UNIT)) || width < 1 ||
+        width > LOWSHOT_MAX_NEIGHBORS || !matrix_fits(probes, queries->rows, n_probes, n_probes) ||
         !matrix_fits(numbers, queries->rows, width, width) ||
         !matrix_fits(scores, queries->rows, width, width))
         return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
@@ -333,15 +411,18 @@ int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot
         kind = check_biases(codes, fault);
     if (kind != LOWSHOT_OK)
         return kind;
+    const int64_t packed_width = prefix_share > 0 ? CODE_WIDTH_UNIT : codes->width;
     const struct search search = {codes,
                                   lists,
                                   queries,
                                   probes,
                                   n_probes,
                                   floors,
+                                  prefix_share,
                                   width,
+                                  packed_width,
                                   2 * width + SPARE,
-                                  chunk_rows(codes->width),
+                                  chunk_rows(packed_width),
                                   choose_code_kernels()};
     /* Large groups share the work of packing; of few queries there should still be enough groups
      * for all threads. */

@@ -7,6 +7,7 @@ are integers, so they are the same on every machine and in every order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -66,6 +67,19 @@ class Lists(NamedTuple):
 
     offsets: npt.NDArray[np.int64]
     members: npt.NDArray[np.int32] | None = None
+
+
+class Prefix(NamedTuple):
+    """By what the first 64 columns of codes tell which vectors are too far from a query.
+
+    Attributes:
+        query_biases: int32 (q,), of the queries' codes.
+        share: The largest part of the squared distance at a query's floor that these columns may
+            hold; from 1 on it leaves nothing out.
+    """
+
+    query_biases: npt.NDArray[np.int32]
+    share: float
 
 
 class Pools(NamedTuple):
@@ -242,6 +256,7 @@ def search_lists(
     probes: npt.NDArray[np.int32],
     width: int,
     floors: npt.NDArray[np.int32] | None = None,
+    prefix: Prefix | None = None,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """The best vectors of the lists that each query probes.
 
@@ -254,6 +269,9 @@ def search_lists(
         probes: int32 (q, p), lists, each at most once in a row; -1 is none.
         width: How many vectors to find for each query.
         floors: int32 (q,), the least score that counts; None: any.
+        prefix: Which vectors are left out without being scored in full; None: none. It takes
+            floors, and vectors whose biases are those that :func:`encode` gives; codes of 64
+            columns are scored in full.
 
     Returns:
         int32 (q, width), numbers of vectors, best first, of equal scores the smaller number first,
@@ -262,7 +280,8 @@ def search_lists(
 
     Raises:
         ValueError: Wrong types or shapes; members or probes out of range; wrong offsets; biases
-            so large that scores could leave the range of int32.
+            so large that scores could leave the range of int32; a prefix without floors, or with a
+            share that is none.
     """
     structure = _codes(codes)
     code_width = codes.values.shape[1]
@@ -280,6 +299,17 @@ def search_lists(
         check_array("floors", floors, np.int32, (n_queries,))
     _check_neighbors("width", width)
     query_biases = np.zeros(n_queries, np.int32)
+    prefix_share = 0
+    if prefix is not None:
+        query_biases = prefix.query_biases
+        check_array("query_biases", query_biases, np.int32, (n_queries,))
+        if floors is None or not prefix.share > 0:
+            raise ValueError(
+                "prefix: expected floors and a share above 0, got "
+                f"{'no floors' if floors is None else f'a share of {prefix.share}'}"
+            )
+        if prefix.share < 1 and code_width > CODE_WIDTH_UNIT:
+            prefix_share = math.ceil(prefix.share * int(lib.LOWSHOT_WHOLE))
     numbers = np.empty((n_queries, width), np.int32)
     scores = np.empty((n_queries, width), np.int32)
 
@@ -317,6 +347,7 @@ def search_lists(
         pointer(probes),
         probes.shape[1],
         ffi.NULL if floors is None else pointer(floors),
+        prefix_share,
         width,
         pointer(numbers),
         pointer(scores),
