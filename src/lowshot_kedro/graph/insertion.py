@@ -46,11 +46,8 @@ _MAX_SAMPLE = 512
 WANTED_SHARE = 0.999
 # Comparisons up to which labelled points are compared with every query, list search or not.
 _COMPARE_ALL_UP_TO = 10_000_000
-# Where the tiles of a list end, counted from the background point that reaches farthest.
-_TILE_ENDS = np.concatenate([[8, 16, 32], np.arange(64, 2**16, 64)])
 # Lists times labelled points that are looked at together.
 _MAX_PAIRS = 2**24
-_NO_SCORE = np.iinfo(np.int32).max
 _MIN_CANDIDATES = 8
 _WIDENING = 4
 _TINY = float(np.finfo(np.float32).tiny)
@@ -311,9 +308,10 @@ class LinksInLists:
                 if slack is None:
                     members = native.Lists(np.array([0, n_points], np.int64))
                     probes = np.zeros((last - first, 1), np.int32)
+                    limits = np.full_like(probes, n_points)
                 else:
-                    members, probes = self._near_tiles(points, first, last, least, slack)
-                found, nearest = self._nearest(points, members, probes, first, least)
+                    members, probes, limits = self._near_lists(points, first, last, least, slack)
+                found, nearest = self._nearest(points, members, probes, limits, first, least)
                 nearer = np.flatnonzero(nearest.similarities[:, 0] > least[found])
                 found = found[nearer]
                 yield LinksToPoints(
@@ -325,13 +323,10 @@ class LinksInLists:
                 self._workspace.relieve(lists.vectors, self._stored.similarities)
                 bar.update(last - first)
 
-    def _near_tiles(
+    def _near_lists(
         self, points: Points, first: int, last: int, least: NDArray[np.float32], slack: float
-    ) -> tuple[native.Lists, NDArray[np.int32]]:
-        """The points that may have links to background points, tile by tile.
-
-        A tile is made of background points of one list that reach about equally far. The few that
-        reach farthest have small tiles, or all others would look as far as they do.
+    ) -> tuple[native.Lists, NDArray[np.int32], NDArray[np.int32]]:
+        """The points that may have links to background points, nearest to their centroids first.
 
         Args:
             points: Labelled points.
@@ -341,58 +336,35 @@ class LinksInLists:
             slack: See above.
 
         Returns:
-            The points near each tile, and int32 (last - first, 1), the tile of each background
-            point.
+            The points near each list of the background; int32 (last - first, 1), the list of each
+            background point; and int32 (last - first, 1), how many of its first points are within
+            reach.
         """
         search = self._background
         encoder, centroids = search.lists.encoder, search.lists.centroids.codes
         of_rows = search.lists.division.lists(first, last)
         reach = self._reach(np.arange(first, last), least)
-        order = np.lexsort((-reach, of_rows))
+        bounds = as_scores(encoder.scores_at(slack * reach))
         is_first = np.diff(of_rows, prepend=-1) > 0
         lists = of_rows[is_first]
-        place = np.cumsum(is_first) - 1
-        rank = np.arange(last - first) - np.flatnonzero(is_first)[place]
-        level = np.searchsorted(_TILE_ENDS, rank, side="right")
-        begins = np.flatnonzero(np.diff(level, prepend=-1) | is_first)
-        # No bound where a list has no such tile.
-        bounds = np.full((len(lists), level.max() + 1), _NO_SCORE, np.int32)
-        bounds[place[begins], level[begins]] = as_scores(
-            encoder.scores_at(slack * reach[order[begins]])
-        )
         codes = native.Codes(centroids.values[lists], centroids.biases[lists])
         scores = native.score_all(points.codes, codes.values)
         # Those of the points as queries, with whose biases they are compared.
         scores += codes.biases[:, None]
-        near = np.flatnonzero(scores >= bounds[:, :1])
-        near_scores = scores.ravel()[near]
-        near_list, near_point = np.divmod(near, len(points.vectors))
-        # Tiles are numbered level after level; further levels of a list reach less far.
-        tiles = np.full(bounds.shape, -1, np.int32)
-        sizes, members = [np.zeros(1, np.int64)], [np.empty(0, np.int32)]
-        n_tiles = 0
-        for number in range(bounds.shape[1]):
-            there = np.flatnonzero(bounds[:, number] < _NO_SCORE)
-            tiles[there, number] = n_tiles + np.arange(len(there))
-            n_tiles += len(there)
-            near = near_scores >= bounds[near_list, number]
-            near_list, near_point, near_scores = (
-                near_list[near],
-                near_point[near],
-                near_scores[near],
-            )
-            sizes.append(np.bincount(near_list, minlength=len(lists))[there])
-            members.append(near_point.astype(np.int32))
-        tile_of = np.empty((last - first, 1), np.int32)
-        tile_of[order, 0] = tiles[place, level]
-        offsets = np.cumsum(np.concatenate(sizes))
-        return native.Lists(offsets, np.concatenate(members)), tile_of
+        begins = np.append(np.flatnonzero(is_first), last - first)
+        order, within = native.order_within_reach(scores, begins, bounds)
+        return (
+            native.Lists(len(points.vectors) * np.arange(len(lists) + 1), order.ravel()),
+            (np.cumsum(is_first, dtype=np.int32) - 1)[:, None],
+            within[:, None],
+        )
 
     def _nearest(
         self,
         points: Points,
         members: native.Lists,
         probes: NDArray[np.int32],
+        limits: NDArray[np.int32],
         first: int,
         least: NDArray[np.float32],
     ) -> tuple[NDArray[np.int64], KnnGraph]:
@@ -402,6 +374,7 @@ class LinksInLists:
             points: Labelled points.
             members: Numbers of points.
             probes: int32 (b, 1), which of these lists each background point looks through.
+            limits: int32 (b, 1), how many of its first points.
             first: Position of the first background point.
             least: float32 (b,), the similarities of their k-th neighbours.
         """
@@ -420,6 +393,7 @@ class LinksInLists:
             width,
             floors,
             native.Prefix(codes.biases, self._prefix_share),
+            limits,
         )
         hit = np.flatnonzero(found[:, 0] >= 0)
         queries = lists.queries(lists.division.numbers[first + hit])
@@ -445,6 +419,7 @@ class LinksInLists:
                 width,
                 floors[of_unsure],
                 native.Prefix(codes.biases[of_unsure], self._prefix_share),
+                np.ascontiguousarray(limits[of_unsure]),
             )
             nearest.indices[unsure], nearest.similarities[unsure] = native.rank_candidates(
                 points.vectors, points.inverse_lengths, queries[unsure], found, k

@@ -31,6 +31,7 @@ SOURCES = (
     "encode.c",
     "codes.c",
     "lists.c",
+    "reach.c",
     "descent.c",
     "ranking.c",
 )

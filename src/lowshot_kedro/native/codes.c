@@ -177,6 +177,18 @@ static void score_rows_plain(const int8_t *query, int32_t query_sum, const int8_
     }
 }
 
+MULTIVERSIONED
+static void square_packed_plain(const uint8_t *packed, int64_t count, int64_t width,
+                                int32_t *squares) {
+    for (int64_t v = 0; v < count; v++) {
+        const int8_t *const vector = (const int8_t *)packed + v * width;
+        int32_t sum = 0;
+        for (int64_t j = 0; j < width; j++)
+            sum += (int32_t)vector[j] * (int32_t)vector[j];
+        squares[v] = sum;
+    }
+}
+
 static void score_packed_plain(const int8_t *const *queries, const int32_t *query_sums,
                                const uint8_t *packed, int64_t count, int64_t width,
                                int32_t *scores) {
@@ -294,6 +306,22 @@ VNNI static void score_packed_vnni(const int8_t *const *queries, const int32_t *
     }
 }
 
+VNNI static void square_packed_vnni(const uint8_t *packed, int64_t count, int64_t width,
+                                    int32_t *squares) {
+    const __m512i sign = _mm512_set1_epi8((char)0x80), one = _mm512_set1_epi8(1);
+    for (int64_t first = 0; first < count; first += LANES) {
+        __m512i products = _mm512_setzero_si512(), sums = products;
+        for (int64_t j = 0; j < width; j += 4) {
+            const __m512i codes = _mm512_load_si512(packed + first * width + j * LANES);
+            const __m512i vectors = _mm512_xor_si512(codes, sign);
+            products = _mm512_dpbusd_epi32(products, codes, vectors);
+            sums = _mm512_dpbusd_epi32(sums, one, vectors);
+        }
+        _mm512_storeu_si512(squares + first,
+                            _mm512_sub_epi32(products, _mm512_slli_epi32(sums, 7)));
+    }
+}
+
 VNNI static void score_rows_vnni(const int8_t *query, int32_t query_sum,
                                  const int8_t *const *vectors, int64_t count, int64_t width,
                                  int32_t *scores) {
@@ -332,7 +360,9 @@ struct code_kernels choose_code_kernels(void) {
 #ifdef HAVE_VNNI
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
-        return (struct code_kernels){pack_vnni, score_packed_vnni, score_rows_vnni};
+        return (struct code_kernels){pack_vnni, score_packed_vnni, square_packed_vnni,
+                                     score_rows_vnni};
 #endif
-    return (struct code_kernels){pack_plain, score_packed_plain, score_rows_plain};
+    return (struct code_kernels){pack_plain, score_packed_plain, square_packed_plain,
+                                 score_rows_plain};
 }

@@ -206,16 +206,24 @@ int lowshot_score_all(const struct lowshot_codes *codes, const struct lowshot_co
 
 /* The width best vectors of the lists that a query probes, best first; of equal scores the smaller
  * number first; -1 and INT32_MIN where there are fewer. Lists probed (-1: none) must be different
- * and have no vector in common. floors, unless NULL: least score that counts, for each query.
- * prefix_share, unless 0: in 1/LOWSHOT_WHOLE, the largest part of the squared distance at the floor
- * that the first 64 columns may hold; vectors beyond are left out. This takes floors, wider codes,
- * and biases of queries and vectors that are minus half their squared lengths. */
+ * and have no vector in common. limits, unless NULL: queries x n_probes, how many of the first
+ * members of each list a query looks through. floors, unless NULL: least score that counts, for
+ * each query. prefix_share, unless 0: in 1/LOWSHOT_WHOLE, the largest part of the squared distance
+ * at the floor that the first 64 columns may hold; vectors beyond are left out. This takes floors,
+ * wider codes, and biases of queries and vectors that are minus half their squared lengths. */
 enum { LOWSHOT_WHOLE = 65536 };
 int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot_lists *lists,
                          const struct lowshot_codes *queries, const int32_t *probes,
-                         int64_t n_probes, const int32_t *floors, int64_t prefix_share,
-                         int64_t width, int32_t *numbers, int32_t *scores,
+                         int64_t n_probes, const int32_t *limits, const int32_t *floors,
+                         int64_t prefix_share, int64_t width, int32_t *numbers, int32_t *scores,
                          struct lowshot_fault *fault);
+
+/* Of each row of scores the columns that reach the least of the row's bounds, the best about first,
+ * then zeros: rows x columns. The bounds of row r are offsets[r]..offsets[r + 1] - 1, count in all.
+ * limits: for each bound, how many columns hold all that reach it. */
+int lowshot_order_within_reach(const int32_t *scores, int64_t rows, int64_t columns,
+                               const int64_t *offsets, const int32_t *bounds, int64_t count,
+                               int32_t *order, int32_t *limits, struct lowshot_fault *fault);
 
 /* Lists of neighbours in the making: an entry is twice the number of a neighbour, plus 1 if it was
  * not there a round ago; -1 is none. Best first. */

@@ -39,7 +39,7 @@ struct group_room {
     int32_t *slots;  /* of each list: its place in lists below, or -1 */
     int32_t *lists;  /* those the group probes, in the order in which it first names them */
     int32_t *ends;   /* of each of these: where its queries end in items */
-    int32_t *items;  /* queries, those of one list together */
+    uint64_t *items; /* queries, those of one list together, with what they look through of it */
     int32_t *biases; /* of the packed vectors */
     int32_t *prefix_biases;
     int32_t *numbers;
@@ -54,6 +54,7 @@ struct search {
     const struct lowshot_codes *queries;
     const int32_t *probes;
     int64_t n_probes;
+    const int32_t *limits;
     const int32_t *floors;
     int64_t prefix_share; /* 0: every vector is scored in full */
     int64_t width;
@@ -91,7 +92,7 @@ static bool make_room(const struct search *search, struct group_room *room) {
         .slots = malloc(lists * sizeof(int32_t)),
         .lists = malloc(pairs * sizeof(int32_t)),
         .ends = malloc(pairs * sizeof(int32_t)),
-        .items = malloc(pairs * sizeof(int32_t)),
+        .items = malloc(pairs * sizeof(uint64_t)),
         .biases = malloc((size_t)search->chunk * sizeof(int32_t)),
         .prefix_biases = malloc((size_t)search->chunk * sizeof(int32_t)),
         .numbers = malloc((size_t)search->chunk * sizeof(int32_t)),
@@ -108,6 +109,23 @@ static bool make_room(const struct search *search, struct group_room *room) {
     for (size_t list = 0; list < lists; list++)
         room->slots[list] = -1;
     return true;
+}
+
+/* A query and the vectors of a list that it looks through in one word. Sorted as candidates are,
+ * queries that look through more come first. */
+static inline uint64_t make_item(int64_t limit, int64_t query) {
+    return (uint64_t)limit << 32 | (uint64_t)query;
+}
+
+static inline int64_t item_limit(uint64_t item) { return (int64_t)(item >> 32); }
+
+static inline int32_t item_query(uint64_t item) { return (int32_t)(uint32_t)item; }
+
+static int64_t limit_of(const struct search *search, int64_t pair, int32_t list) {
+    const int64_t size = search->lists->offsets[list + 1] - search->lists->offsets[list];
+    if (search->limits == NULL || search->limits[pair] >= size)
+        return size < INT32_MAX ? size : INT32_MAX;
+    return search->limits[pair] > 0 ? search->limits[pair] : 0;
 }
 
 /* Sorts the pairs of query and probed list by list; returns how many lists there are. The lists
@@ -139,10 +157,17 @@ static int64_t sort_by_list(const struct search *search, int64_t first, int64_t 
             const int32_t list = probes[q * search->n_probes + p];
             if (list < 0)
                 continue;
-            room->items[room->ends[room->slots[list]]++] = (int32_t)q;
+            const int64_t limit = limit_of(search, (first + q) * search->n_probes + p, list);
+            room->items[room->ends[room->slots[list]]++] = make_item(limit, q);
         }
     for (int64_t slot = 0; slot < n_lists; slot++)
         room->slots[room->lists[slot]] = -1;
+    /* Queries that look through equally much of a list are scored together. */
+    begin = 0;
+    for (int64_t slot = 0; slot < n_lists && search->limits != NULL; slot++) {
+        sort_best(room->items + begin, room->ends[slot] - begin);
+        begin = room->ends[slot];
+    }
     return n_lists;
 }
 
@@ -174,22 +199,16 @@ static void collect(const int32_t *scores, const int32_t *biases, const int32_t 
     }
 }
 
-/* Half the squared length, rounded down. */
-MULTIVERSIONED
-static int32_t half_square(const int8_t *codes, int64_t width) {
-    int32_t sum = 0;
-    for (int64_t j = 0; j < width; j++)
-        sum += codes[j] * codes[j];
-    return sum / 2;
-}
-
 /* The score of a vector is that of the query itself less half their squared distance, if biases are
  * minus half of squared lengths. The distance at the floor, and the share of it that first columns
  * may have, make a least score of these. */
 static int32_t prefix_threshold(int64_t share, int32_t floor, int32_t bias, const int8_t *query) {
     const int64_t most = -((int64_t)floor + bias) > 0 ? -((int64_t)floor + bias) : 0;
     const int64_t of_prefix = (most * share + LOWSHOT_WHOLE - 1) / LOWSHOT_WHOLE;
-    const int64_t least = half_square(query, CODE_WIDTH_UNIT) - of_prefix;
+    int64_t square = 0;
+    for (int64_t j = 0; j < CODE_WIDTH_UNIT; j++)
+        square += query[j] * query[j];
+    const int64_t least = square / 2 - of_prefix;
     return least < INT32_MIN ? INT32_MIN : (int32_t)least;
 }
 
@@ -218,12 +237,57 @@ static void collect_near(const struct search *search, const int8_t *query, int32
     }
 }
 
+/* Packs size vectors of the lists from a member on. */
+static void pack_members(const struct search *search, int64_t from, int64_t size,
+                         struct group_room *room) {
+    const struct lowshot_codes *const codes = search->codes;
+    const int32_t *const members = search->lists->members;
+    for (int64_t v = 0; v < size; v++) {
+        room->numbers[v] = members != NULL ? members[from + v] : (int32_t)(from + v);
+        room->vectors[v] = codes->values + room->numbers[v] * codes->width;
+        room->biases[v] = codes->biases[room->numbers[v]];
+    }
+    search->kernels.pack(room->vectors, size, search->packed_width, room->packed);
+    if (search->prefix_share == 0)
+        return;
+    search->kernels.square_packed(room->packed, size, search->packed_width, room->prefix_biases);
+    for (int64_t v = 0; v < size; v++)
+        room->prefix_biases[v] = -(room->prefix_biases[v] / 2);
+}
+
+/* Scores up to QUERY_TILE queries of the group against what is packed: size vectors of a list, the
+ * first being its from-th. */
+static void search_tile(const struct search *search, int64_t first, const uint64_t *items,
+                        int64_t count, int64_t from, int64_t size, struct group_room *room) {
+    const int64_t width = search->codes->width;
+    const int8_t *tile[QUERY_TILE];
+    int32_t sums[QUERY_TILE];
+    for (int64_t i = 0; i < QUERY_TILE; i++) {
+        const int32_t q = item_query(items[i < count ? i : 0]);
+        tile[i] = search->queries->values + (first + q) * width;
+        sums[i] = room->packed_sums[q];
+    }
+    /* The first looks through most of the list. */
+    const int64_t left = item_limit(items[0]) - from;
+    search->kernels.score_packed(tile, sums, room->packed, left < size ? left : size,
+                                 search->packed_width, room->scores);
+    for (int64_t i = 0; i < count; i++) {
+        const int32_t q = item_query(items[i]);
+        const int32_t *const scores = room->scores + i * MAX_CHUNK;
+        const int64_t more = item_limit(items[i]) - from;
+        const int64_t of_query = more < 0 ? 0 : more < size ? more : size;
+        if (search->prefix_share > 0)
+            collect_near(search, tile[i], room->sums[q], room, scores, of_query, &room->found[q]);
+        else
+            collect(scores, room->biases, room->numbers, of_query, search->width, search->capacity,
+                    &room->found[q]);
+    }
+}
+
 static void search_group(const struct search *search, int64_t first, int64_t count,
                          struct group_room *room, int32_t *numbers, int32_t *scores,
                          struct stop *stop) {
-    const struct lowshot_codes *const codes = search->codes;
-    const int64_t width = codes->width, kept = search->width;
-    const bool prefix_first = search->prefix_share > 0;
+    const int64_t width = search->codes->width, kept = search->width;
     struct found *const found = room->found;
     for (int64_t q = 0; q < count; q++) {
         const int8_t *const query = search->queries->values + (first + q) * width;
@@ -231,7 +295,7 @@ static void search_group(const struct search *search, int64_t first, int64_t cou
         found[q] = (struct found){room->candidates + q * search->capacity, 0, floor, INT32_MIN};
         room->sums[q] = sum_of_codes(query, width);
         room->packed_sums[q] = sum_of_codes(query, search->packed_width);
-        if (prefix_first)
+        if (search->prefix_share > 0)
             found[q].prefix_threshold = prefix_threshold(search->prefix_share, floor,
                                                          search->queries->biases[first + q], query);
     }
@@ -239,42 +303,18 @@ static void search_group(const struct search *search, int64_t first, int64_t cou
     int64_t begin = 0;
     for (int64_t slot = 0; slot < n_lists; slot++) {
         const int64_t end = room->ends[slot];
-        const int64_t *const offsets = search->lists->offsets + room->lists[slot];
-        for (int64_t from = offsets[0]; from < offsets[1]; from += search->chunk) {
+        const int64_t first_member = search->lists->offsets[room->lists[slot]];
+        const int64_t limit = item_limit(room->items[begin]);
+        for (int64_t from = 0; from < limit; from += search->chunk) {
             if (stop_wanted(stop))
                 return;
-            const int64_t size =
-                offsets[1] - from < search->chunk ? offsets[1] - from : search->chunk;
-            const int32_t *const members = search->lists->members;
-            for (int64_t v = 0; v < size; v++) {
-                room->numbers[v] = members != NULL ? members[from + v] : (int32_t)(from + v);
-                room->vectors[v] = codes->values + room->numbers[v] * width;
-                room->biases[v] = codes->biases[room->numbers[v]];
-                if (prefix_first)
-                    room->prefix_biases[v] = -half_square(room->vectors[v], CODE_WIDTH_UNIT);
-            }
-            search->kernels.pack(room->vectors, size, search->packed_width, room->packed);
+            const int64_t size = limit - from < search->chunk ? limit - from : search->chunk;
+            pack_members(search, first_member + from, size, room);
             for (int64_t item = begin; item < end; item += QUERY_TILE) {
-                const int8_t *tile[QUERY_TILE];
-                int32_t tile_sums[QUERY_TILE];
+                if (item_limit(room->items[item]) <= from)
+                    break;
                 const int64_t few = end - item < QUERY_TILE ? end - item : QUERY_TILE;
-                for (int64_t i = 0; i < QUERY_TILE; i++) {
-                    const int32_t q = room->items[item + (i < few ? i : 0)];
-                    tile[i] = search->queries->values + (first + q) * width;
-                    tile_sums[i] = room->packed_sums[q];
-                }
-                search->kernels.score_packed(tile, tile_sums, room->packed, size,
-                                             search->packed_width, room->scores);
-                for (int64_t i = 0; i < few; i++) {
-                    const int32_t q = room->items[item + i];
-                    const int32_t *const scores_of = room->scores + i * MAX_CHUNK;
-                    if (prefix_first)
-                        collect_near(search, tile[i], room->sums[q], room, scores_of, size,
-                                     &found[q]);
-                    else
-                        collect(scores_of, room->biases, room->numbers, size, kept,
-                                search->capacity, &found[q]);
-                }
+                search_tile(search, first, room->items + item, few, from, size, room);
             }
         }
         begin = end;
@@ -387,8 +427,8 @@ int lowshot_score_all(const struct lowshot_codes *codes, const struct lowshot_co
 
 int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot_lists *lists,
                          const struct lowshot_codes *queries, const int32_t *probes,
-                         int64_t n_probes, const int32_t *floors, int64_t prefix_share,
-                         int64_t width, int32_t *numbers, int32_t *scores,
+                         int64_t n_probes, const int32_t *limits, const int32_t *floors,
+                         int64_t prefix_share, int64_t width, int32_t *numbers, int32_t *scores,
                          struct lowshot_fault *fault) {
     if (!codes_fit(codes) || !codes_fit(queries) || queries->width != codes->width ||
         lists == NULL || lists->count < 0 || lists->count >= INT32_MAX || lists->entries < 0 ||
@@ -417,6 +457,7 @@ int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot
                                   queries,
                                   probes,
                                   n_probes,
+                                  limits,
                                   floors,
                                   prefix_share,
                                   width,

@@ -45,6 +45,9 @@ struct code_kernels {
      * queries; scores has room for count, rounded up to PACK_ROWS, in every row. */
     void (*score_packed)(const int8_t *const *queries, const int32_t *query_sums,
                          const uint8_t *packed, int64_t count, int64_t width, int32_t *scores);
+    /* squares[v] = sum over j of vectors[v][j]^2; squares has room for count, rounded up to
+     * PACK_ROWS. */
+    void (*square_packed)(const uint8_t *packed, int64_t count, int64_t width, int32_t *squares);
     /* scores[v] = sum over j of query[j] * vectors[v][j]. */
     void (*score_rows)(const int8_t *query, int32_t query_sum, const int8_t *const *vectors,
                        int64_t count, int64_t width, int32_t *scores);

@@ -257,6 +257,7 @@ def search_lists(
     width: int,
     floors: npt.NDArray[np.int32] | None = None,
     prefix: Prefix | None = None,
+    limits: npt.NDArray[np.int32] | None = None,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """The best vectors of the lists that each query probes.
 
@@ -272,11 +273,13 @@ def search_lists(
         prefix: Which vectors are left out without being scored in full; None: none. It takes
             floors, and vectors whose biases are those that :func:`encode` gives; codes of 64
             columns are scored in full.
+        limits: int32 (q, p), how many of the first members of each list the query looks through;
+            None: all.
 
     Returns:
         int32 (q, width), numbers of vectors, best first, of equal scores the smaller number first,
         -1 where there are fewer; and int32 (q, width), their scores. Besides, for each thread: 3
-        MB, 16 KB for each of width, 12 KB for each of p, 4 bytes for each list.
+        MB, 16 KB for each of width, 16 KB for each of p, 4 bytes for each list.
 
     Raises:
         ValueError: Wrong types or shapes; members or probes out of range; wrong offsets; biases
@@ -297,6 +300,8 @@ def search_lists(
     n_entries = len(codes.values) if lists.members is None else len(lists.members)
     if floors is not None:
         check_array("floors", floors, np.int32, (n_queries,))
+    if limits is not None:
+        check_array("limits", limits, np.int32, probes.shape)
     _check_neighbors("width", width)
     query_biases = np.zeros(n_queries, np.int32)
     prefix_share = 0
@@ -346,6 +351,7 @@ def search_lists(
         _codes(Codes(queries, query_biases)),
         pointer(probes),
         probes.shape[1],
+        ffi.NULL if limits is None else pointer(limits),
         ffi.NULL if floors is None else pointer(floors),
         prefix_share,
         width,
@@ -354,6 +360,54 @@ def search_lists(
         explain=explain,
     )
     return numbers, scores
+
+
+def order_within_reach(
+    scores: npt.NDArray[np.int32],
+    offsets: npt.NDArray[np.int64],
+    bounds: npt.NDArray[np.int32],
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Columns with good scores, so that a few of the first are all that reach a bound.
+
+    Args:
+        scores: int32 (r, c).
+        offsets: int64 (r + 1,), where the bounds of each row of scores begin.
+        bounds: int32 (b,), least scores.
+
+    Returns:
+        int32 (r, c): of each row the columns whose scores reach the least of its bounds, the best
+        about first, then zeros; and int32 (b,): how many of these columns hold all that reach each
+        bound, and as a rule a few more. Besides, 40 KB for each thread.
+
+    Raises:
+        ValueError: Wrong types or shapes; wrong offsets.
+    """
+    check_array("scores", scores, np.int32, ("r", "c"))
+    rows, columns = scores.shape
+    check_array("offsets", offsets, np.int64, (rows + 1,))
+    check_array("bounds", bounds, np.int32, ("b",))
+    order = np.empty((rows, columns), np.int32)
+    limits = np.empty(len(bounds), np.int32)
+
+    def explain(kind: int, which: int, row: int, column: int) -> str:
+        return (
+            f"offsets: entry {row} holds {offsets[row]}, expected numbers that begin at 0, never "
+            f"decrease, and end at {len(bounds)}"
+        )
+
+    call(
+        lib.lowshot_order_within_reach,
+        pointer(scores),
+        rows,
+        columns,
+        pointer(offsets),
+        pointer(bounds),
+        len(bounds),
+        pointer(order),
+        pointer(limits),
+        explain=explain,
+    )
+    return order, limits
 
 
 def sample_links(
