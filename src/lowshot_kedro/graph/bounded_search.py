@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import betaincinv
 
 from lowshot_kedro import native
 from lowshot_kedro.graph.codes import as_scores, search_all
@@ -32,12 +33,17 @@ from lowshot_kedro.matrices import KnnGraph, row_ranges
 _FIRST_PROBES = 8
 # Products of queries and centroids that are looked at together.
 _MAX_PRODUCTS = 2**23
+# Queries that look through fewer lists than these, or than four times as many, and so on, do so
+# together.
+_FEW_LISTS = 32
+# Vectors that are compared in the time that looking up a list takes.
+_WORTH_OF_LIST = 64
 # Lists that queries look through, all queries together that are searched for at a time.
 _MAX_PROBES = 2**24
 # The sample's largest ratio of both sides of the rule is exceeded seldom, and by little.
 _BEYOND_SAMPLE = 1.1
-# How far, in standard deviations, what the first columns hold is expected to lie above its mean.
-_PREFIX_DEVIATIONS = 4.3
+# The part of the farthest links that is lost because first columns hold more than others.
+_LOST_TO_PREFIXES = 1e-4
 _WIDENING = 4
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -195,45 +201,51 @@ class BoundedSearch:
         lists = self.lists
         if self.slack is None:
             return search_all(lists.codes, codes.values, width)
-        members = native.Lists(lists.division.offsets)
-        parts = [(np.empty((0, width), np.int32), np.empty((0, width), np.int32))]
+        in_lists = native.Lists(lists.division.offsets)
+        found, scores = (np.empty((len(codes.values), width), np.int32) for _ in range(2))
+        n_vectors = len(lists.codes.values)
+        n_lists = len(lists.division.centroids)
+        everything = native.Lists(np.array([0, n_vectors], np.int64))
         for rows, probes in self._probes(codes, nearest, squares):
-            parts.append(
-                native.search_lists(
-                    lists.codes,
-                    members,
-                    codes.values[rows],
-                    probes,
-                    width,
-                    floors[rows],
-                    native.Prefix(codes.biases[rows], self.prefix_share),
-                )
+            if probes.shape[1] * max(n_vectors // n_lists, _WORTH_OF_LIST) > n_vectors:
+                members, probes = everything, np.zeros((len(rows), 1), np.int32)
+            else:
+                members = in_lists
+            found[rows], scores[rows] = native.search_lists(
+                lists.codes,
+                members,
+                codes.values[rows],
+                probes,
+                width,
+                floors[rows],
+                native.Prefix(codes.biases[rows], self.prefix_share),
             )
-        found, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return found, scores
 
     def _probes(
         self, codes: native.Codes, nearest: NDArray[np.int32], squares: NDArray[np.float64]
-    ) -> Iterator[tuple[slice, NDArray[np.int32]]]:
-        """The lists that are near enough, for as many queries at a time as go together.
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32]]]:
+        """The lists that are near enough, for queries that look through about equally many.
+
+        Few queries, far from everything, look through most lists. By themselves they share these,
+        and leave to the others the lists that those share.
 
         Yields:
-            Some queries, and int32 (q, p), their lists, -1 behind the last of each row.
+            int64 (q,), some queries; and int32 (q, p), their lists, -1 behind the last of each row.
         """
         n_lists = len(self.lists.division.centroids)
         waiting: list[tuple[NDArray[np.int64], NDArray[np.int32]]] = []
-        begin = widest = 0
+        begin = n_waiting = 0
         for first, last in row_ranges(len(codes.values), max(64, _MAX_PRODUCTS // n_lists)):
             part = native.Codes(codes.values[first:last], codes.biases[first:last])
             near = self._near(part, nearest[first:last], squares[first:last])
-            width = int(near[0].max())
-            if waiting and max(widest, width) * (last - begin) > _MAX_PROBES:
-                yield slice(begin, first), _rows_of(waiting, widest)
-                waiting, begin, widest = [], first, 0
+            if waiting and n_waiting + len(near[1]) > _MAX_PROBES:
+                yield from _by_count(waiting, begin)
+                waiting, begin, n_waiting = [], first, 0
             waiting.append(near)
-            widest = max(widest, width)
+            n_waiting += len(near[1])
         if waiting:
-            yield slice(begin, len(codes.values)), _rows_of(waiting, widest)
+            yield from _by_count(waiting, begin)
 
     def _near(
         self, codes: native.Codes, nearest: NDArray[np.int32], squares: NDArray[np.float64]
@@ -250,14 +262,24 @@ class BoundedSearch:
         return near.sum(axis=1), (np.flatnonzero(near) % near.shape[1]).astype(np.int32)
 
 
-def _rows_of(
-    blocks: Sequence[tuple[NDArray[np.int64], NDArray[np.int32]]], width: int
-) -> NDArray[np.int32]:
-    """int32 (q, width) from the counts and entries of rows, -1 behind the last entry."""
+def _by_count(
+    blocks: Sequence[tuple[NDArray[np.int64], NDArray[np.int32]]], first: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32]]]:
+    """Numbers of rows that have about equally many entries, and int32 (q, p), these.
+
+    Args:
+        blocks: Counts and entries of rows, one row's after the other's.
+        first: Number of the first row.
+    """
     counts, entries = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    rows = np.full((len(counts), width), -1, np.int32)
-    rows[np.arange(width) < counts[:, None]] = entries
-    return rows
+    sizes = np.log(np.maximum(counts, _FEW_LISTS) / _FEW_LISTS) / np.log(_WIDENING)
+    of_rows = sizes.astype(np.int8)
+    of_entries = np.repeat(of_rows, counts)
+    for size in np.unique(of_rows):
+        rows = np.flatnonzero(of_rows == size)
+        lists = np.full((len(rows), counts[rows].max()), -1, np.int32)
+        lists[np.arange(lists.shape[1]) < counts[rows, None]] = entries[of_entries == size]
+        yield first + rows, lists
 
 
 def slack_of(ratios: NDArray[np.float64]) -> float:
@@ -291,16 +313,17 @@ def prefix_shares(
 def prefix_share_of(shares: NDArray[np.float64], width: int) -> float:
     """The part that first columns may hold with which nearly all links are found.
 
-    That is the largest of a sample and a little more, and no less than what would be the largest
-    of some hundred thousand links if codes were rotated at random. They are only flipped and
-    transformed, which spreads vectors of few coordinates less evenly.
+    That is what all but one in a hundred thousand hold if codes are rotated at random, and no less
+    than the largest of a sample and a little more: codes are only flipped and transformed, which
+    spreads vectors of few coordinates less evenly.
 
     Args:
         shares: float64 (m,), of the links of a sample.
         width: Columns of the codes.
     """
-    part = native.CODE_WIDTH_UNIT / width
-    # The squared cosine between a vector and a random subspace has a beta distribution.
-    deviation = np.sqrt(max(0.0, 2 * (1 / native.CODE_WIDTH_UNIT - 1 / width)))
-    expected = part * (1 + _PREFIX_DEVIATIONS * deviation)
+    first = native.CODE_WIDTH_UNIT
+    if width <= first:
+        return 1.0
+    # The part of its square that a vector has in a random subspace has a beta distribution.
+    expected = betaincinv(first / 2, (width - first) / 2, 1 - _LOST_TO_PREFIXES)
     return max(float(expected), _BEYOND_SAMPLE * float(shares.max(initial=0.0)))

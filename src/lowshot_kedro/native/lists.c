@@ -16,10 +16,14 @@
 
 enum {
     GROUP = 1024,
+    GROUP_BY_PREFIX = 4096,
     MIN_GROUP = 64,
     GROUPS_PER_THREAD = 4,
+    GROUPS_PER_THREAD_BY_PREFIX = 2,
     PACKED_BYTES = 1 << 17,
     STRIP = 128,
+    MAX_PREFETCHED = 512,
+    GROUP_WORDS = 1 << 21,
     SPARE = 256
 };
 
@@ -59,6 +63,7 @@ struct search {
     int64_t prefix_share; /* 0: every vector is scored in full */
     int64_t width;
     int64_t packed_width; /* columns that are packed, and scored of every vector */
+    int64_t group;        /* queries that are searched together */
     int64_t capacity;     /* candidates of a query before the best are selected */
     int64_t chunk;
     struct code_kernels kernels;
@@ -82,13 +87,13 @@ static void free_room(struct group_room *room) {
 }
 
 static bool make_room(const struct search *search, struct group_room *room) {
-    const size_t pairs = GROUP * (size_t)search->n_probes + 1;
+    const size_t queries = (size_t)search->group, pairs = queries * (size_t)search->n_probes + 1;
     const size_t lists = (size_t)search->lists->count + 1;
     *room = (struct group_room){
         .packed = aligned_alloc(CACHE_LINE_BYTES, (size_t)(search->chunk * search->packed_width)),
         .vectors = malloc((size_t)search->chunk * sizeof(int8_t *)),
         .scores = aligned_alloc(CACHE_LINE_BYTES, QUERY_TILE * MAX_CHUNK * sizeof(int32_t)),
-        .candidates = malloc(GROUP * (size_t)search->capacity * sizeof(candidate)),
+        .candidates = malloc(queries * (size_t)search->capacity * sizeof(candidate)),
         .slots = malloc(lists * sizeof(int32_t)),
         .lists = malloc(pairs * sizeof(int32_t)),
         .ends = malloc(pairs * sizeof(int32_t)),
@@ -96,9 +101,9 @@ static bool make_room(const struct search *search, struct group_room *room) {
         .biases = malloc((size_t)search->chunk * sizeof(int32_t)),
         .prefix_biases = malloc((size_t)search->chunk * sizeof(int32_t)),
         .numbers = malloc((size_t)search->chunk * sizeof(int32_t)),
-        .found = malloc(GROUP * sizeof(struct found)),
-        .sums = malloc(GROUP * sizeof(int32_t)),
-        .packed_sums = malloc(GROUP * sizeof(int32_t)),
+        .found = malloc(queries * sizeof(struct found)),
+        .sums = malloc(queries * sizeof(int32_t)),
+        .packed_sums = malloc(queries * sizeof(int32_t)),
     };
     if (room->packed == NULL || room->vectors == NULL || room->scores == NULL ||
         room->candidates == NULL || room->slots == NULL || room->lists == NULL ||
@@ -217,15 +222,21 @@ static int32_t prefix_threshold(int64_t share, int32_t floor, int32_t bias, cons
 static void collect_near(const struct search *search, const int8_t *query, int32_t sum,
                          const struct group_room *room, const int32_t *scores, int64_t count,
                          struct found *found) {
+    /* What was packed is at hand, the other columns are not. */
+    const int64_t width = search->codes->width;
+    const int64_t prefetched = width < MAX_PREFETCHED ? width : MAX_PREFETCHED;
     int32_t places[STRIP], whole[STRIP];
     const int8_t *vectors[STRIP];
     for (int64_t begin = 0; begin < count; begin += STRIP) {
         const int64_t size = count - begin < STRIP ? count - begin : STRIP;
         const int64_t hits = find_scores(scores + begin, room->prefix_biases + begin, size,
                                          found->prefix_threshold, places);
-        for (int64_t h = 0; h < hits; h++)
+        for (int64_t h = 0; h < hits; h++) {
             vectors[h] = room->vectors[begin + places[h]];
-        search->kernels.score_rows(query, sum, vectors, hits, search->codes->width, whole);
+            for (int64_t j = CODE_WIDTH_UNIT; j < prefetched; j += CACHE_LINE_BYTES)
+                PREFETCH(vectors[h] + j);
+        }
+        search->kernels.score_rows(query, sum, vectors, hits, width, whole);
         for (int64_t h = 0; h < hits; h++) {
             const int64_t v = begin + places[h];
             const int32_t score = whole[h] + room->biases[v];
@@ -332,10 +343,29 @@ static void search_group(const struct search *search, int64_t first, int64_t cou
     }
 }
 
+static int64_t candidate_capacity(int64_t width) { return 2 * width + SPARE; }
+
 /* How many vectors are packed at a time. */
 static int64_t chunk_rows(int64_t width) {
     const int64_t chunk = PACKED_BYTES / width / PACK_ROWS * PACK_ROWS;
     return chunk < PACK_ROWS ? PACK_ROWS : chunk > MAX_CHUNK ? MAX_CHUNK : chunk;
+}
+
+/* Large groups share the work of packing; of few queries there should still be enough groups for
+ * all threads. Where little is scored of most vectors, packing is more of the work, and few
+ * candidates are found, so that they may be kept for many queries. */
+static int64_t group_rows(int64_t queries, int64_t n_probes, int64_t width, bool by_prefix) {
+    const int64_t threads = lowshot_get_num_threads();
+    if (!by_prefix) {
+        const int64_t share = queries / (GROUPS_PER_THREAD * threads);
+        return share < MIN_GROUP ? MIN_GROUP : share > GROUP ? GROUP : share;
+    }
+    const int64_t share = threads > 1 ? queries / (GROUPS_PER_THREAD_BY_PREFIX * threads) : queries;
+    const int64_t words =
+        n_probes > candidate_capacity(width) ? n_probes : candidate_capacity(width);
+    const int64_t fitting = GROUP_WORDS / words;
+    const int64_t largest = fitting < GROUP_BY_PREFIX ? fitting : GROUP_BY_PREFIX;
+    return share < MIN_GROUP || largest < MIN_GROUP ? MIN_GROUP : share > largest ? largest : share;
 }
 
 int lowshot_score_pairs(const struct lowshot_codes *codes, const int32_t *numbers,
@@ -452,6 +482,7 @@ int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot
     if (kind != LOWSHOT_OK)
         return kind;
     const int64_t packed_width = prefix_share > 0 ? CODE_WIDTH_UNIT : codes->width;
+    const int64_t group = group_rows(queries->rows, n_probes, width, prefix_share > 0);
     const struct search search = {codes,
                                   lists,
                                   queries,
@@ -462,13 +493,11 @@ int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot
                                   prefix_share,
                                   width,
                                   packed_width,
-                                  2 * width + SPARE,
+                                  group,
+                                  candidate_capacity(width),
                                   chunk_rows(packed_width),
                                   choose_code_kernels()};
-    /* Large groups share the work of packing; of few queries there should still be enough groups
-     * for all threads. */
-    const int64_t share = queries->rows / (GROUPS_PER_THREAD * lowshot_get_num_threads());
-    const int64_t size = share < MIN_GROUP ? MIN_GROUP : share > GROUP ? GROUP : share;
+    const int64_t size = search.group;
     const int64_t groups = queries->rows / size + (queries->rows % size != 0);
     bool no_memory = false;
     struct stop stop = {0};

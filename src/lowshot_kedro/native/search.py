@@ -279,7 +279,8 @@ def search_lists(
     Returns:
         int32 (q, width), numbers of vectors, best first, of equal scores the smaller number first,
         -1 where there are fewer; and int32 (q, width), their scores. Besides, for each thread: 3
-        MB, 16 KB for each of width, 16 KB for each of p, 4 bytes for each list.
+        MB, 16 KB for each of width, 16 KB for each of p, 4 bytes for each list; with a prefix, 50
+        MB or 1 KB for each of width and of p, whichever is more.
 
     Raises:
         ValueError: Wrong types or shapes; members or probes out of range; wrong offsets; biases
