@@ -69,6 +69,18 @@ def search_results() -> Iterator[NDArray[Any]]:
             yield from found
         floors = np.ascontiguousarray(found[1][:, 5])
         yield from native.search_lists(codes, lists, values[chosen], probes, 12, floors)
+        limits = rng.integers(-1, rows // 10, probes.shape, dtype=np.int32)
+        # Where codes are 64 wide, without a prefix.
+        for share in (0.3, 0.6, 1.0):
+            prefix = native.Prefix(codes.biases[chosen], share)
+            yield from native.search_lists(
+                codes, lists, values[chosen], probes, 12, floors, prefix, limits
+            )
+        yield from native.order_within_reach(
+            native.score_all(codes, values[chosen[:50]]),
+            np.arange(0, 51 * 7, 7)[: len(chosen[:50]) + 1],
+            rng.integers(-(10**5), 10**6, 7 * len(chosen[:50]), dtype=np.int32),
+        )
         queries = (vectors * inverse_lengths[:, None])[chosen]
         yield from native.rank_candidates(vectors, inverse_lengths, queries, found[0], 8)
         yield from native.rank_candidates(vectors, None, queries, found[0], 8)

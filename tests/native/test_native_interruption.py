@@ -25,6 +25,7 @@ SCORES = RNG.random((ROWS, COLUMNS), dtype=np.float32)
 FACTORS = np.ones(COLUMNS, np.float32)
 ORDER = np.arange(ROWS, dtype=np.int32)
 CODES = random_codes(RNG, ROWS, 64)
+WIDE = random_codes(RNG, ROWS, 128)
 POOLS = random_pools(RNG, ROWS, WIDTH)
 LINKS = native.sample_links(POOLS, 2, 2, 0, ROWS)
 VECTORS = RNG.normal(size=(ROWS, 20)).astype(np.float32)
@@ -62,6 +63,12 @@ CALLS = {
     "score_all": lambda: native.score_all(CODES, CODES.values),
     "score_pairs": lambda: native.score_pairs(CODES, ORDER, CODES.values),
     "search_lists": lambda: native.search_lists(CODES, LISTS, CODES.values, PROBES, 3),
+    "search_lists by prefixes": lambda: native.search_lists(
+        WIDE, LISTS, WIDE.values, PROBES, 3, WIDE.biases, native.Prefix(WIDE.biases, 0.5)
+    ),
+    "order_within_reach": lambda: native.order_within_reach(
+        NEIGHBORS, np.zeros(ROWS + 1, np.int64), np.zeros(0, np.int32)
+    ),
     "sample_links": lambda: native.sample_links(POOLS, 2, 2, 0, ROWS),
     "join_neighbors": lambda: native.join_neighbors(CODES, POOLS, LINKS, 0, ROWS),
     "rank_candidates": lambda: native.rank_candidates(

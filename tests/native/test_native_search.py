@@ -1,5 +1,6 @@
 """Searching for neighbours, compared with numpy and with plain Python."""
 
+import math
 from functools import partial
 
 import numpy as np
@@ -244,26 +245,47 @@ def test_codes_of_distances_that_are_cut_off_keep_their_biases():
 # Searching lists.
 
 
-def plain_search(codes, lists, queries, probes, width, floors=None):
+def first_columns_tell(codes, queries, floors, prefix):
+    """Which vectors' first columns are near enough, by the half squares of differences."""
+    few, of_queries = (values[:, :64].astype(np.int64) for values in (codes.values, queries))
+    half_few, half_of_queries = ((values**2).sum(axis=1) // 2 for values in (few, of_queries))
+    share = math.ceil(prefix.share * 2**16)
+    whole = np.maximum(-(floors.astype(np.int64) + prefix.query_biases), 0)
+    most = -(-whole * share // 2**16)
+    halves = half_few + half_of_queries[:, None] - product(of_queries, few)
+    return halves <= most[:, None]
+
+
+def plain_search(codes, lists, queries, probes, width, floors=None, prefix=None, limits=None):
     """All scores of what is probed, sorted."""
     scores = product(queries, codes.values) + codes.biases
     members = np.arange(len(codes.values)) if lists.members is None else lists.members
     parts = [members[a:b] for a, b in zip(lists.offsets[:-1], lists.offsets[1:], strict=True)]
     numbers = np.full((len(queries), width), -1, np.int32)
     best = np.full((len(queries), width), INT32.min, np.int32)
+    if prefix is not None:
+        near = first_columns_tell(codes, queries, floors, prefix)
     for query, probed in enumerate(probes):
-        found = np.concatenate([np.zeros(0, int), *(parts[part] for part in probed if part >= 0)])
+        count = [None] * len(probed) if limits is None else np.maximum(limits[query], 0)
+        found = np.concatenate(
+            [
+                np.zeros(0, int),
+                *(parts[part][:n] for part, n in zip(probed, count, strict=True) if part >= 0),
+            ]
+        )
         if floors is not None:
             found = found[scores[query, found] >= floors[query]]
+        if prefix is not None and prefix.share < 1 and codes.values.shape[1] > 64:
+            found = found[near[query, found]]
         order = np.lexsort((found, -scores[query, found]))[:width]
         numbers[query, : len(order)] = found[order]
         best[query, : len(order)] = scores[query, found[order]]
     return numbers, best
 
 
-def check_search(codes, lists, queries, probes, width, floors=None):
-    numbers, scores = native.search_lists(codes, lists, queries, probes, width, floors)
-    expected = plain_search(codes, lists, queries, probes, width, floors)
+def check_search(codes, lists, queries, probes, width, *options):
+    numbers, scores = native.search_lists(codes, lists, queries, probes, width, *options)
+    expected = plain_search(codes, lists, queries, probes, width, *options)
     assert (numbers.dtype, scores.dtype) == (np.int32, np.int32)
     np.testing.assert_array_equal(scores, expected[1])
     np.testing.assert_array_equal(numbers, expected[0])
@@ -286,9 +308,11 @@ CODE_VALUES = [None, [0], [-1, 0, 1], [-128, -127, 127]]
     values=st.sampled_from(CODE_VALUES),
     kind=st.sampled_from(["numbers", "some members", "two divisions"]),
     floored=st.booleans(),
+    limited=st.booleans(),
+    share=st.sampled_from([None, 1e-6, 0.25, 0.5, 0.9, 1.0, 7.0]),
 )
 def test_search_lists_is_a_sort_of_all_scores(
-    seed, rows, n_queries, n_lists, width, code_width, values, kind, floored
+    seed, rows, n_queries, n_lists, width, code_width, values, kind, floored, limited, share
 ):
     rng = np.random.default_rng(seed)
     codes = random_codes(rng, rows, code_width, values)
@@ -311,7 +335,103 @@ def test_search_lists_is_a_sort_of_all_scores(
     if floored:
         floors = rng.integers(-2000, 2001, n_queries, dtype=np.int32)
         floors[rng.random(n_queries) < 0.3] = rng.choice([INT32.min, INT32.max, 0])
-    check_search(codes, lists, queries, probes, width, floors)
+    limits = None
+    if limited:
+        limits = rng.integers(-1, max(rows // 2, 1) + 1, probes.shape, dtype=np.int32)
+        limits[rng.random(probes.shape) < 0.1] = rng.choice([INT32.min, INT32.max, 0])
+    prefix = None
+    if floored and share is not None:
+        # The largest differences of these values are up to 2^16 in a column.
+        biases = rng.integers(-(2**20), 2000, n_queries, dtype=np.int32)
+        biases[rng.random(n_queries) < 0.2] = rng.choice([INT32.min, INT32.max])
+        prefix = native.Prefix(biases, share)
+    check_search(codes, lists, queries, probes, width, floors, prefix, limits)
+
+
+def half_squares(values):
+    return -((values.astype(np.int64) ** 2).sum(axis=1) // 2).astype(np.int32)
+
+
+@pytest.mark.parametrize("code_width", [128, 192, 256, 832])
+def test_first_columns_leave_out_many_vectors_but_none_that_counts(code_width):
+    rng = np.random.default_rng(code_width)
+    # All coordinates alike, as rotated at random: half of the vectors near, half far away.
+    centers = rng.normal(size=(20, code_width)) * 12
+    vectors = centers[np.arange(4000) % 20] + rng.normal(size=(4000, code_width)) * 8
+    values = np.clip(np.rint(vectors), -127, 127).astype(np.int8)
+    codes = native.Codes(values, half_squares(values))
+    queries, biases = values[:200], codes.biases[:200]
+    halves = -(product(queries, values) + codes.biases + biases[:, None])
+    floors = (-np.sort(halves, axis=1)[:, 30] - biases).astype(np.int32)
+    share = 64 / code_width * (1 + 4.5 * np.sqrt(2 / 64 - 2 / code_width))
+    prefix = native.Prefix(biases, share)
+    # What is above the floor has no more than its share in the first columns, and is found.
+    probes = np.tile(np.arange(4, dtype=np.int32), (200, 1))
+    lists = native.Lists(np.array([0, 1000, 1100, 3000, 4000]))
+    arguments = (codes, lists, queries, probes, 60)
+    numbers, scores = native.search_lists(*arguments, floors, prefix)
+    expected = native.search_lists(*arguments, floors)
+    assert (numbers[:, :31] >= 0).all()
+    np.testing.assert_array_equal(numbers, expected[0])
+    np.testing.assert_array_equal(scores, expected[1])
+    # Of those far away hardly any is scored in full.
+    near = first_columns_tell(codes, queries, floors, prefix)
+    assert near.mean() < 0.1
+    # A share that is too small leaves out some that count.
+    few, _ = native.search_lists(*arguments, floors, native.Prefix(biases, 64 / code_width))
+    assert 0 < (few >= 0).sum() < (numbers >= 0).sum()
+
+
+@pytest.mark.parametrize("n_queries", [1, 65, 1025, 4097])
+def test_limits_for_any_number_of_queries(n_queries):
+    """Lists of several chunks, of which queries look through more and less."""
+    rng = np.random.default_rng(n_queries)
+    codes = random_codes(rng, 2500, 128)
+    lists = native.Lists(np.array([0, 2200, 2500]), rng.permutation(2500).astype(np.int32))
+    probes = rng.permuted(np.tile(np.arange(2, dtype=np.int32), (n_queries, 1)), axis=1)
+    limits = rng.integers(0, 2300, probes.shape, dtype=np.int32)
+    limits[rng.random(probes.shape) < 0.5] //= 50
+    queries = random_codes(rng, n_queries, 128)
+    floors = np.full(n_queries, -(2**19), np.int32)
+    for prefix in (None, native.Prefix(half_squares(queries.values), 0.5)):
+        check_search(codes, lists, queries.values, probes, 7, floors, prefix, limits)
+
+
+# Scores within reach.
+
+
+@given(
+    SEEDS,
+    st.integers(0, 9),
+    st.sampled_from([0, 1, 5, 300, 5000]),
+    st.sampled_from([0, 1, 10, 1000, 10**6, 2**31 - 1]),
+    st.integers(0, 30),
+)
+def test_the_first_columns_hold_all_that_reach_a_bound(seed, rows, columns, largest, count):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(-largest - 1, largest + 1, (rows, columns), dtype=np.int32)
+    if rows == 0:
+        count = 0
+    offsets = random_offsets(rng, count, max(rows, 1))[: rows + 1]
+    bounds = rng.integers(-largest - 1, largest + 1, count, dtype=np.int32)
+    bounds[rng.random(count) < 0.1] = rng.choice([INT32.min, INT32.max])
+    order, limits = native.order_within_reach(scores, offsets, bounds)
+    assert (order.dtype, limits.dtype) == (np.int32, np.int32)
+    for row in range(rows):
+        of_row = bounds[offsets[row] : offsets[row + 1]]
+        reached = np.flatnonzero(scores[row] >= of_row.min(initial=INT32.max))
+        if len(of_row) == 0:
+            reached = reached[:0]
+        first = order[row, : len(reached)]
+        np.testing.assert_array_equal(np.sort(first), reached)
+        assert not order[row, len(reached) :].any()
+        # One class of scores is as wide as a thousandth of all, or 1.
+        found = scores[row, first].astype(np.int64)
+        step = 1 + (found.max(initial=INT32.min) - of_row.min(initial=INT32.max)) // 1024
+        assert (np.diff(found) < max(step, 1)).all()
+        for bound, limit in zip(of_row, limits[offsets[row] : offsets[row + 1]], strict=True):
+            assert limit >= (found >= bound).sum() == (found[:limit] >= bound).sum()
+            assert limit == 0 or found[:limit].min() > bound - max(step, 1)
 
 
 # Around what is packed at a time, and around the largest chunk of a list.

@@ -33,6 +33,9 @@ OFFSETS = np.array([0, 3, 3, 8, 10])
 MEMBERS = np.array([9, 4, 3, 0, 1, 2, 8, 7, 6, 5], np.int32)
 PROBES = np.array([[0, 2], [1, -1], [3, 2], [-1, -1], [2, 0]], np.int32)
 FLOORS = np.full(QUERIES, -(10**6), np.int32)
+LIMITS = np.array([[3, 0], [1, 9], [2, 2], [0, 1], [4, 4]], np.int32)
+REACHED = RNG.integers(-(2**21), 2**21, (3, 50), dtype=np.int32)
+BOUND_OFFSETS = np.array([0, 2, 2, QUERIES])
 POOLS = random_pools(RNG, ROWS, WIDTH)
 SAMPLED = native.sample_links(POOLS, 2, 3, 0, ROWS)
 INVERSE_LENGTHS = (1 / np.linalg.norm(VECTORS, axis=1)).astype(np.float32)
@@ -54,9 +57,18 @@ def search(
     probes=PROBES,
     width=WIDTH,
     floors=FLOORS,
+    query_biases=CODES.biases[:QUERIES],
+    share=0.9,
+    limits=LIMITS,
 ):
     lists = native.Lists(offsets, members)
-    return native.search_lists(native.Codes(codes, biases), lists, queries, probes, width, floors)
+    prefix = native.Prefix(query_biases, share)
+    codes = native.Codes(codes, biases)
+    return native.search_lists(codes, lists, queries, probes, width, floors, prefix, limits)
+
+
+def order_within_reach(scores=REACHED, offsets=BOUND_OFFSETS, bounds=FLOORS):
+    return native.order_within_reach(scores, offsets, bounds)
 
 
 def score_all(codes=CODES.values, biases=CODES.biases, queries=CODES.values[:QUERIES]):
@@ -109,7 +121,10 @@ ARGUMENTS = {
         "queries": CODES.values[:QUERIES],
         "probes": PROBES,
         "floors": FLOORS,
+        "query_biases": CODES.biases[:QUERIES],
+        "limits": LIMITS,
     },
+    order_within_reach: {"scores": REACHED, "offsets": BOUND_OFFSETS, "bounds": FLOORS},
     score_all: {
         "codes": CODES.values,
         "biases": CODES.biases,
@@ -148,13 +163,15 @@ def test_every_argument_is_checked(function, name):
     function()
     array = ARGUMENTS[function][name]
     wrong = [*malformed(array), *misshapen(array), ("none", None)]
-    if name not in FREE:
+    free = {"scores", "bounds"} if function is order_within_reach else FREE
+    if name not in free:
         wrong.append(("too short", array[:-1].copy()))
     for what, replacement in wrong:
         # A byte has no order, and is aligned anywhere.
         if array.dtype == np.int8 and what in ("foreign bytes", "unaligned"):
             continue
-        if (name, what) in {("floors", "none"), ("members", "none"), ("inverse_lengths", "none")}:
+        optional = {"floors", "members", "inverse_lengths", "limits"}
+        if what == "none" and name in optional:
             continue
         with pytest.raises(ValueError, match=f"{re.escape(name)}: expected "):
             function(**{name: replacement})
@@ -256,6 +273,23 @@ def test_offsets_of_nothing():
 def test_members_out_of_range(value):
     with refused(f"members: entry 7 holds {value}, expected 0..9"):
         search(members=changed(MEMBERS, slice(7, 9), value))
+
+
+def test_prefixes_that_are_none():
+    for share in (0, -1.0, np.nan, -np.inf):
+        with refused(f"prefix: expected floors and a share above 0, got a share of {share}"):
+            search(share=share)
+    with refused("prefix: expected floors and a share above 0, got no floors"):
+        search(floors=None)
+    for share in (1e-300, 1.0, 1e300, np.inf):
+        search(share=share)
+
+
+def test_bounds_that_belong_to_no_row():
+    for offsets, row in (([0, 2, 2, 6], 3), ([0, 3, 2, 5], 2), ([1, 2, 2, 5], 0)):
+        message = f"offsets: entry {row} holds {offsets[row]}, expected numbers that begin at 0, "
+        with refused(message + "never decrease, and end at 5"):
+            order_within_reach(offsets=np.array(offsets))
 
 
 @pytest.mark.parametrize("value", [-2, LISTS, *EXTREMES])
@@ -378,6 +412,8 @@ def good(kind, **changes):
 
 NUMBERS = np.empty((ROWS, 8), np.int32)
 SCORES = np.empty((ROWS, 8), np.int32)
+ORDERED = np.empty((3, 50), np.int32)
+COUNTED = np.empty(QUERIES, np.int32)
 ALL_SCORES = np.empty((QUERIES, ROWS), np.int32)
 SIMILARITIES = np.empty((ROWS, 8), np.float32)
 NEW_CODES = np.empty((ROWS, 128), np.int8)
@@ -403,10 +439,22 @@ def arguments_of(function):
             "queries": good("codes", rows=QUERIES),
             "probes": PROBES,
             "n_probes": 2,
-            "floors": NULL,
+            "limits": LIMITS,
+            "floors": FLOORS,
+            "prefix_share": 2**15,
             "width": 8,
             "numbers": NUMBERS,
             "scores": SCORES,
+        },
+        "order_within_reach": {
+            "scores": REACHED,
+            "rows": 3,
+            "columns": 50,
+            "offsets": BOUND_OFFSETS,
+            "bounds": FLOORS,
+            "count": QUERIES,
+            "order": ORDERED,
+            "limits": COUNTED,
         },
         "score_all": {
             "codes": good("codes"),
@@ -476,6 +524,7 @@ def call(function, **changes):
 STRUCTURES = {
     "encode": {"encoder": "encoder"},
     "search_lists": {"codes": "codes", "lists": "lists", "queries": "codes"},
+    "order_within_reach": {},
     "score_all": {"codes": "codes", "queries": "codes"},
     "score_pairs": {"codes": "codes", "queries": "codes"},
     "count_links": {"pools": "pools"},
@@ -491,7 +540,7 @@ each_function = pytest.mark.parametrize("function", STRUCTURES)
 def test_direct_null_pointers(function):
     assert call(function) == OK
     for name, argument in arguments_of(function).items():
-        if isinstance(argument, int) or name == "floors":
+        if isinstance(argument, int) or (function, name) == ("search_lists", "limits"):
             continue
         # Without lengths, candidates are ranked by distance.
         expected = OK if (function, name) == ("rank_candidates", "inverse_lengths") else BAD_SIZE
@@ -554,6 +603,10 @@ def test_direct_garbage_in_structures(function):
         ("encode", "stride", (DIMENSION - 1, 0, -1, HUGE)),
         ("search_lists", "n_probes", (-1, 2**31, 2**23, HUGE, -HUGE)),
         ("search_lists", "width", (0, -1, 8193, HUGE, -HUGE)),
+        ("search_lists", "prefix_share", (-1, 2**16 + 1, 2**32, HUGE, 2**63 - 1, -(2**63))),
+        ("order_within_reach", "rows", (-1, HUGE, 2**63 - 1, -(2**63))),
+        ("order_within_reach", "columns", (-1, 2**31, HUGE, 2**63 - 1, -(2**63))),
+        ("order_within_reach", "count", (-1, HUGE, 2**63 - 1, -(2**63))),
         ("count_links", "forward", (0, -1, WIDTH + 1, HUGE, 2**63 - 1, -(2**63))),
         ("count_links", "first", (-1, ROWS + 1, -HUGE, HUGE, 2**63 - 1, -(2**63))),
         ("count_links", "last", (-1, 2**30, -HUGE, HUGE, 2**63 - 1, -(2**63))),
@@ -579,6 +632,11 @@ def test_direct_garbage_sizes(function, name, sizes):
 
 def test_direct_sizes_that_do_not_agree():
     narrow = good("codes", width=64)
+    # First columns are less than all, and what is too far follows from a floor.
+    both = {"codes": narrow, "queries": good("codes", width=64, rows=QUERIES)}
+    assert call("search_lists", **both) == BAD_SIZE
+    assert call("search_lists", **both, prefix_share=0) == OK
+    assert call("search_lists", floors=NULL, prefix_share=0) == OK
     assert call("search_lists", codes=narrow) == BAD_SIZE
     assert call("search_lists", queries=narrow) == BAD_SIZE
     for function in ("score_all", "score_pairs"):
@@ -599,6 +657,11 @@ def test_direct_nothing():
         {"lists": good("lists", count=0, entries=0, members=MEMBERS), "n_probes": 0},
     ):
         assert call("search_lists", **changes) == OK
+    reach = {"bounds": NULL, "count": 0, "limits": NULL}
+    assert call("order_within_reach", **reach, offsets=np.zeros(4, int)) == OK
+    nowhere = {"rows": 0, "scores": NULL, "order": NULL, "offsets": np.zeros(1, int)}
+    assert call("order_within_reach", **reach, **nowhere) == OK
+    assert call("order_within_reach", columns=0, scores=NULL, order=NULL) == OK
     no_queries = good("codes", **nothing)
     assert call("score_all", queries=no_queries, scores=NULL) == OK
     assert call("score_all", codes=no_queries, scores=NULL) == OK
@@ -688,9 +751,16 @@ def test_direct_garbage_in_arrays(seed):
         {"lists": good("lists", offsets=offsets, members=NULL)},
         {"lists": good("lists", members=members % ROWS), "probes": probes, "floors": floors},
         {"probes": np.maximum(probes % LISTS, -1), "floors": floors},
+        {"probes": np.maximum(probes % LISTS, -1), "limits": garbage_numbers(rng, (5, 2), "i4", 9)},
+        {"queries": good("codes", rows=QUERIES, biases=biases), "floors": floors},
         {"codes": good("codes", biases=biases)},
     ):
         assert call("search_lists", **changes) in KINDS
+    reached = rng.integers(-(2**31), 2**31, REACHED.shape, dtype=np.int32)
+    of_bounds = np.sort(garbage_numbers(rng, 4, np.int64, QUERIES))
+    for changes in ({}, {"offsets": of_bounds}, {"scores": REACHED}):
+        arguments = {"scores": reached, "bounds": floors, **changes}
+        assert call("order_within_reach", **arguments) in KINDS
     ends = garbage_numbers(rng, ROWS, np.int64, len(LINKS) + 1)
     links = rng.integers(0, 2**64, len(LINKS), dtype=np.uint64)
     assert call("choose_links", pools=pools, ends=ends, links=links) in KINDS

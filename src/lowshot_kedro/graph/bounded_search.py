@@ -39,7 +39,7 @@ _FEW_LISTS = 32
 # Vectors that are compared in the time that looking up a list takes.
 _WORTH_OF_LIST = 64
 # Lists that queries look through, all queries together that are searched for at a time.
-_MAX_PROBES = 2**24
+_MAX_PROBES = 2**22
 # The sample's largest ratio of both sides of the rule is exceeded seldom, and by little.
 _BEYOND_SAMPLE = 1.1
 # The part of the farthest links that is lost because first columns hold more than others.
@@ -290,7 +290,6 @@ def slack_of(ratios: NDArray[np.float64]) -> float:
             holds the neighbour, divided by the one that the rule expects.
     """
     return _BEYOND_SAMPLE * float(ratios.max(initial=1.0))
-
 
 
 def prefix_shares(

@@ -265,9 +265,8 @@ class LinksInLists:
             distances = background.distances_to_centroids(points.codes, of_sample[fitted], lists)
             reach = self._reach(links.positions, links.least)[links_of[fitted]]
             ratios.append(distances / np.maximum(reach, _TINY))
-            queries = native.Codes(
-                *(of_all[links.positions[links_of[fitted]]] for of_all in background.lists.codes)
-            )
+            positions, codes = links.positions[links_of[fitted]], background.lists.codes
+            queries = native.Codes(codes.values[positions], codes.biases[positions])
             least = encoder.least_scores(links.least[links_of[fitted]], queries.biases)
             shares.append(prefix_shares(queries, points.codes.values[of_sample[fitted]], least))
         if len(sampled) == self._n_sampled:
