@@ -153,10 +153,11 @@ class BoundedSearch:
             squares = np.full(len(queries), np.inf)
             floors = np.full(len(queries), np.iinfo(np.int32).min, np.int32)
         else:
-            kth = lists.candidates(codes.values, _FIRST_PROBES, k_there, k_there)[1][:, -1]
-            squares = np.maximum(encoder.squared_distances(kth, codes.biases), 0)
-            # Both the k-th and what is nearer than it may be wrong by a margin.
-            floors = as_scores(kth - 2 * encoder.margins(squares))
+            # By the vectors themselves: codes that are cut off may look nearer than they are.
+            first, _ = lists.candidates(codes.values, _FIRST_PROBES, k_there, k_there)
+            kth = lists.rank(queries, first, k_there, scattered=True).similarities[:, -1]
+            squares = np.maximum(lists.space.squared_distances(kth.astype(np.float64)), 0)
+            floors = encoder.least_scores(kth, codes.biases)
         rows = np.arange(len(queries))
         ranked = KnnGraph(
             np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.float32)

@@ -56,17 +56,15 @@ class Tuning:
     Attributes:
         rows: int64 (s,), positions of the sample.
         queries: float32 (s, d), their queries.
-        similarities: float32 (s, k), of their nearest neighbours.
+        neighbors: (s, k), the most similar vectors of each, -1 where all are equally similar.
         pool_width: Candidates of which nearly all neighbours are among the best by their codes.
-        lists: int32 (s, k), the list of each of these neighbours, -1 for none.
         recall: Part of these neighbours that is among so many candidates.
     """
 
     rows: NDArray[np.int64]
     queries: NDArray[np.float32]
-    similarities: NDArray[np.float32]
+    neighbors: KnnGraph
     pool_width: int
-    lists: NDArray[np.int32]
     recall: float
 
 
@@ -130,7 +128,7 @@ def _rank(
     n_probe = probes_needed(
         search.centroids,
         np.ascontiguousarray(search.codes.values[tuning.rows]),
-        tuning.lists,
+        search.lists_of(tuning.neighbors.indices),
         len(search.division.centroids),
         min(_FIRST_RECALL, target_recall) if descend else target_recall,
     )
@@ -195,9 +193,8 @@ def _tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
     queries = search.queries(search.division.numbers[rows])
     # By the vectors themselves: codes may be too coarse for neighbours that are near to each other.
     exact = _compare_with_all(search, queries, k)
-    lists = search.lists_of(exact.indices)
-    # Their neighbours are as good in one list as in another.
-    lists[search.space.without_direction(queries)] = -1
+    # Other vectors are as good neighbours of these.
+    exact.indices[search.space.without_direction(queries)] = -1
     pool_width = min(widest, max(int(_POOL_PART * k), max(_LINKS)))
     # Half of what may be missed is left to the search.
     wanted = 1 - (1 - target_recall) / 2
@@ -208,14 +205,7 @@ def _tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
         if reached >= wanted or pool_width >= widest:
             break
         pool_width = min(2 * pool_width, widest)
-    return Tuning(
-        rows,
-        queries,
-        exact.similarities,
-        pool_width,
-        lists,
-        reached,
-    )
+    return Tuning(rows, queries, exact, pool_width, reached)
 
 
 def _compare_with_all(search: ListSearch, queries: NDArray[np.float32], k: int) -> KnnGraph:
@@ -263,11 +253,12 @@ class _Rounds:
     def keep(self, pools: native.Pools) -> None:
         """Measure the pools of a round that is complete, and drop those of the round before."""
         rows = self._tuning.rows
-        k = self._tuning.similarities.shape[1]
+        wanted = self._tuning.neighbors.similarities
+        k = wanted.shape[1]
         candidates = pools.entries[rows] >> 1
         ranked = self._search.rank(self._tuning.queries, candidates, k, scattered=True)
         self._workspace.release(*pools)
-        reached = _recall(self._search, ranked, self._tuning.similarities)
+        reached = _recall(self._search, ranked, wanted)
         number = len(self.recalls)
         # Less one standard error, so that chance does not end the search too early.
         error = reached.std() / np.sqrt(max(len(reached), 1))

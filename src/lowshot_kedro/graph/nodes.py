@@ -278,8 +278,8 @@ class _InLists:
         self._search = BoundedSearch(lists)
         # Of few nodes all are compared.
         if len(lists.vectors) > _FEW_NODES:
-            self._search.fit_slack(tuning.queries, tuning.similarities, tuning.lists)
-        self._candidates = tuning.pool_width / tuning.similarities.shape[1]
+            self._search.fit(tuning.queries, tuning.neighbors)
+        self._candidates = tuning.pool_width / tuning.neighbors.indices.shape[1]
 
     def search(self, queries: NDArray[np.float32], k: int) -> KnnGraph:
         """See above."""
