@@ -100,3 +100,16 @@ def test_pynndescent_after_a_fork(monkeypatch, layer, is_refused):
     kind = ValueError if is_refused else pytest.fail.Exception
     with pytest.raises(kind, match=message):
         node_graph(random_vectors(30, 4), 3, method="pynndescent")
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemError])
+def test_a_signal_during_pynndescent(monkeypatch, raised):
+    def search(*_, **__):
+        try:
+            raise raised("here")
+        except raised as error:
+            raise SystemError("a function returned a result with an exception set") from error
+
+    monkeypatch.setitem(sys.modules, "pynndescent", SimpleNamespace(NNDescent=search))
+    with pytest.raises(raised, match="^here$"):
+        node_graph(random_vectors(30, 4), 3, method="pynndescent")

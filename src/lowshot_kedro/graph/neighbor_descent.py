@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +101,18 @@ def pynndescent_graph(
     return RowBlocks(n_vectors, stored_k, BLOCK_ROWS, blocks)
 
 
+@contextmanager
+def _signals_as_they_are() -> Iterator[None]:
+    """What a signal handler raises, where numba makes a SystemError of it."""
+    try:
+        yield
+    except SystemError as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise cause
+
+
 def _search(
     vectors: NDArray[np.float32], stored_k: int, name: str, space: Space
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -114,13 +126,14 @@ def _search(
     indices = np.full((n_vectors, stored_k), -1, np.int32)
     similarities = np.full((n_vectors, stored_k), -np.inf, np.float32)
     if n_vectors > 1:
-        found, _ = NNDescent(
-            points,
-            metric="euclidean" if space.is_euclidean else "cosine",
-            n_neighbors=k,
-            random_state=_SEED,
-            compressed=False,
-        ).neighbor_graph
+        with _signals_as_they_are():
+            found, _ = NNDescent(
+                points,
+                metric="euclidean" if space.is_euclidean else "cosine",
+                n_neighbors=k,
+                random_state=_SEED,
+                compressed=False,
+            ).neighbor_graph
         indices[:, :k] = found
     elif n_vectors:
         indices[0, 0] = 0
