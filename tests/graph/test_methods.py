@@ -111,5 +111,5 @@ def test_a_signal_during_pynndescent(monkeypatch, raised):
             raise SystemError("a function returned a result with an exception set") from error
 
     monkeypatch.setitem(sys.modules, "pynndescent", SimpleNamespace(NNDescent=search))
-    with pytest.raises(raised, match="^here$"):
+    with pytest.raises(raised, match=r"^here$"):
         node_graph(random_vectors(30, 4), 3, method="pynndescent")

@@ -110,7 +110,7 @@ def _signals_as_they_are() -> Iterator[None]:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        raise cause
+        raise cause from None
 
 
 def _search(
