@@ -48,8 +48,8 @@ struct group_room {
     int32_t *prefix_biases;
     int32_t *numbers;
     struct found *found;  /* of each query */
-    int32_t *sums;        /* of the codes of each query */
     int32_t *packed_sums; /* of those of its columns that are packed of vectors */
+    int32_t *rest_sums;   /* and of its others */
 };
 
 struct search {
@@ -82,7 +82,7 @@ static void free_room(struct group_room *room) {
     free(room->prefix_biases);
     free(room->numbers);
     free(room->found);
-    free(room->sums);
+    free(room->rest_sums);
     free(room->packed_sums);
 }
 
@@ -102,14 +102,14 @@ static bool make_room(const struct search *search, struct group_room *room) {
         .prefix_biases = malloc((size_t)search->chunk * sizeof(int32_t)),
         .numbers = malloc((size_t)search->chunk * sizeof(int32_t)),
         .found = malloc(queries * sizeof(struct found)),
-        .sums = malloc(queries * sizeof(int32_t)),
+        .rest_sums = malloc(queries * sizeof(int32_t)),
         .packed_sums = malloc(queries * sizeof(int32_t)),
     };
     if (room->packed == NULL || room->vectors == NULL || room->scores == NULL ||
         room->candidates == NULL || room->slots == NULL || room->lists == NULL ||
         room->ends == NULL || room->items == NULL || room->biases == NULL ||
         room->prefix_biases == NULL || room->numbers == NULL || room->found == NULL ||
-        room->sums == NULL || room->packed_sums == NULL)
+        room->rest_sums == NULL || room->packed_sums == NULL)
         return false;
     for (size_t list = 0; list < lists; list++)
         room->slots[list] = -1;
@@ -218,28 +218,28 @@ static int32_t prefix_threshold(int64_t share, int32_t floor, int32_t bias, cons
 }
 
 /* Adds the vectors that score at least the threshold, of those whose first columns do as well.
- * scores: of these columns. */
+ * scores: of these columns. sum: of the query's others. */
 static void collect_near(const struct search *search, const int8_t *query, int32_t sum,
                          const struct group_room *room, const int32_t *scores, int64_t count,
                          struct found *found) {
     /* What was packed is at hand, the other columns are not. */
-    const int64_t width = search->codes->width;
+    const int64_t width = search->codes->width - CODE_WIDTH_UNIT;
     const int64_t prefetched = width < MAX_PREFETCHED ? width : MAX_PREFETCHED;
-    int32_t places[STRIP], whole[STRIP];
+    int32_t places[STRIP], rest[STRIP];
     const int8_t *vectors[STRIP];
     for (int64_t begin = 0; begin < count; begin += STRIP) {
         const int64_t size = count - begin < STRIP ? count - begin : STRIP;
         const int64_t hits = find_scores(scores + begin, room->prefix_biases + begin, size,
                                          found->prefix_threshold, places);
         for (int64_t h = 0; h < hits; h++) {
-            vectors[h] = room->vectors[begin + places[h]];
-            for (int64_t j = CODE_WIDTH_UNIT; j < prefetched; j += CACHE_LINE_BYTES)
+            vectors[h] = room->vectors[begin + places[h]] + CODE_WIDTH_UNIT;
+            for (int64_t j = 0; j < prefetched; j += CACHE_LINE_BYTES)
                 PREFETCH(vectors[h] + j);
         }
-        search->kernels.score_rows(query, sum, vectors, hits, width, whole);
+        search->kernels.score_rows(query + CODE_WIDTH_UNIT, sum, vectors, hits, width, rest);
         for (int64_t h = 0; h < hits; h++) {
             const int64_t v = begin + places[h];
-            const int32_t score = whole[h] + room->biases[v];
+            const int32_t score = scores[v] + rest[h] + room->biases[v];
             if (score >= found->threshold)
                 found->candidates[found->count++] = make_candidate(score, room->numbers[v], 0);
         }
@@ -288,7 +288,8 @@ static void search_tile(const struct search *search, int64_t first, const uint64
         const int64_t more = item_limit(items[i]) - from;
         const int64_t of_query = more < 0 ? 0 : more < size ? more : size;
         if (search->prefix_share > 0)
-            collect_near(search, tile[i], room->sums[q], room, scores, of_query, &room->found[q]);
+            collect_near(search, tile[i], room->rest_sums[q], room, scores, of_query,
+                         &room->found[q]);
         else
             collect(scores, room->biases, room->numbers, of_query, search->width, search->capacity,
                     &room->found[q]);
@@ -304,8 +305,8 @@ static void search_group(const struct search *search, int64_t first, int64_t cou
         const int8_t *const query = search->queries->values + (first + q) * width;
         const int32_t floor = search->floors != NULL ? search->floors[first + q] : INT32_MIN;
         found[q] = (struct found){room->candidates + q * search->capacity, 0, floor, INT32_MIN};
-        room->sums[q] = sum_of_codes(query, width);
         room->packed_sums[q] = sum_of_codes(query, search->packed_width);
+        room->rest_sums[q] = sum_of_codes(query, width) - room->packed_sums[q];
         if (search->prefix_share > 0)
             found[q].prefix_threshold = prefix_threshold(search->prefix_share, floor,
                                                          search->queries->biases[first + q], query);
