@@ -24,8 +24,10 @@ static void order_row(const int32_t *scores, int64_t columns, const int32_t *bou
         best = scores[column] > best ? scores[column] : best;
     for (int64_t b = 0; b < count; b++)
         least = bounds[b] < least ? bounds[b] : least;
-    memset(order, 0, (size_t)columns * sizeof(int32_t));
-    memset(limits, 0, (size_t)count * sizeof(int32_t));
+    for (int64_t column = 0; column < columns; column++)
+        order[column] = 0;
+    for (int64_t b = 0; b < count; b++)
+        limits[b] = 0;
     if (columns == 0 || best < least)
         return;
     int shift = 0;
