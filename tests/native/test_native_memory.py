@@ -25,7 +25,7 @@ for attempt in (
         assert str(error) == "no memory for intermediate results", error
     else:
         raise AssertionError
-# 12 GB for each thread, to sort what is probed, and 4 GB for what is linked to a row in two steps.
+# 16 GB for each thread, to sort what is probed, and 4 GB for what is linked to a row in two steps.
 codes = native.Codes(np.zeros((2, 64), np.int8), np.zeros(2, np.int32))
 lists = native.Lists(np.array([0, 2]))
 probes = np.zeros((1, 2**20), np.int32)

@@ -87,7 +87,8 @@ static void free_room(struct group_room *room) {
 }
 
 static bool make_room(const struct search *search, struct group_room *room) {
-    const size_t queries = (size_t)search->group, pairs = queries * (size_t)search->n_probes + 1;
+    const size_t queries = search->prefix_share > 0 ? (size_t)search->group : GROUP;
+    const size_t pairs = queries * (size_t)search->n_probes + 1;
     const size_t lists = (size_t)search->lists->count + 1;
     *room = (struct group_room){
         .packed = aligned_alloc(CACHE_LINE_BYTES, (size_t)(search->chunk * search->packed_width)),
