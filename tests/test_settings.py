@@ -45,7 +45,7 @@ def test_the_defaults_are_valid():
         "n_background": None,
         "stored_k": 32,
         "method": "auto",
-        "target_recall": 0.99,
+        "target_recall": 0.995,
         "memory_budget": None,
         "recall_sample": 1000,
     }

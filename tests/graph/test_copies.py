@@ -118,25 +118,40 @@ def test_one_of_equal_rows_links_them_to_others():
     rng = np.random.default_rng(0)
     different = rng.normal(size=(60, 8)).astype(np.float32)
     vectors = different[rng.integers(0, 60, 3000)]
-    k = 5
-    graph, search = node_graph(vectors, k, metric="euclidean", one_of_equal=True)
-    first = {tuple(vector): row for row, vector in reversed(list(enumerate(vectors.tolist())))}
-    firsts = np.array(sorted(first.values()))
+    k = 9
+    graph, _ = node_graph(vectors, k, metric="euclidean", one_of_equal=True)
+    groups = {}
+    for row, vector in enumerate(vectors.tolist()):
+        groups.setdefault(tuple(vector), []).append(row)
+    firsts = np.array(sorted(group[0] for group in groups.values()))
     distances = ((vectors[:, None].astype(np.float64) - vectors[firsts]) ** 2).sum(axis=2)
     nearest = firsts[np.argsort(distances, axis=1)]
+    # Of 60 different rows: log2 60 = 5.9.
     for row in range(3000):
-        own = first[tuple(vectors[row].tolist())]
-        expected = nearest[row, :k].tolist()
-        if row != own:
-            expected = [own, row, *nearest[row, 1 : k - 1]]
-        assert graph.indices[row].tolist() == expected
-    expected = np.take_along_axis(
-        ((vectors[:, None] - vectors[None, :]) ** 2).sum(axis=2), graph.indices.astype(int), axis=1
-    )
-    np.testing.assert_allclose(graph.similarities, -expected, rtol=1e-4, atol=1e-6)
-    of_new = ((different[:, None] - vectors[firsts]) ** 2).sum(axis=2)
-    expected = firsts[np.argsort(of_new, axis=1)[:, :k]]
-    np.testing.assert_array_equal(search.search(different, k).indices, expected)
+        own = groups[tuple(vectors[row].tolist())][0]
+        expected = nearest[row, :7] if row == own else np.array([own, row])
+        assert graph.indices[row, : len(expected)].tolist() == expected.tolist()
+        assert (graph.indices[row, len(expected) :] == -1).all()
+        assert (graph.similarities[row, len(expected) :] == -np.inf).all()
+    there = graph.indices >= 0
+    expected = ((vectors[:, None] - vectors[graph.indices]) ** 2).sum(axis=2)
+    np.testing.assert_allclose(graph.similarities[there], -expected[there], rtol=1e-4, atol=1e-6)
+
+
+def test_new_rows_find_all_equal_rows():
+    rng = np.random.default_rng(1)
+    different = rng.normal(size=(50, 6)).astype(np.float32)
+    vectors = different[np.concatenate([np.arange(50), rng.integers(0, 12, 60)])]
+    new = rng.normal(size=(40, 6)).astype(np.float32)
+    for k in (4, 9, 30):
+        _, search = node_graph(vectors, k, metric="euclidean", one_of_equal=True)
+        found = search.search(new, k)
+        distances = ((new[:, None].astype(np.float64) - vectors) ** 2).sum(axis=2)
+        expected = np.argsort(distances, axis=1, kind="stable")[:, :k]
+        np.testing.assert_array_equal(found.indices, expected)
+        np.testing.assert_allclose(
+            found.similarities, -np.take_along_axis(distances, expected, axis=1), rtol=1e-4
+        )
 
 
 @pytest.mark.parametrize("k", [1, 2, 9])
@@ -147,7 +162,7 @@ def test_all_rows_are_equal(k):
     for row in (1, 499):
         linked = [row] if k == 1 else [0, row]
         assert graph.indices[row].tolist() == linked + [-1] * (k - len(linked))
-    assert search.search(vectors[:1], k).indices[0].tolist() == [0] + [-1] * (k - 1)
+    assert search.search(vectors[:1], k).indices[0].tolist() == list(range(k))
     exact, _ = node_graph(vectors, k, metric="euclidean")
     assert (exact.indices == np.arange(k)).all()
 
@@ -176,13 +191,13 @@ def test_a_stored_graph_with_equal_rows_is_the_exact_one(method):
     assert_well_formed(found, vectors, k)
 
 
-def test_complete_needs_no_rows_left_out_in_the_graph(tmp_path):
+def test_rows_left_out_are_linked_to_the_first_or_have_its_links(tmp_path):
     found = found_copies(np.ones((4, 2), np.float32), 1, 1, tmp_path)
     graph = KnnGraph(np.array([[0, -1]], np.int32), np.array([[1, -np.inf]], np.float32))
-    complete = found.complete(graph, add_itself=True)
+    complete = found.complete(graph, through_first=True)
     assert complete.indices.tolist() == [[0, -1], [0, 1], [0, 2], [0, 3]]
     assert complete.similarities[1:].tolist() == [[1, 1]] * 3
-    assert found.complete(graph, add_itself=False).indices.tolist() == [[0, -1]] * 4
+    assert found.complete(graph, through_first=False).indices.tolist() == [[0, -1]] * 4
 
 
 # --- labels ---
@@ -200,3 +215,35 @@ def test_labels_go_from_one_group_of_equal_rows_to_others():
     model = LabelDiffusion(n_neighbors=4).fit(X, y)
     np.testing.assert_array_equal(model.transduction_, which >= 8)
     np.testing.assert_array_equal(model.predict(X), which >= 8)
+
+
+@pytest.mark.parametrize("n_copies", [3, 5, 9, 10, 30])
+def test_labels_are_as_good_whatever_the_number_of_copies(n_copies):
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(4, 6))
+    classes = rng.integers(0, 4, 200)
+    rows = (centers[classes] + 0.3 * rng.normal(size=(200, 6))).astype(np.float32)
+    labeled = [int(np.flatnonzero(classes == number)[0]) for number in range(4)]
+    X = np.repeat(rows, n_copies, axis=0)
+    y = np.full(len(X), -1)
+    y[np.array(labeled) * n_copies] = np.arange(4)
+    model = LabelDiffusion().fit(X, y)
+    once = LabelDiffusion().fit(rows, np.where(np.isin(np.arange(200), labeled), classes, -1))
+    wanted = np.mean(once.transduction_ == classes)
+    assert np.mean(model.transduction_ == np.repeat(classes, n_copies)) >= wanted - 0.03
+    assert np.mean(model.predict(rows) == classes) >= wanted - 0.03
+    assert model.n_unreached_ == 0
+
+
+@pytest.mark.parametrize("n_neighbors", [2, 5, 10, 20])
+def test_few_different_rows_keep_to_the_labels_of_their_own(n_neighbors):
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 3, (2000, 2)).astype(np.float32)
+    classes = X[:, 0].astype(int)
+    X[:, 0] *= 50
+    y = np.full(2000, -1)
+    for number in range(3):
+        y[rng.choice(np.flatnonzero(classes == number), 20, replace=False)] = number
+    model = LabelDiffusion(n_neighbors).fit(X, y)
+    np.testing.assert_array_equal(model.transduction_, classes)
+    np.testing.assert_array_equal(model.predict(X), classes)

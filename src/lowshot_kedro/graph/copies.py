@@ -1,14 +1,15 @@
 """Vectors that occur very often: the first of them stand for all.
 
-Work on rows that are equal grows with the square of their number, and a row with k copies would be
-linked to nothing else. So only the first ones are searched for and found, and the others get the
-neighbours of these.
+Work on rows that are equal grows with the square of their number, and rows that fill each other's
+lists would be linked to nothing else. So only the first ones are searched for and found, and the
+others are linked through these.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,22 +39,30 @@ class Copies:
     rows: NDArray[np.int32]
     first: NDArray[np.int32]
 
-    @property
+    @cached_property
     def kept(self) -> NDArray[np.int32]:
         """int32 (m,), the rows that are not left out, increasing."""
         is_kept = np.ones(self.n_rows, np.bool_)
         is_kept[self.rows] = False
         return np.flatnonzero(is_kept).astype(np.int32)
 
-    def complete(self, graph: KnnGraph, add_itself: bool) -> KnnGraph:
-        """The graph over all rows from the one over those kept.
+    @cached_property
+    def _groups(self) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+        """Rows left out, group after group; where that of each row kept begins, and its size."""
+        order = np.argsort(self.first, kind="stable")
+        firsts, begins, counts = np.unique(self.first[order], return_index=True, return_counts=True)
+        begin, n_more = np.zeros((2, len(self.kept)), np.int64)
+        place = np.searchsorted(self.kept, firsts)
+        begin[place], n_more[place] = begins, counts
+        return self.rows[order], begin, n_more
 
-        A row left out has the neighbours of the first row like it.
+    def complete(self, graph: KnnGraph, through_first: bool) -> KnnGraph:
+        """The graph over all rows from the one over those kept.
 
         Args:
             graph: Over the rows kept, which are numbered 0, 1, 2 … in it.
-            add_itself: Whether a row left out is also its own neighbour, the second one, in place
-                of the last.
+            through_first: Whether a row left out is linked to the first row like it and to itself
+                alone; else it has the neighbours of that row.
 
         Returns:
             In memory besides: the rows kept, 4 bytes each.
@@ -70,12 +79,43 @@ class Copies:
         for first, last in row_ranges(len(self.rows), BLOCK_ROWS):
             rows, like = self.rows[first:last], self.first[first:last]
             indices, similarities = complete.indices[like], complete.similarities[like]
-            if add_itself:
-                indices[:, itself + 1 :] = indices[:, itself:-1].copy()
-                similarities[:, itself + 1 :] = similarities[:, itself:-1].copy()
+            if through_first:
                 indices[:, itself], similarities[:, itself] = rows, similarities[:, 0]
+                indices[:, itself + 1 :], similarities[:, itself + 1 :] = -1, -np.inf
             complete.indices[rows], complete.similarities[rows] = indices, similarities
         return complete
+
+    def expand(self, found: KnnGraph) -> KnnGraph:
+        """The nearest of all rows from the nearest of those kept, if one of equal rows is kept.
+
+        Args:
+            found: (q, k), rows kept by their numbers among these, most similar first.
+
+        Returns:
+            (q, k), by their numbers among all; after a row all that are like it.
+        """
+        kept, k = self.kept, found.indices.shape[1]
+        members, begin, n_more = self._groups
+        there = found.indices >= 0
+        sizes = np.where(there, 1 + np.minimum(n_more[found.indices], k), 0)
+        ends = np.cumsum(sizes, axis=1)
+        expanded = KnnGraph(np.empty_like(found.indices), np.empty_like(found.similarities))
+        rows = np.arange(len(ends))
+        for column in range(k):
+            source = (ends <= column).sum(axis=1)
+            is_there = source < k
+            of = np.minimum(source, k - 1)
+            number = found.indices[rows, of]
+            after = column - (ends[rows, of] - sizes[rows, of])
+            copy = begin[number] + np.maximum(after - 1, 0)
+            of_copy = members[np.minimum(copy, len(members) - 1)]
+            expanded.indices[:, column] = np.where(
+                is_there, np.where(after > 0, of_copy, kept[number]), -1
+            )
+            expanded.similarities[:, column] = np.where(
+                is_there, found.similarities[rows, of], -np.inf
+            )
+        return expanded
 
 
 def find_copies(

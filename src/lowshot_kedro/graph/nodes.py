@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lowshot_kedro import native
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.bounded_search import BoundedSearch
-from lowshot_kedro.graph.copies import find_copies
+from lowshot_kedro.graph.copies import Copies, find_copies
 from lowshot_kedro.graph.descent import Tuning, divided_graph, tune
 from lowshot_kedro.graph.exact_search import ExactNodes
 from lowshot_kedro.graph.index import divide, factory_index, search
@@ -112,8 +112,12 @@ def node_graph(
             256 rows.
         memory_budget: Bytes that the process may take; None: four fifths of what is free.
         name: What messages call the vectors.
-        one_of_equal: Whether of k equal rows or more only the first is anybody's neighbour, and
-            each of them its own: they are linked to others then, not to each other alone.
+        one_of_equal: Whether of more than k / 4 equal rows only the first is linked to other
+            rows, and the rest to it, so that they are not linked to each other alone. If there are
+            D different rows, these are linked to about log D others at most: a graph of nearest
+            neighbours is connected then (F. Xue, P. R. Kumar, "The number of neighbors needed for
+            connectivity of wireless networks", Wireless Networks 10, 2004), and few different rows
+            are not all linked with each other.
 
     Returns:
         The graph, (n, k), of equal similarities the smaller number first, -1 and -inf where there
@@ -135,9 +139,8 @@ def node_graph(
     budget = MemoryBudget(memory_budget)
     with temporary_folder() as folder:
         workspace = Workspace(folder, budget)
-        # Equal rows that fill a row of the graph.
-        n_kept = 1 if one_of_equal else k
-        copies = find_copies(vectors, max(k - 1, n_kept), n_kept, workspace, name, space)
+        max_copies, n_kept = (max(1, k // 4), 1) if one_of_equal else (k, k)
+        copies = find_copies(vectors, max_copies, n_kept, workspace, name, space)
         if copies is None:
             neighbors, finder = _graph_and_finder(
                 vectors, k, method, target_recall, workspace, name, space
@@ -151,8 +154,13 @@ def node_graph(
             of_kept, of_distinct = _graph_and_finder(
                 distinct, k, method, target_recall, workspace, name, space
             )
-            neighbors = copies.complete(of_kept, add_itself=one_of_equal)
-            finder = _AmongKept(of_distinct, kept)
+            if one_of_equal:
+                # With more links than that everything is linked with everything.
+                n_links = 1 + math.ceil(math.log2(max(len(kept), 2)))
+                of_kept.indices[:, n_links:] = -1
+                of_kept.similarities[:, n_links:] = -np.inf
+            neighbors = copies.complete(of_kept, through_first=one_of_equal)
+            finder = _AmongKept(of_distinct, copies, n_kept == 1)
     return neighbors, NodeSearch(space, (n_nodes, dimension), finder)
 
 
@@ -291,18 +299,23 @@ class _AmongKept:
 
     Args:
         finder: Over these nodes.
-        numbers: int32 (m,), their numbers among all.
+        copies: The others.
+        is_one_kept: Of equal ones; else as many as are ever searched for.
     """
 
-    def __init__(self, finder: _Finder, numbers: NDArray[np.int32]) -> None:
+    def __init__(self, finder: _Finder, copies: Copies, is_one_kept: bool) -> None:
         self._finder = finder
-        self._numbers = numbers
+        self._copies = copies
+        self._is_one_kept = is_one_kept
 
     def search(self, queries: NDArray[np.float32], k: int) -> KnnGraph:
         """See above."""
-        found = self._finder.search(queries, min(k, len(self._numbers)))
-        indices = np.where(found.indices < 0, np.int32(-1), self._numbers[found.indices])
-        return _widened(KnnGraph(indices, found.similarities), k)
+        kept = self._copies.kept
+        found = _widened(self._finder.search(queries, min(k, len(kept))), k)
+        if self._is_one_kept:
+            return self._copies.expand(found)
+        indices = np.where(found.indices < 0, np.int32(-1), kept[found.indices])
+        return KnnGraph(indices, found.similarities)
 
 
 class _InIndex:
