@@ -25,6 +25,7 @@ from lowshot_kedro.graph.methods import EXACT_BELOW
 from lowshot_kedro.graph.vectors import normalized_blocks, release
 from lowshot_kedro.graph.workspace import MemoryBudget, Workspace, temporary_folder
 from lowshot_kedro.matrices import KnnGraph, require_nodes, row_ranges
+from lowshot_kedro.parallel import map_ahead
 from lowshot_kedro.resources import Progress, logged_step
 
 logger = logging.getLogger(__name__)
@@ -143,7 +144,7 @@ def complete_graph(
     Returns:
         Node numbers 0..L-1 are the labelled points, L..L+n-1 the background. In memory: 4·N·k
         bytes, twice that with similarities, 8·T·k for the links of the test points, the labelled
-        vectors twice, the test vectors, one block of background, and for an inverted file d + 16
+        vectors twice, the test vectors, one block of background, and for an inverted file d + 24
         bytes for each background vector, on disk where the budget has no room.
 
     Raises:
@@ -171,6 +172,13 @@ def complete_graph(
         if similarities is not None:
             similarities[places] = rows.similarities
 
+    def copy_stored(rows: tuple[int, int]) -> None:
+        first, last = rows
+        stored = background_neighbors.part(first, last, k)
+        require_nodes(stored.indices, n_background, "background_graph", first)
+        indices = np.where(stored.indices < 0, np.int32(-1), stored.indices + n_labeled)
+        keep(KnnGraph(indices, stored.similarities), slice(n_labeled + first, n_labeled + last))
+
     def merge(background: KnnGraph, labeled: KnnGraph) -> KnnGraph:
         return KnnGraph(*native.merge_neighbors(*background, *labeled, k, first_offset=n_labeled))
 
@@ -189,14 +197,7 @@ def complete_graph(
             of_labeled = merge(*neighborhoods.of_points(labeled_vectors))
             keep(of_labeled, slice(0, n_labeled))
         with logged_step("completion: background points"):
-            for first, last in row_ranges(n_background, QUERY_ROWS):
-                stored = background_neighbors.part(first, last, k)
-                require_nodes(stored.indices, n_background, "background_graph", first)
-                indices = np.where(stored.indices < 0, np.int32(-1), stored.indices + n_labeled)
-                keep(
-                    KnnGraph(indices, stored.similarities),
-                    slice(n_labeled + first, n_labeled + last),
-                )
+            for _ in map_ahead(copy_stored, row_ranges(n_background, QUERY_ROWS)):
                 release(background_neighbors.indices)
                 release(background_neighbors.similarities)
             rows, labeled = neighborhoods.labeled_of_background()

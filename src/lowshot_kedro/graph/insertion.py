@@ -126,7 +126,11 @@ class LinksInLists:
         k: int,
         workspace: Workspace,
     ) -> None:
-        self._stored, self._k, self._workspace = stored, k, workspace
+        self._k, self._workspace = k, workspace
+        # Side by side, since they are read in the order of the lists, again and again.
+        self._least = np.empty(len(background_vectors), np.float32)
+        for first, last in row_ranges(len(self._least), QUERY_ROWS):
+            self._least[first:last] = stored.similarities[first:last, k - 1]
         self._n_sampled = min(max(_SAMPLED_LINKS // k, _MIN_SAMPLE), _MAX_SAMPLE)
         with logged_step("completion: encoding the background"):
             lists = ListSearch.of(background_vectors, division, workspace, "background_vectors")
@@ -303,7 +307,7 @@ class LinksInLists:
         with Progress(n_background, "links to labelled points") as bar:
             for first, last in row_ranges(n_background, block_rows):
                 numbers = lists.division.numbers[first:last]
-                least = np.ascontiguousarray(self._stored.similarities[numbers, self._k - 1])
+                least = self._least[numbers]
                 if slack is None:
                     members = native.Lists(np.array([0, n_points], np.int64))
                     probes = np.zeros((last - first, 1), np.int32)
@@ -319,7 +323,7 @@ class LinksInLists:
                     least[found],
                     KnnGraph(nearest.indices[nearer], nearest.similarities[nearer]),
                 )
-                self._workspace.relieve(lists.vectors, self._stored.similarities)
+                self._workspace.relieve(lists.vectors)
                 bar.update(last - first)
 
     def _near_lists(
