@@ -18,7 +18,6 @@ of codes take from there; how much is too much is set like the slack.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,18 +72,11 @@ class BoundedSearch:
         self.squared_radii = np.empty(n_vectors, np.float32)
         for first, last in row_ranges(n_vectors, QUERY_ROWS):
             of_rows = lists.division.lists(first, last)
-            squares = self._squared_radii(first, last, of_rows)
+            codes = lists.codes.part(slice(first, last))
+            squares = np.maximum(self.distances_to_centroids(codes, of_rows), 0)
             self.squared_radii[first:last] = squares
             sums += np.bincount(of_rows, squares, n_lists)
         self._squared_spread = sums / np.maximum(np.diff(lists.division.offsets), 1)
-
-    def _squared_radii(
-        self, first: int, last: int, lists: NDArray[np.int32]
-    ) -> NDArray[np.float64]:
-        """Those of positions first..last-1, which are in these lists."""
-        codes, encoder = self.lists.codes, self.lists.encoder
-        scores = native.score_pairs(self.lists.centroids.codes, lists, codes.values[first:last])
-        return np.maximum(encoder.squared_distances(scores, codes.biases[first:last]), 0)
 
     def fit(self, queries: NDArray[np.float32], neighbors: KnnGraph) -> None:
         """Take the slack, and the share of first columns, from queries with known neighbours.
@@ -102,9 +94,9 @@ class BoundedSearch:
         positions = division.positions[neighbors.indices[rows, columns]]
         holding = division.lists_of(positions)
         expected = np.maximum(squares, 0) + self._squared_spread[holding]
-        found = self.distances_to_centroids(codes, rows, holding)
+        of_links = codes.part(rows)
+        found = self.distances_to_centroids(of_links, holding)
         self.slack = slack_of(found / np.maximum(expected, _TINY))
-        of_links = native.Codes(codes.values[rows], codes.biases[rows])
         shares = prefix_shares(
             of_links,
             self.lists.codes.values[positions],
@@ -113,11 +105,11 @@ class BoundedSearch:
         self.prefix_share = prefix_share_of(shares, encoder.width)
 
     def distances_to_centroids(
-        self, codes: native.Codes, rows: NDArray[np.integer[Any]], lists: NDArray[np.int32]
+        self, codes: native.Codes, lists: NDArray[np.int32]
     ) -> NDArray[np.float64]:
-        """Squared distances of some queries, by rows of their codes, to centroids of some lists."""
-        scores = native.score_all(self.lists.centroids.codes, codes.values)
-        return self.lists.encoder.squared_distances(scores[rows, lists], codes.biases[rows])
+        """The squared distance of each query to the centroid of one list."""
+        scores = native.score_pairs(self.lists.centroids.codes, lists, codes.values)
+        return self.lists.encoder.squared_distances(scores, codes.biases)
 
     def nearest(self, queries: NDArray[np.float32], k: int, width: int = 0) -> KnnGraph:
         """The k most similar vectors of each query.
@@ -148,7 +140,7 @@ class BoundedSearch:
         # Neighbouring queries share lists, whose codes are then read once for all of them.
         order = np.argsort(probes[:, 0], kind="stable")
         queries, probes = queries[order], probes[order]
-        codes = native.Codes(codes.values[order], codes.biases[order])
+        codes = codes.part(order)
         if self.slack is None or not k_there:
             squares = np.full(len(queries), np.inf)
             floors = np.full(len(queries), np.iinfo(np.int32).min, np.int32)
@@ -163,7 +155,7 @@ class BoundedSearch:
             np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.float32)
         )
         while len(rows):
-            part = native.Codes(codes.values[rows], codes.biases[rows])
+            part = codes.part(rows)
             found, scores = self._candidates(part, probes[rows], squares[rows], floors[rows], width)
             of_part = lists.rank(queries[rows], found, k, scattered=True)
             ranked.indices[rows], ranked.similarities[rows] = of_part
@@ -238,7 +230,7 @@ class BoundedSearch:
         waiting: list[tuple[NDArray[np.int64], NDArray[np.int32]]] = []
         begin = n_waiting = 0
         for first, last in row_ranges(len(codes.values), max(64, _MAX_PRODUCTS // n_lists)):
-            part = native.Codes(codes.values[first:last], codes.biases[first:last])
+            part = codes.part(slice(first, last))
             near = self._near(part, nearest[first:last], squares[first:last])
             if waiting and n_waiting + len(near[1]) > _MAX_PROBES:
                 yield from _by_count(waiting, begin)

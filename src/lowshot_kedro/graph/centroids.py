@@ -148,7 +148,7 @@ class CentroidSearch:
         # Without empty groups, so that every query finds a centroid in the nearest one.
         filled, group_of = np.unique(nearest[:, 0], return_inverse=True)
         self._n_groups = len(filled)
-        self._group_codes = native.Codes(group_codes.values[filled], group_codes.biases[filled])
+        self._group_codes = group_codes.part(filled)
         self._lists = lists_of(group_of.astype(np.int32), self._n_groups)
 
     def nearest(self, queries: NDArray[np.int8], count: int) -> NDArray[np.int32]:

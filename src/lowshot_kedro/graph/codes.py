@@ -107,7 +107,7 @@ class VectorEncoder:
         """
         return -self._steps * squared_distances / 2 - query_biases
 
-    def margins(self, squared_distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _margins(self, squared_distances: NDArray[np.float64]) -> NDArray[np.float64]:
         """By how much the score of a vector at a distance may be too small: five deviations.
 
         Args:
@@ -138,7 +138,7 @@ class VectorEncoder:
             int32 (q,).
         """
         squares = self.space.squared_distances(similarities.astype(np.float64))
-        margins = self.margins(np.maximum(squares, 0))
+        margins = self._margins(np.maximum(squares, 0))
         return as_scores(self.scores_at(squares, query_biases) - margins)
 
 

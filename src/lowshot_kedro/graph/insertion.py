@@ -69,8 +69,7 @@ class Points:
 
     def part(self, rows: NDArray[np.integer[Any]]) -> Points:
         """Some of them, as a copy."""
-        codes = native.Codes(self.codes.values[rows], self.codes.biases[rows])
-        return Points(self.vectors[rows], self.inverse_lengths[rows], codes)
+        return Points(self.vectors[rows], self.inverse_lengths[rows], self.codes.part(rows))
 
 
 class LinksToPoints(NamedTuple):
@@ -266,13 +265,13 @@ class LinksInLists:
                 )
             )
             lists = background.lists.division.lists_of(links.positions[links_of[fitted]])
-            distances = background.distances_to_centroids(points.codes, of_sample[fitted], lists)
+            of_links = points.codes.part(of_sample[fitted])
+            distances = background.distances_to_centroids(of_links, lists)
             reach = self._reach(links.positions, links.least)[links_of[fitted]]
             ratios.append(distances / np.maximum(reach, _TINY))
-            positions, codes = links.positions[links_of[fitted]], background.lists.codes
-            queries = native.Codes(codes.values[positions], codes.biases[positions])
+            queries = background.lists.codes.part(links.positions[links_of[fitted]])
             least = encoder.least_scores(links.least[links_of[fitted]], queries.biases)
-            shares.append(prefix_shares(queries, points.codes.values[of_sample[fitted]], least))
+            shares.append(prefix_shares(queries, of_links.values, least))
         if len(sampled) == self._n_sampled:
             self._slack = slack_of(np.concatenate(ratios))
             self._prefix_share = prefix_share_of(np.concatenate(shares), encoder.width)
@@ -350,7 +349,7 @@ class LinksInLists:
         bounds = as_scores(encoder.scores_at(slack * reach))
         is_first = np.diff(of_rows, prepend=-1) > 0
         lists = of_rows[is_first]
-        codes = native.Codes(centroids.values[lists], centroids.biases[lists])
+        codes = centroids.part(lists)
         scores = native.score_all(points.codes, codes.values)
         # Those of the points as queries, with whose biases they are compared.
         scores += codes.biases[:, None]
@@ -383,7 +382,7 @@ class LinksInLists:
         """
         lists, k = self._background.lists, self._k
         rows = slice(first, first + len(probes))
-        codes = native.Codes(lists.codes.values[rows], lists.codes.biases[rows])
+        codes = lists.codes.part(rows)
         floors = lists.encoder.least_scores(least, codes.biases)
         n_points, n_background = len(points.vectors), len(lists.division.numbers)
         usual = n_candidates(k)
