@@ -10,7 +10,9 @@ import weakref
 import faiss
 import numpy as np
 import pytest
+import torch
 
+from lowshot_kedro.classifiers.gradient_descent import single_threaded_tasks
 from lowshot_kedro.interruption import Stopped, require_no_stop, stopping_at
 from lowshot_kedro.parallel import (
     CHUNK_ROWS,
@@ -21,6 +23,7 @@ from lowshot_kedro.parallel import (
     map_rows,
     rows_at_once,
     run_in_one_thread,
+    thread_names,
 )
 
 
@@ -32,6 +35,78 @@ def threads():
 def no_thread_stays():
     yield
     assert threads() == []
+
+
+class Signal(Exception):
+    """What a handler raises."""
+
+
+@pytest.fixture
+def signal_at_start(monkeypatch):
+    """A signal arrives just before start() returns, and the thread begins only after that."""
+
+    def begin(count=0):
+        calls = iter(range(count + 1))
+
+        def start(self):
+            if next(calls, None) != count:
+                return plainly(self)
+            run = self.run
+
+            def late():
+                time.sleep(0.2)
+                run()
+
+            self.run = late
+            plainly(self)
+            raise Signal
+
+        plainly = threading.Thread.start
+        monkeypatch.setattr(threading.Thread, "start", start)
+
+    return begin
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_signal_while_a_thread_is_started_for_map_ahead(signal_at_start, count):
+    signal_at_start(count)
+    done = []
+    with pytest.raises(Signal):
+        list(map_ahead(done.append, range(100), n_threads=3))
+    assert threads() == []
+    assert len(done) < 100
+
+
+def test_a_signal_while_a_thread_is_started_for_ahead(signal_at_start):
+    signal_at_start()
+    made = []
+    with pytest.raises(Signal):
+        list(ahead(made.append(number) for number in range(100)))
+    assert threads() == []
+    assert len(made) <= 1
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_signal_while_a_thread_is_started_for_torch(signal_at_start, count):
+    n_threads, before = torch.get_num_threads(), set(threading.enumerate())
+    signal_at_start(count)
+    with pytest.raises(Signal), single_threaded_tasks(3):
+        raise AssertionError("not reached")
+    assert set(threading.enumerate()) == before
+    assert torch.get_num_threads() == n_threads
+
+
+def test_threads_are_waited_for_by_name():
+    ended = []
+
+    def work():
+        time.sleep(0.1)
+        ended.append(threading.current_thread().name)
+
+    with thread_names("ahead") as name, thread_names("ahead") as other:
+        assert name != other
+        threading.Thread(target=work, name=f"{name}0").start()
+    assert ended == [f"{name}0"]
 
 
 def test_items_come_in_order():

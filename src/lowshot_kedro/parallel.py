@@ -11,8 +11,10 @@ another thread gets work for part of a second, as :func:`rows_at_once` reckons f
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,6 +41,39 @@ CHUNK_ROWS = 1024
 MAX_MULTIPLICATIONS = 2**31
 # A matrix product of fewer rows takes longer for each.
 MIN_ROWS = 64
+
+
+_numbers = itertools.count()
+
+
+@contextmanager
+def thread_names(purpose: str) -> Iterator[str]:
+    """A name for threads, none of which is left afterwards.
+
+    A signal that comes while a thread is being started is raised by ``start()``, and whoever called
+    it cannot join what is going to run all the same.
+
+    Args:
+        purpose: What they do, in a word.
+
+    Yields:
+        What their names begin with. Whoever asks for it has to tell them to end.
+    """
+    name = f"{purpose}-{next(_numbers)}-"
+    try:
+        yield name
+    finally:
+        for thread in threading.enumerate():
+            if thread.name.startswith(name) and thread is not threading.current_thread():
+                _join(thread)
+
+
+def _join(thread: threading.Thread) -> None:
+    while True:
+        try:
+            return thread.join()
+        except RuntimeError:  # it has not begun yet
+            time.sleep(0.001)
 
 
 def _use_one_thread() -> None:
@@ -133,7 +168,10 @@ def map_ahead(
         pending.popleft()
         return result
 
-    with ThreadPoolExecutor(n_threads, "ahead", _use_one_thread) as pool:
+    with (
+        thread_names("ahead") as name,
+        ThreadPoolExecutor(n_threads, name, _use_one_thread) as pool,
+    ):
         try:
             for item in items:
                 pending.append(pool.submit(work, item))
@@ -194,13 +232,13 @@ def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
                 return waiting.get(timeout=SECONDS_BETWEEN_LOOKS)
             require_no_stop()
 
-    thread = threading.Thread(target=work, name="ahead", daemon=True)
-    thread.start()
-    try:
-        while not isinstance(item := get(), _End):
-            yield item
-        if item.error is not None:
-            raise item.error
-    finally:
-        is_over.set()
-        thread.join()
+    with thread_names("ahead") as name:
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        try:
+            thread.start()
+            while not isinstance(item := get(), _End):
+                yield item
+            if item.error is not None:
+                raise item.error
+        finally:
+            is_over.set()

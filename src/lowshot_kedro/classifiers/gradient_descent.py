@@ -28,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 from lowshot_kedro.matrices import row_ranges
+from lowshot_kedro.parallel import thread_names
 
 Task = Callable[[], Any]
 RunTasks = Callable[[Sequence[Task]], None]
@@ -70,11 +71,15 @@ def single_threaded_tasks(n_threads: int) -> Iterator[RunTasks]:
     """
     n_before = torch.get_num_threads()
     torch.set_num_threads(1)
-    helpers = _Helpers(n_threads - 1)
     try:
-        yield helpers.run
+        with thread_names("torch") as name:
+            helpers = _Helpers(n_threads - 1, name)
+            try:
+                helpers.start()
+                yield helpers.run
+            finally:
+                helpers.close()
     finally:
-        helpers.close()
         torch.set_num_threads(n_before)
 
 
@@ -83,12 +88,16 @@ class _Helpers:
 
     Args:
         count: How many.
+        name: Of each.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, name: str) -> None:
         self._waiting: SimpleQueue[Task | None] = SimpleQueue()
         self._finished: SimpleQueue[BaseException | None] = SimpleQueue()
-        self._threads = [threading.Thread(target=self._help, name="torch") for _ in range(count)]
+        self._threads = [threading.Thread(target=self._help, name=name) for _ in range(count)]
+
+    def start(self) -> None:
+        """Let the threads wait for work."""
         for thread in self._threads:
             thread.start()
 
@@ -119,8 +128,6 @@ class _Helpers:
         """Let the threads end."""
         for _ in self._threads:
             self._waiting.put(None)
-        for thread in self._threads:
-            thread.join()
 
     def _help(self) -> None:
         # What torch is told here holds for the thread that tells it.
