@@ -57,8 +57,9 @@ def run(project: Path, *pipelines: str, env: str | None = None, **parameters: An
         session.run(pipeline_names=list(pipelines) or None)
 
 
-def read_metrics(project: Path, name: str) -> dict[str, Any]:
-    return json.loads((project / "data" / "08_reporting" / f"{name}_metrics.json").read_text())
+def read_metrics(project: Path, name: str, env: str = "") -> dict[str, Any]:
+    folder = project / "data" / env / "08_reporting"
+    return json.loads((folder / f"{name}_metrics.json").read_text())
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

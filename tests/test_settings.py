@@ -13,9 +13,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:register_new_resolver:UserWarnin
 CONF = Path(__file__).parents[1] / "conf"
 
 
-def config(env=None, **runtime_params):
+def config(env=None, folder=CONF, **runtime_params):
     return settings.CONFIG_LOADER_CLASS(
-        str(CONF), env=env, runtime_params=runtime_params, **settings.CONFIG_LOADER_ARGS
+        str(folder), env=env, runtime_params=runtime_params, **settings.CONFIG_LOADER_ARGS
     )
 
 
@@ -278,3 +278,46 @@ def test_metrics_of_all_phases_lie_in_one_folder_under_names_of_their_own():
         assert fnmatchcase(key, catalog[entry]["keys"])
     for mode, other in (("validation", "test"), ("test", "validation")):
         assert not fnmatchcase(entries[f"{other}_metrics"], catalog[f"{mode}_metrics"]["keys"])
+
+
+def layers(env, folder=CONF):
+    """Folders below data/ in which the files of a catalog lie."""
+    catalog = config(env, folder)["catalog"].values()
+    paths = [
+        inner.get("filepath", inner.get("path"))
+        for entry in catalog
+        for inner in (entry, entry.get("dataset", {}))
+    ]
+    parts = [Path(path).parts for path in paths if path is not None]
+    return {part[1:-1] for part in parts if part[0] == "data" and part[1] != "01_raw"}
+
+
+@pytest.mark.parametrize("env", [None, "local", "base"])
+def test_the_layers_of_the_demonstration(env):
+    found = layers(env)
+    assert {first for first, *_ in found} == {
+        "04_feature", "05_model_input", "06_models", "07_model_output", "08_reporting",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "env", ["own_pictures", "fashion_mnist", "cifar100", "imagenet", "of_somebody_else"]
+)
+def test_an_environment_has_layers_of_its_own(monkeypatch, tmp_path, env):
+    monkeypatch.setenv("DDIR", str(tmp_path))
+    monkeypatch.setenv("PICTURES", str(tmp_path))
+    folder = Path(shutil.copytree(CONF, tmp_path / "conf"))
+    (folder / "of_somebody_else").mkdir()
+    found = layers(env, folder)
+    assert {first for first, *_ in found} == {env}
+    wanted = {(env, *parts) for parts in layers(None)}
+    if env == "imagenet":
+        wanted = {parts for parts in wanted if "04_feature" not in parts and "knngraph" not in parts}
+    assert found == wanted
+
+
+def test_two_environments_one_after_the_other():
+    """Resolvers belong to the process: the second configuration must not find those of the first."""
+    first, second = config("fashion_mnist"), config()
+    assert first["catalog"]["train_features"]["filepath"].startswith("data/fashion_mnist/04")
+    assert second["catalog"]["train_features"]["filepath"].startswith("data/04_feature/")

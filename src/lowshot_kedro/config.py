@@ -32,10 +32,11 @@ class UserError(ClickException, InputError):
 
 
 class ConfigLoader(OmegaConfigLoader):
-    """Kedro's loader, with a catalog that follows the parameters.
+    """Kedro's loader, with a catalog that follows the parameters and the environment.
 
     `${parameter:graph.k}` in a catalog is the value that the run uses, whether it comes from
-    conf/base, an environment, conf/local or the command line.
+    conf/base, an environment, conf/local or the command line. `${layer:08_reporting}` in globals is
+    a folder that each environment has to itself.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -46,10 +47,15 @@ class ConfigLoader(OmegaConfigLoader):
             raise UserError(str(error).splitlines()[0].removeprefix(_PREFIX)) from error
 
     def __getitem__(self, key: str) -> dict[str, Any]:
+        # Resolvers belong to the process, what they say to this loader.
         if key == "catalog":
-            # Resolvers belong to the process, parameters to this loader.
+            self._register_globals_resolver()
             resolve = partial(_parameter, self["parameters"])
             OmegaConf.register_new_resolver("parameter", resolve, replace=True)
+        elif key == "globals":
+            has_own = self.env not in (None, "", self.base_env, self.default_run_env)
+            folder = f"data/{self.env}" if has_own else "data"
+            OmegaConf.register_new_resolver("layer", partial(_layer, folder), replace=True)
         content: dict[str, Any] = super().__getitem__(key)
         return content
 
@@ -60,6 +66,11 @@ def _parameter(parameters: Mapping[str, Any], name: str) -> Any:
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
+
+
+def _layer(folder: str, name: str) -> str:
+    """`${layer:08_reporting}`: one of Kedro's layers in the folder of the environment."""
+    return f"{folder}/{name}"
 
 
 def _environment_variable(name: str) -> str:

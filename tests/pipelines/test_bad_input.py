@@ -195,7 +195,7 @@ def test_message(
     left = {path for path in (project / "data").rglob("*") if path.is_file()}
     assert {path for path in after - before if path.suffix != ".index"} == set()
     assert not any("partial" in path.name for path in after | left)
-    assert not list((project / "data").glob("08_reporting/*"))
+    assert not list((project / "data").glob("**/08_reporting/*"))
 
 
 def test_full_disk(project: Path, published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,11 +306,11 @@ def test_evaluation_names_results_that_are_incomplete(project: Path, published: 
         run(project, pipeline, env="imagenet", **PARAMETERS)
     with pytest.raises(UserError, match=r"diffusion_metrics: holds no top3; run the diffusion"):
         run(project, "evaluation", env="imagenet", **PARAMETERS, evaluation={"top_k": [1, 3]})
-    with h5py.File(project / "data/07_model_output/baseline_scores.hdf5", "r+") as file:
+    with h5py.File(project / "data/imagenet/07_model_output/baseline_scores.hdf5", "r+") as file:
         del file["classes"]
     with pytest.raises(UserError, match=r"baseline_scores: no array classes; found"):
         run(project, "evaluation", env="imagenet", **PARAMETERS)
-    (project / "data/08_reporting/baseline_metrics.json").write_text("{}")
+    (project / "data/imagenet/08_reporting/baseline_metrics.json").write_text("{}")
     with pytest.raises(UserError, match=r"baseline_metrics: found nothing, expected experiment"):
         run(project, "evaluation", env="imagenet", **PARAMETERS)
 

@@ -135,8 +135,8 @@ def test_scores_and_accuracies_of_every_step(
     expected = published_procedure(
         published, mode, n_labeled, seed, unlabeled, n_background, k, n_iterations=4
     )
-    found = read_arrays(project / "data" / "07_model_output" / "diffusion_scores.hdf5")
-    metrics = read_metrics(project, "diffusion")
+    found = read_arrays(project / "data" / "imagenet" / "07_model_output" / "diffusion_scores.hdf5")
+    metrics = read_metrics(project, "diffusion", "imagenet")
     assert metrics["n_nodes"] == expected.n_nodes
     assert len(metrics["per_iteration"]) == 5
     for step, (scores, accuracies) in enumerate(
@@ -165,7 +165,7 @@ def test_variants_reach_the_engine(project: Path, published: Path) -> None:
     expected = published_procedure(
         published, "test", 2, 1, "background", 400, 9, n_iterations=3, sigma=0.9, power=1.5
     )
-    found = read_arrays(project / "data" / "07_model_output" / "diffusion_scores.hdf5")
+    found = read_arrays(project / "data" / "imagenet" / "07_model_output" / "diffusion_scores.hdf5")
     for step, scores in enumerate(expected.scores):
         ratios = found["scores_per_iteration"][step].sum(axis=0) / scores.sum(axis=0)
         # The prior: as many times as the class is more frequent than the average class.
@@ -203,6 +203,6 @@ def test_evaluation_runs_without_the_pictures(project: Path, published: Path) ->
     }
     for pipeline in ("graph", "baseline", "diffusion", "evaluation"):
         run(project, pipeline, env="imagenet", **parameters)
-    assert (project / "data" / "08_reporting" / "neighbors.png").stat().st_size > 0
+    assert (project / "data" / "imagenet" / "08_reporting" / "neighbors.png").stat().st_size > 0
     assert not (published / "yfcc100m").exists()
-    assert read_metrics(project, "combined")["n_test"] > 0
+    assert read_metrics(project, "combined", "imagenet")["n_test"] > 0
