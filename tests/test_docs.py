@@ -167,7 +167,8 @@ def test_own_pictures(project: Path, own_pictures: Path) -> None:
         assert metrics["n_novel"] == 1
         assert metrics["n_test"] == 12
         assert metrics["n_nodes"] == 2 * 6 + n_labeled + 41
-    report = json.loads((project / "data/own_pictures/08_reporting/broken_pictures.json").read_text())
+    reporting = project / "data" / "own_pictures" / "08_reporting"
+    report = json.loads((reporting / "broken_pictures.json").read_text())
     counts = {name: (part["n_pictures"], part["n_broken"]) for name, part in report.items()}
     assert counts == {"train": (18, 0), "test": (12, 0), "background": (41, 1)}
     (broken,) = report["background"]["broken"]
