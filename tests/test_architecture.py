@@ -19,7 +19,7 @@ KEDRO_SIDE = (
     "pipelines", "datasets", "hooks", "settings", "config", "pipeline_registry", "__main__",
 )  # fmt: skip
 NATIVE_USERS = ("graph", "diffusion", "native")
-DATASETS_MAY_USE = ("datasets", "images", "matrices", "resources", "errors")
+DATASETS_MAY_USE = ("datasets", "images", "locks", "matrices", "resources", "errors")
 
 
 def module_name(path: Path) -> str:

@@ -19,7 +19,9 @@ from rich.table import Table
 
 from lowshot_kedro.config import Project, UserError
 from lowshot_kedro.datasets.files import DiskFullError
+from lowshot_kedro.datasets.resumable import ResumableDataset
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.locks import files_in_use, of_this_run
 from lowshot_kedro.parameters import check_parameters
 from lowshot_kedro.protocol import read_class_split, select_images
 from lowshot_kedro.resources import (
@@ -189,6 +191,43 @@ def _flatten(parameters: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 def _is_parameter(name: str) -> bool:
     return name == "parameters" or name.startswith("params:")
+
+
+class ClaimHooks:
+    """Keeps other processes from writing what a run reads or writes, from its beginning on.
+
+    What a run is sure to write, no other one may read or write meanwhile. What it perhaps keeps,
+    since it was made from the same, others may read: it is claimed when it has to be computed.
+    """
+
+    @hook_impl(trylast=True)
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Claim inputs and outputs, or say in one line what uses them."""
+        # A run that was interrupted in this process has told nobody that it ended.
+        of_this_run.release()
+        outputs = {
+            name
+            for name in pipeline.all_outputs()
+            if not isinstance(catalog.get(name), ResumableDataset)
+        }
+        try:
+            for name in sorted(outputs):
+                of_this_run.to_write(files_in_use(catalog.get(name)))
+            for name in sorted((pipeline.inputs() | pipeline.all_outputs()) - outputs):
+                of_this_run.to_read(files_in_use(catalog.get(name)))
+        except (OSError, InputError) as error:
+            of_this_run.release()
+            raise UserError(f"{name}: {_message(error)}") from error
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """Let others have them."""
+        of_this_run.release()
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Let others have them."""
+        of_this_run.release()
 
 
 class _NodeUsage:

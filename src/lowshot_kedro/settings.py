@@ -2,6 +2,7 @@
 
 from lowshot_kedro.config import RESOLVERS, ConfigLoader
 from lowshot_kedro.hooks import (
+    ClaimHooks,
     ErrorHooks,
     InputHooks,
     ParameterHooks,
@@ -9,7 +10,14 @@ from lowshot_kedro.hooks import (
     WorkerHooks,
 )
 
-HOOKS = (ErrorHooks(), ParameterHooks(), InputHooks(), ResourceHooks(), WorkerHooks())
+HOOKS = (
+    ErrorHooks(),
+    ParameterHooks(),
+    InputHooks(),
+    ClaimHooks(),
+    ResourceHooks(),
+    WorkerHooks(),
+)
 
 CONFIG_LOADER_CLASS = ConfigLoader
 

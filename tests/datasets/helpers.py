@@ -57,6 +57,18 @@ def killed_half_way(save: Callable[[Callable[[], None]], None], marker: Path) ->
         save: Gets the function to call half-way.
         marker: A file that is not there yet.
     """
+    with half_way(save, marker):
+        pass
+
+
+@contextmanager
+def half_way(save: Callable[[Callable[[], None]], None], marker: Path) -> Iterator[BaseProcess]:
+    """A process that saves, is half-way and goes no further; it is killed in the end.
+
+    Args:
+        save: Gets the function to call half-way.
+        marker: A file that is not there yet.
+    """
 
     def wait_to_be_killed() -> None:
         marker.touch()
@@ -67,6 +79,7 @@ def killed_half_way(save: Callable[[Callable[[], None]], None], marker: Path) ->
         while not marker.exists():
             assert process.is_alive(), "the process ended before it was half-way"
             time.sleep(0.005)
+        yield process
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.join()

@@ -14,11 +14,13 @@ from kedro.io import DatasetError
 
 from lowshot_kedro.datasets import FaissIndexDataset, KnnGraphDataset
 from lowshot_kedro.datasets.resumable import ResumableFiles
+from lowshot_kedro.locks import Claims
 from lowshot_kedro.matrices import Blocks, InvertedFile, KnnGraph, ListBlock, Resumable, RowBlocks
 from tests.datasets.helpers import (
     array_blocks,
     content_of,
     forks,
+    half_way,
     killed_half_way,
     random_features,
     refused,
@@ -233,6 +235,47 @@ def test_unfinished_work_from_something_else_is_removed(tmp_path, messages):
         f"{tmp_path / FIRST}: unfinished work was made from something else (method differs) and is "
         "removed"
     ]
+
+
+@forks
+@pytest.mark.parametrize("at", ["begin", 0, 4, 8])
+@pytest.mark.parametrize("graph", [GRAPH, OTHER], ids=["the same", "something else"])
+def test_two_processes_never_compute_at_a_time(tmp_path, graph, at):
+    folder, facts = tmp_path / "two", {"from": "other" if graph is OTHER else "same"}
+    ours = Computation(graph, **facts)
+    with half_way(
+        lambda wait: Computation(at=at, midway=wait, **{"from": "same"}).save(folder),
+        tmp_path / "half-way",
+    ) as other:
+        begun = content_of(folder)
+        with refused(ValueError, folder, f"process {other.pid}", "has been writing it since"):
+            ours.save(folder)
+        assert ours.steps == []
+        assert content_of(folder) == begun
+    ours.save(folder)
+    assert json.loads((folder / NOTE).read_text())["from"] == facts["from"]
+    assert (folder / FIRST).read_bytes() == graph.indices.tobytes()
+    assert (folder / SECOND).read_bytes() == graph.similarities.tobytes()
+    assert set(content_of(folder)) == set(COMPLETE)
+
+
+@forks
+def test_what_is_kept_is_used_by_two_processes(tmp_path):
+    folder = tmp_path / "two"
+    Computation().save(folder)
+
+    def keep(wait):
+        # It reads, as a run does.
+        claims = Claims()
+        claims.to_read(dataset_in(folder).files_in_use())
+        wait()
+
+    with half_way(keep, tmp_path / "half-way") as other:
+        assert Computation().save(folder) == []
+        with refused(ValueError, folder, f"process {other.pid}", "has been reading it since"):
+            Computation(OTHER, method="exact").save(folder)
+    assert content_of(folder).items() >= COMPLETE.items()
+    assert Computation(OTHER, method="exact").save(folder) == ["begin", 0, 4, 8]
 
 
 def test_unfinished_work_without_a_note_is_removed(tmp_path, messages):

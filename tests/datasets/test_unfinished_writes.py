@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import pytest
 from kedro.io import DatasetError
 
-from tests.datasets.helpers import content_of, forks, killed_half_way, refused
+from lowshot_kedro.datasets import files
+from tests.datasets.helpers import content_of, forks, half_way, killed_half_way, refused
 from tests.datasets.writers import WRITERS, nothing
 
 
@@ -90,6 +91,27 @@ def test_an_older_file_survives_a_killed_process(tmp_path, writer):
     found = content_of(folder)
     assert {name: found.get(name) for name in older} == older
     assert found.keys() != older.keys(), "nothing had been written yet"
+
+
+@forks
+@writers()
+@pytest.mark.parametrize("value", [2, 3], ids=["the same", "something else"])
+def test_two_processes_never_write_at_a_time(tmp_path, monkeypatch, writer, value):
+    monkeypatch.setattr(files, "SECONDS_TO_WAIT", 0)
+    folder, marker = tmp_path / "two", tmp_path / "half-way"
+    writer.save(writer.make(folder), 1, nothing)
+    older = content_of(folder)
+    with half_way(lambda wait: writer.save(writer.make(folder), 2, wait), marker) as other:
+        begun = content_of(folder)
+        with refused(ValueError, folder, f"process {other.pid}", "has been writing it since"):
+            writer.save(writer.make(folder), value, lambda: pytest.fail("it began to write"))
+        assert content_of(folder) == begun
+        assert older.items() <= begun.items()
+    # What the other one has held is free, although it was killed.
+    writer.save(writer.make(folder), value, nothing)
+    writer.save(writer.make(tmp_path / "fresh"), value, nothing)
+    fresh = content_of(tmp_path / "fresh")
+    assert content_of(folder).keys() == fresh.keys()
 
 
 @pytest.mark.parametrize("renames", [0, 1])

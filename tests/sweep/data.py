@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import faiss
@@ -60,8 +61,9 @@ class MemoryStore:
         self.content: dict[tuple[str, str], np.ndarray] = {}
         self.folder = tempfile.TemporaryDirectory()
 
+    @contextmanager
     def unfinished(self, key):
-        return Path(self.folder.name) / key.replace("/", "_")
+        yield Path(self.folder.name) / key.replace("/", "_")
 
     def read(self, key, made_from):
         return self.content.get((key, json.dumps(made_from, sort_keys=True)))

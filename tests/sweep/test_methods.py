@@ -273,7 +273,8 @@ def interrupted(inputs, store, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_measured([REGRESSION], inputs, settings_with(), store, 120, {REGRESSION.key: 80})
     store.write = write
-    assert store.unfinished(REGRESSION.key).is_file()
+    with store.unfinished(REGRESSION.key) as checkpoint:
+        assert checkpoint.is_file()
     return store
 
 
@@ -290,7 +291,8 @@ def test_a_training_that_was_stopped_goes_on_with_the_same_result(
     name = REGRESSION.key
     assert after[name]["per_iteration"] == whole[name]["per_iteration"]
     assert after[name]["final"] == whole[name]["final"]
-    assert not interrupted.unfinished(name).exists()
+    with interrupted.unfinished(name) as checkpoint:
+        assert not checkpoint.exists()
 
 
 def test_a_training_that_goes_on_does_not_begin_anew(inputs, interrupted, caplog):

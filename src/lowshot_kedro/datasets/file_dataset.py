@@ -40,6 +40,10 @@ class FileDataset(TableDataset[Saved, Loaded], Generic[Saved, Loaded]):
         """
         self._read()
 
+    def files_in_use(self) -> list[Path]:
+        """What nobody else may write while a run uses this."""
+        return [self._filepath]
+
     def load(self) -> Loaded:
         """Check the file and open it."""
         return self._read()

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from lowshot_kedro.locks import SECONDS_TO_WAIT, written_by_one
 from lowshot_kedro.resources import format_bytes
 
 # Of the name under which a file is written.
@@ -38,13 +39,18 @@ def written_whole(*paths: Path, obsolete: Sequence[Path] = ()) -> Iterator[list[
     these renames leaves nothing that looks complete.
 
     Args:
-        paths: The files.
+        paths: The files. Another process that writes one of them is waited for, for some seconds.
         obsolete: Files of an older result that must not stand beside the new ones.
 
     Raises:
         DiskFullError: Naming the first path and what is left.
+        ResultInUseError: Naming the path, and what else writes or reads it.
     """
-    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    with written_by_one(*paths, seconds_to_wait=SECONDS_TO_WAIT):
+        yield from _written_whole(paths, obsolete)
+
+
+def _written_whole(paths: Sequence[Path], obsolete: Sequence[Path]) -> Iterator[list[Path]]:
     unfinished = [partial_path(path) for path in paths]
     try:
         with full_disk_named(paths[0]):

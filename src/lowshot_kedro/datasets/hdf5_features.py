@@ -255,6 +255,12 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
                 )
         return ResumableFiles(paths[0], *paths, obsolete=[*ours, *replaced])
 
+    def files_in_use(self) -> list[Path]:
+        """What nobody else may write while a run uses this: all files that are there."""
+        numbers = itertools.count(1) if self._rows_per_file else ()
+        following = itertools.takewhile(Path.is_file, map(self._path, numbers))
+        return [self._path(0), *following]
+
     def check(self) -> None:
         """Open the files and compare them with the format.
 
@@ -315,8 +321,6 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
             )
         unfinished = files.unfinished_made_from() or {}
         begun = self._paths(int(unfinished.get("n_rows", 0)))[n_files:]
-        for path in itertools.takewhile(_is_no_first_one, begun):
-            partial_path(path).unlink(missing_ok=True)
         problems = ProblemList(files.work_folder / "broken_pictures.csv", self._first_picture)
 
         def check_kept() -> None:
@@ -328,6 +332,8 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
                 )
 
         def write(blocks: RowBlocks[LabeledBlock], paths: Sequence[Path]) -> None:
+            for path in itertools.takewhile(_is_no_first_one, begun):
+                partial_path(path).unlink(missing_ok=True)
             self._require_space(n_rows, n_columns, paths)
             with FeatureWriter(
                 paths, n_rows, n_columns, self._rows_per_file or n_rows, problems

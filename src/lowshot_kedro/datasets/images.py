@@ -28,6 +28,7 @@ from lowshot_kedro.images import (
     write_labeled_list,
     write_zip_shards,
 )
+from lowshot_kedro.locks import written_by_one
 
 Saved = TypeVar("Saved")
 
@@ -91,6 +92,10 @@ class ImagesDataset(AbstractDataset[Saved, ImageSource], Generic[Saved]):
         """
         self._source()
 
+    def files_in_use(self) -> list[Path]:
+        """What nobody else may write while a run uses this."""
+        return [self._filepath]
+
     def load(self) -> ImageSource:
         """The collection; pictures are decoded when asked for."""
         return self._source()
@@ -124,6 +129,10 @@ class ImagesDataset(AbstractDataset[Saved, ImageSource], Generic[Saved]):
 
 class ReadOnlyImagesDataset(ImagesDataset[Any]):
     """A collection that other programs have put there."""
+
+    def files_in_use(self) -> list[Path]:
+        """None: no run writes them."""
+        return []
 
     def save(self, data: Any) -> None:
         """Refuse.
@@ -170,7 +179,7 @@ class ZipShardImagesDataset(ImagesDataset[Iterable[Image.Image]]):
 
     def save(self, data: Iterable[Image.Image]) -> None:
         """Write pictures 0, 1, … as JPEG files; the folder appears when it is complete."""
-        with full_disk_named(self._filepath):
+        with full_disk_named(self._filepath), written_by_one(self._filepath):
             write_zip_shards(self._filepath, data)
 
     def _describe(self) -> dict[str, Any]:
@@ -211,7 +220,7 @@ class LabeledImagesDataset(ImagesDataset[Iterable[tuple[Image.Image, int]]]):
 
     def save(self, data: Iterable[tuple[Image.Image, int]]) -> None:
         """Write (picture, label) pairs as PNG files and the list last."""
-        with full_disk_named(self._filepath):
+        with full_disk_named(self._filepath), written_by_one(self._filepath):
             write_labeled_list(self._filepath, self._root, data)
 
     def _exists(self) -> bool:

@@ -24,6 +24,7 @@ from lowshot_kedro.datasets.files import (
     written_whole,
 )
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.locks import ResultInUseError, written_by_one
 from lowshot_kedro.matrices import Resumable, RowBlocks
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ Block = TypeVar("Block")
 Content = TypeVar("Content")
 Facts = dict[str, Any]
 
+# Another process may just be tidying up.
+_SECONDS_TO_END = 1.0
 _LONGEST_FACT = 20
 _MOST_FACTS = 6
 
@@ -94,10 +97,11 @@ class ResumableFiles:
 
         An older note would be wrong, and work in progress would be continued in other files.
         """
-        self._remove_work_folder()
-        obsolete = [path for path in (self.note, *self._obsolete) if path.exists()]
-        with written_whole(*self.paths, obsolete=obsolete) as unfinished:
-            yield unfinished
+        with written_by_one(*self.paths):
+            self._remove_work_folder()
+            obsolete = [path for path in (self.note, *self._obsolete) if path.exists()]
+            with written_whole(*self.paths, obsolete=obsolete) as unfinished:
+                yield unfinished
 
     def save(
         self,
@@ -118,32 +122,52 @@ class ResumableFiles:
 
         Raises:
             DiskFullError: Naming the first path.
+            ResultInUseError: If another process writes or reads the files, naming one.
             ValueError: If `made_from` cannot be written as JSON. And whatever `check`, `write` and
                 the computation raise.
         """
         wanted = _as_json(data.made_from)
         self.paths[0].parent.mkdir(parents=True, exist_ok=True)
         with full_disk_named(self.paths[0]):
-            if self._is_to_be_kept(wanted, check):
+            # Nobody is disturbed by a result that is kept, and nobody disturbs.
+            if self._is_kept(wanted) and self._is_to_be_kept(wanted, check):
                 return
-            if not self._has_only_to_be_named(wanted):
-                self._prepare(wanted)
-                try:
-                    write(data.begin(self.work_folder), self._partials())
-                except InputError:
-                    # Whoever mends the input gets another result: there is nothing to continue.
-                    self._remove_work()
-                    raise
-                for partial in self._partials():
-                    with partial.open("rb") as file:
-                        os.fsync(file.fileno())
-            self._name(wanted)
+            with written_by_one(*self.paths, seconds_to_wait=_SECONDS_TO_END):
+                if not self._is_to_be_kept(wanted, check):
+                    self._compute(data, wanted, write)
+
+    def _compute(
+        self,
+        data: Resumable[Content],
+        wanted: Facts,
+        write: Callable[[Content, Sequence[Path]], None],
+    ) -> None:
+        if not self._has_only_to_be_named(wanted):
+            self._prepare(wanted)
+            try:
+                write(data.begin(self.work_folder), self._partials())
+            except ResultInUseError:
+                raise
+            except InputError:
+                # Whoever mends the input gets another result: there is nothing to continue.
+                self._remove_work()
+                raise
+            for partial in self._partials():
+                with partial.open("rb") as file:
+                    os.fsync(file.fileno())
+        self._name(wanted)
         # Complete is complete, even where a network file system does not let go of an open file.
         with suppress(OSError):
             self._remove_work_folder()
 
     def _partials(self) -> list[Path]:
         return [partial_path(path) for path in self.paths]
+
+    def _is_kept(self, wanted: Facts) -> bool:
+        """Whether nothing has to be written or removed."""
+        found = self.made_from()
+        is_done = found is None or (found == wanted and not self.work_folder.exists())
+        return self.exist() and is_done
 
     def _is_to_be_kept(self, wanted: Facts, check: Callable[[], None]) -> bool:
         if not self.exist():
@@ -237,6 +261,10 @@ class ResumableDataset(abc.ABC):
     @abc.abstractmethod
     def check(self) -> None:
         """Refuse files that are damaged or are not what the catalog says."""
+
+    def files_in_use(self) -> list[Path]:
+        """What nobody else may write while a run uses this."""
+        return list(self._files.paths)
 
     def check_kept(self) -> None:
         """Refuse files of others that are damaged before anything is done: they will be kept.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from lowshot_kedro.datasets.files import UNFINISHED, require_space, written_whole
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.locks import SECONDS_TO_WAIT, written_by_one
 from lowshot_kedro.matrices import Runs
 
 logger = logging.getLogger(__name__)
@@ -82,6 +84,10 @@ class RunMetricsDataset(PartitionedDataset):  # type: ignore[misc]
                 And whatever the computation raises, when the others are written.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
+        with written_by_one(self._folder):
+            self._write_missing(data)
+
+    def _write_missing(self, data: Runs) -> None:
         wanted = {key: json.loads(json.dumps(value)) for key, value in data.made_from.items()}
         for key in wanted:
             if not fnmatchcase(key, self._keys):
@@ -100,6 +106,10 @@ class RunMetricsDataset(PartitionedDataset):  # type: ignore[misc]
         self._invalidate_caches()
         if awaited:
             raise ValueError(f"{self._path}: no result of {', '.join(sorted(awaited)[:3])}")
+
+    def files_in_use(self) -> list[Path]:
+        """What nobody else may write while a run uses this: the runs of all methods together."""
+        return [self._folder]
 
     def _exists(self) -> bool:
         """Whether there was a sweep; it may have had no run of this kind."""
@@ -182,11 +192,18 @@ class RunScores:
             file["scores"] = scores
             file.attrs["made_from"] = _as_text(made_from)
 
-    def unfinished(self, key: str) -> Path:
-        """A file for what a run has done so far; whoever writes it removes it."""
+    @contextmanager
+    def unfinished(self, key: str) -> Iterator[Path]:
+        """A file for what a run has done so far; whoever writes it removes it.
+
+        A worker that an earlier sweep has left may still be at it, for some seconds.
+
+        Raises:
+            ResultInUseError: If another process has it for longer.
+        """
         path = self.folder / f"{key}.unfinished"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+        with written_by_one(path, seconds_to_wait=SECONDS_TO_WAIT):
+            yield path
 
     def keys(self) -> list[str]:
         """Names of the runs of which there are scores, in alphabetical order."""

@@ -52,6 +52,10 @@ class WholeFileDataset(AbstractDataset[Any, Any]):
         """See that the file is there."""
         require_file(self._filepath)
 
+    def files_in_use(self) -> list[Path]:
+        """What nobody else may write while a run uses this."""
+        return [self._filepath]
+
     def load(self) -> Any:
         """What the other dataset loads.
 

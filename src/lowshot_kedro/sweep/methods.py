@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -94,8 +95,8 @@ class ScoreStore(Protocol):
         """Keep them."""
         ...
 
-    def unfinished(self, key: str) -> Path:
-        """A file for what a run has done so far, in a folder that is there."""
+    def unfinished(self, key: str) -> AbstractContextManager[Path]:
+        """A file for what a run has done so far, in a folder that is there, for one process."""
         ...
 
 
@@ -317,18 +318,19 @@ def _logistic_regression(work: _Work) -> Iterator[tuple[str, dict[str, Any]]]:
         return entries
 
     training = Stopwatch()
-    entries = classifiers.fit(
-        labeled,
-        work.selection.labeled_classes,
-        evaluate,
-        settings.sweep.logistic_regression.eval_every if group.measured else None,
-        work.store.unfinished(runs[0].key),
-        {
-            run.key: made_from(run, 0, settings, work.data)
-            for run in runs
-            if run.key in group.measured
-        },
-    )
+    with work.store.unfinished(runs[0].key) as checkpoint:
+        entries = classifiers.fit(
+            labeled,
+            work.selection.labeled_classes,
+            evaluate,
+            settings.sweep.logistic_regression.eval_every if group.measured else None,
+            checkpoint,
+            {
+                run.key: made_from(run, 0, settings, work.data)
+                for run in runs
+                if run.key in group.measured
+            },
+        )
     # Those that were trained side by side share the time.
     seconds = {
         "reading": seconds["reading"] / len(runs),

@@ -11,6 +11,7 @@ from kedro.io import DataCatalog
 
 from lowshot_kedro import graph as graph_domain
 from lowshot_kedro.config import Project
+from lowshot_kedro.locks import files_in_use, of_this_run
 from lowshot_kedro.matrices import FeatureMatrix
 
 
@@ -58,6 +59,16 @@ class CatalogInputs:
     def background_catalog(self, n_background: int | None, k: int) -> DataCatalog:
         """A catalog whose background has a size, and whose graph has at least k columns."""
         return _catalog(self.project, n_background, k)
+
+    def claim_background(self, n_background: int | None, k: int) -> None:
+        """Keep other processes from writing index and graph until this run ends.
+
+        Raises:
+            ValueError: Naming the file, and what writes it.
+        """
+        catalog = self.background_catalog(n_background, k)
+        for part in ("index", "graph"):
+            of_this_run.to_read(files_in_use(catalog.get(f"background_{part}")))
 
     def _load(self, name: str) -> Any:
         return _catalog(self.project, 0, 1).load(name)

@@ -59,6 +59,7 @@ def prepare_sweep(
     for n_background in sizes:
         catalog = inputs.background_catalog(n_background, plan.largest_k(sweep))
         build_background_graph(catalog, graph)
+        inputs.claim_background(n_background, plan.largest_k(sweep))
         backgrounds[n_background] = inputs.background(n_background, plan.largest_k(sweep))
     data = describe_data(
         class_split, train_features, test_features, pca_transform, backgrounds, settings
