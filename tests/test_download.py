@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import shlex
@@ -34,6 +33,7 @@ from lowshot_kedro.download import (
 )
 from lowshot_kedro.download.__main__ import main
 from lowshot_kedro.errors import InputError
+from tests.other_processes import another_process, read, written
 from tests.projects import ROOT
 
 ROW = 1024
@@ -464,11 +464,16 @@ def test_an_unfinished_file_without_a_note_counts_for_nothing(
     assert fetch(server, tmp_path).read_bytes() == server.files["file"]
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_two_processes_do_not_write_the_same_file(server: Server, tmp_path: Path):
-    with (tmp_path / ".download-file").open("wb") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match=r"\.download-file: another process is downloading"):
-            fetch(server, tmp_path)
+    path = tmp_path / "file"
+    message = rf"{path}: process \d+ \(.+\) has been writing it since"
+    with another_process(written, path), pytest.raises(InputError, match=message):
+        fetch(server, tmp_path)
+    fetch(server, tmp_path)
+    # What is complete may be read while somebody looks whether it is.
+    with another_process(read, path):
+        fetch(server, tmp_path)
 
 
 def test_a_disk_that_fills_up_costs_nothing(

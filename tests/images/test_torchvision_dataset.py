@@ -18,9 +18,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import datasets
 
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.images import TorchvisionPictures, torchvision_dataset
 from tests.images.helpers import flat_jpeg, is_blank, value_of
 from tests.images.test_sources import Whole
+from tests.other_processes import another_process, written
 
 TRAIN_LABELS = [0, 1, 0, 1, 2, 0, 1, 2, 0]
 
@@ -251,6 +253,17 @@ def test_absent_files_are_downloaded_if_allowed(tmp_path, published):
     for path in published.iterdir():
         path.unlink()
     assert fashion(tmp_path / "root", download=True).describe() == source.describe()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_two_processes_do_not_download_at_a_time(tmp_path, published):
+    folder = raw_folder(tmp_path / "root")
+    with (
+        another_process(written, folder) as pid,
+        pytest.raises(InputError, match=rf"{folder}: process {pid} .* has been writing it since"),
+    ):
+        fashion(tmp_path / "root", download=True)
+    assert len(fashion(tmp_path / "root", download=True)) == 9
 
 
 def test_a_cut_off_download_is_downloaded_again(tmp_path, published):

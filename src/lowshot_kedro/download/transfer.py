@@ -7,15 +7,13 @@ which version of the file on the server these bytes are from. Nothing else write
 from __future__ import annotations
 
 import errno
-import fcntl
 import http.client
 import json
 import logging
 import os
 import re
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from email.message import Message
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -23,6 +21,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.locks import written_by_one
 from lowshot_kedro.resources import Progress, format_bytes
 
 logger = logging.getLogger(__name__)
@@ -140,16 +139,23 @@ class Transfer:
 
         Raises:
             ConnectionError: After :data:`MAX_ATTEMPTS` attempts without progress.
-            ValueError: If the server refuses, or the file changes there; if another process is at
-                work on it, or the disk is full; and as :meth:`bytes_on_disk`.
+            ValueError: If the server refuses, or the file changes there; if another process fetches
+                or reads it, or the disk is full; and as :meth:`bytes_on_disk`.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.is_done():
             return
+        with written_by_one(self.path):
+            # Another process may have been faster.
+            if not self.is_done():
+                self._fetch()
+
+    def _fetch(self) -> None:
         if self.path.exists():
             self.path.replace(self._partial)
+        self._partial.touch()
         try:
-            with _opened_alone(self._partial) as file:
+            with self._partial.open("r+b", buffering=_BLOCK_BYTES) as file:
                 file.seek(self._bytes_begun())
                 file.truncate()
                 _write_note(self._note, self._facts())
@@ -348,25 +354,6 @@ def _differences(before: Remote, now: Remote) -> str:
         for name, old, new in zip(before._fields, before, now, strict=True)
         if old != new
     )
-
-
-@contextmanager
-def _opened_alone(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to change it, which no other process has opened so.
-
-    Raises:
-        ValueError: If one has.
-    """
-    path.touch()
-    with path.open("r+b", buffering=_BLOCK_BYTES) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{path}: another process is downloading this file") from error
-        except OSError:
-            # A file system without locks.
-            pass
-        yield file
 
 
 def _write_note(path: Path, facts: dict[str, Any]) -> None:

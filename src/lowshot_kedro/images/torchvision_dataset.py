@@ -31,6 +31,7 @@ from lowshot_kedro.images.picture import (
     require_number,
     to_rgb,
 )
+from lowshot_kedro.locks import ResultInUseError, written_by_one
 from lowshot_kedro.matrices import spread_rows
 
 logger = logging.getLogger(__name__)
@@ -243,7 +244,11 @@ def _open(dataset_class: Any, root: Path, arguments: Mapping[str, Any], download
         raise InputError(f"{name}: cannot be opened ({_one_line(error)})") from error
     logger.info("%s: downloading to %s", name, root)
     try:
-        return dataset_class(**given, download=True)
+        # The library writes to final names, which another process would take for broken files.
+        with written_by_one(_folder(dataset_class, root)):
+            return dataset_class(**given, download=True)
+    except ResultInUseError:
+        raise
     except Exception as error:
         raise InputError(
             f"{name}: its files are not in {folder} and the download failed ({_one_line(error)}); "
