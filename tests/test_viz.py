@@ -100,6 +100,18 @@ def test_all_pipelines_can_be_selected(site: BuiltSite) -> None:
         assert any(node["type"] == "task" for node in content["nodes"]), name
 
 
+def test_the_first_sight_is_a_box_for_each_pipeline(site: BuiltSite) -> None:
+    tree = site.main["modular_pipelines"]
+    of_no_box = {child["id"] for child in tree["__root__"]["children"] if child["type"] == "task"}
+    boxes = [c["id"] for c in tree["__root__"]["children"] if c["type"] == "modularPipeline"]
+    assert sorted(boxes) == sorted({*PIPELINES, "demonstration"})
+    assert of_no_box == set()
+    sweep = json.loads((site.folder / "api" / "pipelines" / "sweep").read_text())
+    children = sweep["modular_pipelines"]["__root__"]["children"]
+    boxes = [child["id"] for child in children if child["type"] == "modularPipeline"]
+    assert sorted(boxes) == ["report", "test", "validation"]
+
+
 def test_layers_stand_in_the_order_of_the_data_flow(site: BuiltSite) -> None:
     # kedro-viz draws no layers at all when two of them read each other's data.
     assert "Layers visualisation is disabled" not in site.printed

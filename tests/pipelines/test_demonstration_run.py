@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kedro.framework.project import pipelines
+from kedro.framework.session import KedroSession
 from PIL import Image
 
 from tests.projects import configure_kedro, read_arrays, read_metrics, run
@@ -191,6 +192,50 @@ def test_half_the_memory_gives_the_same_accuracy(
 def test_the_registry_lists_the_pipelines() -> None:
     configure_kedro()
     assert {*PIPELINES, "demonstration"} <= set(pipelines)
+
+
+def test_every_pipeline_is_a_namespace_of_its_nodes_alone() -> None:
+    configure_kedro()
+    for name in (*PIPELINES, "demonstration"):
+        assert {node.namespace for node in pipelines[name].nodes} == {name}
+        assert all(node.name.startswith(f"{name}.") for node in pipelines[name].nodes)
+    prefixed = {name for name in pipelines["__default__"].datasets() if "." in name}
+    assert prefixed == {"baseline.image_selection", "diffusion.image_selection"}
+    # The preparation belongs to all phases.
+    phases = {node.namespace for node in pipelines["sweep"].nodes}
+    assert phases == {None, "validation", "test", "report"}
+    for phase in ("validation", "test", "report"):
+        assert {node.namespace for node in pipelines[f"sweep_{phase}"].nodes} == {None, phase}
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ({"node_names": ["pca.train_pca", "pca.apply_pca"]}, {"pca.train_pca", "pca.apply_pca"}),
+        ({"from_nodes": ["evaluation.compare_methods"]},
+         {"evaluation.compare_methods", "evaluation.plot_methods"}),
+        ({"from_nodes": ["diffusion.select_images"], "to_nodes": ["diffusion.diffuse"]},
+         {"diffusion.select_images", "diffusion.reduce_features",
+          "diffusion.choose_unlabeled_images", "diffusion.complete_graph", "diffusion.diffuse"}),
+        ({"node_namespaces": ["baseline"]},
+         {"baseline.select_images", "baseline.train_logistic_regression"}),
+    ],
+)  # fmt: skip
+def test_parts_of_the_pipeline_are_named_by_nodes_and_namespaces(
+    copy_of_the_run: Path, choice: dict[str, list[str]], expected: set[str]
+) -> None:
+    configure_kedro()
+    chosen = {node.name for node in pipelines["__default__"].filter(**choice).nodes}
+    assert chosen == expected
+    namespaces = choice.pop("node_namespaces", None)
+    with KedroSession.create(project_path=copy_of_the_run) as session:
+        session.run(**choice, namespaces=namespaces)
+
+
+def test_a_run_from_a_selection_on_finds_all_else_on_disk(copy_of_the_run: Path) -> None:
+    configure_kedro()
+    with KedroSession.create(project_path=copy_of_the_run) as session:
+        session.run(from_nodes=["diffusion.select_images"])
 
 
 def test_a_run_without_background_leaves_the_stored_graph_alone(copy_of_the_run: Path) -> None:

@@ -1,6 +1,8 @@
-"""The choice of images, which three pipelines begin with.
+"""The choice of images, which two pipelines begin with.
 
-Each of them runs alone, so each has the node; where they run together it runs once.
+Each of them runs alone, so each has the node. Two nodes may not write the same dataset, so each
+keeps its selection under its own name, such as `diffusion.image_selection`. Where they run together
+the same images are chosen twice: from labels alone, in no time beside what follows.
 """
 
 from __future__ import annotations

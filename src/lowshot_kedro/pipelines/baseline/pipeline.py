@@ -24,5 +24,8 @@ def create_pipeline() -> Pipeline:
                 outputs=["logistic_regression", "baseline_scores", "baseline_metrics"],
                 name="train_logistic_regression",
             ),
-        ]
+        ],
+        namespace="baseline",
+        prefix_datasets_with_namespace=False,
+        outputs={"image_selection": "baseline.image_selection"},
     )

@@ -15,5 +15,7 @@ def create_pipeline() -> Pipeline:
                 outputs=["train_images", "test_images", "background_images", "class_split"],
                 name="write_digits",
             )
-        ]
+        ],
+        namespace="demonstration",
+        prefix_datasets_with_namespace=False,
     )

@@ -75,5 +75,8 @@ def create_pipeline() -> Pipeline:
                 outputs=["diffusion_scores", "diffusion_metrics"],
                 name="diffuse",
             ),
-        ]
+        ],
+        namespace="diffusion",
+        prefix_datasets_with_namespace=False,
+        outputs={"image_selection": "diffusion.image_selection"},
     )

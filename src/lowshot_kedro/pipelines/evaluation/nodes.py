@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from lowshot_kedro import reporting
 from lowshot_kedro.classifiers import combine_scores
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.experiment import choose_images
 from lowshot_kedro.images import ImageSource
-from lowshot_kedro.matrices import KnnGraph
+from lowshot_kedro.matrices import FeatureMatrix, KnnGraph
 from lowshot_kedro.metrics import Scores, accuracies_per_iteration, build_metrics
 from lowshot_kedro.parameters import EvaluationParameters, ExperimentParameters
-from lowshot_kedro.protocol import ImageSelection
 from lowshot_kedro.resources import Stopwatch, peak_rss_bytes
 
 
@@ -126,7 +126,9 @@ def plot_methods(metrics_table: pd.DataFrame, evaluation: EvaluationParameters) 
 
 
 def plot_neighbors(
-    image_selection: ImageSelection,
+    class_split: dict[str, Any],
+    train_features: FeatureMatrix,
+    test_features: FeatureMatrix,
     test_neighbors: dict[str, NDArray[Any]],
     diffusion_scores: dict[str, NDArray[Any]],
     train_images: ImageSource,
@@ -136,6 +138,7 @@ def plot_neighbors(
     evaluation: EvaluationParameters,
 ) -> Figure:
     """Some test pictures with their neighbours in the graph."""
+    image_selection = choose_images(class_split, train_features, test_features, experiment)
     scores = Scores.from_arrays(diffusion_scores, "diffusion_scores")
     if not np.array_equal(scores.test_classes, image_selection.test_classes):
         raise InputError(

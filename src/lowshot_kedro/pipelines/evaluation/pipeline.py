@@ -9,14 +9,12 @@ from lowshot_kedro.pipelines.evaluation.nodes import (
     plot_methods,
     plot_neighbors,
 )
-from lowshot_kedro.pipelines.selection import select_images_node
 
 
 def create_pipeline() -> Pipeline:
     """Scores and metrics of both methods → combination, table and plots."""
     return pipeline(
         [
-            select_images_node(),
             node(
                 combine_methods,
                 inputs=[
@@ -57,7 +55,9 @@ def create_pipeline() -> Pipeline:
             node(
                 plot_neighbors,
                 inputs=[
-                    "image_selection",
+                    "class_split",
+                    "train_features",
+                    "test_features",
                     "test_neighbors",
                     "diffusion_scores",
                     "train_images",
@@ -69,5 +69,7 @@ def create_pipeline() -> Pipeline:
                 outputs="neighbors_plot",
                 name="plot_neighbors",
             ),
-        ]
+        ],
+        namespace="evaluation",
+        prefix_datasets_with_namespace=False,
     )

@@ -24,5 +24,7 @@ def create_pipeline() -> Pipeline:
                 outputs="broken_pictures",
                 name="list_broken_pictures",
             ),
-        ]
+        ],
+        namespace="features",
+        prefix_datasets_with_namespace=False,
     )

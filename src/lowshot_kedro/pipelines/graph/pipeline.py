@@ -31,5 +31,7 @@ def create_pipeline() -> Pipeline:
                 outputs="background_graph_quality",
                 name="measure_background_graph",
             ),
-        ]
+        ],
+        namespace="graph",
+        prefix_datasets_with_namespace=False,
     )

@@ -27,5 +27,7 @@ def create_pipeline() -> Pipeline:
                 outputs="background_vectors",
                 name="apply_pca",
             ),
-        ]
+        ],
+        namespace="pca",
+        prefix_datasets_with_namespace=False,
     )

@@ -44,110 +44,120 @@ def create_pipeline() -> Pipeline:
                 name="prepare_sweep",
                 tags=["validation", "test", "report"],
             ),
-            node(
-                validate_methods,
-                inputs=["prepared_sweep", "run_scores"],
-                outputs="validation_metrics",
-                name="validate_methods",
-                tags="validation",
-            ),
-            node(
-                choose_hyperparameters,
-                inputs=["validation_metrics", "prepared_sweep"],
-                outputs="best_hyperparameters",
-                name="choose_hyperparameters",
-                tags="validation",
-            ),
-            node(
-                validate_combination,
-                inputs=[
-                    "prepared_sweep",
-                    "best_hyperparameters",
-                    "run_scores",
+            pipeline(
+                [
+                    node(
+                        validate_methods,
+                        inputs=["prepared_sweep", "run_scores"],
+                        outputs="validation_metrics",
+                        name="validate_methods",
+                    ),
+                    node(
+                        choose_hyperparameters,
+                        inputs=["validation_metrics", "prepared_sweep"],
+                        outputs="best_hyperparameters",
+                        name="choose_hyperparameters",
+                    ),
+                    node(
+                        validate_combination,
+                        inputs=[
+                            "prepared_sweep",
+                            "best_hyperparameters",
+                            "run_scores",
+                        ],
+                        outputs="combination_metrics",
+                        name="validate_combination",
+                    ),
+                    node(
+                        choose_combination,
+                        inputs=["best_hyperparameters", "combination_metrics", "prepared_sweep"],
+                        outputs="hyperparameters",
+                        name="choose_combination",
+                    ),
                 ],
-                outputs="combination_metrics",
-                name="validate_combination",
                 tags="validation",
+                namespace="validation",
+                prefix_datasets_with_namespace=False,
             ),
-            node(
-                choose_combination,
-                inputs=["best_hyperparameters", "combination_metrics", "prepared_sweep"],
-                outputs="hyperparameters",
-                name="choose_combination",
-                tags="validation",
-            ),
-            node(
-                test_methods,
-                inputs=[
-                    "prepared_sweep",
-                    "hyperparameters",
-                    "run_scores",
+            pipeline(
+                [
+                    node(
+                        test_methods,
+                        inputs=[
+                            "prepared_sweep",
+                            "hyperparameters",
+                            "run_scores",
+                        ],
+                        outputs="test_metrics",
+                        name="test_methods",
+                    ),
+                    node(
+                        combine_tests,
+                        inputs=[
+                            "prepared_sweep",
+                            "hyperparameters",
+                            "test_metrics",
+                            "run_scores",
+                        ],
+                        outputs="combined_test_metrics",
+                        name="combine_tests",
+                    ),
                 ],
-                outputs="test_metrics",
-                name="test_methods",
                 tags="test",
+                namespace="test",
+                prefix_datasets_with_namespace=False,
             ),
-            node(
-                combine_tests,
-                inputs=[
-                    "prepared_sweep",
-                    "hyperparameters",
-                    "test_metrics",
-                    "run_scores",
+            pipeline(
+                [
+                    node(
+                        tabulate_runs,
+                        inputs=[
+                            "test_metrics",
+                            "combined_test_metrics",
+                            "hyperparameters",
+                            "prepared_sweep",
+                        ],
+                        outputs=["sweep_table", "sweep_report"],
+                        name="tabulate_runs",
+                    ),
+                    node(
+                        tabulate_resources,
+                        inputs=[
+                            "validation_metrics",
+                            "combination_metrics",
+                            "test_metrics",
+                            "combined_test_metrics",
+                            "hyperparameters",
+                            "prepared_sweep",
+                        ],
+                        outputs="sweep_resources",
+                        name="tabulate_resources",
+                    ),
+                    node(
+                        plot_accuracies,
+                        inputs=["sweep_table", "prepared_sweep"],
+                        outputs=[
+                            "sweep_accuracy_per_n_labeled_plot",
+                            "sweep_accuracy_per_background_plot",
+                        ],
+                        name="plot_accuracies",
+                    ),
+                    node(
+                        plot_steps,
+                        inputs=["test_metrics", "hyperparameters", "prepared_sweep"],
+                        outputs="sweep_accuracy_per_step_plot",
+                        name="plot_steps",
+                    ),
+                    node(
+                        plot_validation_grid,
+                        inputs=["validation_metrics", "hyperparameters", "prepared_sweep"],
+                        outputs="sweep_validation_grid_plot",
+                        name="plot_validation_grid",
+                    ),
                 ],
-                outputs="combined_test_metrics",
-                name="combine_tests",
-                tags="test",
-            ),
-            node(
-                tabulate_runs,
-                inputs=[
-                    "test_metrics",
-                    "combined_test_metrics",
-                    "hyperparameters",
-                    "prepared_sweep",
-                ],
-                outputs=["sweep_table", "sweep_report"],
-                name="tabulate_runs",
                 tags="report",
-            ),
-            node(
-                tabulate_resources,
-                inputs=[
-                    "validation_metrics",
-                    "combination_metrics",
-                    "test_metrics",
-                    "combined_test_metrics",
-                    "hyperparameters",
-                    "prepared_sweep",
-                ],
-                outputs="sweep_resources",
-                name="tabulate_resources",
-                tags="report",
-            ),
-            node(
-                plot_accuracies,
-                inputs=["sweep_table", "prepared_sweep"],
-                outputs=[
-                    "sweep_accuracy_per_n_labeled_plot",
-                    "sweep_accuracy_per_background_plot",
-                ],
-                name="plot_accuracies",
-                tags="report",
-            ),
-            node(
-                plot_steps,
-                inputs=["test_metrics", "hyperparameters", "prepared_sweep"],
-                outputs="sweep_accuracy_per_step_plot",
-                name="plot_steps",
-                tags="report",
-            ),
-            node(
-                plot_validation_grid,
-                inputs=["validation_metrics", "hyperparameters", "prepared_sweep"],
-                outputs="sweep_validation_grid_plot",
-                name="plot_validation_grid",
-                tags="report",
+                namespace="report",
+                prefix_datasets_with_namespace=False,
             ),
         ]
     )
