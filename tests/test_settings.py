@@ -180,7 +180,28 @@ def test_the_published_data_lie_where_the_variable_says(monkeypatch):
     }
     for name, path in expected.items():
         assert catalog[name]["filepath"] == f"/somewhere/{path}"
-    assert catalog["class_split"]["dataset"]["filepath"] == "/somewhere/label_idx.json"
+    assert class_lists(catalog) == {"/somewhere/label_idx.json"}
+
+
+def class_lists(catalog):
+    """Where a catalog looks for classes and their names."""
+    entries = [entry for entry in catalog.values() if isinstance(entry, dict)]
+    named = {entry["class_list"] for entry in entries if "class_list" in entry}
+    return named | {catalog["class_split"]["filepath"]}
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        (None, "data/01_raw/label_idx.json"),
+        ("own_pictures", "/somewhere/classes.csv"),
+        ("fashion_mnist", "conf/fashion_mnist/class_split.json"),
+        ("cifar100", "conf/cifar100/class_split.json"),
+    ],
+)
+def test_an_environment_has_one_list_of_classes(env, expected, monkeypatch):
+    monkeypatch.setenv("PICTURES", "/somewhere")
+    assert class_lists(config(env)["catalog"]) == {expected}
 
 
 @pytest.mark.parametrize("value", [None, ""])

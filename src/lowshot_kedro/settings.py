@@ -1,6 +1,7 @@
 """Kedro's settings of this project: https://docs.kedro.org/en/stable/configure/."""
 
 from lowshot_kedro.config import RESOLVERS, ConfigLoader
+from lowshot_kedro.dataset_statistics import StatisticsHooks
 from lowshot_kedro.hooks import (
     ClaimHooks,
     ErrorHooks,
@@ -16,6 +17,7 @@ HOOKS = (
     InputHooks(),
     ClaimHooks(),
     ResourceHooks(),
+    StatisticsHooks(),
     WorkerHooks(),
 )
 

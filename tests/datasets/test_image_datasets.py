@@ -2,11 +2,12 @@ import inspect
 import io
 import json
 import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
 from kedro.io import DataCatalog
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from lowshot_kedro.datasets import (
     ClassFolderImagesDataset,
@@ -17,7 +18,7 @@ from lowshot_kedro.datasets import (
 )
 from lowshot_kedro.images import AbsentPictures
 from tests.datasets.helpers import refused, refused_by_check_and_load
-from tests.datasets.test_previews import image_of, pretty
+from tests.datasets.test_previews import centre_of_place, image_of, pretty
 from tests.images.test_torchvision_dataset import MNIST_FILES, raw_folder, values
 
 
@@ -307,5 +308,68 @@ def test_a_broken_picture_is_marked_on_the_contact_sheet(tmp_path):
     (root / "cat" / "30.png").write_bytes(b"")
     blank = FolderImagesDataset(filepath=str(root))
     sheet = image_of(blank.preview())
-    assert sheet.getpixel((48, 48)) == (0, 0, 0)
-    assert sheet.getpixel((96 + 48, 48)) == (40, 40, 40)
+    assert sheet.getpixel(centre_of_place(0)) == (0, 0, 0)
+    assert sheet.getpixel(centre_of_place(1)) == (40, 40, 40)
+
+
+def written_below(dataset, monkeypatch):
+    """The captions of a preview."""
+    texts = []
+    write = ImageDraw.ImageDraw.text
+
+    def text(self, position, words, *args, **kwargs):
+        texts.append(words)
+        return write(self, position, words, *args, **kwargs)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    dataset.preview()
+    title, *captions = texts
+    assert title.startswith(f"{len(dataset.load())} pictures")
+    return captions
+
+
+def test_captions_name_classes_where_they_are_known(tmp_path, monkeypatch):
+    write_pictures(tmp_path / "train", horse=[1, 2], cat=[3])
+    folders = ClassFolderImagesDataset(filepath=str(tmp_path / "train"))
+    assert written_below(folders, monkeypatch) == ["0: cat", "1: horse", "2: horse"]
+    (tmp_path / "train.json").write_text(
+        json.dumps({"image_names": ["cat/3.png", "horse/1.png"], "image_labels": [1, 7]})
+    )
+    (tmp_path / "split.json").write_text(json.dumps({"label_names": ["dog", "cat"]}))
+    listed = partial(LabeledImagesDataset, filepath=str(tmp_path / "train.json"), root="train")
+    named = listed(class_list=str(tmp_path / "split.json"))
+    # A label without a name, and no list of names.
+    assert written_below(named, monkeypatch) == ["0: cat", "1: 7"]
+    for class_list in (None, str(tmp_path / "absent.json"), str(tmp_path / "train.json")):
+        dataset = listed(class_list=class_list)
+        assert written_below(dataset, monkeypatch) == ["0: 1", "1: 7"]
+
+
+def test_captions_of_pictures_without_labels_are_their_numbers(tmp_path, monkeypatch):
+    write_pictures(tmp_path / "some", a=[1, 2])
+    folder = FolderImagesDataset(filepath=str(tmp_path / "some"))
+    assert written_below(folder, monkeypatch) == ["0", "1"]
+    (tmp_path / "some" / "a" / "1.png").write_bytes(b"")
+    assert written_below(folder, monkeypatch) == ["0: blank", "1"]
+
+
+def test_a_long_name_is_cut_and_many_pictures_are_spread(tmp_path, monkeypatch):
+    name = "a class with a name that is longer than its picture is wide"
+    write_pictures(tmp_path, **{name: range(1, 31)})
+    captions = written_below(ClassFolderImagesDataset(filepath=str(tmp_path)), monkeypatch)
+    assert [caption.partition(":")[0] for caption in captions] == [
+        str(number) for number in range(0, 30, 2)
+    ]
+    for caption in captions:
+        beginning = caption.partition(": ")[2].removesuffix("…")
+        assert name.startswith(beginning) and 5 < len(beginning) < 20
+
+
+@pytest.mark.parametrize("size", [(64, 32), (10, 200)])
+def test_a_contact_sheet_keeps_the_shape_of_pictures(tmp_path, size):
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", size, (200, 0, 0)).save(tmp_path / "a" / "1.png")
+    sheet = image_of(FolderImagesDataset(filepath=str(tmp_path)).preview())
+    is_red = (np.asarray(sheet) == (200, 0, 0)).all(axis=2)
+    height, width = np.ptp(np.nonzero(is_red), axis=1) + 1
+    assert width / height == pytest.approx(size[0] / size[1], rel=0.1)

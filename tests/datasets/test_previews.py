@@ -11,7 +11,15 @@ import pytest
 from kedro.io import DataCatalog
 from PIL import Image
 
-from lowshot_kedro.datasets import LabeledImagesDataset, WholeFileDataset, ZipShardImagesDataset
+from lowshot_kedro.datasets import (
+    ClassSplitDataset,
+    HDF5ArraysDataset,
+    HDF5FeaturesDataset,
+    LabeledImagesDataset,
+    WholeFileDataset,
+    ZipShardImagesDataset,
+)
+from lowshot_kedro.matrices import Blocks, LabeledBlock
 from tests.datasets.writers import WRITERS, nothing
 
 # The facts of the preview's table, and its first row of numbers.
@@ -60,6 +68,12 @@ def image_of(encoded):
     return Image.open(io.BytesIO(base64.b64decode(encoded, validate=True)))
 
 
+def centre_of_place(number):
+    """Where the middle of a picture is on a contact sheet."""
+    row, column = divmod(number, 5)
+    return column * 150 + 75, 30 + row * (128 + 28) + 64
+
+
 def table_of(dataset):
     preview = dataset.preview()
     assert preview.keys() == {"index", "columns", "data"}
@@ -91,7 +105,8 @@ def test_only_the_first_columns_are_shown(tmp_path):
     )
     wide.save(np.arange(200, dtype=np.float32).reshape(2, 100))
     table = table_of(wide)
-    assert table["row 1"] == ["100", "101", "102", "103", "104", "105", "106", "107"]
+    assert table["column"] == [str(number) for number in range(10)]
+    assert table["row 1"] == [str(number) for number in range(100, 110)]
     assert "row 2" not in table
 
 
@@ -121,11 +136,11 @@ def test_the_picture_preview_is_a_png(tmp_path, name):
     dataset = saved(name, tmp_path)
     assert annotation(dataset) == "ImagePreview"
     sheet = image_of(dataset.preview())
-    assert (sheet.format, sheet.width) == ("PNG", 8 * 96)
+    assert (sheet.format, sheet.width) == ("PNG", 5 * 150)
     # The first picture is all 30, the second all 31; there is no third one.
-    assert sheet.getpixel((48, 48)) == pytest.approx((30, 30, 30), abs=2)
-    assert sheet.getpixel((96 + 48, 48)) == pytest.approx((31, 31, 31), abs=2)
-    assert sheet.getpixel((2 * 96 + 48, 48)) == (255, 255, 255)
+    assert sheet.getpixel(centre_of_place(0)) == pytest.approx((30, 30, 30), abs=2)
+    assert sheet.getpixel(centre_of_place(1)) == pytest.approx((31, 31, 31), abs=2)
+    assert sheet.getpixel(centre_of_place(2)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("dataset_class", [ZipShardImagesDataset, LabeledImagesDataset])
@@ -137,8 +152,8 @@ def test_the_picture_preview_of_an_absent_collection(tmp_path, dataset_class):
 def test_the_picture_preview_shows_blank_pictures(tmp_path):
     dataset = ZipShardImagesDataset(filepath=str(tmp_path), i1=30)
     sheet = image_of(dataset.preview())
-    assert sheet.height == 3 * (96 + 14)
-    assert sheet.getpixel((48, 48)) == (0, 0, 0)
+    assert sheet.height == 30 + 3 * (128 + 28)
+    assert sheet.getpixel(centre_of_place(0)) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("name", [*TABLES, "state", *PICTURES])
@@ -195,6 +210,100 @@ def test_a_wrapped_dataset_keeps_its_preview(tmp_path, kind, data, expected):
         assert json.loads(preview) == {"top1": 0.5}
     else:
         assert image_of(preview).format == "PNG"
+
+
+def test_numbers_of_a_wrapped_dataset_are_rounded(tmp_path):
+    import pandas as pd
+
+    wrapped = {"type": "pandas.CSVDataset", "filepath": str(tmp_path / "table.csv")}
+    table = WholeFileDataset(dataset={**wrapped, "save_args": {"index": False}})
+    frame = pd.DataFrame({"a": [0.7283333333333334, np.nan], "b": [123456789, 2], "c": ["x", "y"]})
+    table.save(frame)
+    assert table.preview()["data"] == [[0.7283, 123456789, "x"], ["", 2, "y"]]
+    assert len(table.preview(nrows=1)["data"]) == 1
+    assert table.statistics()["rows"] == 2 and table.statistics()["columns"] == 3
+    pd.testing.assert_frame_equal(table.load(), frame)
+
+    wrapped = {"type": "json.JSONDataset", "filepath": str(tmp_path / "metrics.json")}
+    metrics = WholeFileDataset(dataset=wrapped)
+    metrics.save({"deep": [{"top1": 1 / 3, "n": 12345678, "none": None, "nan": np.nan}]})
+    assert json.loads(metrics.preview()) == {
+        "deep": [{"top1": 0.3333, "n": 12345678, "none": "null", "nan": "nan"}]
+    }
+    assert metrics.statistics() == {}
+
+
+def scores_file(folder, **arrays):
+    dataset = HDF5ArraysDataset(
+        filepath=str(folder / "scores.hdf5"), class_list=str(folder / "classes.csv")
+    )
+    dataset.save(arrays)
+    return dataset
+
+
+def test_the_table_of_scores_names_classes(tmp_path):
+    scores = np.arange(6, dtype=np.float32).reshape(2, 3)
+    dataset = scores_file(
+        tmp_path, scores=scores, classes=np.array([1, 3, 4]), test_classes=np.array([2, 0])
+    )
+    assert table_of(dataset)["class"] == ["1", "3", "4"]
+    assert "row 0: 4" in table_of(dataset)
+    (tmp_path / "classes.csv").write_text("class,role\na,base\nb,novel\nc,base\nd,base\ne,base\n")
+    table = table_of(dataset)
+    assert table["class"] == ["b", "d", "e"]
+    assert table["row 0: e"] == ["0", "1", "2"] and table["row 1: b"] == ["3", "4", "5"]
+    assert dataset.statistics()["rows"] == 2 and dataset.statistics()["columns"] == 3
+    # Arrays of other kinds have no classes.
+    other = scores_file(tmp_path, scores=scores, classes=np.array([1, 3]))
+    assert table_of(other)["column"] == ["0", "1", "2"]
+    assert "row 0" in table_of(other)
+
+
+def test_the_table_of_neighbors_shows_links(tmp_path):
+    dataset = scores_file(
+        tmp_path,
+        indices=np.array([[7, 2]], dtype=np.int32),
+        similarities=np.array([[0.98765, 0.5]], dtype=np.float32),
+    )
+    table = table_of(dataset)
+    assert table["neighbour (similarity)"] == ["0", "1"]
+    assert table["row 0"] == ["7 (0.988)", "2 (0.500)"]
+
+
+def test_the_table_of_features_names_the_classes_of_rows(tmp_path):
+    dataset = HDF5FeaturesDataset(
+        filepath=str(tmp_path / "train.hdf5"), class_list=str(tmp_path / "split.json")
+    )
+    block = LabeledBlock(np.ones((2, 3), np.float32), np.array([1, 0], np.int32))
+    dataset.save(Blocks(2, 3, lambda: iter([block])))
+    assert {"row 0: 1", "row 1: 0"} <= set(table_of(dataset))
+    (tmp_path / "split.json").write_text(json.dumps({"label_names": ["cat", "dog"]}))
+    assert {"row 0: dog", "row 1: cat"} <= set(table_of(dataset))
+
+
+def test_the_table_of_a_class_split_says_who_has_which_role(tmp_path):
+    split = {
+        "base_classes_1": [3], "novel_classes_1": [1],
+        "base_classes_2": [1], "novel_classes_2": [2],
+        "label_names": ["a", "b"],
+    }  # fmt: skip
+    dataset = ClassSplitDataset(filepath=str(tmp_path / "label_idx.json"))
+    dataset.save(split)
+    assert dataset.load() == split
+    assert annotation(dataset) == "TablePreview"
+    assert dataset.preview()["columns"] == ["label", "class", "mode val", "mode test"]
+    assert dataset.preview()["data"] == [
+        [0, "a", "novel", "base"],
+        [1, "b", "", "novel"],
+        [2, "2", "base", ""],
+    ]
+
+
+@pytest.mark.parametrize("name", ["raw matrix", "graph", "features", "feature blocks", "index"])
+def test_statistics_are_those_of_the_files(tmp_path, name):
+    dataset = saved(name, tmp_path)
+    size = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    assert dataset.statistics() == {"rows": 6, "columns": 4, "file_size": size}
 
 
 def test_a_wrapped_dataset_without_a_preview_has_none(tmp_path):

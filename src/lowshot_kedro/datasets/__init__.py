@@ -5,7 +5,7 @@ is all or nothing: a file appears under its name when it is complete. What is co
 saved (:class:`~lowshot_kedro.matrices.Resumable`) leaves its beginning to the next run.
 """
 
-from lowshot_kedro.datasets.class_list import ClassListDataset
+from lowshot_kedro.datasets.class_list import ClassListDataset, ClassSplitDataset
 from lowshot_kedro.datasets.faiss_files import FaissIndexDataset, FaissTransformDataset
 from lowshot_kedro.datasets.hdf5_arrays import HDF5ArraysDataset
 from lowshot_kedro.datasets.hdf5_features import (
@@ -29,6 +29,7 @@ from lowshot_kedro.datasets.whole_file import EditableFileDataset, WholeFileData
 __all__ = [
     "ClassFolderImagesDataset",
     "ClassListDataset",
+    "ClassSplitDataset",
     "EditableFileDataset",
     "FaissIndexDataset",
     "FaissTransformDataset",

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
+from kedro.utils import find_kedro_project
+from kedro_datasets._typing import TablePreview
+
 from lowshot_kedro.datasets.file_dataset import FileDataset
 from lowshot_kedro.datasets.files import require_file
+from lowshot_kedro.datasets.whole_file import WholeFileDataset
 from lowshot_kedro.errors import InputError
+
+_PREVIEW_ROWS = 100
 
 _ROLES = ("base", "novel")
 _REQUIRED, _OPTIONAL = ("class", "role"), ("mode",)
@@ -82,9 +89,72 @@ class ClassListDataset(FileDataset[Any, dict[str, Any]]):
         }
         return {"classes": str(len(split["label_names"])), **counts}
 
+    def _headings(self) -> list[str]:
+        return ["", "class", "role", "modes"]
+
     def _first_rows(self) -> Iterator[list[str]]:
         for row in _read_rows(self._filepath):
             yield [row.name, row.role, " and ".join(row.modes)]
+
+
+class ClassSplitDataset(WholeFileDataset):
+    """The class split file: base and novel classes of both modes, and the names of all classes.
+
+    Args:
+        filepath: The JSON file.
+        metadata: For Kedro plugins.
+
+    Example:
+        .. code-block:: yaml
+
+            class_split:
+              type: lowshot_kedro.datasets.ClassSplitDataset
+              filepath: data/01_raw/label_idx.json
+    """
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        super().__init__(
+            dataset={"type": "json.JSONDataset", "filepath": filepath}, metadata=metadata
+        )
+        self.preview = self._table
+
+    def _table(self) -> TablePreview:
+        """The role of every class in both modes, for kedro-viz."""
+        content = self.load()
+        name = namer(content.get("label_names", []))
+        roles: dict[int, dict[str, str]] = {}
+        for mode, number in _SPLIT_NUMBER.items():
+            for role in _ROLES:
+                for label in content.get(f"{role}_classes_{number}", []):
+                    roles.setdefault(label, {})[mode] = role
+        rows = [
+            {"label": label - 1, "class": name(label - 1)}
+            | {f"mode {mode}": roles[label].get(mode, "") for mode in _SPLIT_NUMBER}
+            for label in sorted(roles)[:_PREVIEW_ROWS]
+        ]
+        return TablePreview(pd.DataFrame(rows).to_dict("split"))
+
+
+def namer(names: Sequence[str]) -> Callable[[int], str]:
+    """What the class of a label is called: its name, or else the label."""
+    return lambda label: names[label] if 0 <= label < len(names) else str(label)
+
+
+def class_namer(path: Path | None) -> Callable[[int], str]:
+    """As :func:`namer`, from a file as :func:`read_class_names` reads it, where it can be read."""
+    try:
+        return namer([] if path is None else read_class_names(path))
+    except (OSError, InputError):
+        return namer([])
+
+
+def in_project(path: str) -> Path:
+    """A path relative to the project, wherever in the project one works.
+
+    Kedro sees to that where the argument is called filepath, but under no other name.
+    """
+    folder = Path.cwd()
+    return (find_kedro_project(folder) or folder) / Path(path).expanduser()
 
 
 def read_class_names(path: Path) -> list[str]:

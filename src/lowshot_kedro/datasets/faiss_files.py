@@ -182,6 +182,15 @@ class FaissIndexDataset(
             **self._files.facts(),
         }
 
+    def _n_bytes(self) -> int:
+        return 0 if self._n_rows == 0 else super()._n_bytes()
+
+    def _size(self) -> tuple[int, int]:
+        if self._n_rows == 0:
+            return 0, self._n_columns
+        header = IndexHeader.read(self._filepath)
+        return header.n_vectors, header.dimension
+
     def _first_rows(self) -> NDArray[np.float32]:
         nothing = np.empty((0, 0), dtype=np.float32)
         if self._n_rows == 0:

@@ -59,5 +59,8 @@ class FileDataset(TableDataset[Saved, Loaded], Generic[Saved, Loaded]):
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}
 
+    def _n_bytes(self) -> int:
+        return self._filepath.stat().st_size
+
     def _size_on_disk(self) -> str:
-        return format_bytes(self._filepath.stat().st_size)
+        return format_bytes(self._n_bytes())

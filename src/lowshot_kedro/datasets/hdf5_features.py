@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.datasets.class_list import class_namer, in_project
 from lowshot_kedro.datasets.feature_writer import (
     BYTES_PER_NUMBER,
     COUNT,
@@ -201,11 +202,17 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
         rows_per_file: Rows of every file but the last; None: all in one file.
         first_picture: The number that the first row has as a picture.
         metadata: For Kedro plugins.
+        class_list: A file that names the classes, for previews; None: previews name none.
     """
 
     def __init__(
-        self, rows_per_file: int | None, first_picture: int, metadata: dict[str, Any] | None
+        self,
+        rows_per_file: int | None,
+        first_picture: int,
+        metadata: dict[str, Any] | None,
+        class_list: str | None = None,
     ) -> None:
+        self._class_list = None if class_list is None else in_project(class_list)
         self._rows_per_file = rows_per_file
         self._first_picture = first_picture
         self.metadata = metadata
@@ -371,10 +378,23 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
             "shape": f"({features.n_rows}, {features.n_columns})",
             "dtype": "float32",
             "labels": f"{labels.min()}..{labels.max()}" if len(labels) else "none",
-            "size on disk": format_bytes(sum(path.stat().st_size for path in features.paths)),
+            "size on disk": format_bytes(self._n_bytes()),
             "broken pictures": "not known" if problems is None else str(sum(1 for _ in problems)),
             **self._files.facts(),
         }
+
+    def _n_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self._open().paths)
+
+    def _size(self) -> tuple[int, int]:
+        features = self._open()
+        return features.n_rows, features.n_columns
+
+    def _row_classes(self) -> list[str]:
+        if self._class_list is None:
+            return []
+        name = class_namer(self._class_list)
+        return [name(int(label)) for label in self._open().labels[:PREVIEW_ROWS]]
 
     def _first_rows(self) -> NDArray[np.float32]:
         features = self._open()
@@ -390,6 +410,9 @@ class HDF5FeaturesDataset(_FeaturesDataset):
 
     Args:
         filepath: The HDF5 file.
+        class_list: A class split file (.json) or a CSV file as
+            :class:`~lowshot_kedro.datasets.ClassListDataset` reads it, for previews, which then
+            name the classes of rows.
         metadata: For Kedro plugins.
 
     Example:
@@ -404,8 +427,14 @@ class HDF5FeaturesDataset(_FeaturesDataset):
         (10, 2048)
     """
 
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        super().__init__(None, 0, metadata)
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        class_list: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(None, 0, metadata, class_list)
         self._filepath = Path(filepath)
 
     def _path(self, number: int) -> Path:

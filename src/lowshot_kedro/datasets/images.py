@@ -5,17 +5,17 @@ from __future__ import annotations
 import abc
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from kedro.io import AbstractDataset
-from kedro.utils import find_kedro_project
 from kedro_datasets._typing import ImagePreview
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from lowshot_kedro.datasets.class_list import read_class_names
+from lowshot_kedro.datasets.class_list import class_namer, in_project, namer, read_class_names
 from lowshot_kedro.datasets.files import full_disk_named
+from lowshot_kedro.datasets.previews import contact_sheet
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.images import (
     AbsentPictures,
@@ -32,24 +32,6 @@ from lowshot_kedro.locks import written_by_one
 
 Saved = TypeVar("Saved")
 
-_COLUMNS, _ROWS, _CELL, _CAPTION = 8, 3, 96, 14
-
-
-def contact_sheet(source: ImageSource) -> Image.Image:
-    """The first pictures of a collection side by side, each with its number and label."""
-    n_pictures = min(len(source), _COLUMNS * _ROWS)
-    n_rows = max(1, -(-n_pictures // _COLUMNS))
-    sheet = Image.new("RGB", (_COLUMNS * _CELL, n_rows * (_CELL + _CAPTION)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for number in range(n_pictures):
-        picture = source[number]
-        row, column = divmod(number, _COLUMNS)
-        corner = (column * _CELL, row * (_CELL + _CAPTION))
-        sheet.paste(picture.image.resize((_CELL - 4, _CELL - 4)), (corner[0] + 2, corner[1] + 2))
-        caption = f"{number}: {'blank' if picture.problem else picture.label}"
-        draw.text((corner[0] + 2, corner[1] + _CELL), caption, fill="black")
-    return sheet
-
 
 def _png(image: Image.Image) -> str:
     encoded = io.BytesIO()
@@ -57,21 +39,19 @@ def _png(image: Image.Image) -> str:
     return base64.b64encode(encoded.getvalue()).decode()
 
 
-def _in_project(path: str) -> Path:
-    """A path relative to the project, wherever in the project one works.
-
-    Kedro sees to that where the argument is called filepath, but under no other name.
-    """
-    folder = Path.cwd()
-    return (find_kedro_project(folder) or folder) / Path(path).expanduser()
-
-
 class ImagesDataset(AbstractDataset[Saved, ImageSource], Generic[Saved]):
-    """A collection of pictures, shown as a contact sheet of the first ones."""
+    """A collection of pictures, shown as a contact sheet of some of them."""
 
-    def __init__(self, filepath: str, optional: bool, metadata: dict[str, Any] | None) -> None:
+    def __init__(
+        self,
+        filepath: str,
+        optional: bool,
+        metadata: dict[str, Any] | None,
+        class_list: str | None = None,
+    ) -> None:
         self._filepath = Path(filepath)
         self._optional = optional
+        self._class_list = None if class_list is None else in_project(class_list)
         self.metadata = metadata
 
     @abc.abstractmethod
@@ -101,8 +81,16 @@ class ImagesDataset(AbstractDataset[Saved, ImageSource], Generic[Saved]):
         return self._source()
 
     def preview(self) -> ImagePreview:
-        """The first pictures, for kedro-viz."""
-        return ImagePreview(_png(contact_sheet(self._source())))
+        """Some pictures, for kedro-viz."""
+        return ImagePreview(self._sheet(self._source()))
+
+    def _class_namer(self, source: ImageSource) -> Callable[[int], str] | None:
+        """How captions call the class of a label; None where labels say nothing."""
+        return class_namer(self._class_list)
+
+    def _sheet(self, source: ImageSource) -> str:
+        """Some pictures as a PNG file in text."""
+        return _png(contact_sheet(source, self._class_namer(source)))
 
     def _shown(self) -> ImageSource | None:
         """The collection if it is there."""
@@ -114,7 +102,7 @@ class ImagesDataset(AbstractDataset[Saved, ImageSource], Generic[Saved]):
         source = self._shown()
         if source is None:
             return f"<p>{title} is not there yet</p>"
-        png = _png(contact_sheet(source))
+        png = self._sheet(source)
         return f"<p>{title}: {len(source)} pictures</p><img src='data:image/png;base64,{png}'>"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
@@ -174,6 +162,9 @@ class ZipShardImagesDataset(ImagesDataset[Iterable[Image.Image]]):
         self._i0 = i0
         self._i1 = i1
 
+    def _class_namer(self, source: ImageSource) -> None:
+        return None
+
     def _open(self) -> NumberedZipShards:
         return NumberedZipShards(self._filepath, self._i0, self._i1)
 
@@ -192,6 +183,8 @@ class LabeledImagesDataset(ImagesDataset[Iterable[tuple[Image.Image, int]]]):
     Args:
         filepath: The JSON file.
         root: The folder that image_names are relative to, itself relative to the list's folder.
+        class_list: A file that names the classes, for captions: as for
+            :class:`ClassFolderImagesDataset`. None: captions have numbers.
         optional: Whether the collection may be absent: every picture is then a blank one.
         metadata: For Kedro plugins.
 
@@ -209,10 +202,11 @@ class LabeledImagesDataset(ImagesDataset[Iterable[tuple[Image.Image, int]]]):
         *,
         filepath: str,
         root: str = ".",
+        class_list: str | None = None,
         optional: bool = False,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(filepath, optional, metadata)
+        super().__init__(filepath, optional, metadata, class_list)
         self._root = root
 
     def _open(self) -> LabeledList:
@@ -258,8 +252,11 @@ class ClassFolderImagesDataset(ReadOnlyImagesDataset):
         optional: bool = False,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(filepath, optional, metadata)
-        self._class_list = None if class_list is None else _in_project(class_list)
+        super().__init__(filepath, optional, metadata, class_list)
+
+    def _class_namer(self, source: ImageSource) -> Callable[[int], str]:
+        # Without a list the folders name the classes.
+        return namer(source.classes if isinstance(source, ClassFolders) else ())
 
     def _open(self) -> ClassFolders:
         names = None if self._class_list is None else read_class_names(self._class_list)
@@ -295,6 +292,9 @@ class FolderImagesDataset(ReadOnlyImagesDataset):
     ) -> None:
         super().__init__(filepath, optional, metadata)
 
+    def _class_namer(self, source: ImageSource) -> None:
+        return None
+
     def _open(self) -> PictureFolder:
         return PictureFolder(self._filepath)
 
@@ -313,6 +313,8 @@ class TorchvisionImagesDataset(ReadOnlyImagesDataset):
         rows_per_class: [first, last]: keep pictures first..last-1 of every class, in their order;
             last null: to the end. So training and background can share the training pictures.
         labeled: false hides the labels.
+        class_list: A file that names the classes, for captions: as for
+            :class:`ClassFolderImagesDataset`. None: captions have numbers.
         metadata: For Kedro plugins.
 
     Example:
@@ -336,9 +338,10 @@ class TorchvisionImagesDataset(ReadOnlyImagesDataset):
         arguments: dict[str, Any] | None = None,
         rows_per_class: Sequence[int | None] | None = None,
         labeled: bool = True,
+        class_list: str | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(filepath, False, metadata)
+        super().__init__(filepath, False, metadata, class_list)
         self._name = name
         self._download = download
         self._arguments = arguments or {}
@@ -359,8 +362,11 @@ class TorchvisionImagesDataset(ReadOnlyImagesDataset):
         )
 
     def preview(self) -> ImagePreview:
-        """The first pictures, for kedro-viz, which never downloads."""
-        return ImagePreview(_png(contact_sheet(self._open_files(download=False))))
+        """Some pictures, for kedro-viz, which never downloads."""
+        return ImagePreview(self._sheet(self._open_files(download=False)))
+
+    def _class_namer(self, source: ImageSource) -> Callable[[int], str] | None:
+        return super()._class_namer(source) if self._labeled else None
 
     def _shown(self) -> TorchvisionPictures | None:
         try:

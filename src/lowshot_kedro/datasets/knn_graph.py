@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lowshot_kedro.datasets.files import require_space
 from lowshot_kedro.datasets.raw_matrix import count_rows, map_matrix, write_rows
 from lowshot_kedro.datasets.resumable import ResumableDataset, ResumableFiles, append_blocks
-from lowshot_kedro.datasets.table_dataset import TableDataset
+from lowshot_kedro.datasets.table_dataset import PREVIEW_COLUMNS, TableDataset
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import Blocks, KnnGraph, Resumable, RowBlocks
 from lowshot_kedro.resources import format_bytes
@@ -20,6 +21,8 @@ GraphContent = KnnGraph | Blocks[KnnGraph] | Resumable[RowBlocks[KnnGraph]]
 
 _INDICES = np.dtype("<i4")
 _SIMILARITIES = np.dtype("<f4")
+# Above links: the nearest has number 0, as the column that it stands in.
+LINK_HEADINGS = ["neighbour (similarity)", *map(str, range(PREVIEW_COLUMNS))]
 _LINK_BYTES = _INDICES.itemsize + _SIMILARITIES.itemsize
 
 
@@ -153,19 +156,31 @@ class KnnGraphDataset(TableDataset[GraphContent, KnnGraph], ResumableDataset):
         return {"filepath": str(self._indices_path), "k": self._k, "n_rows": self._n_rows}
 
     def _facts(self) -> dict[str, str]:
-        n_rows = self._rows()
-        size = n_rows * self._k * _LINK_BYTES
         return {
-            "shape": f"({n_rows}, {self._k})",
+            "shape": f"({self._rows()}, {self._k})",
             "dtype": "int32 neighbours, float32 similarities",
-            "size on disk": format_bytes(size),
+            "size on disk": format_bytes(self._n_bytes()),
             **self._files.facts(),
         }
 
+    def _n_bytes(self) -> int:
+        return self._rows() * self._k * _LINK_BYTES
+
+    def _size(self) -> tuple[int, int]:
+        return self._rows(), self._k
+
+    def _headings(self) -> list[str]:
+        return LINK_HEADINGS
+
     def _first_rows(self) -> Iterator[list[str]]:
         for indices, similarities in zip(*self.load(), strict=True):
-            links = zip(indices, similarities, strict=True)
-            yield [f"{neighbor} ({similarity:.3f})" for neighbor, similarity in links]
+            yield readable_links(indices, similarities)
+
+
+def readable_links(indices: NDArray[Any], similarities: NDArray[Any]) -> list[str]:
+    """A row of a graph as people read it: `17 (0.932)`."""
+    links = zip(indices, similarities, strict=True)
+    return [f"{neighbor} ({similarity:.3f})" for neighbor, similarity in links]
 
 
 def _write_block(files: Sequence[BinaryIO], block: KnnGraph) -> None:

@@ -188,9 +188,15 @@ class RawMatrixDataset(FileDataset[MatrixContent, NDArray[Any]], ResumableDatase
         return {
             "shape": f"({n_rows}, {self._n_columns})",
             "dtype": str(self._dtype),
-            "size on disk": self._size_on_disk() if n_rows else "0 B",
+            "size on disk": self._size_on_disk(),
             **self._files.facts(),
         }
+
+    def _n_bytes(self) -> int:
+        return super()._n_bytes() if self._rows() else 0
+
+    def _size(self) -> tuple[int, int]:
+        return self._rows(), self._n_columns
 
     def _first_rows(self) -> NDArray[Any]:
         return self._read()

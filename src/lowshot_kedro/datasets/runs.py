@@ -20,6 +20,7 @@ from kedro_datasets.partitions import PartitionedDataset
 from numpy.typing import NDArray
 
 from lowshot_kedro.datasets.files import UNFINISHED, require_space, written_whole
+from lowshot_kedro.datasets.previews import table_cell
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.locks import SECONDS_TO_WAIT, written_by_one
 from lowshot_kedro.matrices import Runs
@@ -122,8 +123,8 @@ class RunMetricsDataset(PartitionedDataset):  # type: ignore[misc]
             final = read().get("final", {})
             accuracies = {name: value for name, value in final.items() if name.startswith("top")}
             rows.append({"run": key, **accuracies})
-        table = pd.DataFrame(rows).astype(object)
-        preview: TablePreview = TablePreview(table.where(table.notna(), "").to_dict("split"))
+        table = pd.DataFrame(rows).astype(object).map(table_cell)
+        preview: TablePreview = TablePreview(table.to_dict("split"))
         return preview
 
     def _describe(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -16,11 +17,14 @@ Saved = TypeVar("Saved")
 Loaded = TypeVar("Loaded")
 
 PREVIEW_ROWS = 5
-PREVIEW_COLUMNS = 8
+PREVIEW_COLUMNS = 10
 
 
 class TableDataset(AbstractDataset[Saved, Loaded], Generic[Saved, Loaded]):
-    """A dataset whose preview is a table of facts (shape, dtype, size on disk) and first rows."""
+    """A dataset whose preview is a table of facts (shape, dtype, size on disk) and first rows.
+
+    What kedro-viz and Jupyter show is made of the hooks below, of which subclasses give their own.
+    """
 
     @abc.abstractmethod
     def check(self) -> None:
@@ -39,14 +43,42 @@ class TableDataset(AbstractDataset[Saved, Loaded], Generic[Saved, Loaded]):
     def _first_rows(self) -> Iterable[Sequence[Any] | NDArray[Any]]:
         """Rows to show; only the first few and their first few entries will be."""
 
+    def _headings(self) -> Sequence[str]:
+        """What stands above the first rows: what the columns are, then a name for each."""
+        return ["column", *map(str, range(PREVIEW_COLUMNS))]
+
+    def _row_classes(self) -> Sequence[str]:
+        """The classes of the first rows, where rows have one that is known."""
+        return ()
+
+    def _size(self) -> tuple[int, int] | None:
+        """Rows and columns, where the dataset is one matrix above all and tells without reading."""
+        return None
+
+    @abc.abstractmethod
+    def _n_bytes(self) -> int:
+        """What the dataset takes on disk."""
+
+    def statistics(self) -> dict[str, int]:
+        """Rows, columns and size on disk, for kedro-viz; nothing where they are not known."""
+        size = self._size()
+        if size is None:
+            return {}
+        return {"rows": size[0], "columns": size[1], "file_size": self._n_bytes()}
+
     def _table(self) -> pd.DataFrame:
-        columns = ["", *(str(column) for column in range(PREVIEW_COLUMNS))]
         rows = [[name, value] for name, value in self._facts().items()]
-        for number, row in zip(range(PREVIEW_ROWS), self._first_rows(), strict=False):
-            rows.append([f"row {number}", *(_readable(value) for value in row[:PREVIEW_COLUMNS])])
+        first_rows = [row[:PREVIEW_COLUMNS] for row in islice(self._first_rows(), PREVIEW_ROWS)]
+        if first_rows:
+            rows.append([*self._headings()][: 1 + max(map(len, first_rows))])
+        classes = self._row_classes()
+        for number, row in enumerate(first_rows):
+            name = f"row {number}" + (f": {classes[number]}" if classes else "")
+            rows.append([name, *map(_readable, row)])
         width = max(map(len, rows))
         padded = [row + [""] * (width - len(row)) for row in rows]
-        return pd.DataFrame(padded, columns=columns[:width])
+        # Facts and rows have nothing in common that could stand above them.
+        return pd.DataFrame(padded, columns=[" " * column for column in range(width)])
 
     def preview(self) -> TablePreview:
         """Facts and first rows, for kedro-viz."""

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
+from kedro_datasets.pandas import CSVDataset
 
 from lowshot_kedro.datasets.files import partial_path, require_file, written_whole
+from lowshot_kedro.datasets.previews import with_rounded_numbers
 from lowshot_kedro.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -43,10 +45,9 @@ class WholeFileDataset(AbstractDataset[Any, Any]):
         self._unfinished: AbstractDataset[Any, Any] = AbstractDataset.from_config(
             "unfinished", unfinished
         )
-        # kedro-viz decides by the return annotation of `preview` how to draw it, so the wrapped
-        # dataset's own method has to be found here.
+        # Without one of the wrapped dataset there is none here.
         if hasattr(self._final, "preview"):
-            self.preview = self._final.preview
+            self.preview = with_rounded_numbers(self._final.preview)
 
     def check(self) -> None:
         """See that the file is there."""
@@ -75,6 +76,14 @@ class WholeFileDataset(AbstractDataset[Any, Any]):
         """Write the file whole or not at all."""
         with written_whole(self._filepath):
             self._unfinished.save(data)
+
+    def statistics(self) -> dict[str, int]:
+        """Rows, columns and size of a table, for kedro-viz; nothing of other files."""
+        if not isinstance(self._final, CSVDataset):
+            return {}
+        n_rows, n_columns = self.load().shape
+        size = self._filepath.stat().st_size
+        return {"rows": n_rows, "columns": n_columns, "file_size": size}
 
     def _exists(self) -> bool:
         return self._filepath.is_file()

@@ -1,0 +1,118 @@
+"""How people see data in kedro-viz and Jupyter: rounded numbers, pictures with captions."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from lowshot_kedro.images import ImageSource, Picture
+from lowshot_kedro.matrices import spread_rows
+
+_SIGNIFICANT_DIGITS = 4
+
+# Beside the pipeline kedro-viz squeezes a sheet into a field of 460 × 300 pixels.
+_COLUMNS, _ROWS = 5, 3
+_WIDTH, _HEIGHT, _MARGIN = 150, 128, 2  # of a picture's place
+_TITLE, _CAPTION, _FONT_SIZE = 30, 28, 18
+
+
+def rounded(value: Any) -> Any:
+    """Numbers with four significant digits, in whatever lists and dictionaries hold them.
+
+    What JSON has no word for becomes text; so does null, for which kedro-viz draws an empty box.
+    """
+    if isinstance(value, Mapping):
+        return {key: rounded(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(entry) for entry in value]
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.{_SIGNIFICANT_DIGITS}g}") if math.isfinite(value) else str(value)
+    return "null" if value is None else value
+
+
+def table_cell(value: Any) -> Any:
+    """A number rounded; nothing where there is none."""
+    return "" if value is None or value != value else rounded(value)
+
+
+def with_rounded_numbers(preview: Callable[..., Any]) -> Callable[..., Any]:
+    """A preview method of another dataset, its numbers rounded.
+
+    kedro-viz decides by the return annotation how to draw what it returns, so that stays.
+    """
+    annotation = inspect.signature(preview).return_annotation
+    kind = getattr(annotation, "__name__", str(annotation))
+
+    @functools.wraps(preview)
+    def shown(*args: Any, **kwargs: Any) -> Any:
+        found = preview(*args, **kwargs)
+        if kind == "JSONPreview":
+            return json.dumps(rounded(json.loads(found)))
+        if kind == "TablePreview":
+            return {**found, "data": [[table_cell(cell) for cell in row] for row in found["data"]]}
+        return found
+
+    return shown
+
+
+def contact_sheet(source: ImageSource, class_name: Callable[[int], str] | None) -> Image.Image:
+    """Pictures from all over a collection side by side, below a line that counts them all.
+
+    Args:
+        source: The collection.
+        class_name: What the class of a label is called, for the captions, which begin with the
+            picture's number. None: labels say nothing.
+    """
+    n_pictures = min(len(source), _COLUMNS * _ROWS)
+    n_rows = -(-n_pictures // _COLUMNS)
+    size = (_COLUMNS * _WIDTH, _TITLE + n_rows * (_HEIGHT + _CAPTION))
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    font = _font()
+    title = f"{len(source)} pictures"
+    if n_pictures < len(source):
+        title += f", {n_pictures} of them"
+    draw.text((2 * _MARGIN, _MARGIN), title, fill="black", font=font)
+    width, height = _WIDTH - 2 * _MARGIN, _HEIGHT - 2 * _MARGIN
+    for place, number in enumerate(map(int, spread_rows(len(source), n_pictures))):
+        picture = source[number]
+        row, column = divmod(place, _COLUMNS)
+        left, top = column * _WIDTH + _MARGIN, _TITLE + row * (_HEIGHT + _CAPTION) + _MARGIN
+        image = ImageOps.contain(picture.image, (width, height))
+        sheet.paste(image, (left + (width - image.width) // 2, top + (height - image.height) // 2))
+        text = _fitting(f"{number}{_said_of(picture, class_name)}", font)
+        middle = (left + width // 2, top + height + _MARGIN)
+        draw.text(middle, text, fill="black", font=font, anchor="ma")
+    return sheet
+
+
+def _said_of(picture: Picture, class_name: Callable[[int], str] | None) -> str:
+    if picture.problem:
+        return ": blank"
+    return "" if class_name is None else f": {class_name(picture.label)}"
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont) -> str:
+    """As much of a caption as fits below a picture."""
+    width = _WIDTH - 4 * _MARGIN
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text.rstrip() + "…"
+
+
+@functools.cache
+def _font() -> ImageFont.FreeTypeFont:
+    # It comes with matplotlib, and has letters that names of classes are written in.
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(str(path), _FONT_SIZE)
