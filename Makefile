@@ -31,8 +31,10 @@ run: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
+# The browser shows the pipelines alone at first; what lies between them is a click away.
 viz: $(VENV)/.installed
-	$(BIN)/kedro viz run
+	BROWSER="$${BROWSER:-env -u BROWSER $(BIN)/python -m webbrowser %s?types=nodes}" \
+		$(BIN)/kedro viz run --include-hooks
 
 lab: $(VENV)/.installed-lab
 	KEDRO_LOGGING_CONFIG=$(CURDIR)/conf/logging.yml $(BIN)/kedro jupyter lab
