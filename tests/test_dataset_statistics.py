@@ -10,6 +10,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 from kedro.io import DataCatalog
+from PIL import Image
 
 from lowshot_kedro.dataset_statistics import StatisticsHooks, dataset_statistics
 from tests.projects import configure_kedro
@@ -17,7 +18,7 @@ from tests.projects import configure_kedro
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> DataCatalog:
-    """One matrix of 3 rows, a damaged file, one that is missing, one that no pipeline knows."""
+    """A matrix of 3 rows, a damaged file, one that is missing, one of no pipeline, 2 pictures."""
     configure_kedro()
     features = "lowshot_kedro.datasets.HDF5FeaturesDataset"
     vectors = {
@@ -26,11 +27,18 @@ def catalog(tmp_path: Path) -> DataCatalog:
         "n_columns": 2,
     }
     (tmp_path / "train.hdf5").write_bytes(b"no HDF5")
+    (tmp_path / "pictures").mkdir()
+    for number in range(2):
+        Image.new("L", (8, 8)).save(tmp_path / "pictures" / f"{number}.png")
     found = DataCatalog.from_config(
         {
             "background_vectors": vectors,
             "of_nobody": vectors,
             "train_features": {"type": features, "filepath": str(tmp_path / "train.hdf5")},
+            "background_images": {
+                "type": "lowshot_kedro.datasets.FolderImagesDataset",
+                "filepath": str(tmp_path / "pictures"),
+            },
             "test_features": {"type": features, "filepath": str(tmp_path / "absent.hdf5")},
         }
     )
@@ -39,18 +47,30 @@ def catalog(tmp_path: Path) -> DataCatalog:
 
 
 EXPECTED = {"background_vectors": {"rows": 3, "columns": 2, "file_size": 24}}
+WITH_PICTURES = {"background_images": {"rows": 2}, **EXPECTED}
 
 
 def test_what_is_there_and_whole_is_counted(catalog: DataCatalog) -> None:
-    assert dataset_statistics(catalog) == EXPECTED
+    assert dataset_statistics(catalog) == WITH_PICTURES
 
 
 def test_a_run_leaves_what_there_is(catalog: DataCatalog, tmp_path: Path) -> None:
     note = tmp_path / ".viz" / "stats.json"
     note.parent.mkdir()
     note.write_text('{"metrics_table": {"rows": 1}}')  # of another environment
-    StatisticsHooks().after_pipeline_run({"project_path": str(tmp_path)}, catalog)
+    hooks = StatisticsHooks()
+    hooks.before_pipeline_run(catalog)
+    hooks.after_pipeline_run({"project_path": str(tmp_path)}, catalog)
     assert json.loads(note.read_text()) == EXPECTED
+
+
+def test_a_run_counts_the_pictures_that_it_has_opened(catalog: DataCatalog, tmp_path: Path) -> None:
+    hooks = StatisticsHooks()
+    hooks.before_pipeline_run(catalog)
+    for name in ("background_images", "background_vectors"):
+        hooks.after_dataset_loaded(name, catalog.load(name))
+    hooks.after_pipeline_run({"project_path": str(tmp_path)}, catalog)
+    assert json.loads((tmp_path / ".viz" / "stats.json").read_text()) == WITH_PICTURES
 
 
 def test_a_run_does_not_fail_for_a_note(catalog: DataCatalog, tmp_path: Path) -> None:
@@ -68,4 +88,4 @@ def test_only_kedro_viz_counts_when_a_catalog_is_made(
     assert not (tmp_path / ".viz").exists()
     monkeypatch.setitem(sys.modules, "kedro_viz.server", ModuleType("kedro_viz.server"))
     hooks.after_catalog_created(catalog)
-    assert json.loads((tmp_path / ".viz" / "stats.json").read_text()) == EXPECTED
+    assert json.loads((tmp_path / ".viz" / "stats.json").read_text()) == WITH_PICTURES

@@ -194,6 +194,7 @@ def test_metrics_preview_is_the_whole_file_with_rounded_numbers(site: BuiltSite)
 def test_statistics_count_rows_and_columns(
     site: BuiltSite, name: str, n_rows: int, n_columns: int
 ) -> None:
+    assert all(site.details_of(name)["stats"] for name in site.datasets)
     statistics = site.details_of(name)["stats"]
     assert (statistics["rows"], statistics["columns"]) == (n_rows, n_columns)
     assert statistics["file_size"] > 0

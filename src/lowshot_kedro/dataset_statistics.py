@@ -14,6 +14,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
 from kedro.io import DataCatalog
 
+from lowshot_kedro.datasets import ImagesDataset
 from lowshot_kedro.datasets.files import written_whole
 from lowshot_kedro.errors import InputError
 
@@ -23,18 +24,31 @@ logger = logging.getLogger(__name__)
 _FILE = Path(".viz") / "stats.json"
 
 
-def dataset_statistics(catalog: DataCatalog) -> dict[str, dict[str, int]]:
+def dataset_statistics(
+    catalog: DataCatalog, n_pictures: Mapping[str, int] | None = None
+) -> dict[str, dict[str, int]]:
     """What the datasets that are there say of themselves, by name.
 
-    Nothing is read but headers, sizes of files and small tables.
+    Nothing is read but headers, sizes of files and small tables, and, to count pictures, lists and
+    folders.
+
+    Args:
+        catalog: The catalog.
+        n_pictures: Of collections that have been counted, by name; others are not looked at. None:
+            they are all counted.
     """
     names = {name for pipeline in pipelines.values() for name in pipeline.datasets()}
-    found = {}
+    found: dict[str, dict[str, int]] = {}
     for name in sorted(names):
-        statistics = getattr(catalog.get(name), "statistics", None)
+        dataset = catalog.get(name)
         try:
-            if statistics is not None and catalog.exists(name) and (known := statistics()):
-                found[name] = known
+            if isinstance(dataset, ImagesDataset):
+                if n_pictures is None:
+                    found[name] = {"rows": dataset.count_pictures()}
+                elif name in n_pictures:
+                    found[name] = {"rows": n_pictures[name]}
+            elif dataset is not None and hasattr(dataset, "statistics") and catalog.exists(name):
+                found[name] = dataset.statistics()
         except (OSError, InputError):
             # What is damaged is refused where it is used.
             continue
@@ -50,6 +64,8 @@ class StatisticsHooks:
 
     def __init__(self) -> None:
         self._project_path: Path | None = None
+        self._catalog: DataCatalog | None = None
+        self._n_pictures: dict[str, int] = {}
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -62,11 +78,23 @@ class StatisticsHooks:
         if "kedro_viz.server" in sys.modules and self._project_path is not None:
             _write(self._project_path, dataset_statistics(catalog))
 
+    @hook_impl
+    def before_pipeline_run(self, catalog: DataCatalog) -> None:
+        """Begin a new run."""
+        self._catalog = catalog
+        self._n_pictures.clear()
+
+    @hook_impl
+    def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
+        """Count pictures that are open anyway."""
+        if self._catalog is not None and isinstance(self._catalog.get(dataset_name), ImagesDataset):
+            self._n_pictures[dataset_name] = len(data)
+
     # kedro-viz has a hook that writes the file; this one comes after it.
     @hook_impl(trylast=True)
     def after_pipeline_run(self, run_params: Mapping[str, Any], catalog: DataCatalog) -> None:
         """Count what there is after a run."""
-        _write(Path(run_params["project_path"]), dataset_statistics(catalog))
+        _write(Path(run_params["project_path"]), dataset_statistics(catalog, self._n_pictures))
 
 
 def _write(project_path: Path, statistics: Mapping[str, Mapping[str, int]]) -> None:

@@ -16,6 +16,7 @@ from lowshot_kedro.datasets.hdf5_features import (
 from lowshot_kedro.datasets.images import (
     ClassFolderImagesDataset,
     FolderImagesDataset,
+    ImagesDataset,
     LabeledImagesDataset,
     TorchvisionImagesDataset,
     ZipShardImagesDataset,
@@ -38,6 +39,7 @@ __all__ = [
     "HDF5FeatureBlocksDataset",
     "HDF5Features",
     "HDF5FeaturesDataset",
+    "ImagesDataset",
     "KnnGraphDataset",
     "LabeledImagesDataset",
     "RawMatrixDataset",

@@ -274,6 +274,10 @@ class FaissTransformDataset(
             **self._files.facts(),
         }
 
+    def _size(self) -> tuple[int, int]:
+        transform = self._read()
+        return transform.d_out, transform.d_in
+
     def _first_rows(self) -> list[NDArray[np.float32]]:
         transform = self._read()
         if not isinstance(transform, faiss.LinearTransform):

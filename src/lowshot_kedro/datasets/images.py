@@ -80,6 +80,11 @@ class ImagesDataset(AbstractDataset[Saved, ImageSource], Generic[Saved]):
         """The collection; pictures are decoded when asked for."""
         return self._source()
 
+    def count_pictures(self) -> int:
+        """How many there are; this reads a list, or looks through folders."""
+        source = self._shown()
+        return 0 if source is None else len(source)
+
     def preview(self) -> ImagePreview:
         """Some pictures, for kedro-viz."""
         return ImagePreview(self._sheet(self._source()))

@@ -116,6 +116,10 @@ class RunMetricsDataset(PartitionedDataset):  # type: ignore[misc]
         """Whether there was a sweep; it may have had no run of this kind."""
         return self._folder.is_dir()
 
+    def statistics(self) -> dict[str, int]:
+        """The number of runs, for kedro-viz."""
+        return {"rows": len(self._list_partitions())}
+
     def preview(self) -> TablePreview:
         """Names and final accuracies of the first runs, for kedro-viz."""
         rows = []

@@ -60,11 +60,10 @@ class TableDataset(AbstractDataset[Saved, Loaded], Generic[Saved, Loaded]):
         """What the dataset takes on disk."""
 
     def statistics(self) -> dict[str, int]:
-        """Rows, columns and size on disk, for kedro-viz; nothing where they are not known."""
+        """Rows and columns, where they are known, and size on disk, for kedro-viz."""
         size = self._size()
-        if size is None:
-            return {}
-        return {"rows": size[0], "columns": size[1], "file_size": self._n_bytes()}
+        counts = {} if size is None else {"rows": size[0], "columns": size[1]}
+        return {**counts, "file_size": self._n_bytes()}
 
     def _table(self) -> pd.DataFrame:
         rows = [[name, value] for name, value in self._facts().items()]

@@ -56,7 +56,15 @@ class TorchStateDataset(FileDataset[dict[str, Any], dict[str, Any]]):
         }
         return {**tensors, "size on disk": self._size_on_disk()}
 
+    def _matrix(self) -> torch.Tensor | None:
+        """The first of the tensors that is a matrix."""
+        return next((tensor for tensor in self._read().values() if tensor.ndim == 2), None)
+
+    def _size(self) -> tuple[int, int] | None:
+        matrix = self._matrix()
+        return None if matrix is None else (matrix.shape[0], matrix.shape[1])
+
     def _first_rows(self) -> Iterator[list[float]]:
-        matrix = next((tensor for tensor in self._read().values() if tensor.ndim == 2), None)
+        matrix = self._matrix()
         if matrix is not None:
             yield from matrix[:10].tolist()

@@ -78,12 +78,12 @@ class WholeFileDataset(AbstractDataset[Any, Any]):
             self._unfinished.save(data)
 
     def statistics(self) -> dict[str, int]:
-        """Rows, columns and size of a table, for kedro-viz; nothing of other files."""
+        """Size on disk, and rows and columns of a table, for kedro-viz."""
+        size = {"file_size": self._filepath.stat().st_size}
         if not isinstance(self._final, CSVDataset):
-            return {}
+            return size
         n_rows, n_columns = self.load().shape
-        size = self._filepath.stat().st_size
-        return {"rows": n_rows, "columns": n_columns, "file_size": size}
+        return {"rows": n_rows, "columns": n_columns, **size}
 
     def _exists(self) -> bool:
         return self._filepath.is_file()
