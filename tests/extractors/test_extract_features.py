@@ -464,6 +464,7 @@ def test_what_features_are_made_from_can_be_written_down(tmp_path):
         "precision": "float32",
         "compiled": False,
         "pictures": {"kind": "flat", "n_pictures": 10},
+        "exif_orientation": "applied",
     }
     assert json.loads(json.dumps(result.made_from)) == result.made_from
 

@@ -314,6 +314,8 @@ def extract_features(
         "precision": "bfloat16" if autocast else "float32",
         "compiled": is_compiled,
         "pictures": source.describe(),
+        # Features from before pictures were turned are others, whatever the files are.
+        "exif_orientation": "applied",
     }
     return Resumable(made_from, begin)
 

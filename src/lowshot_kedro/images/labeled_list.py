@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.images.picture import upright
 from lowshot_kedro.images.picture_files import PictureFiles
 
 _MAX_LABEL = 2**31 - 1
@@ -65,7 +66,8 @@ def write_labeled_list(
 ) -> None:
     """Write pictures as numbered PNG files and the list that names them.
 
-    The list is written last and all at once: where it exists, the pictures do.
+    The list is written last and all at once: where it exists, the pictures do. Pictures are turned
+    as their EXIF orientation says, which is not written.
 
     Args:
         list_path: The JSON file.
@@ -88,7 +90,7 @@ def write_labeled_list(
         for number, (picture, label) in enumerate(pictures):
             names.append(f"{number:06d}.png")
             labels.append(int(label))
-            picture.save(partial_folder / names[-1])
+            upright(picture).save(partial_folder / names[-1])
         partial_list.write_text(json.dumps({"image_names": names, "image_labels": labels}))
         list_path.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 BLANK_SIZE = (256, 256)
@@ -18,6 +18,18 @@ BLANK_SIZE = (256, 256)
 MAX_PIXELS = 1024**3 // 4 // 3
 
 _REDUCTIONS = (2, 4, 8)
+# The way from pixels as they are stored to pixels as they are seen, by EXIF's orientation.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Where PIL looks for it.
+_WITH_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 _MAX_NAME, _MAX_PROBLEM = 100, 200
 
 
@@ -155,11 +167,12 @@ def decode(file: BinaryIO) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A copy of a picture as 8-bit RGB, as PIL converts it, but for two things.
+    """A copy of a picture as 8-bit RGB, as PIL converts it, but for three things.
 
-    More than 8 bits per channel are reduced to 8 by division; PIL would cut values off at 255,
-    which makes nearly everything white. And a picture of more than 89 million pixels is decoded at
-    a half, a quarter or an eighth of its scale if it is a JPEG file that allows it.
+    It is turned as its EXIF orientation says, see :func:`upright`. More than 8 bits per channel are
+    reduced to 8 by division; PIL would cut values off at 255, which makes nearly everything white.
+    And a picture of more than 89 million pixels is decoded at a half, a quarter or an eighth of its
+    scale if it is a JPEG file that allows it.
 
     Args:
         image: Of any mode; a file that PIL has opened need not be loaded yet.
@@ -171,6 +184,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     n_pixels = image.width * image.height
     if n_pixels > MAX_PIXELS:
         _reduce(image, n_pixels)
+    image = upright(image)
     if image.mode.startswith("I"):
         values = np.asarray(image).clip(0, 65535) // 257
         image = Image.fromarray(values.astype(np.uint8))
@@ -179,6 +193,35 @@ def to_rgb(image: Image.Image) -> Image.Image:
         scale = 257 if values.max() > 255 else 1
         image = Image.fromarray((values / scale).clip(0, 255).astype(np.uint8))
     return image.convert("RGB")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A picture as people see it: turned or mirrored as its EXIF orientation says.
+
+    Cameras store pixels as the sensor lies and note how it was held; of PIL's formats only TIFF is
+    turned when it is loaded. What is damaged in EXIF data is as if it were not there.
+
+    Args:
+        image: Of any mode; a file that PIL has opened need not be loaded yet.
+
+    Returns:
+        A picture without an orientation, so that nothing is turned twice.
+
+    Raises:
+        Exception: Of any kind, if PIL cannot decode it.
+    """
+    image.load()
+    # Not ImageOps.exif_transpose, which writes the EXIF data anew and fails where it cannot.
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        turn = None
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    for name in _WITH_ORIENTATION:
+        turned.info.pop(name, None)
+    return turned
 
 
 def _reduce(image: Image.Image, n_pixels: int) -> None:

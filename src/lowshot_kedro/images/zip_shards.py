@@ -28,6 +28,7 @@ from lowshot_kedro.images.picture import (
     no_labels,
     read_picture,
     require_number,
+    upright,
 )
 from lowshot_kedro.matrices import spread_rows
 
@@ -186,6 +187,7 @@ def write_zip_shards(root: Path, pictures: Iterable[Image.Image]) -> None:
     """Write pictures 0, 1, … as JPEG files into uncompressed zip shards.
 
     The folder appears under its name when it is complete; one that was there before is replaced.
+    Pictures are turned as their EXIF orientation says, which is not written.
 
     Args:
         root: The folder to write.
@@ -208,7 +210,7 @@ def write_zip_shards(root: Path, pictures: Iterable[Image.Image]) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 archive = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
             encoded = io.BytesIO()
-            picture.save(encoded, "JPEG", quality=95)
+            upright(picture).save(encoded, "JPEG", quality=95)
             assert archive is not None
             # A fixed date: the same pictures make the same file.
             archive.writestr(zipfile.ZipInfo(f"{position:03d}.jpg"), encoded.getvalue())
