@@ -9,6 +9,7 @@ from lowshot_kedro.experiment import (
     choose_parameters,
     chosen_scores,
     diffusion_scores,
+    log_choice,
     max_neighbors,
     training_vectors,
     unlabeled_training_images,
@@ -88,9 +89,55 @@ def test_images_are_those_of_the_mode_and_the_seed(train, test):
     assert found.labeled_positions.tolist() == [*base, *chosen]
 
 
-def test_too_few_images_are_refused(train, test):
-    with pytest.raises(ValueError, match=r"n_labeled: got 80, but class 1 \(b\) has only"):
-        choose_images(SPLIT, train, test, ExperimentParameters("test", 80, 5, "none"))
+UNEVEN = {"base_classes_2": [], "novel_classes_2": [1, 2, 3, 4], "label_names": list("abcdef")}
+
+
+def labeled(*counts):
+    """Training images, so many of each class."""
+    features = MemoryFeatures(np.zeros((sum(counts), 2)), "train_features")
+    features.labels = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
+    return features
+
+
+@pytest.mark.parametrize(
+    ("n_labeled", "unlabeled", "split", "expected", "level"),
+    [
+        (None, "background", {}, "56 of 56 labelled pictures are used, of 4 classes", "INFO"),
+        (
+            2, "background", {},
+            "7 of 56 labelled pictures are used, of 4 classes; 49 labels are not: "
+            "experiment.n_labeled = 2 for every novel class (null: all); fewer than "
+            "experiment.n_labeled = 2 have d (1)", "WARNING",
+        ),
+        (
+            1, "both", {"base_classes_2": [4], "novel_classes_2": [1, 2]},
+            "3 of 56 labelled pictures are used, of 3 classes; 13 labels are used without them: "
+            "experiment.n_labeled = 1 for every novel class (null: all); 40 are of classes that "
+            "mode test does not have", "INFO",
+        ),
+        (
+            50, "train", {},
+            "56 of 56 labelled pictures are used, of 4 classes; fewer than experiment.n_labeled = "
+            "50 have a (3), b (12), c (40), d (1)", "WARNING",
+        ),
+    ],
+)  # fmt: skip
+def test_one_line_says_how_many_labels_are_used_and_why(
+    caplog, n_labeled, unlabeled, split, expected, level
+):
+    caplog.set_level("INFO")
+    train, test = labeled(3, 12, 40, 1), labeled(1, 1, 1, 1)
+    experiment = ExperimentParameters("test", n_labeled, 1, unlabeled)
+    log_choice(choose_images(UNEVEN | split, train, test, experiment), 56, experiment)
+    assert [(record.message, record.levelname) for record in caplog.records] == [(expected, level)]
+
+
+def test_no_more_than_five_classes_with_few_labels_are_named(caplog):
+    split = UNEVEN | {"novel_classes_2": [1, 2, 3, 4, 5, 6]}
+    experiment = ExperimentParameters("test", 2, 1, "none")
+    train = labeled(*[1] * 6)
+    log_choice(choose_images(split, train, train, experiment), 6, experiment)
+    assert caplog.messages[0].endswith("have a (1), b (1), c (1), d (1), e (1) and 1 more")
 
 
 def test_vectors_are_transformed_and_of_length_one_in_the_order_asked_for(test, transform):

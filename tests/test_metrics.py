@@ -12,6 +12,8 @@ from lowshot_kedro.metrics import (
     accuracies,
     accuracies_per_iteration,
     build_metrics,
+    log_top_k_left_out,
+    telling_top_k,
     top_k_hits,
 )
 from lowshot_kedro.protocol import ClassSplit, select_images
@@ -183,3 +185,23 @@ def test_metrics_can_be_written_as_json(diffusion_metrics):
 def test_the_final_entry_is_a_copy(diffusion_metrics):
     diffusion_metrics["final"]["top1"] = -1
     assert diffusion_metrics["per_iteration"][-1]["top1"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("top_k", "n_classes", "telling"),
+    [
+        ((1, 5), 10, (1, 5)), ((1, 5), 6, (1, 5)), ((1, 5), 5, (1,)), ((1, 5), 4, (1,)),
+        ((1, 2, 3, 4), 4, (1, 2, 3)), ((5, 7), 4, (5,)), ((1,), 1, (1,)),
+    ],
+)  # fmt: skip
+def test_who_may_guess_all_classes_is_always_right(caplog, top_k, n_classes, telling):
+    assert telling_top_k(top_k, n_classes) == telling
+    rng = np.random.default_rng(0)
+    scores = rng.random((40, n_classes), dtype=np.float32)
+    truth = rng.integers(0, n_classes, 40).astype(np.int32)
+    found = accuracies(scores, truth, np.ones(n_classes, bool), top_k)
+    # Those that are asked for are there, left out of tables or not.
+    assert all(found[f"top{k}"] == 1 for k in top_k if k >= n_classes)
+    caplog.set_level("INFO")
+    log_top_k_left_out(top_k, n_classes)
+    assert [f"top-{k}" in caplog.text for k in top_k] == [k not in telling for k in top_k]

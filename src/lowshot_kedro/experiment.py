@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import faiss
 import numpy as np
@@ -30,25 +31,82 @@ from lowshot_kedro.pca import apply_transform
 from lowshot_kedro.protocol import ImageSelection, read_class_split, select_images
 from lowshot_kedro.resources import logged_step
 
+logger = logging.getLogger(__name__)
+
+_MAX_CLASSES_NAMED = 5
+
+
+class Labeled(Protocol):
+    """A collection whose labels are known."""
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """int32 (n,), 0-based."""
+        ...
+
 
 def choose_images(
     class_split: Mapping[str, Any],
-    train_features: FeatureMatrix,
-    test_features: FeatureMatrix,
+    train: Labeled,
+    test: Labeled,
     experiment: ExperimentParameters,
 ) -> ImageSelection:
     """The labelled, unlabelled and test images of an experiment.
 
+    Args:
+        class_split: Content of the class split file.
+        train: The training set, features or pictures.
+        test: The test set.
+        experiment: Which classes and how many labelled images.
+
     Raises:
-        ValueError: If classes, labels and the number of labelled images do not go together.
+        ValueError: If classes and labels do not go together.
     """
     return select_images(
         read_class_split(class_split, experiment.mode),
-        train_features.labels,
-        test_features.labels,
+        train.labels,
+        test.labels,
         experiment.n_labeled,
         experiment.seed,
     )
+
+
+def log_choice(selection: ImageSelection, n_train: int, experiment: ExperimentParameters) -> None:
+    """Say in one line how many labelled images are used, how many are not, and why.
+
+    A warning where novel classes have fewer than were asked for.
+
+    Args:
+        selection: The images of the experiment.
+        n_train: Images of the training set.
+        experiment: Which classes and how many labelled images.
+    """
+    counts = np.bincount(selection.labeled_classes, minlength=selection.n_classes)
+    n_left = len(selection.unlabeled_positions)
+    n_used = len(selection.labeled_positions)
+    n_others = n_train - n_used - n_left
+    n_labeled = experiment.n_labeled
+    parts = [f"{n_used} of {n_train} labelled pictures are used, of {selection.n_classes} classes"]
+    if n_left:
+        fate = "are used without them" if experiment.unlabeled in ("train", "both") else "are not"
+        parts.append(
+            f"{n_left} labels {fate}: experiment.n_labeled = {n_labeled} for every novel class "
+            "(null: all)"
+        )
+    if n_others:
+        parts.append(f"{n_others} are of classes that mode {experiment.mode} does not have")
+    few = selection.is_novel & (counts < (n_labeled or 0))
+    if few.any():
+        named = [
+            f"{selection.class_names[number]} ({counts[number]})"
+            for number in np.flatnonzero(few)[:_MAX_CLASSES_NAMED]
+        ]
+        n_more = int(few.sum()) - len(named)
+        parts.append(
+            f"fewer than experiment.n_labeled = {n_labeled} have {', '.join(named)}"
+            + (f" and {n_more} more" if n_more else "")
+        )
+    logger.log(logging.WARNING if few.any() else logging.INFO, "%s", "; ".join(parts))
 
 
 def vectors_of(

@@ -21,9 +21,9 @@ from lowshot_kedro.config import Project, UserError
 from lowshot_kedro.datasets.files import DiskFullError
 from lowshot_kedro.datasets.resumable import ResumableDataset
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.experiment import choose_images, log_choice
 from lowshot_kedro.locks import files_in_use, of_this_run
 from lowshot_kedro.parameters import check_parameters
-from lowshot_kedro.protocol import read_class_split, select_images
 from lowshot_kedro.resources import (
     Stopwatch,
     format_bytes,
@@ -136,12 +136,13 @@ def _require_pictures(pipeline: Pipeline, catalog: DataCatalog) -> None:
             )
     if {"train_images", "test_images", "class_split", "params:experiment"} <= inputs:
         experiment = catalog.load("params:experiment")
-        train_labels, test_labels = (images[f"{part}_images"].labels for part in ("train", "test"))
+        train, test = images["train_images"], images["test_images"]
         try:
-            split = read_class_split(catalog.load("class_split"), experiment.mode)
-            select_images(split, train_labels, test_labels, experiment.n_labeled, experiment.seed)
+            selection = choose_images(catalog.load("class_split"), train, test, experiment)
         except InputError as error:
             raise UserError(str(error)) from error
+        # Features take long: whoever wants others is not to find out afterwards.
+        log_choice(selection, len(train), experiment)
 
 
 def _describe_missing(

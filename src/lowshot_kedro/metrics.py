@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import row_ranges
 from lowshot_kedro.protocol import ImageSelection
+
+logger = logging.getLogger(__name__)
 
 # What the names of accuracies end with: over all test images, those of novel and of base classes.
 GROUPS = ("", "_novel", "_base")
@@ -158,6 +161,33 @@ def accuracies(
         for group, members in groups.items()
         for k in top_k
     }
+
+
+def telling_top_k(top_k: Sequence[int], n_classes: int) -> tuple[int, ...]:
+    """The values of k whose accuracy says something.
+
+    Who may guess as many classes as there are is always right: metrics files hold such an accuracy
+    where it is asked for, tables and plots leave it out.
+
+    Args:
+        top_k: Values of k.
+        n_classes: Number of classes C.
+
+    Returns:
+        Those below C, or the smallest if there is none.
+    """
+    return tuple(k for k in top_k if k < n_classes) or (min(top_k),)
+
+
+def log_top_k_left_out(top_k: Sequence[int], n_classes: int) -> None:
+    """Say which values of k tables and plots leave out, if any."""
+    left_out = [f"top-{k}" for k in top_k if k not in telling_top_k(top_k, n_classes)]
+    if left_out:
+        logger.info(
+            "%s left out of tables and plots: with %d classes so many guesses are always right",
+            ", ".join(left_out),
+            n_classes,
+        )
 
 
 def accuracies_per_iteration(scores: Scores, top_k: Sequence[int]) -> list[dict[str, Any]]:

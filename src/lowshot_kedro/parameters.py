@@ -108,13 +108,13 @@ class ExperimentParameters:
     """Which classes, how many labelled images of the novel ones, and which unlabelled images."""
 
     mode: str
-    n_labeled: int
+    n_labeled: int | None
     seed: int
     unlabeled: str
 
     def __post_init__(self) -> None:
         _one_of("experiment.mode", self.mode, MODES)
-        _integer("experiment.n_labeled", self.n_labeled, 1)
+        _integer("experiment.n_labeled", self.n_labeled, 1, null="all that are given")
         _integer("experiment.seed", self.seed, 0)
         _one_of("experiment.unlabeled", self.unlabeled, UNLABELED)
 
@@ -426,7 +426,7 @@ class SweepParameters:
     """Many experiments: what is searched on the validation classes, and what is repeated."""
 
     methods: tuple[str, ...]
-    n_labeled: tuple[int, ...]
+    n_labeled: tuple[int | None, ...]
     seeds: tuple[int, ...]
     validation_seeds: tuple[int, ...]
     metric: str
@@ -446,7 +446,7 @@ class SweepParameters:
     def __post_init__(self) -> None:
         checks: dict[str, Callable[[str, Any], None]] = {
             "methods": lambda name, value: _one_of(name, value, SWEEP_METHODS),
-            "n_labeled": _positive,
+            "n_labeled": lambda name, value: _integer(name, value, 1, null="all that are given"),
             "seeds": lambda name, value: _integer(name, value, 0),
             "validation_seeds": lambda name, value: _integer(name, value, 0),
             "unlabeled": lambda name, value: _one_of(

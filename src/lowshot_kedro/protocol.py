@@ -4,7 +4,7 @@ The protocol of Douze, Szlam, Hariharan and Jégou, "Low-shot learning with larg
 (CVPR 2018), whose base and novel classes come from Hariharan and Girshick, "Low-shot visual
 recognition by shrinking and hallucinating features" (ICCV 2017): base classes keep all their
 training images, novel classes a few, and the same seed chooses the same images as in the
-published runs.
+published runs. Where people bring a few labels of their own, novel classes can keep all of theirs.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ImageSelection:
             in class order, then the chosen images of the novel classes in class order.
         labeled_classes: int32 (L,), their class.
         unlabeled_positions: int64 (U,), the training images of novel classes that were not
-            chosen, in class order.
+            chosen, in class order; none if all are labelled.
         test_positions: int64 (T,), rows of the test set, increasing.
         test_classes: int32 (T,), their class.
     """
@@ -128,25 +128,26 @@ def select_images(
     split: ClassSplit,
     train_labels: NDArray[np.int32],
     test_labels: NDArray[np.int32],
-    n_labeled: int,
+    n_labeled: int | None,
     seed: int,
 ) -> ImageSelection:
     """Choose the labelled images of a run.
 
     With rs = RandomState(seed), for each class in increasing order: the positions of a novel
-    class are shuffled with rs.shuffle and the first n_labeled kept; a base class keeps all of
-    its positions and draws nothing.
+    class are shuffled with rs.shuffle and the first n_labeled kept, or all if there are no more;
+    a base class keeps all of its positions and draws nothing, and so do novel classes where
+    n_labeled is None.
 
     Args:
         split: Base and novel classes.
         train_labels: int32 (n,), 0-based labels of the training set.
         test_labels: int32 (m,), 0-based labels of the test set.
-        n_labeled: Labelled images of every novel class.
+        n_labeled: Labelled images of every novel class, at most; None: all of them.
         seed: Seed of the choice.
 
     Raises:
-        ValueError: For a label out of range, a class without training images, a novel class with
-            fewer than n_labeled of them, or no test images at all.
+        ValueError: For a label out of range, a class without training images, or no test images at
+            all.
     """
     _require_labels("train_features", train_labels, len(split.class_names))
     _require_labels("test_features", test_labels, len(split.class_names))
@@ -169,14 +170,12 @@ def select_images(
         if not is_novel[number]:
             base_positions.append(positions)
             continue
-        if len(positions) < n_labeled:
-            raise InputError(
-                f"experiment.n_labeled: got {n_labeled}, but class {label} ({names[number]}) has "
-                f"only {len(positions)} training images"
-            )
-        random_state.shuffle(positions)
-        chosen_positions.append(positions[:n_labeled])
-        left_positions.append(positions[n_labeled:])
+        n_kept = len(positions)
+        if n_labeled is not None:
+            n_kept = n_labeled
+            random_state.shuffle(positions)
+        chosen_positions.append(positions[:n_kept])
+        left_positions.append(positions[n_kept:])
 
     order = np.concatenate([np.flatnonzero(~is_novel), np.flatnonzero(is_novel)])
     parts = base_positions + chosen_positions

@@ -22,8 +22,8 @@ def entry(iteration, *percents, top_k=(1,)):
     return {"iteration": iteration, **dict(zip(names, values, strict=True))}
 
 
-def metrics_of(*entries):
-    return {"per_iteration": list(entries), "final": entries[-1]}
+def metrics_of(*entries, n_classes=20):
+    return {"n_classes": n_classes, "per_iteration": list(entries), "final": entries[-1]}
 
 
 DIFFUSION = metrics_of(entry(0, 10, 12, 8), entry(1, 40, 50, 30), entry(2, 61.2, 70, 52.4))
@@ -69,18 +69,64 @@ def test_the_printed_table_shows_every_number(capsys, monkeypatch, top_k):
         assert word in printed
 
 
-@pytest.mark.parametrize("others", [(None, 50.0), (None, None)])
-def test_a_missing_accuracy_is_printed_as_a_dash(capsys, others):
-    metrics = {
-        f"method {number}": metrics_of(entry(1, 50.0, novel, 25.0))
-        for number, novel in enumerate(others)
-    }
-    table = compare_methods(metrics, [1])
-    print_comparison(table, {"mode": "test", "n_labeled": 1, "seed": 1})
+def printed_table(capsys, table, n_labeled=1):
+    print_comparison(table, {"mode": "test", "n_labeled": n_labeled, "seed": 1})
     printed = capsys.readouterr().out
-    assert printed.count("–") == others.count(None)
     assert "nan" not in printed.lower()
     assert "none" not in printed.lower()
+    return printed
+
+
+def test_a_missing_accuracy_is_printed_as_a_dash(capsys):
+    some = {"a": metrics_of(entry(1, 50.0, None, 25.0)), "b": metrics_of(entry(1, 50, 50, 25))}
+    assert printed_table(capsys, compare_methods(some, [1])).count("–") == 1
+
+
+# All classes are novel, or all are base: the other group would say the same as all classes.
+ONE_SIDED = [(50, 50, None), (50, None, 50)]
+
+
+@pytest.mark.parametrize("percents", ONE_SIDED)
+def test_groups_without_test_images_have_no_column_and_no_bars(capsys, percents):
+    metrics = {name: metrics_of(entry(1, *percents)) for name in "ab"}
+    table = compare_methods(metrics, [1])
+    group = ("_novel", "_base")[percents.index(None) - 2]
+    assert list(table.columns) == ["method", "iteration", "top1", f"top1{group}"]
+    printed = printed_table(capsys, table)
+    assert "–" not in printed
+    assert printed.count("0.500") == 2
+    header = next(line for line in printed.splitlines() if "method" in line)
+    assert "top-1" in header and "novel" not in header and "base" not in header
+    assert bars(plot_methods(table, 1)) == [[50, 50]]
+
+
+def test_equal_accuracies_of_all_groups_have_a_column_each(capsys):
+    table = compare_methods({"a": metrics_of(entry(1, 50, 50, 50))}, [1])
+    assert printed_table(capsys, table).count("0.500") == 3
+    assert len(bars(plot_methods(table, 1))) == 3
+
+
+@pytest.mark.parametrize(
+    "n_classes, expected", [(6, (1, 5)), (5, (1,)), (4, (1,)), (2, (1,)), (1, (1,))]
+)
+def test_as_many_guesses_as_classes_say_nothing(n_classes, expected):
+    wide = metrics_of(entry(3, 10, 20, 30, 40, 50, 60, top_k=(1, 5)), n_classes=n_classes)
+    table = compare_methods({"a": wide}, [1, 5])
+    found = [int(name[3:]) for name in table.columns if name[3:].isdigit()]
+    assert tuple(found) == expected
+
+
+@pytest.mark.parametrize(
+    "n_labeled, words",
+    [
+        (None, "all labelled images, seed 1"), (1, "1 labelled image per novel class, seed 1"),
+        (3, "3 labelled images per novel class, seed 1"),
+    ],
+)  # fmt: skip
+def test_the_title_says_how_many_labels_there_are(capsys, monkeypatch, n_labeled, words):
+    monkeypatch.setenv("COLUMNS", "120")
+    table = compare_methods({"a": metrics_of(entry(1, 50, 50, 25))}, [1])
+    assert words in " ".join(printed_table(capsys, table, n_labeled).split())
 
 
 # --- plots ---
@@ -125,13 +171,16 @@ def test_the_plot_per_step_marks_what_was_chosen():
     assert len(lines) == 6
 
 
-def test_the_plot_per_step_leaves_out_what_was_not_measured():
-    diffusion = metrics_of(entry(0, 10, None, 8), entry(1, 40, None, 30))
-    baseline = metrics_of(entry(9, 55, None, 65))
+@pytest.mark.parametrize("place", [1, 2])
+def test_the_plot_per_step_leaves_out_what_was_not_measured(place):
+    def one_sided(percent):
+        return [percent, *(None if place == group else percent for group in (1, 2))]
+
+    diffusion = metrics_of(entry(0, *one_sided(10)), entry(1, *one_sided(40)))
+    baseline = metrics_of(entry(9, *one_sided(55)))
     lines = lines_by_label(plot_accuracy_per_step(diffusion, baseline, 1))
-    assert "logistic regression, novel classes" not in lines
-    assert np.isnan(lines["diffusion, novel classes"].get_ydata()).all()
-    assert len(lines) == 5
+    assert set(lines) == {"diffusion, all classes", "logistic regression, all classes"}
+    np.testing.assert_allclose(lines["diffusion, all classes"].get_ydata(), [10, 40])
 
 
 def bars(figure):
@@ -151,13 +200,13 @@ def test_the_bars_are_the_final_accuracies(tmp_path):
 
 
 def test_bars_for_missing_accuracies_are_empty(tmp_path):
-    missing = metrics_of(entry(1, 50, None, 25))
-    table = compare_methods({"a": missing, "b": missing}, [1])
+    metrics = {"a": metrics_of(entry(1, 50, None, 25)), "b": metrics_of(entry(1, 50, 40, 25))}
+    table = compare_methods(metrics, [1])
     table.to_csv(tmp_path / "table.csv", index=False)
     for source in (table, pd.read_csv(tmp_path / "table.csv")):
         figure = plot_methods(source, 1)
         heights = np.array(bars(figure))
-        np.testing.assert_array_equal(np.isnan(heights[1]), [True, True])
+        np.testing.assert_array_equal(np.isnan(heights[1]), [True, False])
         assert "nan" not in {text.get_text() for text in figure.axes[0].texts}
 
 

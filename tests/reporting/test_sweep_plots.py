@@ -55,6 +55,8 @@ def assert_nothing_is_covered_or_cut(figure):
     whole = figure.bbox
     boxes = [axes.get_tightbbox() for axes in figure.axes]
     legends = [legend.get_window_extent() for legend in figure.legends]
+    title = figure._suptitle.get_window_extent()
+    assert title.x0 >= 0 and title.x1 <= whole.x1
     for box in [*boxes, *legends]:
         assert box.x0 >= -1 and box.y0 >= -1
         assert box.x1 <= whole.x1 + 1 and box.y1 <= whole.y1 + 1
@@ -340,15 +342,48 @@ def test_one_seed_and_one_n_labeled_are_drawn_without_bars():
 
 
 @pytest.mark.filterwarnings("error")
-def test_novel_classes_that_were_not_measured_leave_their_panel_empty():
-    summary = SUMMARY.assign(top1_novel_mean=math.nan, top1_novel_std=math.nan)
+def without_base(frame, suffixes=("_mean", "_std")):
+    """All classes are novel."""
+    novel = {f"top1_novel{suffix}": frame[f"top1{suffix}"] for suffix in suffixes}
+    base = [name for name in frame.columns if "_base" in name]
+    return frame.assign(**novel).drop(columns=base)
+
+
+def without_novel(frame, suffixes=("_mean", "_std")):
+    """All classes of the test images are base classes."""
+    return frame.assign(**{f"top1_novel{suffix}": math.nan for suffix in suffixes})
+
+
+@pytest.mark.parametrize("one_sided", [without_base, without_novel])
+def test_a_panel_that_says_nothing_more_is_not_drawn(one_sided):
     for plot in (plot_accuracy_per_n_labeled, plot_accuracy_per_background):
-        figure = plot(summary, 1)
-        for _, y, _, _ in error_bars(figure.axes[1]).values():
-            assert np.isnan(y).all()
+        figure = plot(one_sided(SUMMARY), 1)
+        (axes,) = figure.axes
+        assert axes.get_title() == "all classes"
+        assert error_bars(axes)
         assert_nothing_is_covered_or_cut(figure)
-    steps = steps_of(range(3)).assign(top1_novel=None)
-    assert_nothing_is_covered_or_cut(plot_accuracy_per_step_over_seeds(steps, 1))
+    figure = plot_accuracy_per_step_over_seeds(one_sided(steps_of(range(3)), [""]), 1)
+    assert len(figure.axes) == 1
+    assert_nothing_is_covered_or_cut(figure)
+
+
+def test_all_given_labels_stand_behind_the_largest_number(tmp_path):
+    rows = [("diffusion", "nbgall", 60, n, 50 + i, 1) for i, n in enumerate((1, 2, 5, "all"))]
+    summary = summary_of(rows)
+    summary.to_csv(tmp_path / "table.csv", index=False)
+    for source in (summary, pd.read_csv(tmp_path / "table.csv")):
+        figure = plot_accuracy_per_n_labeled(source, 1)
+        axes = figure.axes[0]
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "5", "all"]
+        ((x, y, _, _),) = error_bars(axes).values()
+        assert (np.diff(x) > 0).all()
+        np.testing.assert_allclose(y, [50, 51, 52, 53])
+        figure = plot_accuracy_per_background(source, 1)
+        assert "n=all" in labels_of(figure.legends[0])
+    alone = plot_accuracy_per_n_labeled(summary_of([("combined", "nbg0", 0, "all", 50, 1)]), 1)
+    assert [label.get_text() for label in alone.axes[0].get_xticklabels()] == ["all"]
+    steps = steps_of(range(3)).assign(n_labeled="all").drop_duplicates(["seed", "iteration"])
+    assert "n=all" in lines_by_label(plot_accuracy_per_step_over_seeds(steps, 1).axes[0])
 
 
 def test_plots_are_the_same_after_a_round_trip_through_csv(tmp_path):

@@ -80,6 +80,42 @@ def test_one_seed_has_no_deviation_and_an_empty_group_no_mean():
     assert all(math.isnan(row[name]) for name in ("top1_std", "top1_novel_mean", "top1_novel_std"))
 
 
+# All classes are novel, and the largest number of labelled images is all that are given.
+ALL_NOVEL = pd.DataFrame(
+    [
+        final("diffusion", "nbgall", n_labeled, seed, (percent + seed, percent + seed, None), 60)
+        for n_labeled, percent in (("all", 80), (1, 40), (5, 60))
+        for seed in (1, 2, 3)
+    ]
+)
+
+
+def test_all_given_labels_come_behind_all_numbers(tmp_path):
+    summary = summarize(ALL_NOVEL, [1])
+    assert summary["n_labeled"].tolist() == [1, 5, "all"]
+    summary.to_csv(tmp_path / "table.csv", index=False)
+    for source in (summary, pd.read_csv(tmp_path / "table.csv")):
+        table = comparison_table(source, 1)
+        assert list(table.columns) == ["method", "all n=1", "all n=5", "all n=all"]
+        assert table.iloc[0].tolist()[1:] == ["42.0 ± 1.0", "62.0 ± 1.0", "82.0 ± 1.0"]
+        text = to_markdown(source, [1], CONTEXT)
+        assert "all: as many as there are, the same for every seed." in text
+    assert "as many as there are" not in to_markdown(summarize(FINALS, [1]), [1], CONTEXT)
+
+
+def test_groups_without_test_images_have_no_columns_and_no_table(capsys):
+    summary = summarize(ALL_NOVEL, [1, 5])
+    assert not [column for column in summary.columns if "base" in column]
+    assert not summary.isna().any().any()
+    assert list(parse_markdown(to_markdown(summary, [1, 5], CONTEXT))) == [
+        "Top-1, all classes", "Top-5, all classes",
+    ]  # fmt: skip
+    print_summary(summary, 1, CONTEXT)
+    assert "novel classes" not in capsys.readouterr().out
+    # Of a single seed the deviation alone is not known.
+    assert "top1_novel_std" in summarize(ALL_NOVEL.iloc[:1], [1]).columns
+
+
 def test_rows_are_ordered_by_method_then_unlabelled_images_then_n_labeled():
     expected = [
         ("nearest_class_mean", "", 5),

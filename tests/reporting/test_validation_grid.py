@@ -191,6 +191,19 @@ def test_rows_of_the_diffusion_are_what_differs_and_columns_the_steps(unlabeled,
     }
 
 
+def test_what_was_not_possible_with_a_number_of_labels_has_no_row():
+    rows = [
+        *diffusion(n_labeled=(1,), unlabeled=("nbgall",), k=(10,)),
+        *diffusion(n_labeled=("all",), k=(10, 30)),
+    ]
+    drawn = panels(plot_validation_grid(pd.DataFrame(rows), chosen_of(rows[0])))
+    assert list(drawn) == ["diffusion, n=1", "diffusion, n=all"]
+    assert values_of(drawn["diffusion, n=1"]).shape == (1, 3)
+    assert values_of(drawn["diffusion, n=all"]).shape == (4, 3)
+    for axes in drawn.values():
+        assert np.isfinite(values_of(axes)).all()
+
+
 def test_edge_weights_are_rows_of_their_own():
     rows = [
         diffusion_row(1, 1, "nbg0", 30, step, (percent + step) / 100, edge_weight)

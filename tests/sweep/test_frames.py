@@ -102,6 +102,15 @@ def test_every_step_has_a_row_and_the_chosen_one_a_mark(metrics):
     assert {"method", "mode", "n_labeled", "seed", "top1", "top1_base"} <= set(frame)
 
 
+def test_all_given_labels_are_called_so(metrics):
+    run = Run("nearest_class_mean", "test", None, 1)
+    frame = frames.final_accuracies([run], {run.key: metrics[MEAN.key]}, CHOSEN)
+    assert frame["n_labeled"].tolist() == ["all"]
+    run = Run("nearest_neighbors", "val", None, 1)
+    chosen = Hyperparameters({"nearest_neighbors": {"nlall": {"k": 3, "top1": 0.9}}})
+    assert frames.chosen_settings([run], chosen)["n_labeled"].tolist() == ["all"]
+
+
 def test_no_background_is_told_from_a_method_that_uses_none(metrics):
     train = Run("diffusion", "test", 2, 1, UnlabeledImages("train", 0), {"k": 5})
     content = metrics_of("iteration", [0], 1, 0)

@@ -117,6 +117,58 @@ def test_label_spreading_is_left_out_for_the_sizes_that_do_not_fit_alone():
     ]
 
 
+def possible(sweep, data, method):
+    """The numbers of neighbours of the validation runs, by number of labels and background."""
+    found = {}
+    for run in plan.validation_runs(sweep, data):
+        if run.method == method:
+            name = run.key.split("/", 2)[2].rsplit("/", 2)[0]
+            found.setdefault(name, []).append(run.settings["k"])
+    return found
+
+
+def test_no_more_neighbors_than_images_are_tried():
+    # Four labels and sixty background images in mode val, one label more in mode test.
+    few = {("val", 1): ImageCounts(4, 52, 8, 4), ("test", 1): ImageCounts(5, 52, 8, 4)}
+    data = make_data(few, n_background={0: 0, 70: 2, None: 60})
+    sweep = make_sweep(
+        methods=["nearest_neighbors", "diffusion"], n_labeled=[1, 2], n_background=[0, 70, None],
+        validation_seeds=[1], **{"diffusion.k": [4, 5, 6, 64, 65], "nearest_neighbors.k": [4, 5]},
+    )  # fmt: skip
+    assert possible(sweep, data, "diffusion") == {
+        "nl1/nbg0": [4], "nl1/nbg70": [4, 5, 6], "nl1/nbgall": [4, 5, 6, 64],
+        "nl2/nbg0": [4, 5, 6, 64, 65], "nl2/nbg70": [4, 5, 6, 64, 65],
+        "nl2/nbgall": [4, 5, 6, 64, 65],
+    }  # fmt: skip
+    assert plan.possible_k(sweep, data, "nearest_neighbors", 1, None) == (4,)
+    assert plan.possible_k(sweep, data, "nearest_neighbors", 2, None) == (4, 5)
+    settings = make_settings(**{"sweep.nearest_neighbors.k": [4, 5], "sweep.diffusion.k": [4, 65]})
+    for n_labeled, ks in ((1, [4]), (2, [4, 5])):
+        run = Run("nearest_neighbors", "val", n_labeled, 1)
+        assert plan.made_from(run, 0, settings, data)["k"] == ks
+    for images, k in ((UnlabeledImages("background", 0), 4), (ALL, 4)):
+        run = Run("diffusion", "val", 1, 1, images, {"k": 4})
+        assert plan.made_from(run, 1, settings, data)["completed_k"] == k
+
+
+@pytest.mark.parametrize("method", ["nearest_neighbors", "label_spreading", "diffusion"])
+def test_a_method_is_left_out_where_no_number_of_neighbors_is_possible(method):
+    few = {(mode, 1): ImageCounts(4, 52, 8, 4) for mode in ("val", "test")}
+    data = make_data(few)
+    sweep = make_sweep(
+        methods=["logistic_regression", "combined", *{method, "diffusion"}], n_labeled=[1],
+        n_background=[0, 70], unlabeled=["background"],
+        **{"diffusion.k": [5], "nearest_neighbors.k": [5], "label_spreading.n_neighbors": 5},
+    )  # fmt: skip
+    expected = set() if method == "nearest_neighbors" else {"nbg70"}
+    chosen = Hyperparameters(CHOSEN_ANYWHERE)
+    for runs in (plan.validation_runs(sweep, data), plan.chosen_runs(sweep, data, chosen)):
+        of_method = [run for run in runs if run.method == method]
+        assert {run.unlabeled.name for run in of_method} == expected
+    combined = plan.combined_runs(sweep, data, "test", chosen)
+    assert {run.unlabeled.name for run in combined} == {"nbg70"}
+
+
 # --- what was chosen ---
 
 IMAGES = ["nbg0", "nbg70", "nbgall", "train", "nbg0_train", "nbg70_train", "nbgall_train"]
@@ -165,7 +217,7 @@ def test_test_runs_follow_what_was_chosen(content):
 @pytest.mark.parametrize(("mode", "seeds"), [("val", [1, 2]), ("test", [1, 2, 3])])
 def test_a_combination_for_all_unlabeled_images_and_seeds(content, mode, seeds):
     sweep = make_sweep(n_labeled=[2, 5], unlabeled=["background", "train"], n_background=[70])
-    runs = plan.combined_runs(sweep, mode, Hyperparameters(content))
+    runs = plan.combined_runs(sweep, make_data(), mode, Hyperparameters(content))
     found = {(run.method, run.mode, run.n_labeled, run.unlabeled, run.seed) for run in runs}
     assert found == {
         ("combined", mode, n, images, seed)
@@ -176,13 +228,13 @@ def test_a_combination_for_all_unlabeled_images_and_seeds(content, mode, seeds):
 
 def test_no_combination_unless_it_is_asked_for(content):
     sweep = make_sweep(methods=["logistic_regression", "diffusion"])
-    assert plan.combined_runs(sweep, "test", Hyperparameters(content)) == []
+    assert plan.combined_runs(sweep, make_data(), "test", Hyperparameters(content)) == []
 
 
 def test_a_combination_consists_of_runs_on_the_same_images(content):
     chosen = Hyperparameters(content)
     sweep = make_sweep(n_labeled=[2], seeds=[4], n_background=[70])
-    (combined,) = plan.combined_runs(sweep, "test", chosen)
+    (combined,) = plan.combined_runs(sweep, make_data(), "test", chosen)
     parts = plan.parts_of(combined, chosen)
     assert {method: run.key for method, run in parts.items()} == {
         "logistic_regression": "logistic_regression/test/nl2/lr0.01/wd0/bs32/seed4",

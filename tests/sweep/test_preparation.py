@@ -4,7 +4,12 @@ import pytest
 
 from lowshot_kedro.graph import UnlabeledNodes, unlabeled_nodes
 from lowshot_kedro.matrices import KnnGraph
-from lowshot_kedro.sweep.preparation import build_background_graph, describe_data
+from lowshot_kedro.sweep.preparation import (
+    build_background_graph,
+    describe_data,
+    possible_sweep,
+)
+from tests.features import MemoryFeatures
 
 from .data import N_COLUMNS, N_COMPONENTS, SPLIT, MemoryInputs, features_of
 from .making import make_settings
@@ -140,7 +145,7 @@ def test_an_index_that_looks_through_more_lists_is_another_one(inputs):
     assert changed(inputs, look_through_more) == (set(), {70})
 
 
-# --- what is impossible is said before the first run ---
+# --- what is impossible is left out, or refused before the first run ---
 
 
 def few(inputs, n_train):
@@ -149,9 +154,78 @@ def few(inputs, n_train):
     return inputs
 
 
-def test_classes_with_too_few_images_are_refused(inputs):
-    with pytest.raises(ValueError, match=r"n_labeled: got 26, but class \d .* only 25 training"):
-        describe(inputs, **{"sweep.n_labeled": [1, 26]})
+def possible(inputs, n_there=110, **changes):
+    changed = {f"sweep.{name}": value for name, value in changes.items()}
+    sweep = make_settings(**{"evaluation.top_k": [1, 3, 4, 5]} | changed).sweep
+    parts = (inputs.class_split, inputs.train_features, inputs.test_features)
+    return possible_sweep(sweep, *parts, n_there)
+
+
+def test_numbers_of_images_that_there_are_not_are_left_out(inputs, caplog):
+    # Each class has 25 training images.
+    found = possible(inputs, n_labeled=[1, 26, 25, None, 99], n_background=[0, 300, 110, None, 111])
+    assert found.n_labeled == (1, 25, None)
+    assert found.n_background == (0, 110, None)
+    assert caplog.messages == [
+        "sweep.n_labeled: 26, 99 left out, as no novel class has more than 25 labelled images",
+        "sweep.n_background: 300, 111 left out, as the background has 110 images",
+    ]
+
+
+def test_nothing_is_said_where_all_is_possible(inputs, caplog):
+    found = possible(inputs, n_labeled=[1, 25, None], n_background=[0, 110, None])
+    assert (found.n_labeled, found.n_background) == ((1, 25, None), (0, 110, None))
+    assert possible(inputs, 0, unlabeled=["train"], n_background=[70]).n_background == (70,)
+    assert not caplog.messages
+
+
+def test_a_number_counts_that_the_largest_novel_class_of_each_mode_can_give(inputs, caplog):
+    labels = inputs.train_features.labels
+    keep = np.ones(len(labels), bool)
+    # Labels 3 and 4 are the novel classes of mode test, 5 and 7 those of mode val.
+    for label, n_kept in ((3, 3), (4, 12), (5, 1), (7, 20)):
+        keep[np.flatnonzero(labels == label)[n_kept:]] = False
+    inputs.train_features = MemoryFeatures(inputs.train_features.array[keep], "train_features")
+    inputs.train_features.labels = labels[keep]
+    assert possible(inputs, n_labeled=[12, 13, None]).n_labeled == (12, None)
+    assert "no novel class has more than 12" in caplog.text
+    data = describe(inputs, **{"sweep.n_labeled": [2, 12, None]})
+    assert [data.counts["test", n].n_labeled for n in (2, 12, None)] == [54, 65, 65]
+    assert [data.counts["val", n].n_labeled for n in (2, 12, None)] == [53, 63, 71]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_labeled": [26]}, r"n_labeled: got \[26\], but no novel class has more than 25"),
+        (
+            {"n_background": [111, 200]},
+            r"n_background: got \[111, 200\], but the background has 110",
+        ),
+    ],
+)
+def test_numbers_of_which_none_is_possible_are_refused(inputs, changes, message):
+    with pytest.raises(ValueError, match=f"^sweep.{message}.* null = all"):
+        possible(inputs, **changes)
+
+
+def test_an_accuracy_that_cannot_be_wrong_chooses_nothing(inputs):
+    # Four classes in each mode.
+    for k in (4, 5):
+        with pytest.raises(ValueError, match=rf"^sweep.metric: got 'top{k}', .* 4 classes in mode"):
+            possible(inputs, metric=f"top{k}")
+    assert possible(inputs, metric="top3").metric == "top3"
+
+
+@pytest.mark.parametrize("group", ["novel", "base"])
+def test_an_accuracy_of_no_test_image_chooses_nothing(inputs, group):
+    labels = inputs.test_features.labels
+    here = np.isin(labels, {"novel": [7, 5], "base": [2, 0]}[group])
+    inputs.test_features = MemoryFeatures(inputs.test_features.array[~here], "test_features")
+    inputs.test_features.labels = labels[~here]
+    with pytest.raises(ValueError, match=rf"^sweep.metric: got 'top1_{group}', but no test image"):
+        possible(inputs, metric=f"top1_{group}")
+    assert possible(inputs, metric="top1").metric == "top1"
 
 
 ENOUGH = {"sweep.n_labeled": [1], "sweep.nearest_neighbors.k": [1], "sweep.diffusion.k": [2]}
@@ -161,26 +235,31 @@ ENOUGH = {"sweep.n_labeled": [1], "sweep.nearest_neighbors.k": [1], "sweep.diffu
     ("change", "message"),
     [
         # 8 images are labelled, or 6 + 2 with one of each novel class; 14 training images in all.
-        ({"sweep.nearest_neighbors.k": [1, 9]}, "nearest_neighbors.k: got 9, .* only 8 labelled"),
-        ({"sweep.diffusion.k": [2, 9]}, "diffusion.k: got 9, .* only 8 labelled and .*nbg0"),
+        ({"sweep.nearest_neighbors.k": [1, 9, 10]}, "nearest_neighbors.k: % 9, 10 for nl1 (8)"),
+        (
+            {"sweep.nearest_neighbors.k": [9, 1, 11], "sweep.n_labeled": [1, 2, None]},
+            "nearest_neighbors.k: % 9, 11 for nl1 (8); 11 for nl2 (10)",
+        ),
+        ({"sweep.diffusion.k": [2, 9]}, "diffusion.k: % 9 for nl1/nbg0 (8)"),
         (
             {"sweep.label_spreading.n_neighbors": 9},
-            "label_spreading.n_neighbors: got 9, .* only 8 labelled and .*nbg0",
+            "label_spreading.n_neighbors: % 9 for nl1/nbg0 (8)",
         ),
         (
-            {"sweep.diffusion.k": [13], "sweep.unlabeled": ["train"]},
-            "diffusion.k: got 13, .* only 12 labelled and .*train",
+            {"sweep.diffusion.k": [13, 2], "sweep.unlabeled": ["train"]},
+            "diffusion.k: % 13 for nl1/train (12)",
         ),
         (
-            {"sweep.diffusion.k": [13], "sweep.unlabeled": ["both"]},
-            "diffusion.k: got 13, .* only 12 labelled and .*nbg0_train",
+            {"sweep.diffusion.k": [13, 2], "sweep.unlabeled": ["both"]},
+            "diffusion.k: % 13 for nl1/nbg0_train (12)",
         ),
     ],
 )
-def test_more_neighbors_than_images_are_refused(inputs, change, message):
+def test_more_neighbors_than_images_are_named(inputs, caplog, change, message):
     few(inputs, 24)
-    with pytest.raises(ValueError, match=f"^sweep.{message}"):
-        describe(inputs, **ENOUGH | change)
+    describe(inputs, **ENOUGH | change)
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warning == "sweep." + message.replace("%", "left out where there are fewer images:")
 
 
 @pytest.mark.parametrize(
@@ -197,8 +276,9 @@ def test_more_neighbors_than_images_are_refused(inputs, change, message):
         },
     ],
 )  # fmt: skip
-def test_as_many_neighbors_as_images_are_possible(inputs, change):
+def test_as_many_neighbors_as_images_are_possible(inputs, caplog, change):
     data = describe(few(inputs, 24), **ENOUGH | change)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
     assert data.counts["test", 1].n_labeled == 8
 
 

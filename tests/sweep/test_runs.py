@@ -37,6 +37,7 @@ NAMED = [
         "logistic_regression/val/nl1/lr0.001/wd0/bs128/seed3",
     ),
     (Run("nearest_class_mean", "test", 10, 5), "nearest_class_mean/test/nl10/seed5"),
+    (Run("nearest_class_mean", "test", None, 5), "nearest_class_mean/test/nlall/seed5"),
 ]  # fmt: skip
 
 

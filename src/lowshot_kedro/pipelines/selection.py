@@ -7,16 +7,33 @@ the same images are chosen twice: from labels alone, in no time beside what foll
 
 from __future__ import annotations
 
+from typing import Any
+
 from kedro.pipeline import node
 from kedro.pipeline.node import Node
 
-from lowshot_kedro.experiment import choose_images
+from lowshot_kedro.experiment import choose_images, log_choice
+from lowshot_kedro.matrices import FeatureMatrix
+from lowshot_kedro.parameters import ExperimentParameters
+from lowshot_kedro.protocol import ImageSelection
+
+
+def select_images(
+    class_split: dict[str, Any],
+    train_features: FeatureMatrix,
+    test_features: FeatureMatrix,
+    experiment: ExperimentParameters,
+) -> ImageSelection:
+    """The labelled, unlabelled and test images of a run, and a line in the log about them."""
+    selection = choose_images(class_split, train_features, test_features, experiment)
+    log_choice(selection, train_features.n_rows, experiment)
+    return selection
 
 
 def select_images_node() -> Node:
     """Class split and labels → image_selection."""
     return node(
-        choose_images,
+        select_images,
         inputs=["class_split", "train_features", "test_features", "params:experiment"],
         outputs="image_selection",
         name="select_images",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
 
-from lowshot_kedro.reporting.style import GROUP_COLORS, GROUP_NAMES
+from lowshot_kedro.metrics import telling_top_k
+from lowshot_kedro.reporting.style import GROUP_COLORS, GROUP_NAMES, groups_shown
 
 _NUMBER_WIDTH = 5
 
@@ -23,12 +25,14 @@ def compare_methods(metrics: Mapping[str, Mapping[str, Any]], top_k: Sequence[in
 
     Args:
         metrics: Content of a metrics file by name of the method.
-        top_k: Values of k.
+        top_k: Values of k; those that are not below the number of classes are left out.
 
     Returns:
-        A row per method: method, iteration, top1, top1_novel, top1_base, top5, … (fractions).
+        A row per method: method, iteration, top1, top1_novel, top1_base, top5, … (fractions),
+        without groups that no test image belongs to.
     """
-    columns = [f"top{k}{group}" for k in top_k for group in GROUP_NAMES]
+    n_classes = max(content["n_classes"] for content in metrics.values())
+    columns = [f"top{k}{group}" for k in telling_top_k(top_k, n_classes) for group in GROUP_NAMES]
     rows = [
         {
             "method": method,
@@ -37,17 +41,19 @@ def compare_methods(metrics: Mapping[str, Mapping[str, Any]], top_k: Sequence[in
         }
         for method, content in metrics.items()
     ]
-    return pd.DataFrame(rows, columns=["method", "iteration", *columns])
+    table = pd.DataFrame(rows, columns=["method", "iteration", *columns])
+    return table.drop(columns=[column for column in columns if table[column].isna().all()])
 
 
 def print_comparison(table: pd.DataFrame, experiment: Mapping[str, Any]) -> None:
     """Print the table of :func:`compare_methods` to the terminal."""
-    title = (
-        f"Accuracy, mode {experiment['mode']}, {experiment['n_labeled']} labelled images per novel "
-        f"class, seed {experiment['seed']}"
-    )
-    printed = Table(title=title)
-    accuracy = table.drop(columns="iteration")
+    n_labeled = experiment["n_labeled"]
+    labels = "all labelled images"
+    if n_labeled is not None:
+        labels = f"{n_labeled} labelled image{'' if n_labeled == 1 else 's'} per novel class"
+    title = f"Accuracy, mode {experiment['mode']}, {labels}, seed {experiment['seed']}"
+    printed = Table()
+    accuracy = table[["method", *_columns_shown(table)]]
     for column in accuracy.columns:
         name = str(column).replace("_", " ").replace("top", "top-")
         if column == "method":
@@ -59,7 +65,16 @@ def print_comparison(table: pd.DataFrame, experiment: Mapping[str, Any]) -> None
     # A terminal that is too narrow wraps lines; numbers are never cut.
     n_numbers = len(accuracy.columns) - 1
     narrowest = max(map(len, accuracy["method"])) + 4 + n_numbers * (_NUMBER_WIDTH + 3)
-    Console(width=max(Console().width, narrowest)).print(printed)
+    console = Console(width=max(Console().width, narrowest))
+    # As the title of a narrow table it would be broken into many lines.
+    console.print(title, style="italic", highlight=False)
+    console.print(printed)
+
+
+def _columns_shown(table: pd.DataFrame) -> list[str]:
+    """Accuracies, without those of groups that repeat all classes."""
+    ks = [int(name[3:]) for name in table.columns if re.fullmatch(r"top\d+", name)]
+    return [f"top{k}{group}" for k in ks for group in groups_shown(table, k)]
 
 
 def _cell(value: Any) -> str:
@@ -73,15 +88,16 @@ def plot_accuracy_per_step(
 ) -> Figure:
     """Top-k accuracy after each diffusion step, with the baseline as dashed lines.
 
-    Where neighbours or steps were chosen by the data, a vertical line marks the choice, and with
-    top-1 a grey one shows the accuracy for held-out labels, also after steps that were not taken.
+    Where all classes are novel, there is one curve for all of them. Where neighbours or steps were
+    chosen by the data, a vertical line marks the choice, and with top-1 a grey one shows the
+    accuracy for held-out labels, also after steps that were not taken.
     """
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
     entries = diffusion_metrics["per_iteration"]
     steps = [entry["iteration"] for entry in entries]
-    for group, name in GROUP_NAMES.items():
-        key, color = f"top{k}{group}", GROUP_COLORS[group]
+    for group in groups_shown(pd.DataFrame(entries), k):
+        key, color, name = f"top{k}{group}", GROUP_COLORS[group], GROUP_NAMES[group]
         values = [np.nan if entry[key] is None else 100 * entry[key] for entry in entries]
         axes.plot(steps, values, marker="o", color=color, label=f"diffusion, {name}")
         baseline = baseline_metrics["final"][key]
@@ -113,15 +129,17 @@ def _mark_choice(axes: Axes, chosen: Mapping[str, Any], k: int) -> None:
 
 
 def plot_methods(table: pd.DataFrame, k: int) -> Figure:
-    """Final top-k accuracies of the methods as bars: all, novel and base classes."""
+    """Final top-k accuracies of the methods as bars: all, novel and base classes, as there are."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     positions = np.arange(len(table))
     width = 0.26
-    for offset, (group, name) in enumerate(GROUP_NAMES.items()):
+    groups = groups_shown(table, k)
+    for number, group in enumerate(groups):
         values = 100 * table[f"top{k}{group}"].astype(float).to_numpy()
+        offset = (number - (len(groups) - 1) / 2) * width
         bars = axes.bar(
-            positions + (offset - 1) * width, values, width, color=GROUP_COLORS[group], label=name
+            positions + offset, values, width, color=GROUP_COLORS[group], label=GROUP_NAMES[group]
         )
         axes.bar_label(bars, fmt="%.1f", fontsize=8)
     axes.set_xticks(positions, table["method"])

@@ -21,9 +21,26 @@ _KINDS = ("background", "train", "both")
 _SIZES = ((1_000_000, "M"), (1_000, "k"))
 
 
-def with_unlabeled(frame: pd.DataFrame) -> pd.DataFrame:
-    """A copy whose column `unlabeled` is text: a CSV file that is read back has NaN for ""."""
-    return frame.assign(unlabeled=frame["unlabeled"].astype(object).fillna(""))
+# How tables call the number of labelled images where all that are given are used.
+ALL_LABELED = "all"
+
+
+def for_reading(frame: pd.DataFrame) -> pd.DataFrame:
+    """A copy to calculate with, whether it was written as a CSV file and read back or not.
+
+    The column `unlabeled` is text, where a CSV file has nothing for ""; `n_labeled` is numbers,
+    infinity for all.
+    """
+    n_labeled = [
+        math.inf if number == ALL_LABELED else int(number) for number in frame["n_labeled"]
+    ]
+    unlabeled = frame["unlabeled"].astype(object).fillna("")
+    return frame.assign(unlabeled=unlabeled, n_labeled=n_labeled)
+
+
+def labeled_name(n_labeled: float) -> str:
+    """`n=2`, `n=all`: labelled images of every novel class."""
+    return f"n={ALL_LABELED if math.isinf(n_labeled) else int(n_labeled)}"
 
 
 def parse_unlabeled(unlabeled: str) -> UnlabeledImages | None:

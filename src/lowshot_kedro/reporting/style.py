@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which people with colour-blindness tell apart.
@@ -11,6 +12,28 @@ SKY_BLUE, VERMILLION, PURPLE = "#56B4E9", "#D55E00", "#CC79A7"
 # The groups of test images that accuracies are computed for, as the names of columns end.
 GROUP_NAMES = {"": "all classes", "_novel": "novel classes", "_base": "base classes"}
 GROUP_COLORS = {"": BLUE, "_novel": ORANGE, "_base": GREEN}
+
+
+def groups_shown(frame: pd.DataFrame, k: int, suffix: str = "") -> list[str]:
+    """The groups worth a column or a curve, as the names of columns end.
+
+    Those that test images belong to; and all classes alone where all are novel, or all base, for
+    the other group would say the same.
+
+    Args:
+        frame: With columns such as `top1_novel` and the suffix.
+        k: Of the accuracy that is looked at.
+        suffix: For instance `_mean`.
+    """
+    columns = {group: f"top{k}{group}{suffix}" for group in GROUP_NAMES}
+    groups = [
+        group
+        for group, column in columns.items()
+        if column in frame.columns and frame[column].notna().any()
+    ]
+    if len(groups) == 2 and frame[columns[groups[0]]].equals(frame[columns[groups[1]]]):
+        return groups[:1]
+    return groups or [""]
 
 
 def empty_figure(message: str) -> Figure:

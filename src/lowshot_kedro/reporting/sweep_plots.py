@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import zip_longest
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from lowshot_kedro.reporting.names import (
     METHOD_NAMES,
     count_name,
+    for_reading,
+    labeled_name,
     method_name,
     parse_unlabeled,
     unlabeled_name,
     unlabeled_rank,
     unlabeled_size,
-    with_unlabeled,
 )
 from lowshot_kedro.reporting.style import (
     BLUE,
@@ -34,9 +35,10 @@ from lowshot_kedro.reporting.style import (
     SKY_BLUE,
     VERMILLION,
     empty_figure,
+    groups_shown,
 )
 
-_PANELS = ("", "_novel")
+_GROUPS = ("", "_novel")
 _METHOD_STYLES = {
     "nearest_class_mean": (PURPLE, "v"),
     "nearest_neighbors": (SKY_BLUE, "^"),
@@ -53,6 +55,8 @@ _MOST_UNLABELED = 3
 # Parts of the smallest gap between two values of the x axis: what the points of one value are
 # spread over, and what is left free at the ends.
 _SPREAD, _MARGIN = 0.3, 0.4
+# Of a title, at most.
+_LETTERS_PER_INCH = 14
 
 
 def plot_accuracy_per_n_labeled(summary: pd.DataFrame, k: int) -> Figure:
@@ -68,7 +72,7 @@ def plot_accuracy_per_n_labeled(summary: pd.DataFrame, k: int) -> Figure:
     """
     if summary.empty:
         return empty_figure("No test runs")
-    summary = with_unlabeled(summary)
+    summary = for_reading(summary)
     curves = []
     for method, of_method in summary.groupby("method", sort=False):
         names = _drawn_unlabeled(of_method["unlabeled"].unique().tolist())
@@ -76,24 +80,27 @@ def plot_accuracy_per_n_labeled(summary: pd.DataFrame, k: int) -> Figure:
         for name in names:
             line_style = _LINE_STYLES[from_largest.index(name)]
             curves.append((method, line_style, of_method[of_method["unlabeled"] == name]))
-    numbers = sorted(summary["n_labeled"].unique())
-    gap = _smallest_gap(np.log10(numbers))
+    places = _places(summary["n_labeled"].unique().tolist())
+    gap = _smallest_gap(np.log10(list(places.values())))
     factors, margin = 10 ** _offsets(len(curves), gap), 10 ** (_MARGIN * gap)
 
-    figure = _figure("Mean over the seeds and standard deviation")
-    for axes, group in _two_panels(figure, k):
+    figure, panels = _panels(
+        "Mean over the seeds and standard deviation", k, groups_shown(summary, k, "_mean")
+    )
+    for axes, group in panels:
         for (method, line_style, rows), factor in zip(curves, factors, strict=True):
             color, marker = _METHOD_STYLES[method]
             first = rows.iloc[0]
             _error_bars(
-                axes, rows["n_labeled"] * factor, rows, f"top{k}{group}",
+                axes, rows["n_labeled"].map(places) * factor, rows, f"top{k}{group}",
                 color=color, marker=marker, linestyle=line_style, markersize=5,
                 label=method_name(method, first["unlabeled"], first["n_background"]),
             )  # fmt: skip
         axes.set_xscale("log")
-        axes.set_xticks(numbers, [str(number) for number in numbers])
+        names = [labeled_name(number).removeprefix("n=") for number in places]
+        axes.set_xticks(list(places.values()), names)
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlim(numbers[0] / margin, numbers[-1] * margin)
+        axes.set_xlim(min(places.values()) / margin, max(places.values()) * margin)
         axes.set_xlabel("labelled images of every novel class (logarithmic)")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=8, ncols=3, loc="outside lower center")
@@ -113,29 +120,32 @@ def plot_accuracy_per_step_over_seeds(steps: pd.DataFrame, k: int) -> Figure:
     """
     if steps.empty:
         return empty_figure("No test runs of the diffusion")
-    steps = with_unlabeled(steps)
+    steps = for_reading(steps)
     largest = max(steps["unlabeled"], key=unlabeled_size)
     steps = steps[steps["unlabeled"] == largest]
 
     images = unlabeled_name(largest, steps["n_background"].iloc[0])
-    figure = _figure(
+    figure, panels = _panels(
         f"Diffusion, {images}: mean over the seeds; shaded: standard deviation; diamond: the step "
-        "that was chosen on the validation classes"
+        "that was chosen on the validation classes",
+        k,
+        groups_shown(steps, k),
     )
-    for axes, group in _two_panels(figure, k):
+    for axes, group in panels:
         for number, color in _colors(steps).items():
             rows = steps[steps["n_labeled"] == number]
             values = 100 * rows[f"top{k}{group}"].astype(float)
             of_step = values.groupby(rows["iteration"])
             mean, deviation = of_step.mean(), of_step.std(ddof=1)
-            axes.plot(mean.index, mean, color=color, marker="o", markersize=3, label=f"n={number}")
+            name = labeled_name(number)
+            axes.plot(mean.index, mean, color=color, marker="o", markersize=3, label=name)
             axes.fill_between(
                 mean.index, mean - deviation, mean + deviation, color=color, alpha=0.2, linewidth=0
             )
             chosen = mean[mean.index.isin(rows.loc[rows["chosen"].astype(bool), "iteration"])]
             axes.plot(
                 chosen.index, chosen, color=color, marker="D", markersize=9, linestyle="none",
-                markeredgecolor="black", label=f"n={number}, chosen",
+                markeredgecolor="black", label=f"{name}, chosen",
             )  # fmt: skip
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("diffusion step")
@@ -152,7 +162,7 @@ def plot_accuracy_per_background(summary: pd.DataFrame, k: int) -> Figure:
         summary: Of :func:`lowshot_kedro.reporting.summarize`.
         k: One of its values of k.
     """
-    summary = with_unlabeled(summary)
+    summary = for_reading(summary)
     summary["kind"] = summary["unlabeled"].map(_kind)
     has_size = summary["kind"].isin(("background", "both"))
     curves = summary[has_size & summary["method"].isin(("diffusion", "combined"))]
@@ -167,19 +177,22 @@ def plot_accuracy_per_background(summary: pd.DataFrame, k: int) -> Figure:
     groups = list(curves.groupby(["method", "kind", "n_labeled"], sort=False))
     offsets = _offsets(len(groups), 1)
 
-    figure = _figure("Mean over the seeds and standard deviation")
-    for axes, group in _two_panels(figure, k):
+    figure, panels = _panels(
+        "Mean over the seeds and standard deviation", k, groups_shown(summary, k, "_mean")
+    )
+    for axes, group in panels:
         for ((method, kind, number), rows), offset in zip(groups, offsets, strict=True):
             rows = rows.sort_values("n_background")
             _error_bars(
                 axes, rows["n_background"].map(positions) + offset, rows, f"top{k}{group}",
                 color=colors[number], marker=markers[kind], linestyle=line_styles[method],
-                markersize=5, label=f"{_curve_name(method, kind)}, n={number}",
+                markersize=5, label=f"{_curve_name(method, kind)}, {labeled_name(number)}",
             )  # fmt: skip
         for level in levels.itertuples():
             axes.axhline(
                 100 * getattr(level, f"top{k}{group}_mean"), color=colors[level.n_labeled],
-                linestyle=":", linewidth=1, label=f"logistic regression, n={level.n_labeled}",
+                linestyle=":", linewidth=1,
+                label=f"logistic regression, {labeled_name(level.n_labeled)}",
             )  # fmt: skip
         axes.set_xticks(range(len(sizes)), [count_name(int(size)) for size in sizes])
         axes.set_xlim(-_MARGIN, len(sizes) - 1 + _MARGIN)
@@ -200,19 +213,32 @@ def plot_accuracy_per_background(summary: pd.DataFrame, k: int) -> Figure:
     return figure
 
 
-def _figure(title: str) -> Figure:
-    figure = Figure(figsize=(11, 5.5))
+def _panels(title: str, k: int, groups: list[str]) -> tuple[Figure, list[tuple[Axes, str]]]:
+    """A figure with a panel for all and, unless all are novel, one for novel classes.
+
+    Returns:
+        The figure, and its panels with how the names of their columns end.
+    """
+    groups = [group for group in _GROUPS if group in groups]
+    width = 11.0 if len(groups) > 1 else 8.5
+    figure = Figure(figsize=(width, 5.5))
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.06)
-    figure.suptitle(title, fontsize=9)
-    return figure
-
-
-def _two_panels(figure: Figure, k: int) -> Iterator[tuple[Axes, str]]:
-    """A panel for all and one for novel classes, and how the names of their columns end."""
-    for axes, group in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
+    figure.suptitle(fill(title, int(width * _LETTERS_PER_INCH)), fontsize=9)
+    panels = list(zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True))
+    for axes, group in panels:
         axes.set(title=GROUP_NAMES[group], ylabel=f"top-{k} accuracy (%)")
         axes.grid(alpha=0.3)
-        yield axes, group
+    return figure, panels
+
+
+def _places(numbers: list[float]) -> dict[float, float]:
+    """Where the values of n_labeled stand on a logarithmic axis: all a step behind the last."""
+    finite = sorted(number for number in numbers if np.isfinite(number))
+    places = {number: number for number in finite}
+    if len(finite) < len(numbers):
+        last = finite[-1] if finite else 1
+        places[np.inf] = last * (last / finite[-2] if len(finite) > 1 else 2)
+    return places
 
 
 def _error_bars(axes: Axes, x: pd.Series, rows: pd.DataFrame, accuracy: str, **style: Any) -> None:
@@ -235,7 +261,7 @@ def _offsets(n_curves: int, gap: float) -> NDArray[np.float64]:
     return (np.arange(n_curves) - (n_curves - 1) / 2) * _SPREAD * gap / max(n_curves - 1, 1)
 
 
-def _colors(rows: pd.DataFrame) -> dict[int, str]:
+def _colors(rows: pd.DataFrame) -> dict[float, str]:
     """A colour for every n_labeled."""
     numbers = sorted(rows["n_labeled"].unique().tolist())
     return {
@@ -247,7 +273,7 @@ def _colors(rows: pd.DataFrame) -> dict[int, str]:
 def _number_legend(figure: Figure, rows: pd.DataFrame, others: list[Line2D]) -> None:
     """Below the panels: the colours of n_labeled, and what the lines and marks mean."""
     numbers = [
-        Line2D([], [], color=color, linewidth=3, label=f"n={number}")
+        Line2D([], [], color=color, linewidth=3, label=labeled_name(number))
         for number, color in _colors(rows).items()
     ]
     # A legend is filled column by column: n_labeled above, the rest below.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,13 +11,22 @@ from rich.console import Console
 from rich.table import Table
 
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.reporting.names import METHOD_NAMES, method_name, method_rank, with_unlabeled
-from lowshot_kedro.reporting.style import GROUP_NAMES
+from lowshot_kedro.reporting.names import (
+    ALL_LABELED,
+    METHOD_NAMES,
+    for_reading,
+    labeled_name,
+    method_name,
+    method_rank,
+)
+from lowshot_kedro.reporting.style import GROUP_NAMES, groups_shown
 from lowshot_kedro.resources import format_bytes
 
 _MIB = 2**20
 _MISSING = "–"
-_GROUPS_SHOWN = ("", "_novel")
+_PARTS = ("mean", "std")
+# What they call the columns of a group. Base classes have a column in table.csv alone.
+_GROUPS = {"": "all", "_novel": "novel"}
 # Wider than any table: what a table would take if it could.
 _ROOM = 10_000
 
@@ -28,23 +38,24 @@ def summarize(finals: pd.DataFrame, top_k: Sequence[int]) -> pd.DataFrame:
 
     Args:
         finals: A row per test run: method, unlabeled (name of the unlabelled images, "" for
-            none), n_background, n_labeled, seed, key, top1, top1_novel, top1_base, … (fractions).
+            none), n_background, n_labeled ("all" for all), seed, key, top1, top1_novel, top1_base,
+            … (fractions).
         top_k: Values of k.
 
     Returns:
         A row per method, unlabeled and n_labeled, in this order: these, n_background, n_seeds,
-        top1_mean, top1_std, top1_novel_mean, … (fractions). NaN where no test image belongs to
-        the group.
+        top1_mean, top1_std, top1_novel_mean, … (fractions), without groups that no test image
+        belongs to.
 
     Raises:
         ValueError: For two runs that differ in nothing that the table shows, seed included.
     """
     accuracies = [f"top{k}{group}" for k in top_k for group in GROUP_NAMES]
     columns = ["method", "unlabeled", "n_background", "n_labeled", "n_seeds"]
-    columns += [f"{accuracy}_{part}" for accuracy in accuracies for part in ("mean", "std")]
+    columns += [f"{accuracy}_{part}" for accuracy in accuracies for part in _PARTS]
     if finals.empty:
         return pd.DataFrame(columns=columns)
-    finals = with_unlabeled(finals)
+    finals = for_reading(finals)
     row_of = ["method", "unlabeled", "n_labeled"]
     twice = finals[finals.duplicated([*row_of, "seed"], keep=False)].sort_values([*row_of, "seed"])
     if len(twice):
@@ -66,7 +77,10 @@ def summarize(finals: pd.DataFrame, top_k: Sequence[int]) -> pd.DataFrame:
             row[f"{accuracy}_mean"], row[f"{accuracy}_std"] = values.mean(), values.std(ddof=1)
         rows.append(row)
     rows.sort(key=lambda row: (method_rank(row["method"], row["unlabeled"]), row["n_labeled"]))
-    return pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=columns)
+    table["n_labeled"] = [ALL_LABELED if math.isinf(n) else int(n) for n in table["n_labeled"]]
+    means = [accuracy for accuracy in accuracies if table[f"{accuracy}_mean"].isna().all()]
+    return table.drop(columns=[f"{accuracy}_{part}" for accuracy in means for part in _PARTS])
 
 
 def comparison_table(summary: pd.DataFrame, k: int) -> pd.DataFrame:
@@ -77,15 +91,17 @@ def comparison_table(summary: pd.DataFrame, k: int) -> pd.DataFrame:
         k: One of its values of k.
 
     Returns:
-        Columns method, `all n=1`, `all n=2`, …, `novel n=1`, …; text such as `66.8 ± 0.6`,
-        `66.8` for a single seed, `–` for what was not measured.
+        Columns method, `all n=1`, `all n=2`, …, `novel n=1`, … unless all are novel; text such as
+        `66.8 ± 0.6`, `66.8` for a single seed, `–` for what was not measured.
     """
-    all_classes, novel_classes = (_cells(summary, k, group) for group in _GROUPS_SHOWN)
+    cells = {group: _cells(summary, k, group) for group in _groups(summary, k)}
     return pd.concat(
         [
-            all_classes[["method"]],
-            all_classes.drop(columns="method").add_prefix("all "),
-            novel_classes.drop(columns="method").add_prefix("novel "),
+            cells[""][["method"]],
+            *(
+                of_group.drop(columns="method").add_prefix(f"{_GROUPS[group]} ")
+                for group, of_group in cells.items()
+            ),
         ],
         axis=1,
     )
@@ -94,6 +110,8 @@ def comparison_table(summary: pd.DataFrame, k: int) -> pd.DataFrame:
 def to_markdown(summary: pd.DataFrame, top_k: Sequence[int], context: Mapping[str, Any]) -> str:
     """The summary as a Markdown document: a table for all and one for novel classes, for each k.
 
+    Where all classes are novel, one table says both.
+
     Args:
         summary: Of :func:`summarize`.
         top_k: Values of k.
@@ -101,7 +119,7 @@ def to_markdown(summary: pd.DataFrame, top_k: Sequence[int], context: Mapping[st
     """
     parts = ["# Accuracy over seeds", "\n".join(_notes(summary, context))]
     for k in top_k:
-        for group in _GROUPS_SHOWN:
+        for group in _groups(summary, k):
             parts += [f"## Top-{k}, {GROUP_NAMES[group]}", _markdown(_cells(summary, k, group))]
     return "\n\n".join(parts) + "\n"
 
@@ -117,7 +135,7 @@ def print_summary(summary: pd.DataFrame, k: int, context: Mapping[str, Any]) -> 
     printed = Table(
         title=f"Top-{k} accuracy over seeds", caption="\n".join(_notes(summary, context))
     )
-    sections = {group: _cells(summary, k, group) for group in _GROUPS_SHOWN}
+    sections = {group: _cells(summary, k, group) for group in _groups(summary, k)}
     for column in sections[""].columns:
         justify = "left" if column == "method" else "right"
         printed.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
@@ -158,20 +176,24 @@ def print_resources(resources: pd.DataFrame) -> None:
     _print_whole(printed)
 
 
+def _groups(summary: pd.DataFrame, k: int) -> list[str]:
+    return [group for group in groups_shown(summary, k, "_mean") if group in _GROUPS]
+
+
 def _cells(summary: pd.DataFrame, k: int, group: str) -> pd.DataFrame:
     """A row per method, a column per n_labeled: `n=1`, `n=2`, …."""
-    summary = with_unlabeled(summary)
+    summary = for_reading(summary)
     numbers = sorted(summary["n_labeled"].unique())
     table = []
     for (method, unlabeled), rows in summary.groupby(["method", "unlabeled"], sort=False):
         line = {"method": method_name(method, unlabeled, rows["n_background"].iloc[0])}
-        line |= {f"n={n}": _MISSING for n in numbers}
+        line |= {labeled_name(n): _MISSING for n in numbers}
         for n, mean, deviation in zip(
             rows["n_labeled"], rows[f"top{k}{group}_mean"], rows[f"top{k}{group}_std"], strict=True
         ):
-            line[f"n={n}"] = _cell(mean, deviation)
+            line[labeled_name(n)] = _cell(mean, deviation)
         table.append(line)
-    return pd.DataFrame(table, columns=["method", *(f"n={n}" for n in numbers)])
+    return pd.DataFrame(table, columns=["method", *map(labeled_name, numbers)])
 
 
 def _cell(mean: float, deviation: float) -> str:
@@ -187,14 +209,20 @@ def _notes(summary: pd.DataFrame, context: Mapping[str, Any]) -> list[str]:
         f"Mode {context['mode']}, {'seeds' if len(seeds) > 1 else 'seed'} "
         f"{', '.join(map(str, seeds))}. Percent of the test images"
         + ("; ± is the sample standard deviation over the seeds." if len(seeds) > 1 else "."),
-        "n: labelled images of every novel class.",
+        "n: labelled images of every novel class"
+        + (
+            "; all: as many as there are, the same for every seed."
+            if (summary["n_labeled"] == ALL_LABELED).any()
+            else "."
+        ),
     ]
     if summary.empty:
         return [*notes, "No test runs."]
     fewer = [
-        f"{method_name(row.method, row.unlabeled, row.n_background)}, n={row.n_labeled}: "
+        f"{method_name(row.method, row.unlabeled, row.n_background)}, "
+        f"{labeled_name(row.n_labeled)}: "
         f"{row.n_seeds} of {len(seeds)}"
-        for row in with_unlabeled(summary).itertuples()
+        for row in for_reading(summary).itertuples()
         if row.n_seeds < len(seeds)
     ]
     return [*notes, f"Seeds are missing: {'; '.join(fewer)}."] if fewer else notes

@@ -16,7 +16,12 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from lowshot_kedro.reporting.names import unlabeled_name, unlabeled_rank, with_unlabeled
+from lowshot_kedro.reporting.names import (
+    for_reading,
+    labeled_name,
+    unlabeled_name,
+    unlabeled_rank,
+)
 from lowshot_kedro.reporting.style import VERMILLION, empty_figure
 
 _COLORS = colormaps["cividis"].with_extremes(bad="#DDDDDD")
@@ -32,7 +37,7 @@ _SETTING_CELL = (0.95, 0.42)
 _STEP_CELL = (0.31, 0.28)
 # Inches, too.
 _PANEL_MARGIN, _LABEL_WIDTH, _COLORBAR_HEIGHT, _COLORBAR_THICKNESS = 0.62, 1.6, 0.8, 0.15
-_NARROWEST, _WIDEST = 8.0, 18.0
+_NARROWEST, _WIDEST, _TITLE_WIDTH = 8.0, 18.0, 2.4
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,8 @@ def plot_validation_grid(validation: pd.DataFrame, chosen: pd.DataFrame) -> Figu
     """
     if validation.empty or validation["metric"].isna().all():
         return empty_figure("No validation runs")
-    validation = with_unlabeled(validation).dropna(subset="metric")
-    chosen = pd.DataFrame(columns=validation.columns) if chosen.empty else with_unlabeled(chosen)
+    validation = for_reading(validation).dropna(subset="metric")
+    chosen = pd.DataFrame(columns=validation.columns) if chosen.empty else for_reading(chosen)
     regression = _regression_panels(*_of_method("logistic_regression", validation, chosen))
     diffusion = _diffusion_panels(*_of_method("diffusion", validation, chosen))
     rows = [*regression, *([panel] for panel in diffusion)]
@@ -92,7 +97,8 @@ def plot_validation_grid(validation: pd.DataFrame, chosen: pd.DataFrame) -> Figu
         return empty_figure("No validation runs of logistic regression or diffusion")
 
     heights = [row[0].size[1] + _PANEL_MARGIN for row in rows]
-    width = max(sum(panel.size[0] for panel in row) for row in rows) + _LABEL_WIDTH
+    widths = [[max(panel.size[0], _TITLE_WIDTH) for panel in row] for row in rows]
+    width = max(map(sum, widths)) + _LABEL_WIDTH
     figure = Figure(
         figsize=(float(np.clip(width, _NARROWEST, _WIDEST)), sum(heights) + _COLORBAR_HEIGHT),
     )
@@ -149,7 +155,7 @@ def _regression_panels(validation: pd.DataFrame, chosen: pd.DataFrame) -> list[l
             ]
             rows[-1].append(
                 _Panel(
-                    f"logistic regression, n={n_labeled}, batch {batch_size:.0f}",
+                    f"logistic regression, {labeled_name(n_labeled)}, batch {batch_size:.0f}",
                     values,
                     texts,
                     [f"{rate:g}" for rate in rates],
@@ -166,17 +172,20 @@ def _regression_panels(validation: pd.DataFrame, chosen: pd.DataFrame) -> list[l
 
 
 def _diffusion_panels(validation: pd.DataFrame, chosen: pd.DataFrame) -> list[_Panel]:
-    """A panel for every n_labeled: unlabelled images, k and edge weight against the step."""
+    """A panel for every n_labeled: unlabelled images, k and edge weight against the step.
+
+    Not everything need be possible with every n_labeled.
+    """
     setting = ["unlabeled", "k", "edge_weight"]
-    runs = sorted(
-        validation[setting].drop_duplicates().itertuples(index=False, name=None),
-        key=lambda run: (unlabeled_rank(run[0]), *run[1:]),
-    )
     steps = sorted(validation["iteration"].unique())
     panels = []
     for n_labeled in sorted(validation["n_labeled"].unique()):
-        values = np.full((len(runs), len(steps)), np.nan)
         of_number = _where(validation, n_labeled=n_labeled)
+        runs = sorted(
+            of_number[setting].drop_duplicates().itertuples(index=False, name=None),
+            key=lambda run: (unlabeled_rank(run[0]), *run[1:]),
+        )
+        values = np.full((len(runs), len(steps)), np.nan)
         for (*run, step), metric in of_number.groupby([*setting, "iteration"])["metric"]:
             values[runs.index(tuple(run)), steps.index(step)] = 100 * metric.mean()
         written = len(steps) <= _MOST_COLUMNS_WRITTEN
@@ -193,7 +202,7 @@ def _diffusion_panels(validation: pd.DataFrame, chosen: pd.DataFrame) -> list[_P
         ]
         panels.append(
             _Panel(
-                f"diffusion, n={n_labeled}",
+                f"diffusion, {labeled_name(n_labeled)}",
                 values,
                 texts,
                 _run_names(runs),

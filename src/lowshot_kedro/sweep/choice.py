@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.sweep.runs import AXES, Run, UnlabeledImages
+from lowshot_kedro.sweep.runs import AXES, Run, UnlabeledImages, labeled_name
 
 Metrics = Mapping[str, Callable[[], Mapping[str, Any]]]
 
@@ -59,14 +59,14 @@ class Hyperparameters:
         self.content = content
 
     def of(
-        self, method: str, n_labeled: int, unlabeled: UnlabeledImages | None = None
+        self, method: str, n_labeled: int | None, unlabeled: UnlabeledImages | None = None
     ) -> Mapping[str, Any]:
         """The values of one method.
 
         Raises:
             ValueError: If they are missing, or are no values.
         """
-        names = [method, f"nl{n_labeled}", *([] if unlabeled is None else [unlabeled.name])]
+        names = [method, labeled_name(n_labeled), *([] if unlabeled is None else [unlabeled.name])]
         values: Any = self.content
         for depth, name in enumerate(names):
             if not isinstance(values, Mapping) or name not in values:
@@ -134,7 +134,7 @@ def choose(runs: Sequence[Run], metrics: Metrics, metric: str) -> dict[str, Any]
     """
     candidates: dict[tuple[str, ...], dict[tuple[Any, ...], list[float]]] = {}
     for run in runs:
-        place = [run.method, f"nl{run.n_labeled}"]
+        place = [run.method, labeled_name(run.n_labeled)]
         if run.unlabeled is not None:
             place.append(run.unlabeled.name)
         of_place = candidates.setdefault(tuple(place), {})

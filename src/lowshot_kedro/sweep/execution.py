@@ -124,7 +124,7 @@ def combination_results(
         store: Their scores; those that are missing are computed first.
     """
     inputs, settings, data = prepared
-    runs = {run.key: run for run in plan.combined_runs(settings.sweep, mode, chosen)}
+    runs = {run.key: run for run in plan.combined_runs(settings.sweep, data, mode, chosen)}
 
     def compute(missing: Sequence[str]) -> NamedResults:
         parts = {

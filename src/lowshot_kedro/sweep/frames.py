@@ -36,7 +36,8 @@ def final_accuracies(
 
     Returns:
         Columns method, mode, unlabeled (name, "" for methods without), n_background (rows, NaN for
-        methods without), n_labeled, seed, top1, top1_novel, …, seconds, peak_rss_bytes, key.
+        methods without), n_labeled ("all" for all that are given), seed, top1, top1_novel, …,
+        seconds, peak_rss_bytes, key.
 
     Raises:
         ValueError: If a run is missing, or was not run with what was chosen.
@@ -108,7 +109,7 @@ def chosen_settings(runs: Sequence[Run], chosen: Hyperparameters) -> pd.DataFram
         rows[run.method, name, run.n_labeled] = {
             "method": run.method,
             "unlabeled": name,
-            "n_labeled": run.n_labeled,
+            "n_labeled": _labeled(run),
             **_settings(values),
         }
     return pd.DataFrame(list(rows.values()))
@@ -129,6 +130,10 @@ def resources(runs: Sequence[Run], metrics: Metrics) -> pd.DataFrame:
     )
 
 
+def _labeled(run: Run) -> int | str:
+    return "all" if run.n_labeled is None else run.n_labeled
+
+
 def _of_run(run: Run, content: Mapping[str, Any]) -> dict[str, Any]:
     n_background = content["experiment"].get("n_background")
     return {
@@ -136,7 +141,7 @@ def _of_run(run: Run, content: Mapping[str, Any]) -> dict[str, Any]:
         "mode": run.mode,
         "unlabeled": "" if run.unlabeled is None else run.unlabeled.name,
         "n_background": float("nan") if n_background is None else float(n_background),
-        "n_labeled": run.n_labeled,
+        "n_labeled": _labeled(run),
         "seed": run.seed,
     }
 

@@ -38,10 +38,12 @@ from lowshot_kedro.sweep.plan import (
     Group,
     Settings,
     SweepData,
+    completed_k,
     iterations_of,
     largest_k,
     made_from,
     parts_of,
+    possible_k,
     scores_made_from,
 )
 from lowshot_kedro.sweep.runs import Run
@@ -243,7 +245,7 @@ def _nearest_class_mean(work: _Work) -> Iterator[tuple[str, dict[str, Any]]]:
 def _nearest_neighbors(work: _Work) -> Iterator[tuple[str, dict[str, Any]]]:
     (run,) = work.group.runs
     watch = Stopwatch()
-    ks = work.settings.sweep.nearest_neighbors.k
+    ks = possible_k(work.settings.sweep, work.data, run.method, run.n_labeled, None)
     classifier = NearestNeighbors(work.selection.n_classes, k=max(ks))
     classifier.fit(work.labeled_features(), work.selection.labeled_classes)
     scores = classifier.scores_per_k(work.test_features(), ks)
@@ -352,7 +354,7 @@ def _diffusion(work: _Work) -> Iterator[tuple[str, dict[str, Any]]]:
     assert unlabeled is not None
     # As for the whole grid, whichever runs are left: an approximate search may find other
     # neighbours when more are wanted.
-    completed_k = largest_k(work.settings.sweep)
+    n_neighbors = completed_k(work.settings.sweep, work.data, group.runs[0])
     weights = {run.edge_weight for run in group.runs}
     watch = Stopwatch()
     training = training_vectors(
@@ -364,20 +366,20 @@ def _diffusion(work: _Work) -> Iterator[tuple[str, dict[str, Any]]]:
         inputs.pca_transform,
         "vectors of the test images",
     )
-    graph = replace(work.settings.graph, k=completed_k)
+    graph = replace(work.settings.graph, k=n_neighbors)
     if unlabeled.kind == "train":
         nodes = unlabeled_training_images(
             selection, inputs.train_features, inputs.pca_transform, graph
         )
     else:
-        nodes = inputs.background(unlabeled.n_background, completed_k)
+        nodes = inputs.background(unlabeled.n_background, largest_k(work.settings.sweep))
     reading = watch.seconds
     watch = Stopwatch()
     completed = complete_graph(
         training,
         test,
         *nodes,
-        k=completed_k,
+        k=n_neighbors,
         keep_similarities=weights != {"constant"},
         memory_budget=graph.memory_budget_bytes,
     )
@@ -461,7 +463,7 @@ def memory_bytes(group: Group, settings: Settings, data: SweepData) -> int:
     if run.method == "label_spreading":
         n_neighbors = settings.sweep.label_spreading.n_neighbors
         return _PROCESS_BYTES + vectors + n_nodes * (24 * n_neighbors + 40 * n_classes) + 3 * scores
-    k = largest_k(settings.sweep)
+    k = completed_k(settings.sweep, data, run)
     class_slice = settings.diffusion.class_slice
     width = (
         min(n_classes, class_slice) if isinstance(class_slice, int) and class_slice else n_classes

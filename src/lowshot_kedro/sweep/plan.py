@@ -16,8 +16,9 @@ from lowshot_kedro.parameters import (
     LogisticRegressionParameters,
     SweepParameters,
 )
+from lowshot_kedro.protocol import MODES
 from lowshot_kedro.sweep.choice import Hyperparameters
-from lowshot_kedro.sweep.runs import Run, UnlabeledImages
+from lowshot_kedro.sweep.runs import Run, UnlabeledImages, labeled_name
 
 # Methods whose hyper-parameters are searched, and those whose scores are combined.
 SEARCHED = ("nearest_neighbors", "label_spreading", "logistic_regression", "diffusion")
@@ -79,18 +80,26 @@ class SweepData:
         background_facts: The same of vectors, index and graph, by parameter.
     """
 
-    counts: Mapping[tuple[str, int], ImageCounts]
+    counts: Mapping[tuple[str, int | None], ImageCounts]
     n_background: Mapping[int | None, int]
     n_features: int
     n_components: int
     facts: Mapping[str, Any]
     background_facts: Mapping[int | None, Mapping[str, Any]]
 
-    def rows_of(self, unlabeled: UnlabeledImages, mode: str, n_labeled: int) -> int:
+    def rows_of(self, unlabeled: UnlabeledImages, mode: str, n_labeled: int | None) -> int:
         """How many unlabelled images there are."""
         counts = self.counts[mode, n_labeled]
         n_training = 0 if unlabeled.kind == "background" else counts.n_unlabeled
         return n_training + self.background_rows(unlabeled)
+
+    def n_images(self, n_labeled: int | None, unlabeled: UnlabeledImages | None) -> tuple[int, ...]:
+        """How many labelled and unlabelled images there are, in each mode."""
+        return tuple(
+            self.counts[mode, n_labeled].n_labeled
+            + (0 if unlabeled is None else self.rows_of(unlabeled, mode, n_labeled))
+            for mode in MODES
+        )
 
     def background_rows(self, unlabeled: UnlabeledImages) -> int:
         """How many of them are background images."""
@@ -131,9 +140,9 @@ def validation_runs(sweep: SweepParameters, data: SweepData) -> list[Run]:
         if method in sweep.methods
         for n_labeled in sweep.n_labeled
         for unlabeled in _unlabeled_images(sweep, method)
-        for settings in _grid(sweep, method)
+        if fits(sweep, data, method, n_labeled, unlabeled)
+        for settings in _grid(sweep, data, method, n_labeled, unlabeled)
         for seed in sweep.validation_seeds
-        if _fits(sweep, data, method, n_labeled, unlabeled)
     ]
 
 
@@ -141,7 +150,7 @@ def chosen_runs(sweep: SweepParameters, data: SweepData, chosen: Hyperparameters
     """The test runs of all methods but the combination, with the hyper-parameters chosen.
 
     Raises:
-        ValueError: If they are missing, or ask for more neighbours than the stored graphs have.
+        ValueError: If they are missing, or ask for more neighbours than the graphs have.
     """
     runs = [
         Run(method, "test", n_labeled, seed, unlabeled, settings)
@@ -149,33 +158,65 @@ def chosen_runs(sweep: SweepParameters, data: SweepData, chosen: Hyperparameters
         if method != "combined"
         for n_labeled in sweep.n_labeled
         for unlabeled in _unlabeled_images(sweep, method)
-        if _fits(sweep, data, method, n_labeled, unlabeled)
+        if fits(sweep, data, method, n_labeled, unlabeled)
         for settings in [_chosen_settings(method, n_labeled, unlabeled, chosen)]
         for seed in sweep.seeds
     ]
     for run in runs:
-        _require_stored_neighbors(run, sweep)
+        _require_possible_neighbors(run, sweep, data)
     return runs
 
 
 def largest_k(sweep: SweepParameters) -> int:
-    """Neighbours of the graphs that are stored and completed; runs use the first of them."""
+    """Neighbours of the graphs that are stored; runs use the first of them."""
     return max(sweep.diffusion.k)
 
 
-def _require_stored_neighbors(run: Run, sweep: SweepParameters) -> None:
-    """A file that people may change can ask for more neighbours than the stored graphs have."""
-    most = largest_k(sweep)
-    if run.method == "diffusion" and run.settings["k"] > most:
+def possible_k(
+    sweep: SweepParameters,
+    data: SweepData,
+    method: str,
+    n_labeled: int | None,
+    unlabeled: UnlabeledImages | None,
+) -> tuple[int, ...]:
+    """The numbers of neighbours of a method's grid that are no more than there are images.
+
+    They are the same in both modes, or there would be nothing to choose from.
+
+    Args:
+        sweep: The grid.
+        data: How many images there are.
+        method: nearest_neighbors or diffusion.
+        n_labeled: Labelled images of every novel class; None: all.
+        unlabeled: Unlabelled images, None for methods without.
+    """
+    ks = sweep.diffusion.k if method == "diffusion" else sweep.nearest_neighbors.k
+    n_images = min(data.n_images(n_labeled, unlabeled))
+    return tuple(k for k in ks if k <= n_images)
+
+
+def completed_k(sweep: SweepParameters, data: SweepData, run: Run) -> int:
+    """Neighbours of the completed graph that all runs of a group of the diffusion share."""
+    return max(possible_k(sweep, data, "diffusion", run.n_labeled, run.unlabeled))
+
+
+def _require_possible_neighbors(run: Run, sweep: SweepParameters, data: SweepData) -> None:
+    """A file that people may change can ask for more neighbours than the graphs have."""
+    if run.method != "diffusion":
+        return
+    most = completed_k(sweep, data, run)
+    if run.settings["k"] > most:
         assert run.unlabeled is not None
         raise InputError(
-            f"hyperparameters: diffusion.nl{run.n_labeled}.{run.unlabeled.name}.k is "
+            f"hyperparameters: diffusion.{labeled_name(run.n_labeled)}.{run.unlabeled.name}.k is "
             f"{run.settings['k']}, but graphs are stored for sweep.diffusion.k up to {most}; "
-            "expected no more, or a larger one in that list"
+            "expected no more, or a larger one in that list where there are as many images"
         )
 
 
-def combined_runs(sweep: SweepParameters, mode: str, chosen: Hyperparameters) -> list[Run]:
+def combined_runs(
+    sweep: SweepParameters, data: SweepData, mode: str, chosen: Hyperparameters
+) -> list[Run]:
     """The runs of the combination; none if it is not asked for."""
     if "combined" not in sweep.methods:
         return []
@@ -186,6 +227,7 @@ def combined_runs(sweep: SweepParameters, mode: str, chosen: Hyperparameters) ->
         )
         for n_labeled in sweep.n_labeled
         for unlabeled in sweep.unlabeled_images
+        if fits(sweep, data, "diffusion", n_labeled, unlabeled)
         for seed in (sweep.seeds if mode == "test" else sweep.validation_seeds)
     ]  # fmt: skip
 
@@ -215,7 +257,13 @@ def _unlabeled_images(sweep: SweepParameters, method: str) -> Sequence[Unlabeled
     return sweep.unlabeled_images if method in _WITH_UNLABELED else [None]
 
 
-def _grid(sweep: SweepParameters, method: str) -> list[dict[str, Any]]:
+def _grid(
+    sweep: SweepParameters,
+    data: SweepData,
+    method: str,
+    n_labeled: int | None,
+    unlabeled: UnlabeledImages | None,
+) -> list[dict[str, Any]]:
     if method == "logistic_regression":
         grid = sweep.logistic_regression
         names = ("lr", "weight_decay", "batch_size")
@@ -225,7 +273,8 @@ def _grid(sweep: SweepParameters, method: str) -> list[dict[str, Any]]:
         ]
         return [dict(zip(names, value, strict=True)) for value in values]
     if method == "diffusion":
-        pairs = product(sweep.diffusion.k, sweep.diffusion.edge_weight)
+        ks = possible_k(sweep, data, method, n_labeled, unlabeled)
+        pairs = product(ks, sweep.diffusion.edge_weight)
         return [_diffusion_settings(k, edge_weight) for k, edge_weight in pairs]
     if method == "label_spreading":
         return [{"alpha": alpha} for alpha in sweep.label_spreading.alpha]
@@ -237,7 +286,10 @@ def _diffusion_settings(k: int, edge_weight: str) -> dict[str, Any]:
 
 
 def _chosen_settings(
-    method: str, n_labeled: int, unlabeled: UnlabeledImages | None, chosen: Hyperparameters
+    method: str,
+    n_labeled: int | None,
+    unlabeled: UnlabeledImages | None,
+    chosen: Hyperparameters,
 ) -> dict[str, Any]:
     if method in ("nearest_class_mean", "nearest_neighbors"):
         return {}
@@ -251,23 +303,21 @@ def _chosen_settings(
     return {name: values[name] for name in names}
 
 
-def _fits(
+def fits(
     sweep: SweepParameters,
     data: SweepData,
     method: str,
-    n_labeled: int,
+    n_labeled: int | None,
     unlabeled: UnlabeledImages | None,
 ) -> bool:
-    """Whether a method can do the size; scikit-learn's LabelSpreading cannot do every size."""
-    if method != "label_spreading":
-        return True
-    assert unlabeled is not None
-    # The same sets of images in both modes, or there would be nothing to choose from.
-    return all(
-        data.counts[mode, n_labeled].n_labeled + data.rows_of(unlabeled, mode, n_labeled)
-        <= sweep.label_spreading.max_images
-        for mode in ("val", "test")
-    )
+    """Whether a method can do these sets of images in both modes."""
+    n_images = data.n_images(n_labeled, unlabeled)
+    if method in ("nearest_neighbors", "diffusion"):
+        return bool(possible_k(sweep, data, method, n_labeled, unlabeled))
+    if method == "label_spreading":
+        spreading = sweep.label_spreading
+        return min(n_images) >= spreading.n_neighbors and max(n_images) <= spreading.max_images
+    return True
 
 
 def made_from(run: Run, n_iterations: int, settings: Settings, data: SweepData) -> dict[str, Any]:
@@ -281,7 +331,7 @@ def made_from(run: Run, n_iterations: int, settings: Settings, data: SweepData) 
     if run.method == "logistic_regression":
         facts["eval_every"] = settings.sweep.logistic_regression.eval_every
     if run.method == "nearest_neighbors":
-        facts["k"] = list(settings.sweep.nearest_neighbors.k)
+        facts["k"] = list(possible_k(settings.sweep, data, run.method, run.n_labeled, None))
     return facts
 
 
@@ -318,7 +368,7 @@ def _followed(run: Run, settings: Settings, data: SweepData) -> dict[str, Any]:
         facts["diffusion"] = {
             name: value for name, value in parameters.items() if name not in _EXECUTION
         }
-        facts["completed_k"] = largest_k(settings.sweep)
+        facts["completed_k"] = completed_k(settings.sweep, data, run)
     if run.unlabeled is not None and run.unlabeled.kind != "train":
         background = data.background_facts[run.unlabeled.n_background]
         # Label spreading makes a graph of its own.

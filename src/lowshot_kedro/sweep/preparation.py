@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
 from typing import Any, Protocol
 
 import faiss
@@ -17,7 +20,11 @@ from lowshot_kedro.experiment import choose_images
 from lowshot_kedro.matrices import FeatureMatrix
 from lowshot_kedro.parameters import ExperimentParameters, GraphParameters, SweepParameters
 from lowshot_kedro.pca import describe_features, describe_transform
-from lowshot_kedro.sweep.plan import ImageCounts, Settings, SweepData, largest_k
+from lowshot_kedro.protocol import MODES, ImageSelection
+from lowshot_kedro.sweep.plan import ImageCounts, Settings, SweepData, fits, possible_k
+from lowshot_kedro.sweep.runs import UnlabeledImages, labeled_name
+
+logger = logging.getLogger(__name__)
 
 
 class Catalog(Protocol):
@@ -57,7 +64,7 @@ def describe_data(
     backgrounds: Mapping[int | None, graph_domain.UnlabeledNodes],
     settings: Settings,
 ) -> SweepData:
-    """Sizes and checksums of the data, after a look whether all runs are possible.
+    """Sizes and checksums of the data, after a look at which runs are possible.
 
     Args:
         class_split: Content of the class split file.
@@ -68,28 +75,27 @@ def describe_data(
         settings: Parameters.
 
     Raises:
-        ValueError: If classes have too few images, or a graph too few nodes.
+        ValueError: If classes and images do not go together, or a stored graph has too few
+            columns.
     """
     sweep = settings.sweep
-    counts = {}
-    for mode in ("val", "test"):
+    counts: dict[tuple[str, int | None], ImageCounts] = {}
+    for mode in MODES:
         for n_labeled in sweep.n_labeled:
-            experiment = ExperimentParameters(mode, n_labeled, sweep.seeds[0], "none")
-            selection = choose_images(class_split, train_features, test_features, experiment)
+            selection = _select(class_split, train_features, test_features, mode, n_labeled)
             counts[mode, n_labeled] = ImageCounts(
                 len(selection.labeled_positions),
                 len(selection.unlabeled_positions),
                 len(selection.test_positions),
                 selection.n_classes,
             )
-            _require_enough_images(counts[mode, n_labeled], n_labeled, backgrounds, sweep)
     facts = {
         "class_split": _checksum(json.dumps(class_split, sort_keys=True).encode()),
         "train_features": _describe_labeled(train_features),
         "test_features": _describe_labeled(test_features),
         "pca_transform": describe_transform(pca_transform),
     }
-    return SweepData(
+    data = SweepData(
         counts,
         {n_background: len(nodes.vectors) for n_background, nodes in backgrounds.items()},
         train_features.n_columns,
@@ -104,42 +110,160 @@ def describe_data(
             for n_background, nodes in backgrounds.items()
         },
     )
+    _require_stored_graphs(sweep, data, backgrounds)
+    _log_numbers(sweep, data, train_features.n_rows)
+    _log_left_out(sweep, data)
+    return data
 
 
-def _require_enough_images(
-    counts: ImageCounts,
-    n_labeled: int,
-    backgrounds: Mapping[int | None, graph_domain.UnlabeledNodes],
+def possible_sweep(
     sweep: SweepParameters,
+    class_split: Mapping[str, Any],
+    train_features: FeatureMatrix,
+    test_features: FeatureMatrix,
+    n_background: int,
+) -> SweepParameters:
+    """The sweep without numbers of images that there are not, which are named in the log.
+
+    Args:
+        sweep: As it was asked for.
+        class_split: Content of the class split file.
+        train_features: The training set.
+        test_features: The test set.
+        n_background: Images of the whole background.
+
+    Raises:
+        ValueError: If none is left, or nothing can be chosen by `sweep.metric`.
+    """
+    of_mode = {
+        mode: _select(class_split, train_features, test_features, mode, None) for mode in MODES
+    }
+    _require_telling_metric(of_mode["val"], sweep.metric)
+    largest = min(
+        int(np.bincount(selection.labeled_classes)[selection.is_novel].max())
+        for selection in of_mode.values()
+    )
+    reason = f"no novel class has more than {largest} labelled images"
+    possible = replace(sweep, n_labeled=_up_to(largest, "n_labeled", sweep.n_labeled, reason))
+    if list(sweep.unlabeled) != ["train"]:
+        reason = f"the background has {n_background} images"
+        sizes = _up_to(n_background, "n_background", sweep.n_background, reason)
+        possible = replace(possible, n_background=sizes)
+    return possible
+
+
+def _up_to(
+    limit: int, name: str, asked: Sequence[int | None], reason: str
+) -> tuple[int | None, ...]:
+    """The numbers that are possible, None being all."""
+    possible = tuple(number for number in asked if number is None or number <= limit)
+    if not possible:
+        raise InputError(
+            f"sweep.{name}: got {list(asked)}, but {reason}; expected no more, or null = all"
+        )
+    too_large = [str(number) for number in asked if number not in possible]
+    if too_large:
+        logger.warning("sweep.%s: %s left out, as %s", name, ", ".join(too_large), reason)
+    return possible
+
+
+def _select(
+    class_split: Mapping[str, Any],
+    train_features: FeatureMatrix,
+    test_features: FeatureMatrix,
+    mode: str,
+    n_labeled: int | None,
+) -> ImageSelection:
+    """Images of a mode; how many there are does not depend on the seed."""
+    experiment = ExperimentParameters(mode, n_labeled, 0, "none")
+    return choose_images(class_split, train_features, test_features, experiment)
+
+
+def _require_telling_metric(selection: ImageSelection, metric: str) -> None:
+    """Refuse an accuracy by which nothing can be chosen: of nothing, or always 1."""
+    top, _, group = metric.partition("_")
+    k, n_classes = int(top.removeprefix("top")), selection.n_classes
+    if k >= n_classes:
+        raise InputError(
+            f"sweep.metric: got {metric!r}, but with {n_classes} classes in mode val {k} guesses "
+            f"are always right; expected a k below {n_classes}, among evaluation.top_k too"
+        )
+    is_novel = selection.is_novel[selection.test_classes]
+    if not {"": True, "novel": is_novel.any(), "base": not is_novel.all()}[group]:
+        raise InputError(
+            f"sweep.metric: got {metric!r}, but no test image of mode val is of a {group} class; "
+            f"expected {top}"
+        )
+
+
+def _log_numbers(sweep: SweepParameters, data: SweepData, n_train: int) -> None:
+    """Say how many labels are used."""
+    for mode in MODES:
+        numbers = ", ".join(
+            f"{data.counts[mode, n_labeled].n_labeled} for {labeled_name(n_labeled)}"
+            for n_labeled in sweep.n_labeled
+        )
+        logger.info(
+            "mode %s: of %d labelled pictures sweep.n_labeled uses %s", mode, n_train, numbers
+        )
+
+
+def _log_left_out(sweep: SweepParameters, data: SweepData) -> None:
+    """Say in a line for each what of the grid cannot be, there being too few images."""
+    for method in ("nearest_neighbors", "diffusion", "label_spreading"):
+        if method not in sweep.methods:
+            continue
+        found: dict[str, list[str]] = {}
+        for n_labeled in sweep.n_labeled:
+            for unlabeled in sweep.unlabeled_images if method != "nearest_neighbors" else [None]:
+                too_large = _too_large(sweep, data, method, n_labeled, unlabeled)
+                place = labeled_name(n_labeled)
+                if unlabeled is not None:
+                    place += f"/{unlabeled.name}"
+                if too_large:
+                    n_images = min(data.n_images(n_labeled, unlabeled))
+                    found.setdefault(too_large, []).append(f"{place} ({n_images})")
+        name = "label_spreading.n_neighbors" if method == "label_spreading" else f"{method}.k"
+        if found:
+            logger.warning(
+                "sweep.%s: left out where there are fewer images: %s",
+                name,
+                "; ".join(f"{values} for {', '.join(places)}" for values, places in found.items()),
+            )
+
+
+def _too_large(
+    sweep: SweepParameters,
+    data: SweepData,
+    method: str,
+    n_labeled: int | None,
+    unlabeled: UnlabeledImages | None,
+) -> str:
+    """The numbers of neighbours that are more than there are images, as text."""
+    if method == "label_spreading":
+        asked: tuple[int, ...] = (sweep.label_spreading.n_neighbors,)
+        possible = tuple(k for k in asked if k <= min(data.n_images(n_labeled, unlabeled)))
+    else:
+        asked = getattr(sweep, method).k
+        possible = possible_k(sweep, data, method, n_labeled, unlabeled)
+    return ", ".join(str(k) for k in asked if k not in possible)
+
+
+def _require_stored_graphs(
+    sweep: SweepParameters,
+    data: SweepData,
+    backgrounds: Mapping[int | None, graph_domain.UnlabeledNodes],
 ) -> None:
-    """Refuse more neighbours than there are images, before the first run."""
-
-    def require(name: str, k: int, n_images: int, images: str) -> None:
-        if k > n_images:
-            raise InputError(
-                f"sweep.{name}: got {k}, but with n_labeled = {n_labeled} there are only "
-                f"{n_images} {images}"
-            )
-
-    if "nearest_neighbors" in sweep.methods:
-        most = max(sweep.nearest_neighbors.k)
-        require("nearest_neighbors.k", most, counts.n_labeled, "labelled images")
-    for unlabeled in sweep.unlabeled_images:
-        n_training = counts.n_labeled
-        if unlabeled.kind != "background":
-            n_training += counts.n_unlabeled
-        nodes = None if unlabeled.kind == "train" else backgrounds[unlabeled.n_background]
-        n_images = n_training + (0 if nodes is None else len(nodes.vectors))
-        images = f"labelled and unlabelled images ({unlabeled.name})"
-        if "label_spreading" in sweep.methods:
-            require(
-                "label_spreading.n_neighbors", sweep.label_spreading.n_neighbors, n_images, images
-            )
-        if "diffusion" in sweep.methods:
-            k = largest_k(sweep)
-            require("diffusion.k", k, n_images, images)
-            if nodes is not None:
-                graph_domain.require_sizes(n_training, *nodes, k=k)
+    """Refuse stored graphs that the diffusion cannot work with, before the first run."""
+    if "diffusion" not in sweep.methods:
+        return
+    for unlabeled, n_labeled, mode in product(sweep.unlabeled_images, sweep.n_labeled, MODES):
+        if unlabeled.kind == "train" or not fits(sweep, data, "diffusion", n_labeled, unlabeled):
+            continue
+        counts, nodes = data.counts[mode, n_labeled], backgrounds[unlabeled.n_background]
+        n_training = counts.n_labeled + (counts.n_unlabeled if unlabeled.kind == "both" else 0)
+        k = max(possible_k(sweep, data, "diffusion", n_labeled, unlabeled))
+        graph_domain.require_sizes(n_training, *nodes, k=k)
 
 
 def _describe_labeled(features: FeatureMatrix) -> dict[str, Any]:

@@ -30,6 +30,11 @@ _SHORT = {
 }  # fmt: skip
 
 
+def labeled_name(n_labeled: int | None) -> str:
+    """`nl2`, `nlall`: labelled images of every novel class as names of runs have them."""
+    return f"nl{'all' if n_labeled is None else n_labeled}"
+
+
 @dataclass(frozen=True, order=True)
 class UnlabeledImages:
     """Which unlabelled images a run uses.
@@ -58,7 +63,7 @@ class Run:
     Attributes:
         method: One of :data:`METHODS`.
         mode: `val` or `test`.
-        n_labeled: Labelled images of every novel class.
+        n_labeled: Labelled images of every novel class; None: all that are given.
         seed: Of their choice.
         unlabeled: None for methods that use no unlabelled images.
         settings: What is searched on the validation classes and needs a run of its own.
@@ -66,7 +71,7 @@ class Run:
 
     method: str
     mode: str
-    n_labeled: int
+    n_labeled: int | None
     seed: int
     unlabeled: UnlabeledImages | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -79,7 +84,7 @@ class Run:
     @property
     def key(self) -> str:
         """`diffusion/test/nl2/nbg1000000/k30/seed1`."""
-        parts = [self.method, self.mode, f"nl{self.n_labeled}"]
+        parts = [self.method, self.mode, labeled_name(self.n_labeled)]
         if self.unlabeled is not None:
             parts.append(self.unlabeled.name)
         for name in sorted(self.settings, key=list(_SHORT).index):

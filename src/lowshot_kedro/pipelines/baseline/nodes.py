@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lowshot_kedro.classifiers import LogisticRegression
 from lowshot_kedro.devices import choose_device
 from lowshot_kedro.matrices import FeatureMatrix, take_rows
-from lowshot_kedro.metrics import Scores, accuracies, build_metrics
+from lowshot_kedro.metrics import GROUPS, Scores, accuracies, build_metrics, telling_top_k
 from lowshot_kedro.parameters import (
     EvaluationParameters,
     ExperimentParameters,
@@ -52,6 +52,8 @@ def train_logistic_regression(
     per_iteration: list[dict[str, Any]] = []
     latest: list[NDArray[np.float32]] = []
 
+    telling = telling_top_k(evaluation.top_k, image_selection.n_classes)
+
     def evaluate(iteration: int) -> None:
         latest[:] = [classifier.scores(test)]
         entry = accuracies(
@@ -61,7 +63,11 @@ def train_logistic_regression(
         logger.info(
             "iteration %d: %s",
             iteration,
-            ", ".join(f"{name} {value:.3f}" for name, value in entry.items() if value is not None),
+            ", ".join(
+                f"{name} {entry[name]:.3f}"
+                for name in (f"top{k}{group}" for group in GROUPS for k in telling)
+                if entry[name] is not None
+            ),
         )
 
     training = Stopwatch()

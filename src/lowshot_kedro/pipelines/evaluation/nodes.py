@@ -17,7 +17,12 @@ from lowshot_kedro.errors import InputError
 from lowshot_kedro.experiment import choose_images
 from lowshot_kedro.images import ImageSource
 from lowshot_kedro.matrices import FeatureMatrix, KnnGraph
-from lowshot_kedro.metrics import Scores, accuracies_per_iteration, build_metrics
+from lowshot_kedro.metrics import (
+    Scores,
+    accuracies_per_iteration,
+    build_metrics,
+    log_top_k_left_out,
+)
 from lowshot_kedro.parameters import EvaluationParameters, ExperimentParameters
 from lowshot_kedro.resources import Stopwatch, peak_rss_bytes
 
@@ -104,6 +109,7 @@ def compare_methods(
         "diffusion": diffusion_metrics,
         "combined": combined_metrics,
     }
+    log_top_k_left_out(evaluation.top_k, diffusion_metrics["n_classes"])
     table = reporting.compare_methods(metrics, evaluation.top_k)
     reporting.print_comparison(table, asdict(experiment))
     return table

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lowshot_kedro import reporting
 from lowshot_kedro.config import Project
 from lowshot_kedro.matrices import FeatureMatrix, Runs
+from lowshot_kedro.metrics import log_top_k_left_out, telling_top_k
 from lowshot_kedro.parameters import (
     DiffusionParameters,
     EvaluationParameters,
@@ -28,7 +29,11 @@ from lowshot_kedro.sweep.execution import PreparedSweep
 from lowshot_kedro.sweep.jobs import check_workers
 from lowshot_kedro.sweep.methods import ScoreStore
 from lowshot_kedro.sweep.plan import Settings, SweepData
-from lowshot_kedro.sweep.preparation import build_background_graph, describe_data
+from lowshot_kedro.sweep.preparation import (
+    build_background_graph,
+    describe_data,
+    possible_sweep,
+)
 from lowshot_kedro.sweep.runs import Run
 
 
@@ -45,15 +50,17 @@ def prepare_sweep(
     logistic_regression: LogisticRegressionParameters,
     evaluation: EvaluationParameters,
 ) -> PreparedSweep:
-    """Check that all runs are possible, and build the background graphs that are missing.
+    """See which runs are possible, and build the background graphs that are missing.
 
     Raises:
-        ValueError: If classes have too few images, or a graph too few nodes, or nobody is there to
-            do the work.
+        ValueError: If no run is, a stored graph does not fit, or nobody is there to do the work.
     """
-    settings = Settings(sweep, graph, diffusion, logistic_regression, evaluation)
     check_workers(execution.workers_of(sweep))
     inputs = CatalogInputs(project)
+    sweep = possible_sweep(
+        sweep, class_split, train_features, test_features, _background_size(inputs, sweep)
+    )
+    settings = Settings(sweep, graph, diffusion, logistic_regression, evaluation)
     sizes = () if list(sweep.unlabeled) == ["train"] else sweep.n_background
     backgrounds = {}
     for n_background in sizes:
@@ -65,6 +72,13 @@ def prepare_sweep(
         class_split, train_features, test_features, pca_transform, backgrounds, settings
     )
     return PreparedSweep(inputs, settings, data)
+
+
+def _background_size(inputs: CatalogInputs, sweep: SweepParameters) -> int:
+    """Images of the whole background; 0 where nobody asks for any."""
+    if list(sweep.unlabeled) == ["train"]:
+        return 0
+    return len(inputs.background_catalog(None, plan.largest_k(sweep)).load("background_vectors"))
 
 
 def validate_methods(prepared_sweep: PreparedSweep, run_scores: ScoreStore) -> Runs:
@@ -98,7 +112,8 @@ def choose_combination(
 ) -> dict[str, Any]:
     """The hyper-parameters of all methods, the weight of the combination among them."""
     sweep = prepared_sweep.settings.sweep
-    runs = plan.combined_runs(sweep, "val", Hyperparameters(best_hyperparameters))
+    chosen = Hyperparameters(best_hyperparameters)
+    runs = plan.combined_runs(sweep, prepared_sweep.data, "val", chosen)
     return {**best_hyperparameters, **choice.choose(runs, combination_metrics, sweep.metric)}
 
 
@@ -137,7 +152,8 @@ def tabulate_runs(
     chosen = Hyperparameters(hyperparameters)
     metrics = {**test_metrics, **combined_test_metrics}
     runs = _test_runs(prepared_sweep.settings, prepared_sweep.data, chosen)
-    top_k = prepared_sweep.settings.evaluation.top_k
+    log_top_k_left_out(prepared_sweep.settings.evaluation.top_k, _n_test_classes(prepared_sweep))
+    top_k = _telling_top_k(prepared_sweep)
     summary = reporting.summarize(frames.final_accuracies(runs, metrics, chosen), top_k)
     context = {"mode": "test", "seeds": list(prepared_sweep.settings.sweep.seeds)}
     for k in top_k:
@@ -155,9 +171,10 @@ def tabulate_resources(
 ) -> pd.DataFrame:
     """Time and memory of every run."""
     chosen = Hyperparameters(hyperparameters)
+    sweep, data = prepared_sweep.settings.sweep, prepared_sweep.data
     validated = [
-        *plan.validation_runs(prepared_sweep.settings.sweep, prepared_sweep.data),
-        *plan.combined_runs(prepared_sweep.settings.sweep, "val", chosen),
+        *plan.validation_runs(sweep, data),
+        *plan.combined_runs(sweep, data, "val", chosen),
     ]
     metrics = {
         **validation_metrics,
@@ -177,7 +194,7 @@ def tabulate_resources(
 def _test_runs(settings: Settings, data: SweepData, chosen: Hyperparameters) -> list[Run]:
     return [
         *plan.chosen_runs(settings.sweep, data, chosen),
-        *plan.combined_runs(settings.sweep, "test", chosen),
+        *plan.combined_runs(settings.sweep, data, "test", chosen),
     ]
 
 
@@ -185,7 +202,7 @@ def plot_accuracies(
     sweep_table: pd.DataFrame, prepared_sweep: PreparedSweep
 ) -> tuple[Figure, Figure]:
     """Accuracy against the number of labelled images, and against the size of the background."""
-    k = _plotted_k(prepared_sweep.settings)
+    k = _plotted_k(prepared_sweep)
     return (
         reporting.plot_accuracy_per_n_labeled(sweep_table, k),
         reporting.plot_accuracy_per_background(sweep_table, k),
@@ -202,7 +219,7 @@ def plot_steps(
     runs = plan.chosen_runs(prepared_sweep.settings.sweep, prepared_sweep.data, chosen)
     diffusions = [run for run in runs if run.method == "diffusion"]
     steps = frames.accuracies_per_step(diffusions, test_metrics, chosen)
-    return reporting.plot_accuracy_per_step_over_seeds(steps, _plotted_k(prepared_sweep.settings))
+    return reporting.plot_accuracy_per_step_over_seeds(steps, _plotted_k(prepared_sweep))
 
 
 def plot_validation_grid(
@@ -224,6 +241,20 @@ def _present(runs: Sequence[Run], metrics: Metrics) -> list[Run]:
     return [run for run in runs if run.key in metrics]
 
 
-def _plotted_k(settings: Settings) -> int:
-    """The k of the accuracy that hyper-parameters are chosen by."""
-    return int(settings.sweep.metric.removeprefix("top").partition("_")[0])
+def _telling_top_k(prepared_sweep: PreparedSweep) -> tuple[int, ...]:
+    """The values of k that are not always right on the test classes."""
+    top_k = prepared_sweep.settings.evaluation.top_k
+    return telling_top_k(top_k, _n_test_classes(prepared_sweep))
+
+
+def _n_test_classes(prepared_sweep: PreparedSweep) -> int:
+    counts = prepared_sweep.data.counts
+    return max(counts[key].n_classes for key in counts if key[0] == "test")
+
+
+def _plotted_k(prepared_sweep: PreparedSweep) -> int:
+    """The k of the accuracy that hyper-parameters are chosen by, where it says something."""
+    metric = prepared_sweep.settings.sweep.metric
+    k = int(metric.removeprefix("top").partition("_")[0])
+    telling = _telling_top_k(prepared_sweep)
+    return k if k in telling else telling[0]
