@@ -6,22 +6,26 @@ import ast
 import csv
 import json
 import re
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
+from kedro.framework.session import KedroSession
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from lowshot_kedro import LabelDiffusion
+from lowshot_kedro.config import UserError
 from lowshot_kedro.diffusion import propagate, propagation_matrix
 from lowshot_kedro.images import write_zip_shards
-from lowshot_kedro.images.demonstration import digits
-from tests.projects import ROOT, read_arrays, read_metrics, run
+from tests.own_pictures import LABELED, SMALL, run_own_pictures, write_own_pictures
+from tests.projects import ROOT, configure_kedro, read_arrays, read_metrics, run
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -124,56 +128,78 @@ def test_a_variant_of_ones_own() -> None:
 @pytest.fixture
 def own_pictures(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder as docs/own_pictures.md describes it."""
-    pictures = project / "pictures"
-    names = ["cat", "dog", "horse"]
-    demonstration = digits(seed=1, picture_size=32)
-    for split, per_class in (("train", 6), ("test", 4)):
-        for label, name in enumerate(names):
-            folder = pictures / split / name
-            folder.mkdir(parents=True)
-            chosen = [scan for scan, digit in getattr(demonstration, split) if digit == label]
-            for number, picture in enumerate(chosen[:per_class]):
-                picture.save(folder / f"{number}.jpg")
-    for number, picture in enumerate(demonstration.background[:40]):
-        folder = pictures / "background" / str(number % 3)
-        folder.mkdir(parents=True, exist_ok=True)
-        picture.save(folder / f"{number}.jpg")
-    (pictures / "background" / "1" / "broken.jpg").write_bytes(b"no picture")
-    (content,) = blocks("own_pictures.md", "csv")
-    (pictures / "classes.csv").write_text(content)
+    pictures = write_own_pictures(project)
     monkeypatch.setenv("PICTURES", str(pictures))
     return pictures
 
 
-SMALL = {"features": {"image_size": 64, "num_workers": 0}}
-
-
-def test_own_pictures(project: Path, own_pictures: Path) -> None:
-    first, second = blocks("own_pictures.md", "sh")
+def test_own_pictures(project: Path, own_pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, second, _ = blocks("own_pictures.md", "sh")
     assert "kedro run --env own_pictures\n" in first
     assert 'kedro run --env own_pictures --params "experiment.n_labeled=5' in second
-    for n_labeled in (2, 5):
-        run(
-            project,
-            env="own_pictures",
-            **SMALL,
-            pca={"n_components": 16},
-            graph={"k": 5},
-            logistic_regression={"max_iterations": 100},
-            experiment={"n_labeled": n_labeled},
-        )
-        metrics = read_metrics(project, "diffusion", "own_pictures")
-        assert metrics["n_classes"] == 3
-        assert metrics["n_novel"] == 1
-        assert metrics["n_test"] == 12
-        assert metrics["n_nodes"] == 2 * 6 + n_labeled + 41
+    caplog.set_level("INFO")
     reporting = project / "data" / "own_pictures" / "08_reporting"
+    for parameters, n_labeled, said in (
+        ({}, 1 + 12 + 3, "16 of 16 labelled pictures are used, of 3 classes"),
+        (
+            {"experiment": {"n_labeled": 5}}, 1 + 5 + 3,
+            "9 of 16 labelled pictures are used, of 3 classes; 7 labels are not: "
+            "experiment.n_labeled = 5 for every novel class (null: all); fewer than "
+            "experiment.n_labeled = 5 have cat (1), horse (3)",
+        ),
+    ):  # fmt: skip
+        caplog.clear()
+        run_own_pictures(project, **parameters)
+        assert said in caplog.messages
+        metrics = read_metrics(project, "diffusion", "own_pictures")
+        assert metrics["n_classes"] == metrics["n_novel"] == 3
+        assert metrics["n_test"] == 12
+        assert metrics["n_nodes"] == n_labeled + 41
+        assert metrics["experiment"]["n_labeled"] == parameters.get("experiment", {}).get(
+            "n_labeled"
+        )
+        # What was asked for stands there, and says nothing where there are three classes.
+        assert metrics["final"]["top5"] == 1
+        assert metrics["final"]["top1_base"] is None
+        table = pd.read_csv(reporting / "metrics_table.csv")
+        assert list(table.columns) == ["method", "iteration", "top1", "top1_novel"]
     report = json.loads((reporting / "broken_pictures.json").read_text())
     counts = {name: (part["n_pictures"], part["n_broken"]) for name, part in report.items()}
-    assert counts == {"train": (18, 0), "test": (12, 0), "background": (41, 1)}
+    assert counts == {"train": (16, 0), "test": (12, 0), "background": (41, 1)}
     (broken,) = report["background"]["broken"]
     assert broken["picture"] == 27
     assert "1/broken.jpg" in broken["problem"]
+
+
+def test_own_pictures_without_test_pictures(
+    project: Path, own_pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(own_pictures / "test")
+    message = (
+        rf"^test_images: {own_pictures}/test is missing: labelled pictures .* accuracy .* "
+        r"\(docs/own_pictures\.md says more\)$"
+    )
+    with pytest.raises(UserError, match=message):
+        run_own_pictures(project)
+    assert not (project / "data" / "own_pictures").exists()
+
+    *_, command = blocks("own_pictures.md", "sh")
+    option, nodes = command.split()[-2:]
+    assert option == "--nodes"
+    configure_kedro()
+    with KedroSession.create(
+        project_path=project, env="own_pictures", runtime_params=SMALL
+    ) as session:
+        session.run(node_names=nodes.split(","))
+    monkeypatch.chdir(project)
+    script, _ = blocks("own_pictures.md", "python")
+    exec(script, {})
+    with (project / "labels.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 41
+    assert {row["picture"] for row in rows} >= {"0/0.jpg", "1/broken.jpg"}
+    assert {row["class"] for row in rows} <= {*LABELED, "-1"}
+    assert all(0 <= float(row["share"]) <= 1 for row in rows)
 
 
 def test_own_pictures_in_lists_and_shards(
@@ -181,10 +207,11 @@ def test_own_pictures_in_lists_and_shards(
 ) -> None:
     (own_pictures / "background" / "1" / "broken.jpg").unlink()
     monkeypatch.chdir(project)
-    (script,) = blocks("own_pictures.md", "python")
+    _, script = blocks("own_pictures.md", "python")
     exec(script, {})
-    names = [f"{name}/{number}.jpg" for name in ("cat", "dog", "horse") for number in range(6)]
-    content = {"image_names": names, "image_labels": np.repeat(range(3), 6).tolist()}
+    names = [f"{name}/{number}.jpg" for name, n in LABELED.items() for number in range(n)]
+    labels = np.repeat(range(3), list(LABELED.values())).tolist()
+    content = {"image_names": names, "image_labels": labels}
     (own_pictures / "train.json").write_text(json.dumps(content))
     catalog_path = project / "conf" / "own_pictures" / "catalog.yml"
     catalog = yaml.safe_load(catalog_path.read_text())

@@ -89,6 +89,11 @@ def test_images_are_those_of_the_mode_and_the_seed(train, test):
     assert found.labeled_positions.tolist() == [*base, *chosen]
 
 
+def test_more_images_than_any_class_has_are_refused(train, test):
+    with pytest.raises(ValueError, match=r"n_labeled: got 80, but class \d \(\w\) has only"):
+        choose_images(SPLIT, train, test, ExperimentParameters("test", 80, 5, "none"))
+
+
 UNEVEN = {"base_classes_2": [], "novel_classes_2": [1, 2, 3, 4], "label_names": list("abcdef")}
 
 
@@ -116,9 +121,9 @@ def labeled(*counts):
             "mode test does not have", "INFO",
         ),
         (
-            50, "train", {},
+            40, "train", {},
             "56 of 56 labelled pictures are used, of 4 classes; fewer than experiment.n_labeled = "
-            "50 have a (3), b (12), c (40), d (1)", "WARNING",
+            "40 have a (3), b (12), d (1)", "WARNING",
         ),
     ],
 )  # fmt: skip
@@ -133,10 +138,12 @@ def test_one_line_says_how_many_labels_are_used_and_why(
 
 
 def test_no_more_than_five_classes_with_few_labels_are_named(caplog):
-    split = UNEVEN | {"novel_classes_2": [1, 2, 3, 4, 5, 6]}
+    split = UNEVEN | {}
     experiment = ExperimentParameters("test", 2, 1, "none")
-    train = labeled(*[1] * 6)
-    log_choice(choose_images(split, train, train, experiment), 6, experiment)
+    train = labeled(1, 1, 1, 1, 1, 1, 2)
+    split["novel_classes_2"] = [1, 2, 3, 4, 5, 6, 7]
+    split["label_names"] = list("abcdefg")
+    log_choice(choose_images(split, train, train, experiment), 8, experiment)
     assert caplog.messages[0].endswith("have a (1), b (1), c (1), d (1), e (1) and 1 more")
 
 

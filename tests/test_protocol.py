@@ -166,6 +166,7 @@ def test_novel_classes_draw_from_one_stream_and_follow_all_base_classes():
 @given(experiments(), st.integers(1, 12), st.integers(0, 2**31 - 1))
 def test_classes_with_fewer_images_give_all_they_have(experiment, n_labeled, seed):
     base, novel, train_labels, test_labels, _ = experiment
+    assume(n_labeled <= max((train_labels == label).sum() for label in novel))
     chosen = select_images(split_of(base, novel), train_labels, test_labels, n_labeled, seed)
     expected, left = restated_selection(base, novel, train_labels, n_labeled, seed)
     assert chosen.labeled_positions.tolist() == [row for row, _ in expected]
@@ -173,6 +174,18 @@ def test_classes_with_fewer_images_give_all_they_have(experiment, n_labeled, see
     counts = np.bincount(chosen.labeled_classes)[chosen.is_novel]
     of_class = np.array([(train_labels == label).sum() for label in novel])
     assert counts.tolist() == np.minimum(of_class, n_labeled).tolist()
+
+
+def test_more_labels_than_the_largest_novel_class_has_are_refused():
+    split = split_of([0], [1, 2], ["ant", "bee", "cat"])
+    train_labels = labels(0, 0, 0, 0, 0, 1, 2, 2, 2)
+    for n_labeled in (1, 2, 3, None):
+        select_images(split, train_labels, labels(1), n_labeled, 1)
+    message = (
+        r"got 4, but class 2 \(cat\) has only 3 training images, and no .* more; .*null"
+    )
+    with pytest.raises(ValueError, match=message):
+        select_images(split, train_labels, labels(1), 4, 1)
 
 
 @settings(deadline=None, max_examples=40)
@@ -201,6 +214,7 @@ def test_class_names_follow_the_classes():
         ((0, 1), (1, -1), 1, "test_features: label -1 in row 1 is out of range; expected 0..3"),
         ((1, 1), (1,), 1, "train_features: no images of class 0 (ant)"),
         ((0, 0), (1,), 1, "train_features: no images of class 1 (bee)"),
+        ((0, 1, 1), (1,), 3, "n_labeled: got 3, but class 1 (bee) has only 2 training images"),
         ((0, 1), (2, 3), 1, "test_features: no images of the classes"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,11 @@ from omegaconf.errors import InterpolationResolutionError
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.parameters import stored_columns
 
-_EXAMPLES = {"DDIR": "/data/low-shot-diffusion", "PICTURES": "/data/pictures"}
+# Folders of data that people name: an example, and which page says what is expected there.
+_FOLDERS = {
+    "DDIR": ("/data/low-shot-diffusion", "docs/published_files.md"),
+    "PICTURES": ("/data/pictures", "docs/own_pictures.md"),
+}
 _PREFIX = "UserError raised while resolving interpolation: "
 
 
@@ -77,11 +81,35 @@ def _environment_variable(name: str) -> str:
     """`${oc.env:NAME}`: the value of an environment variable."""
     value = os.environ.get(name)
     if not value:
+        example, page = _FOLDERS.get(name, ("/data", "README.md"))
         raise UserError(
             f"{name}: this environment variable is not set; expected the folder of your data, for "
-            f"instance: export {name}={_EXAMPLES.get(name, '/data')}"
+            f"instance: export {name}={example} ({page} says what is expected there)"
         )
     return value
+
+
+def absent_folder(paths: Iterable[Path], project: Path) -> str | None:
+    """What is wrong if files are missing because an environment variable names no folder.
+
+    Args:
+        paths: Of the files.
+        project: The folder of the project, which paths can be relative to.
+
+    Returns:
+        One line, or None if that is not why.
+    """
+    for name, (_, page) in _FOLDERS.items():
+        value = os.environ.get(name)
+        if not value:
+            continue
+        folder = project / value
+        if not folder.is_dir() and any(folder in (path, *path.parents) for path in paths):
+            return (
+                f"{name}: no such folder: {folder}; expected the folder of your data ({page} says "
+                "what is expected there)"
+            )
+    return None
 
 
 def _background_rows(n_background: int | None, unlabeled: str) -> int | None:

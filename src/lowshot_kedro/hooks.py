@@ -17,7 +17,7 @@ from kedro.pipeline.node import Node
 from rich.console import Console
 from rich.table import Table
 
-from lowshot_kedro.config import Project, UserError
+from lowshot_kedro.config import Project, UserError, absent_folder
 from lowshot_kedro.datasets.files import DiskFullError
 from lowshot_kedro.datasets.resumable import ResumableDataset
 from lowshot_kedro.errors import InputError
@@ -101,7 +101,9 @@ class InputHooks:
             try:
                 check()
             except (OSError, InputError) as error:
-                raise UserError(f"{name}: {_message(error)}") from error
+                advice = _about(catalog, name).get("guide")
+                more = f" ({advice} says what is expected)" if advice else ""
+                raise UserError(f"{name}: {_message(error)}{more}") from error
         _require_pictures(pipeline, catalog)
 
 
@@ -130,9 +132,12 @@ def _require_pictures(pipeline: Pipeline, catalog: DataCatalog) -> None:
         n_components = catalog.load("params:pca").n_components
         n_pictures = len(images["background_images"])
         if n_pictures <= n_components:
+            fewer = 1 << max(0, (n_pictures - 1).bit_length() - 1)
+            advice = f', or fewer components: --params "pca.n_components={fewer}"'
             raise UserError(
                 f"pca.n_components: got {n_components}, but background_images has only "
                 f"{n_pictures} pictures to train on; expected at least {n_components + 1}"
+                + (advice if fewer < n_pictures else "")
             )
     if {"train_images", "test_images", "class_split", "params:experiment"} <= inputs:
         experiment = catalog.load("params:experiment")
@@ -149,25 +154,44 @@ def _describe_missing(
     names: Sequence[str], catalog: DataCatalog, run_params: Mapping[str, Any]
 ) -> str:
     """What is missing and how to make it, in the order in which to make it."""
+    places = {name: _place(catalog, name) for name in names}
+    paths = [Path(where) for where in places.values() if where is not None]
+    absent = absent_folder(paths, Path(run_params["project_path"]))
+    if absent is not None:
+        return absent
     # An environment that brings its own pictures has no demonstration.
     own_pictures = not set(pipelines["demonstration"].nodes) <= set(pipelines["__default__"].nodes)
     left_out = (*_COMPOSED, "demonstration") if own_pictures else _COMPOSED
     order = [name for name in pipelines if name not in left_out]
     lines = []
-    for name in names:
+    for name, where in places.items():
         makers = [maker for maker in order if name in pipelines[maker].all_outputs()]
-        dataset = catalog.get(name)
-        where = dataset._describe().get("filepath") if dataset is not None else None
+        about = _about(catalog, name)
         if where is None and makers:
             command = _command(makers[0], run_params)
             advice = f"is not kept on disk; run the whole pipeline: {command}"
         elif makers:
             advice = f"{where} is missing; make it with: {_command(makers[0], run_params)}"
+        elif "missing" in about:
+            advice = f"{where} is missing: {about['missing']} ({about['guide']} says more)"
         else:
             advice = f"{where} is missing; put it there (README.md says which file this is"
             advice += ", lowshot-download fetches the published ones)"
         lines.append((order.index(makers[0]) if makers else -1, f"{name}: {advice}"))
     return "\n".join(line for _, line in sorted(lines))
+
+
+def _place(catalog: DataCatalog, name: str) -> Any:
+    """Where a dataset lies; None for one that is not kept on disk."""
+    dataset = catalog.get(name)
+    return None if dataset is None else dataset._describe().get("filepath")
+
+
+def _about(catalog: DataCatalog, name: str) -> Mapping[str, str]:
+    """What a catalog says to people about a dataset, in its metadata."""
+    metadata = getattr(catalog.get(name), "metadata", None) or {}
+    about: Mapping[str, str] = metadata.get("lowshot-kedro", {})
+    return about
 
 
 def _command(pipeline_name: str, run_params: Mapping[str, Any]) -> str:

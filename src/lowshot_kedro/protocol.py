@@ -146,8 +146,8 @@ def select_images(
         seed: Seed of the choice.
 
     Raises:
-        ValueError: For a label out of range, a class without training images, or no test images at
-            all.
+        ValueError: For a label out of range, a class without training images, an n_labeled that no
+            novel class has, or no test images at all.
     """
     _require_labels("train_features", train_labels, len(split.class_names))
     _require_labels("test_features", test_labels, len(split.class_names))
@@ -160,6 +160,7 @@ def select_images(
     random_state = np.random.RandomState(seed)
     base_positions, chosen_positions, left_positions = [], [], []
     labeled_classes: list[NDArray[np.int32]] = []
+    sizes: dict[str, int] = {}
     for number, label in enumerate(classes):
         positions = np.flatnonzero(train_labels == label)
         if len(positions) == 0:
@@ -170,12 +171,15 @@ def select_images(
         if not is_novel[number]:
             base_positions.append(positions)
             continue
-        n_kept = len(positions)
+        n_kept = sizes[f"class {label} ({names[number]})"] = len(positions)
         if n_labeled is not None:
             n_kept = n_labeled
             random_state.shuffle(positions)
         chosen_positions.append(positions[:n_kept])
         left_positions.append(positions[n_kept:])
+
+    if n_labeled is not None:
+        _require_as_many(n_labeled, sizes)
 
     order = np.concatenate([np.flatnonzero(~is_novel), np.flatnonzero(is_novel)])
     parts = base_positions + chosen_positions
@@ -196,6 +200,17 @@ def select_images(
         test_positions=test_positions,
         test_classes=np.searchsorted(classes, test_labels[test_positions]).astype(np.int32),
     )
+
+
+def _require_as_many(n_labeled: int, sizes: dict[str, int]) -> None:
+    """Refuse a number of labels that not even the largest novel class has."""
+    largest = max(sizes, key=sizes.__getitem__)
+    if n_labeled > sizes[largest]:
+        raise InputError(
+            f"experiment.n_labeled: got {n_labeled}, but {largest} has only {sizes[largest]} "
+            "training images, and no novel class more; expected no more, or null = all that are "
+            "given"
+        )
 
 
 def _require_labels(name: str, labels: NDArray[np.int32], n_names: int) -> None:

@@ -170,7 +170,11 @@ def test_a_class_list_orders_the_classes(tmp_path, monkeypatch, name, content, a
     class_list = str(path) if absolute else name
     dataset = ClassFolderImagesDataset(filepath=str(root), class_list=class_list)
     assert shown(dataset.load()) == [(10, 0), (20, 0), (30, 1)]
-    assert dataset._describe() == {"filepath": str(root), "class_list": str(path)}
+    assert dataset._describe() == {
+        "filepath": str(root),
+        "class_list": str(path),
+        "every_class": True,
+    }
     path.unlink()
     refused_by_check_and_load(dataset, FileNotFoundError, path)
 

@@ -84,6 +84,17 @@ def test_a_list_of_classes_that_does_not_fit(root, classes, facts):
         assert fact in str(caught.value)
 
 
+def test_a_class_of_a_list_need_not_have_pictures_where_that_is_allowed(root, caplog):
+    (root / "empty").mkdir()
+    source = ClassFolders(root, ["eel", "dog", "empty", "cat"], every_class=False)
+    assert shown(source) == [(10, 1), (20, 1), (40, 3), (30, 3)]
+    [warning] = caplog.messages
+    assert warning.endswith("no picture of class eel, empty")
+    for classes in (["eel"], ["empty"], ["eel", "empty"]):
+        with pytest.raises(ValueError, match="found no picture in a folder of a class"):
+            ClassFolders(root, classes, every_class=False)
+
+
 def test_an_empty_folder_keeps_its_number(root, caplog):
     (root / "cow").mkdir()
     source = ClassFolders(root)

@@ -319,12 +319,12 @@ def test_a_run_that_is_missing_is_named_by_the_report(sweep: Sweep, tmp_path: Pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_labeled": [1, 500]}, r"experiment.n_labeled: got 500, but class \d+ .* has only"),
+        ({"n_labeled": [500]}, r"sweep.n_labeled: got \[500\], but no novel class has more than"),
         (
-            {"diffusion": {"k": [1000]}, "n_background": [0]},
-            "sweep.diffusion.k: got 1000, but with n_labeled = 1",
+            {"diffusion": {"k": [1000]}, "n_background": [0], "methods": ["diffusion"]},
+            r"sweep.methods: got \['diffusion'\], but there are too few images",
         ),
-        ({"n_background": [600]}, "PCAR256.raw: holds 599 rows, but 600 are asked for"),
+        ({"n_background": [600]}, r"sweep.n_background: got \[600\], but the background has 599"),
         ({"metric": "top3"}, "sweep.metric: got 'top3', but evaluation.top_k"),
         ({"scheduler": "nobody"}, "sweep.scheduler: got 'nobody'"),
     ],

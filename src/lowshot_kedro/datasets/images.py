@@ -237,6 +237,8 @@ class ClassFolderImagesDataset(ReadOnlyImagesDataset):
         class_list: A file that names the classes in the order of their labels, the others being
             left out: a CSV file as :class:`~lowshot_kedro.datasets.ClassListDataset` reads it, or
             a class split file (.json). None: all folders, sorted by name.
+        every_class: Whether every class of the list needs a picture; false for a test set that
+            cannot have one of each.
         optional: Whether the collection may be absent: every picture is then a blank one.
         metadata: For Kedro plugins.
 
@@ -254,10 +256,12 @@ class ClassFolderImagesDataset(ReadOnlyImagesDataset):
         *,
         filepath: str,
         class_list: str | None = None,
+        every_class: bool = True,
         optional: bool = False,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(filepath, optional, metadata, class_list)
+        self._every_class = every_class
 
     def _class_namer(self, source: ImageSource) -> Callable[[int], str]:
         # Without a list the folders name the classes.
@@ -265,11 +269,15 @@ class ClassFolderImagesDataset(ReadOnlyImagesDataset):
 
     def _open(self) -> ClassFolders:
         names = None if self._class_list is None else read_class_names(self._class_list)
-        return ClassFolders(self._filepath, names)
+        return ClassFolders(self._filepath, names, self._every_class)
 
     def _describe(self) -> dict[str, Any]:
         class_list = None if self._class_list is None else str(self._class_list)
-        return {"filepath": str(self._filepath), "class_list": class_list}
+        return {
+            "filepath": str(self._filepath),
+            "class_list": class_list,
+            "every_class": self._every_class,
+        }
 
 
 class FolderImagesDataset(ReadOnlyImagesDataset):

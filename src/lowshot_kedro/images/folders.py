@@ -28,33 +28,40 @@ class ClassFolders(PictureFiles):
         root: The folder of the class folders.
         classes: Names of class folders: the position of a name is its label. Other folders are
             left out. None: all folders, sorted by name.
+        every_class: Whether each of `classes` needs a picture; without, those that have none are
+            named in the log.
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If there is no picture, a class listed twice, without a folder, or without a
-            picture.
+        ValueError: If there is no picture, a class listed twice, or, if every class needs them,
+            without a folder or without a picture.
     """
 
-    def __init__(self, root: str | Path, classes: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        classes: Sequence[str] | None = None,
+        every_class: bool = True,
+    ) -> None:
         root = _require_folder(root)
         suffixes = _suffixes()
         found = sorted(
             entry.name for entry in root.iterdir() if entry.is_dir() and not _is_hidden(entry.name)
         )
         self.classes = tuple(found if classes is None else classes)
-        _require_classes(root, self.classes, found)
+        _require_classes(root, self.classes, found, every_class)
         names: list[str] = []
         labels: list[int] = []
         empty: list[str] = []
         for label, class_name in enumerate(self.classes):
-            of_class = _pictures_below(root, class_name, suffixes)
+            of_class = _pictures_below(root, class_name, suffixes) if class_name in found else []
             names += of_class
             labels += [label] * len(of_class)
             if not of_class:
                 empty.append(class_name)
         if not names:
             raise InputError(f"{root}: found no picture in a folder of a class, expected some")
-        if empty and classes is not None:
+        if empty and classes is not None and every_class:
             raise InputError(f"{root}: found no picture of class {_some(empty)}, expected some")
         if empty:
             logger.warning("%s: no picture of class %s", root, _some(empty))
@@ -94,7 +101,9 @@ def _require_folder(root: str | Path) -> Path:
     return root
 
 
-def _require_classes(root: Path, classes: Sequence[str], found: Sequence[str]) -> None:
+def _require_classes(
+    root: Path, classes: Sequence[str], found: Sequence[str], every_class: bool
+) -> None:
     if not classes:
         raise InputError(f"{root}: found no folder, expected one for each class")
     repeated = [name for name, times in Counter(classes).items() if times > 1]
@@ -102,7 +111,7 @@ def _require_classes(root: Path, classes: Sequence[str], found: Sequence[str]) -
         raise InputError(f"{root}: class {_some(repeated)} is listed twice, expected once")
     folders = set(found)
     absent = [name for name in classes if name not in folders]
-    if absent:
+    if absent and every_class:
         raise InputError(
             f"{root}: no folder for class {_some(absent)}; found {_some(found) or 'no folder'}"
         )

@@ -320,6 +320,20 @@ def fits(
     return True
 
 
+def possible_methods(sweep: SweepParameters, data: SweepData) -> list[str]:
+    """The methods that can do some of the sets of images."""
+    return [
+        method
+        for method in sweep.methods
+        if method != "combined"
+        if any(
+            fits(sweep, data, method, n_labeled, unlabeled)
+            for n_labeled in sweep.n_labeled
+            for unlabeled in _unlabeled_images(sweep, method)
+        )
+    ]
+
+
 def made_from(run: Run, n_iterations: int, settings: Settings, data: SweepData) -> dict[str, Any]:
     """All that the metrics of a run follow from, but for the combination."""
     facts = {

@@ -21,7 +21,14 @@ from lowshot_kedro.matrices import FeatureMatrix
 from lowshot_kedro.parameters import ExperimentParameters, GraphParameters, SweepParameters
 from lowshot_kedro.pca import describe_features, describe_transform
 from lowshot_kedro.protocol import MODES, ImageSelection
-from lowshot_kedro.sweep.plan import ImageCounts, Settings, SweepData, fits, possible_k
+from lowshot_kedro.sweep.plan import (
+    ImageCounts,
+    Settings,
+    SweepData,
+    fits,
+    possible_k,
+    possible_methods,
+)
 from lowshot_kedro.sweep.runs import UnlabeledImages, labeled_name
 
 logger = logging.getLogger(__name__)
@@ -75,8 +82,8 @@ def describe_data(
         settings: Parameters.
 
     Raises:
-        ValueError: If classes and images do not go together, or a stored graph has too few
-            columns.
+        ValueError: If classes and images do not go together, a stored graph has too few columns, or
+            no run is possible.
     """
     sweep = settings.sweep
     counts: dict[tuple[str, int | None], ImageCounts] = {}
@@ -113,6 +120,12 @@ def describe_data(
     _require_stored_graphs(sweep, data, backgrounds)
     _log_numbers(sweep, data, train_features.n_rows)
     _log_left_out(sweep, data)
+    if not possible_methods(sweep, data):
+        raise InputError(
+            f"sweep.methods: got {list(sweep.methods)}, but there are too few images for the "
+            "neighbours of each; expected a smaller k among sweep.nearest_neighbors.k, "
+            "sweep.diffusion.k, or sweep.label_spreading.n_neighbors"
+        )
     return data
 
 
