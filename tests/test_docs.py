@@ -143,7 +143,7 @@ def test_own_pictures(project: Path, own_pictures: Path, caplog: pytest.LogCaptu
         ({}, 1 + 12 + 3, "16 of 16 labelled pictures are used, of 3 classes"),
         (
             {"experiment": {"n_labeled": 5}}, 1 + 5 + 3,
-            "9 of 16 labelled pictures are used, of 3 classes; 7 labels are not: "
+            "9 of 16 labelled pictures are used, of 3 classes; 7 left out, as "
             "experiment.n_labeled = 5 for every novel class (null: all); fewer than "
             "experiment.n_labeled = 5 have cat (1), horse (3)",
         ),

@@ -110,14 +110,14 @@ def labeled(*counts):
         (None, "background", {}, "56 of 56 labelled pictures are used, of 4 classes", "INFO"),
         (
             2, "background", {},
-            "7 of 56 labelled pictures are used, of 4 classes; 49 labels are not: "
+            "7 of 56 labelled pictures are used, of 4 classes; 49 left out, as "
             "experiment.n_labeled = 2 for every novel class (null: all); fewer than "
             "experiment.n_labeled = 2 have d (1)", "WARNING",
         ),
         (
             1, "both", {"base_classes_2": [4], "novel_classes_2": [1, 2]},
-            "3 of 56 labelled pictures are used, of 3 classes; 13 labels are used without them: "
-            "experiment.n_labeled = 1 for every novel class (null: all); 40 are of classes that "
+            "3 of 56 labelled pictures are used, of 3 classes; 13 without their labels, as "
+            "experiment.n_labeled = 1 for every novel class (null: all); 40 of classes that "
             "mode test does not have", "INFO",
         ),
         (

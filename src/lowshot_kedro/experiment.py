@@ -88,13 +88,13 @@ def log_choice(selection: ImageSelection, n_train: int, experiment: ExperimentPa
     n_labeled = experiment.n_labeled
     parts = [f"{n_used} of {n_train} labelled pictures are used, of {selection.n_classes} classes"]
     if n_left:
-        fate = "are used without them" if experiment.unlabeled in ("train", "both") else "are not"
+        fate = "without their labels" if experiment.unlabeled in ("train", "both") else "left out"
         parts.append(
-            f"{n_left} labels {fate}: experiment.n_labeled = {n_labeled} for every novel class "
-            "(null: all)"
+            f"{n_left} {fate}, as experiment.n_labeled = {n_labeled} for every novel class (null: "
+            "all)"
         )
     if n_others:
-        parts.append(f"{n_others} are of classes that mode {experiment.mode} does not have")
+        parts.append(f"{n_others} of classes that mode {experiment.mode} does not have")
     few = selection.is_novel & (counts < (n_labeled or 0))
     if few.any():
         named = [

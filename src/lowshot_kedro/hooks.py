@@ -146,8 +146,9 @@ def _require_pictures(pipeline: Pipeline, catalog: DataCatalog) -> None:
             selection = choose_images(catalog.load("class_split"), train, test, experiment)
         except InputError as error:
             raise UserError(str(error)) from error
-        # Features take long: whoever wants others is not to find out afterwards.
-        log_choice(selection, len(train), experiment)
+        # Features take long: whoever wants other labels is not to find out afterwards.
+        if not catalog.exists("train_features"):
+            log_choice(selection, len(train), experiment)
 
 
 def _describe_missing(

@@ -180,9 +180,17 @@ def telling_top_k(top_k: Sequence[int], n_classes: int) -> tuple[int, ...]:
 
 
 def log_top_k_left_out(top_k: Sequence[int], n_classes: int) -> None:
-    """Say which values of k tables and plots leave out, if any."""
-    left_out = [f"top-{k}" for k in top_k if k not in telling_top_k(top_k, n_classes)]
-    if left_out:
+    """Say which values of k tables and plots leave out, if any, or that none says anything."""
+    telling = telling_top_k(top_k, n_classes)
+    left_out = [f"top-{k}" for k in top_k if k not in telling]
+    if telling[0] >= n_classes:
+        logger.warning(
+            "evaluation.top_k: %s, but with %d classes so many guesses are always right; expected "
+            "a k below",
+            list(top_k),
+            n_classes,
+        )
+    elif left_out:
         logger.info(
             "%s left out of tables and plots: with %d classes so many guesses are always right",
             ", ".join(left_out),

@@ -98,7 +98,10 @@ def read_class_split(content: Mapping[str, Any], mode: str) -> ClassSplit:
             "expected disjoint lists"
         )
     if len(novel) == 0:
-        raise InputError(f"class_split: novel_classes_{_SPLIT_NUMBER[mode]} is empty")
+        raise InputError(
+            f"class_split: no novel class in mode {mode} (novel_classes_{_SPLIT_NUMBER[mode]} is "
+            "empty); expected at least one"
+        )
     return ClassSplit(base, novel, names)
 
 

@@ -28,7 +28,11 @@ def test_a_sweep_over_own_pictures(
     run_own_pictures(project)
     path = project / "conf" / "own_pictures" / "parameters.yml"
     parameters = yaml.safe_load(path.read_text())
-    assert parameters["sweep"] == {"n_labeled": [1, 2, 5, None], "n_background": [0, None]}
+    assert parameters["sweep"] == {
+        "n_labeled": [1, 2, 5, None],
+        "n_background": [0, None],
+        "diffusion": {"k": [5, 10, 30]},
+    }
     parameters["sweep"] |= {
         "n_labeled": [1, 5, 13, None], "n_background": [0, 42, None], "n_workers": 0,
         "seeds": [1, 2], "validation_seeds": [1], "nearest_neighbors": {"k": [1, 10]},

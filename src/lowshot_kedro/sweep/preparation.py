@@ -156,10 +156,10 @@ def possible_sweep(
         int(np.bincount(selection.labeled_classes)[selection.is_novel].max())
         for selection in of_mode.values()
     )
-    reason = f"no novel class has more than {largest} labelled images"
+    reason = f"no novel class has more than {largest} labelled image{'' if largest == 1 else 's'}"
     possible = replace(sweep, n_labeled=_up_to(largest, "n_labeled", sweep.n_labeled, reason))
     if list(sweep.unlabeled) != ["train"]:
-        reason = f"the background has {n_background} images"
+        reason = f"the background has {n_background} image{'' if n_background == 1 else 's'}"
         sizes = _up_to(n_background, "n_background", sweep.n_background, reason)
         possible = replace(possible, n_background=sizes)
     return possible
