@@ -199,6 +199,8 @@ def test_what_was_not_possible_with_a_number_of_labels_has_no_row():
     drawn = panels(plot_validation_grid(pd.DataFrame(rows), chosen_of(rows[0])))
     assert list(drawn) == ["diffusion, n=1", "diffusion, n=all"]
     assert values_of(drawn["diffusion, n=1"]).shape == (1, 3)
+    names = [label.get_text() for label in drawn["diffusion, n=1"].get_yticklabels()]
+    assert names == ["all background, k=10"]
     assert values_of(drawn["diffusion, n=all"]).shape == (4, 3)
     for axes in drawn.values():
         assert np.isfinite(values_of(axes)).all()

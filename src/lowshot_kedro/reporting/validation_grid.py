@@ -177,6 +177,7 @@ def _diffusion_panels(validation: pd.DataFrame, chosen: pd.DataFrame) -> list[_P
     Not everything need be possible with every n_labeled.
     """
     setting = ["unlabeled", "k", "edge_weight"]
+    names = _run_names(list(validation[setting].drop_duplicates().itertuples(False, None)))
     steps = sorted(validation["iteration"].unique())
     panels = []
     for n_labeled in sorted(validation["n_labeled"].unique()):
@@ -205,7 +206,7 @@ def _diffusion_panels(validation: pd.DataFrame, chosen: pd.DataFrame) -> list[_P
                 f"diffusion, {labeled_name(n_labeled)}",
                 values,
                 texts,
-                _run_names(runs),
+                [names[run] for run in runs],
                 [f"{step:.0f}" for step in steps],
                 "",
                 "diffusion step",
@@ -216,15 +217,16 @@ def _diffusion_panels(validation: pd.DataFrame, chosen: pd.DataFrame) -> list[_P
     return panels
 
 
-def _run_names(runs: list[tuple[str, float, str]]) -> list[str]:
-    """What tells the runs of the diffusion from each other."""
+def _run_names(runs: list[tuple[str, float, str]]) -> dict[tuple[str, float, str], str]:
+    """What tells the runs of the diffusion from each other, in all panels."""
     columns = [
         [unlabeled_name(unlabeled) for unlabeled, _, _ in runs],
         [f"k={k:.0f}" for _, k, _ in runs],
         [edge_weight.replace("_", " ") for _, _, edge_weight in runs],
     ]
     different = [column for column in columns if len(set(column)) > 1] or columns[:1]
-    return [", ".join(parts) for parts in zip(*different, strict=True)]
+    names = [", ".join(parts) for parts in zip(*different, strict=True)]
+    return dict(zip(runs, names, strict=True))
 
 
 def _where(rows: pd.DataFrame, **settings: Any) -> pd.DataFrame:
