@@ -1,9 +1,14 @@
 import copy
 import dataclasses
+import decimal
+import fractions
 import functools
+import numbers
 
+import numpy as np
 import pytest
 
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.parameters import (
     SECTIONS,
     EvaluationParameters,
@@ -524,3 +529,66 @@ def test_a_sweep_survives_being_copied():
     # dataclasses.replace and pickling make it from what it holds, not from what people typed.
     values = sweep_parameters()
     assert dataclasses.replace(values) == values
+
+
+HUGE = int("9" * 40)
+LONGER_THAN_PYTHON_WRITES = 10**5000
+ODD_VALUES = [
+    0, -1, -0.0, 1, 3.0, 0.5, 1e-320, True, 2**31 - 1, 2**31, 2**32 + 3, 2**63 - 1, 2**63, 2**64,
+    10**30, -(10**30), HUGE, 10**400, LONGER_THAN_PYTHON_WRITES, 1e38, 1e39, 1e300, -1e300,
+    float("inf"), float("-inf"), float("nan"), "", "5", "1e300", "abc", b"x", 1j, None, {},
+    {"a": 1}, [[1]], decimal.Decimal("1e300"), fractions.Fraction(10**400, 3), np.float64(1e300),
+    np.int64(3), np.float32("inf"), object(), "x" * 10_000,
+]  # fmt: skip
+
+
+def every_name(values, prefix=""):
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from every_name(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+@pytest.mark.parametrize("name", list(every_name(VALID)))
+def test_an_odd_value_of_any_parameter_is_refused_in_one_line_or_fits_what_it_is_used_as(name):
+    section_name = name.split(".")[0]
+    lists = [[], *([value] for value in ODD_VALUES)]
+    for value in [*ODD_VALUES, *lists]:
+        parameters = changed(name, value)
+        try:
+            check_parameters(parameters)
+        except InputError as error:
+            assert "\n" not in str(error)
+            assert len(str(error)) < 700
+            continue
+        section = SECTIONS[section_name](**parameters[section_name])
+        for number in numbers_of(dataclasses.asdict(section)):
+            # What C and faiss take, and what vectors are multiplied by.
+            assert abs(number) < 2**63
+            assert np.isfinite(np.float32(number) ** 2)
+        budget = getattr(section, "memory_budget_bytes", None)
+        assert budget is None or 0 <= budget < 2**63
+
+
+def numbers_of(value):
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from numbers_of(part)
+    elif isinstance(value, numbers.Real):
+        yield value
+
+
+@pytest.mark.parametrize(
+    "name", ["graph.memory_budget", "diffusion.memory_budget_gb", "sweep.memory_budget"]
+)
+def test_a_budget_is_at_most_what_64_bits_count_in_bytes(name):
+    section, _ = name.split(".")
+    largest = SECTIONS[section](**changed(name, 10**9)[section])
+    assert largest.memory_budget_bytes == 10**18
+    half = SECTIONS[section](**changed(name, 0.5)[section])
+    assert half.memory_budget_bytes == 500_000_000
+    with pytest.raises(InputError, match=rf"^{name}: got 1e\+300, expected .* at most 1e\+09$"):
+        check_parameters(changed(name, 1e300))

@@ -6,13 +6,12 @@ used names itself, what was found and what is allowed.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeGuard
 
 from lowshot_kedro.devices import DEVICES
 from lowshot_kedro.diffusion import (
@@ -22,7 +21,7 @@ from lowshot_kedro.diffusion import (
     PRECISIONS,
     neighbor_candidates,
 )
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, shown
 from lowshot_kedro.extractors import PRECISIONS as EXTRACTOR_PRECISIONS
 from lowshot_kedro.extractors import require_extractor
 from lowshot_kedro.graph import METHODS, require_method
@@ -32,13 +31,17 @@ from lowshot_kedro.sweep.runs import METHODS as SWEEP_METHODS
 from lowshot_kedro.sweep.runs import UnlabeledImages
 
 _MAX_INT32 = 2**31 - 1
+# Its square is a number of single precision.
+_MAX_NUMBER = 1e18
+# Counted in bytes it is an integer of 64 bits.
+_MAX_GIGABYTES = 1e9
 
 # Chosen by the data.
 AUTO = "auto"
 
 
 def _refuse(name: str, value: object, expected: str) -> InputError:
-    return InputError(f"{name}: got {value!r}, expected {expected}")
+    return InputError(f"{name}: got {shown(value)}, expected {expected}")
 
 
 def _one_of(name: str, value: object, allowed: Sequence[str]) -> None:
@@ -67,11 +70,32 @@ def _integer(
         raise _refuse(name, value, f"an integer from {minimum} to {maximum}{other}")
 
 
-def _number(name: str, value: object, minimum: float, below: float | None = None) -> None:
-    valid = isinstance(value, Real) and not isinstance(value, bool)
-    if not valid or not minimum <= value < math.inf or (below is not None and not value < below):  # type: ignore[operator]
-        limit = "" if below is None else f" and below {below:g}"
+def _is_number(value: object, minimum: float, maximum: float) -> bool:
+    # Compared as it is: there are integers that no float can hold.
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return is_number and bool(minimum <= value <= maximum)  # type: ignore[operator]
+
+
+def _number(
+    name: str,
+    value: object,
+    minimum: float,
+    below: float | None = None,
+    maximum: float = _MAX_NUMBER,
+) -> None:
+    if not _is_number(value, minimum, maximum) or (below is not None and not value < below):  # type: ignore[operator]
+        limit = f" and at most {maximum:g}" if below is None else f" and below {below:g}"
         raise _refuse(name, value, f"a number of at least {minimum:g}{limit}")
+
+
+def _gigabytes(name: str, value: object) -> None:
+    if value is not None:
+        _number(name, value, 0, maximum=_MAX_GIGABYTES)
+
+
+def _bytes_of(gigabytes: float | None) -> int | None:
+    """1 GB being 10⁹ bytes."""
+    return None if gigabytes is None else int(gigabytes * 10**9)
 
 
 def stored_columns(k: int | str, stored_k: int) -> int:
@@ -86,7 +110,7 @@ def stored_columns(k: int | str, stored_k: int) -> int:
     """
     if isinstance(k, str):
         return stored_k
-    return max(stored_k, 1 << (k - 1).bit_length())
+    return max(stored_k, 1 << (int(k) - 1).bit_length())
 
 
 @dataclass(frozen=True)
@@ -193,8 +217,7 @@ class GraphParameters:
         _number("graph.target_recall", self.target_recall, 0.01)
         if self.target_recall > 1:
             raise _refuse("graph.target_recall", self.target_recall, "a number from 0.01 to 1")
-        if self.memory_budget is not None:
-            _number("graph.memory_budget", self.memory_budget, 0)
+        _gigabytes("graph.memory_budget", self.memory_budget)
         _integer("graph.recall_sample", self.recall_sample, 1)
         object.__setattr__(self, "stored_k", stored_columns(self.k, self.stored_k))
 
@@ -216,7 +239,7 @@ class GraphParameters:
     @property
     def memory_budget_bytes(self) -> int | None:
         """The budget, 1 GB being 10⁹ bytes; None: what is free."""
-        return None if self.memory_budget is None else int(self.memory_budget * 1e9)
+        return _bytes_of(self.memory_budget)
 
 
 @dataclass(frozen=True)
@@ -242,8 +265,7 @@ class DiffusionParameters:
             _integer("diffusion.n_iterations", self.n_iterations, 0, 10_000, alternative=AUTO)
         if self.class_slice != "auto":
             _integer("diffusion.class_slice", self.class_slice, 0, alternative="auto")
-        if self.memory_budget_gb is not None:
-            _number("diffusion.memory_budget_gb", self.memory_budget_gb, 0)
+        _gigabytes("diffusion.memory_budget_gb", self.memory_budget_gb)
         _one_of("diffusion.backend", self.backend, BACKENDS)
         _one_of("diffusion.precision", self.precision, PRECISIONS)
         _one_of("diffusion.edge_weight", self.edge_weight, EDGE_WEIGHTS)
@@ -253,15 +275,16 @@ class DiffusionParameters:
         _integer("diffusion.sinkhorn_rounds", self.sinkhorn_rounds, 0, 10_000)
         _number("diffusion.power", self.power, 0.01, below=100)
         _boolean("diffusion.restore_labeled", self.restore_labeled)
-        if isinstance(self.class_prior, str) or not isinstance(self.class_prior, Iterable):
+        if not _is_list(self.class_prior):
             _one_of("diffusion.class_prior", self.class_prior, CLASS_PRIORS)
         else:
             numbers: tuple[Any, ...] = tuple(self.class_prior)
             for number in numbers:
-                valid = isinstance(number, Real) and not isinstance(number, bool)
-                if not valid or not number >= 0:
+                if not _is_number(number, 0, _MAX_NUMBER):
                     raise _refuse(
-                        "diffusion.class_prior", self.class_prior, "numbers of at least 0"
+                        "diffusion.class_prior",
+                        self.class_prior,
+                        f"numbers of at least 0 and at most {_MAX_NUMBER:g}",
                     )
             object.__setattr__(self, "class_prior", numbers)
         if self.precision == "bfloat16":
@@ -275,7 +298,7 @@ class DiffusionParameters:
     @property
     def memory_budget_bytes(self) -> int | None:
         """The budget, 1 GB being 10⁹ bytes; None: what is free."""
-        return None if self.memory_budget_gb is None else int(self.memory_budget_gb * 1e9)
+        return _bytes_of(self.memory_budget_gb)
 
 
 @dataclass(frozen=True)
@@ -307,7 +330,7 @@ class EvaluationParameters:
     n_pictures: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.top_k, Iterable) or not list(self.top_k):
+        if not _is_list(self.top_k) or not tuple(self.top_k):
             raise _refuse("evaluation.top_k", self.top_k, "a list of integers, such as [1, 5]")
         for k in self.top_k:
             _integer("evaluation.top_k", k, 1)
@@ -320,9 +343,13 @@ class EvaluationParameters:
         _integer("evaluation.n_pictures", self.n_pictures, 1, 100)
 
 
+def _is_list(value: object) -> TypeGuard[Iterable[Any]]:
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+
+
 def _values(name: str, found: object, check: Callable[[str, Any], None]) -> tuple[Any, ...]:
     """A list of values that are searched or repeated, each of them once."""
-    if isinstance(found, str | Mapping) or not isinstance(found, Iterable):
+    if not _is_list(found):
         raise _refuse(name, found, "a list, such as [1, 2]")
     values = list(found)
     if not values:
@@ -482,8 +509,7 @@ class SweepParameters:
             raise _refuse("sweep.cluster", self.cluster, "a section, such as {queue: short}")
         if self.n_workers != "auto":
             _integer("sweep.n_workers", self.n_workers, 0, 100_000, alternative="auto")
-        if self.memory_budget is not None:
-            _number("sweep.memory_budget", self.memory_budget, 0)
+        _gigabytes("sweep.memory_budget", self.memory_budget)
         _integer("sweep.max_tries", self.max_tries, 1, 1000)
 
     @property
@@ -498,7 +524,7 @@ class SweepParameters:
     @property
     def memory_budget_bytes(self) -> int | None:
         """The budget, 1 GB being 10⁹ bytes; None: what is free."""
-        return None if self.memory_budget is None else int(self.memory_budget * 1e9)
+        return _bytes_of(self.memory_budget)
 
 
 _GRIDS: dict[str, type] = {

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, shown
 
 MODES = ("test", "val")
 UNLABELED = ("background", "train", "both", "none")
@@ -110,7 +110,7 @@ def _read_list(content: Mapping[str, Any], key: str) -> list[Any]:
         raise InputError(f"class_split: {key} is missing; found {', '.join(content) or 'nothing'}")
     values = content[key]
     if not isinstance(values, list):
-        raise InputError(f"class_split: {key} is {values!r}; expected a list")
+        raise InputError(f"class_split: {key} is {shown(values)}; expected a list")
     return values
 
 
@@ -121,8 +121,8 @@ def _read_classes(content: Mapping[str, Any], key: str, n_names: int) -> NDArray
         if not valid or (n_names and value > n_names):
             limit = f"to {n_names} (the number of label_names)" if n_names else "upwards"
             raise InputError(
-                f"class_split: {key} holds {value!r}; expected 1-based labels, integers from 1 "
-                f"{limit}"
+                f"class_split: {key} holds {shown(value)}; expected 1-based labels, integers from "
+                f"1 {limit}"
             )
     return np.unique(np.asarray(values, dtype=np.int64)) - 1
 

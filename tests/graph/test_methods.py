@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import faiss
 import pytest
 
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph import (
     METHODS,
     background_graph,
@@ -113,3 +114,10 @@ def test_a_signal_during_pynndescent(monkeypatch, raised):
     monkeypatch.setitem(sys.modules, "pynndescent", SimpleNamespace(NNDescent=search))
     with pytest.raises(raised, match=r"^here$"):
         node_graph(random_vectors(30, 4), 3, method="pynndescent")
+
+
+@pytest.mark.parametrize("method", ["IVF999999999,Flat", "HNSW" + "9" * 40, "PCA4294967312,Flat"])
+def test_a_description_with_a_number_too_large_takes_no_memory(method, monkeypatch):
+    monkeypatch.setattr(faiss, "index_factory", None)
+    with pytest.raises(InputError, match=r"graph\.method: got '.*', expected one of: auto"):
+        require_method(method, 16)

@@ -252,17 +252,17 @@ def test_a_file_without_sections_is_refused(content):
         Hyperparameters(content).of("diffusion", 2, BACKGROUND)
 
 
-NONE_OF_THESE = [None, True, "3", [3], {}, float("nan"), -1, float("inf")]
+NONE_OF_THESE = [None, True, "3", [3], {}, float("nan"), -1, float("inf"), 1e300, 10**30]
 NUMBERS = [
-    ("nearest_neighbors", "k", "an integer of at least 1", [0, 2.0, 2.5]),
+    ("nearest_neighbors", "k", "an integer from 1 to 2147483647", [0, 2.0, 2.5]),
     ("label_spreading", "alpha", "a number above 0 and below 1", [0, 1]),
-    ("logistic_regression", "lr", "a number of at least 0", []),
-    ("logistic_regression", "weight_decay", "a number of at least 0", []),
-    ("logistic_regression", "batch_size", "an integer of at least 1", [0, 16.0]),
-    ("logistic_regression", "max_iterations", "an integer of at least 1", [0, 80.0]),
-    ("diffusion", "k", "an integer of at least 1", [0, 5.0]),
-    ("diffusion", "n_iterations", "an integer of at least 0", [3.0]),
-    ("combined", "combination_weight", "a number of at least 0", []),
+    ("logistic_regression", "lr", "a number from 0 to 1e+18", []),
+    ("logistic_regression", "weight_decay", "a number from 0 to 1e+18", []),
+    ("logistic_regression", "batch_size", "an integer from 1 to 2147483647", [0, 16.0]),
+    ("logistic_regression", "max_iterations", "an integer from 1 to 2147483647", [0, 80.0]),
+    ("diffusion", "k", "an integer from 1 to 2147483647", [0, 5.0]),
+    ("diffusion", "n_iterations", "an integer from 0 to 2147483647", [3.0]),
+    ("combined", "combination_weight", "a number from 0 to 1e+18", []),
 ]
 REFUSED = [
     *(

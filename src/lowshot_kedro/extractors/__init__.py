@@ -11,7 +11,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
 
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, shown
 from lowshot_kedro.extractors.efficientnet_lite0 import efficientnet_lite0
 from lowshot_kedro.extractors.extractor import (
     PRECISIONS,
@@ -47,16 +47,17 @@ def require_extractor(name: object) -> None:
     """
     if name in tuple(EXTRACTORS):
         return
-    library, _, model = str(name).partition("/")
-    if isinstance(name, str) and library in LIBRARIES and model:
+    text = name if isinstance(name, str) else ""
+    library, _, model = text.partition("/")
+    if library in LIBRARIES and model:
         return
     by_lower = {known.lower(): known for known in EXTRACTORS}
-    near = get_close_matches(str(name).lower(), by_lower, n=1)
+    near = get_close_matches(text.lower(), by_lower, n=1)
     hint = f" (did you mean {by_lower[near[0]]}?)" if near else ""
     exact = ", ".join(EXTRACTORS)
     prefixed = " or ".join(f"{library}/NAME" for library in LIBRARIES)
     raise InputError(
-        f"features.extractor: got {name!r}, expected one of: {exact}, {prefixed}{hint}"
+        f"features.extractor: got {shown(name)}, expected one of: {exact}, {prefixed}{hint}"
     )
 
 

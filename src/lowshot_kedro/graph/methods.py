@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import faiss
 
 from lowshot_kedro.devices import gpu_available
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, shown
 
 METHODS = ("auto", "exact", "ivf", "descent", "pynndescent")
 
@@ -14,6 +16,8 @@ METHODS = ("auto", "exact", "ivf", "descent", "pynndescent")
 EXACT_BELOW = 20_000
 # The same where faiss compares on a GPU: reckoned from its arithmetic, not measured.
 EXACT_BELOW_ON_GPUS = 200_000
+# Of a number in a description for faiss.index_factory, so that it is below a hundred million.
+_MAX_DIGITS = 8
 
 
 def is_factory_string(method: str) -> bool:
@@ -58,9 +62,12 @@ def require_method(method: str, dimension: int, name: str = "graph.method") -> N
     if not is_factory_string(method):
         return
     try:
+        # Faiss would take memory for so many lists at once.
+        if any(len(digits) > _MAX_DIGITS for digits in re.findall("[0-9]+", method)):
+            raise RuntimeError("a number is too large")
         faiss.index_factory(dimension, method, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         raise InputError(
-            f"{name}: got {method!r}, expected one of: {', '.join(METHODS)}; or a description for "
-            f"faiss.index_factory such as IVF4096,Flat or HNSW32 (for {dimension} columns)"
+            f"{name}: got {shown(method)}, expected one of: {', '.join(METHODS)}; or a description "
+            f"for faiss.index_factory such as IVF4096,Flat or HNSW32 (for {dimension} columns)"
         ) from error

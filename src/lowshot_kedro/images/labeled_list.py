@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, shown
 from lowshot_kedro.images.picture import upright
 from lowshot_kedro.images.picture_files import PictureFiles
 
@@ -52,11 +52,13 @@ def _read_list(path: Path) -> tuple[list[str], list[int]]:
         )
     for position, name in enumerate(names):
         if not isinstance(name, str):
-            raise InputError(f"{path}: image_names[{position}] is {name!r}; expected file names")
+            raise InputError(
+                f"{path}: image_names[{position}] is {shown(name)}; expected file names"
+            )
     for position, label in enumerate(labels):
         if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label <= _MAX_LABEL:
             raise InputError(
-                f"{path}: image_labels[{position}] is {label!r}; expected 0-based integers"
+                f"{path}: image_labels[{position}] is {shown(label)}; expected 0-based integers"
             )
     return names, labels
 

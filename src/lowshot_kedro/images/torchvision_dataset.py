@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, shown
 from lowshot_kedro.images.fingerprint import checksum, numbers_as_bytes
 from lowshot_kedro.images.picture import (
     Picture,
@@ -164,7 +164,7 @@ def _require_class(name: str) -> Any:
     near = get_close_matches(str(name).lower(), in_lower_case, n=3)
     hint = " or ".join(in_lower_case[match] for match in near)
     raise InputError(
-        f"name: got {name!r}, expected a class of torchvision.datasets"
+        f"name: got {shown(name)}, expected a class of torchvision.datasets"
         + (f" (did you mean {hint}?)" if near else ", such as FashionMNIST or CIFAR100")
     )
 
@@ -196,8 +196,8 @@ def _require_arguments(dataset_class: Any, arguments: Mapping[str, Any]) -> None
 
 def _require_rows(name: str, rows_per_class: Sequence[int | None]) -> tuple[int, int | None]:
     error = InputError(
-        f"torchvision's {name}: got rows_per_class {rows_per_class!r}, expected [first, last] with "
-        "0 ≤ first < last, or last null: to the end"
+        f"torchvision's {name}: got rows_per_class {shown(rows_per_class)}, expected [first, last] "
+        "with 0 ≤ first < last, or last null: to the end"
     )
     if not isinstance(rows_per_class, Sequence) or len(rows_per_class) != 2:
         raise error

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, shown
 from lowshot_kedro.images.fingerprint import (
     checksum,
     file_size,
@@ -75,7 +75,7 @@ class NumberedZipShards:
             raise FileNotFoundError(f"{self.root}: no such folder")
         for name, number in (("i0", first), ("i1", last)):
             if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
-                raise InputError(f"{self.root}: got {name} {number!r}, expected an integer")
+                raise InputError(f"{self.root}: got {name} {shown(number)}, expected an integer")
         self.first = first
         self.last = self._count() if last is None else last
         if not 0 <= self.first <= self.last:

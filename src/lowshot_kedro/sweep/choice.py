@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, shown
 from lowshot_kedro.sweep.runs import AXES, Run, UnlabeledImages, labeled_name
 
 Metrics = Mapping[str, Callable[[], Mapping[str, Any]]]
@@ -20,8 +19,13 @@ _CHOSEN_NAMES = {
     "combined": "combination_weight",
 }
 
-_COUNT, _STEPS, _NAME = "an integer of at least 1", "an integer of at least 0", "a name"
-_RATE, _PART = "a number of at least 0", "a number above 0 and below 1"
+_MAX_COUNT = 2**31 - 1
+# Its square is a number of single precision.
+_MAX_RATE = 1e18
+
+_COUNT, _STEPS = f"an integer from 1 to {_MAX_COUNT}", f"an integer from 0 to {_MAX_COUNT}"
+_NAME = "a name"
+_RATE, _PART = f"a number from 0 to {_MAX_RATE:g}", "a number above 0 and below 1"
 # What has to stand in the file of the hyper-parameters, which people may change.
 _EXPECTED = {
     "nearest_neighbors": {"k": _COUNT},
@@ -34,9 +38,9 @@ _EXPECTED = {
 }  # fmt: skip
 _TYPES: dict[str, type] = {_COUNT: Integral, _STEPS: Integral, _RATE: Real, _PART: Real}
 _IN_RANGE: dict[str, Callable[[Any], bool]] = {
-    _COUNT: lambda value: value >= 1,
-    _STEPS: lambda value: value >= 0,
-    _RATE: lambda value: 0 <= value < math.inf,
+    _COUNT: lambda value: 1 <= value <= _MAX_COUNT,
+    _STEPS: lambda value: 0 <= value <= _MAX_COUNT,
+    _RATE: lambda value: 0 <= value <= _MAX_RATE,
     _PART: lambda value: 0 < value < 1,
 }
 
@@ -79,11 +83,14 @@ class Hyperparameters:
             values = values[name]
         place = ".".join(names)
         if not isinstance(values, Mapping):
-            raise InputError(f"hyperparameters: {place} is {values!r}, expected names and values")
+            raise InputError(
+                f"hyperparameters: {place} is {shown(values)}, expected names and values"
+            )
         for name, expected in _EXPECTED[method].items():
             if not _is_valid(values.get(name), expected):
                 raise InputError(
-                    f"hyperparameters: {place}.{name} is {values.get(name)!r}, expected {expected}"
+                    f"hyperparameters: {place}.{name} is {shown(values.get(name))}, expected "
+                    f"{expected}"
                 )
         return values
 
