@@ -20,7 +20,9 @@ KEDRO_SIDE = (
     "pipeline_registry", "__main__",
 )  # fmt: skip
 NATIVE_USERS = ("graph", "diffusion", "native")
-DATASETS_MAY_USE = ("datasets", "images", "locks", "matrices", "resources", "errors")
+DATASETS_MAY_USE = (
+    "datasets", "images", "input_files", "locks", "matrices", "resources", "errors",
+)  # fmt: skip
 
 
 def module_name(path: Path) -> str:

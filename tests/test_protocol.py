@@ -5,6 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.protocol import ClassSplit, read_class_split, select_images
 
 CONTENT = {
@@ -51,6 +52,11 @@ def test_a_split_without_names_or_base_classes_is_fine():
         ({"novel_classes_2": [-2]}, "novel_classes_2 holds -2", "1-based labels"),
         ({"novel_classes_2": [1.0]}, "novel_classes_2 holds 1.0", "integers from 1"),
         ({"novel_classes_2": ["1"]}, "novel_classes_2 holds '1'", "integers from 1"),
+        ({"novel_classes_2": [2**32 + 3]}, "novel_classes_2 holds 4294967299", "from 1 to 6"),
+        ({"novel_classes_2": [10**30]}, f"novel_classes_2 holds {10**30}", "integers from 1 to 6"),
+        ({"base_classes_2": [float("nan")]}, "base_classes_2 holds nan", "integers from 1 to 6"),
+        ({"base_classes_2": [[1]]}, "base_classes_2 holds [1]", "integers from 1 to 6"),
+        ({"label_names": [["a"]] * 6}, "label_names holds ['a']", "names"),
         ({"novel_classes_2": [True]}, "novel_classes_2 holds True", "integers from 1"),
         ({"novel_classes_2": [4, 2]}, "class 2 is both base and novel in mode test", "disjoint"),
         ({"novel_classes_2": []}, "novel_classes_2 is empty", ""),
@@ -71,11 +77,12 @@ def test_what_is_no_list_is_named(key, value):
         read_class_split(CONTENT | {key: value}, "test")
 
 
-def test_labels_have_no_upper_limit_without_names():
-    split = read_class_split({"base_classes_2": [1], "novel_classes_2": [4000]}, "test")
-    assert split.novel_classes.tolist() == [3999]
-    with pytest.raises(ValueError, match=r"holds 0; expected .* integers from 1 upwards"):
-        read_class_split({"base_classes_2": [1], "novel_classes_2": [0]}, "test")
+def test_without_names_labels_go_as_far_as_they_are_stored():
+    split = read_class_split({"base_classes_2": [1], "novel_classes_2": [4000, 2**31]}, "test")
+    assert split.novel_classes.tolist() == [3999, 2**31 - 1]
+    for number in (0, 2**31 + 1, 2**32 + 3, 10**30):
+        with pytest.raises(InputError, match=rf"holds {number}; .* from 1 to 2147483648$"):
+            read_class_split({"base_classes_2": [1], "novel_classes_2": [number]}, "test")
 
 
 @pytest.mark.parametrize("missing", ["base_classes_1", "novel_classes_1"])

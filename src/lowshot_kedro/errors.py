@@ -2,9 +2,16 @@
 
 import inspect
 import warnings
+from reprlib import Repr
 from typing import Any
 
 MAX_SHOWN = 80
+
+# What a few lines of a file hold may be of any size when it is written out.
+_short = Repr()
+_short.maxlevel, _short.maxdict = 4, 20
+_short.maxlist = _short.maxtuple = _short.maxset = _short.maxfrozenset = 20
+_short.maxstring = _short.maxlong = _short.maxother = 4 * MAX_SHOWN
 
 
 class InputError(ValueError):
@@ -17,7 +24,7 @@ class InputError(ValueError):
 def shown(value: Any) -> str:
     """What has been given, in one line of a message, shortened where it is long."""
     try:
-        text = " ".join(line.strip() for line in repr(value).splitlines())
+        text = " ".join(line.strip() for line in _short.repr(value).splitlines())
     except ValueError:  # Python writes no integer of more than 4300 digits.
         text = f"a huge {type(value).__name__}"
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 2]} …"

@@ -21,6 +21,9 @@ from lowshot_kedro.errors import InputError, shown
 MODES = ("test", "val")
 UNLABELED = ("background", "train", "both", "none")
 
+# 1-based, so that the label is one of int32.
+_MAX_CLASS = 2**31
+
 # The class split file numbers its sets: 1 are the classes for choosing hyper-parameters.
 _SPLIT_NUMBER = {"val": 1, "test": 2}
 
@@ -86,7 +89,9 @@ def read_class_split(content: Mapping[str, Any], mode: str) -> ClassSplit:
     """
     if not isinstance(content, Mapping):
         raise InputError(f"class_split: expected a JSON object, found {type(content).__name__}")
-    names = tuple(str(name) for name in _read_list({"label_names": [], **content}, "label_names"))
+    names = tuple(
+        _read_name(name) for name in _read_list({"label_names": [], **content}, "label_names")
+    )
     base, novel = (
         _read_classes(content, f"{kind}_classes_{_SPLIT_NUMBER[mode]}", len(names))
         for kind in ("base", "novel")
@@ -114,12 +119,18 @@ def _read_list(content: Mapping[str, Any], key: str) -> list[Any]:
     return values
 
 
+def _read_name(name: Any) -> str:
+    if not isinstance(name, str | int | float):
+        raise InputError(f"class_split: label_names holds {shown(name)}; expected names")
+    return str(name)
+
+
 def _read_classes(content: Mapping[str, Any], key: str, n_names: int) -> NDArray[np.int64]:
     values = _read_list(content, key)
     for value in values:
-        valid = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        if not valid or (n_names and value > n_names):
-            limit = f"to {n_names} (the number of label_names)" if n_names else "upwards"
+        valid = isinstance(value, int) and not isinstance(value, bool)
+        if not valid or not 1 <= value <= (n_names or _MAX_CLASS):
+            limit = f"to {n_names} (the number of label_names)" if n_names else f"to {_MAX_CLASS}"
             raise InputError(
                 f"class_split: {key} holds {shown(value)}; expected 1-based labels, integers from "
                 f"1 {limit}"

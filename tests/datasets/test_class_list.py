@@ -6,6 +6,7 @@ from kedro.io import DataCatalog
 
 from lowshot_kedro.datasets import ClassListDataset
 from lowshot_kedro.datasets.class_list import read_class_names
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.protocol import read_class_split
 from tests.datasets.helpers import refused, refused_by_check_and_load
 from tests.datasets.test_previews import pretty, table_of
@@ -101,6 +102,28 @@ def test_names_may_hold_anything(path):
 )
 def test_what_is_no_class_list(path, text, facts):
     refused_by_check_and_load(dataset_of(path, text), ValueError, path, *facts)
+
+
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("class,role" + ",more" * 10**6, "'class', 'role', 'more', 'more', 'more' and 999997 more"),
+        ("class;role\ncat;novel", "'class;role'"),
+        ("class,role\n" + "x" * 256 + ",novel", "expected at most 255 characters"),
+        ("class,role\n" + "x" * 200_000 + ",novel", "not a readable CSV file"),
+        ("class,role\ncat," + "x" * 100_000, "got role 'xxx"),
+        ("class,role\nc\0at,novel", "NUL"),
+    ],
+    ids=["columns", "semicolons", "name", "longer name", "role", "NUL"],
+)
+def test_however_much_stands_there_it_is_refused_in_one_short_line(path, text, found):
+    dataset = dataset_of(path, text)
+    with refused(InputError, path, found):
+        dataset.check()
+    with pytest.raises(InputError) as error:
+        dataset.check()
+    assert len(str(error.value)) < 400
+    assert "\n" not in str(error.value)
 
 
 def test_another_encoding(path):

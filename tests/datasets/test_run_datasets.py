@@ -6,7 +6,6 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from kedro.io import DatasetError
 
 from lowshot_kedro.datasets import RunMetricsDataset, RunScoresDataset
 from lowshot_kedro.datasets.runs import RunScores
@@ -299,10 +298,25 @@ def test_runs_that_others_have_written_since_are_seen(dataset, folder):
 def test_metrics_are_read_when_they_are_asked_for(dataset, folder):
     dataset.save(Computation({ONE: {}, TWO: {}}).runs)
     functions = dataset.load()
-    (folder / f"{TWO}.json").write_text("{")
     assert functions[ONE]()["final"] == metrics_of(ONE)["final"]
-    with pytest.raises(DatasetError):
-        functions[TWO]()
+    for content, fact in (
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "too deep"),
+        ("[]", "expected a JSON object"),
+    ):
+        (folder / f"{TWO}.json").write_text(content)
+        with pytest.raises(InputError, match=rf"{TWO}\.json: .*{fact}"):
+            functions[TWO]()
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"made_from": ' + "[" * 100_000, "1" * 5000])
+def test_metrics_that_cannot_be_read_are_computed_anew(dataset, folder, content):
+    dataset.save(Computation().runs)
+    (folder / f"{ONE}.json").write_text(content)
+    again = Computation(number=1)
+    dataset.save(again.runs)
+    assert again.asked == [[ONE]]
+    assert dataset.load()[ONE]() == expected(ONE, 1)
 
 
 def test_a_preview_shows_names_and_accuracies(dataset):

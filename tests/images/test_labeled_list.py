@@ -75,8 +75,21 @@ def test_a_number_outside_the_list(path, number):
         ('{"image_names": ["a"], "image_labels": [null]}', r"image_labels\[0\] is None"),
         (
             '{"image_names": ["a"], "image_labels": [2147483648]}',
-            r"image_labels\[0\] is 2147483648",
+            r"image_labels\[0\] is 2147483648; expected integers from 0 to 2147483647",
         ),
+        (
+            '{"image_names": ["a"], "image_labels": [4294967299]}',
+            r"image_labels\[0\] is 4294967299",
+        ),
+        ('{"image_names": ["a"], "image_labels": [3.0]}', r"image_labels\[0\] is 3\.0"),
+        ('{"image_names": ["a"], "image_labels": [NaN]}', r"image_labels\[0\] is nan"),
+        ('{"image_names": ["a"], "image_labels": [[1]]}', r"image_labels\[0\] is \[1\]"),
+        (
+            '{"image_names": ["a"], "image_labels": [1' + 30 * "0" + "]}",
+            r"image_labels\[0\] is 10{30};",
+        ),
+        ('{"image_names": ["a"], "image_labels": [' + 5000 * "1" + "]}", "not valid JSON"),
+        ('{"image_names": ' + 100_000 * "[", "too deep"),
     ],
 )
 def test_a_file_that_is_no_such_list(path, text, complaint):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,14 +12,18 @@ from kedro.utils import find_kedro_project
 from kedro_datasets._typing import TablePreview
 
 from lowshot_kedro.datasets.file_dataset import FileDataset
-from lowshot_kedro.datasets.files import require_file
 from lowshot_kedro.datasets.whole_file import WholeFileDataset
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, shown
+from lowshot_kedro.input_files import read_json, require_file
 
 _PREVIEW_ROWS = 100
 
 _ROLES = ("base", "novel")
 _REQUIRED, _OPTIONAL = ("class", "role"), ("mode",)
+
+# As long as a folder's may be.
+_MAX_NAME = 255
+_MAX_COLUMNS_SHOWN = 5
 
 # The class split file numbers its sets: 1 are the classes for choosing hyper-parameters.
 _SPLIT_NUMBER = {"val": 1, "test": 2}
@@ -168,13 +171,9 @@ def read_class_names(path: Path) -> list[str]:
         FileNotFoundError: If the file is not there.
         ValueError: If it is neither, or has no names.
     """
-    require_file(path)
     if path.suffix.lower() != ".json":
         return _in_order(_read_rows(path))
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}); is it cut off?") from error
+    content = read_json(path)
     names = content.get("label_names") if isinstance(content, dict) else None
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise InputError(f"{path}: expected an object with label_names, a list of names")
@@ -222,10 +221,17 @@ def _require_columns(path: Path, found: list[str]) -> list[str]:
     missing = [name for name in _REQUIRED if name not in found]
     if unknown or missing or len(set(found)) != len(found):
         raise InputError(
-            f"{path}: found the columns {', '.join(map(repr, found))} in the first line; expected "
-            "class, role and perhaps mode, separated by commas"
+            f"{path}: found the columns {_some(found)} in the first line; expected class, role and "
+            "perhaps mode, separated by commas"
         )
     return found
+
+
+def _some(columns: list[str]) -> str:
+    more = len(columns) - _MAX_COLUMNS_SHOWN
+    return ", ".join(map(shown, columns[:_MAX_COLUMNS_SHOWN])) + (
+        f" and {more} more" if more > 0 else ""
+    )
 
 
 def _parse(where: str, columns: list[str], cells: list[str]) -> _Row:
@@ -237,9 +243,14 @@ def _parse(where: str, columns: list[str], cells: list[str]) -> _Row:
     name, role, mode = values["class"], values["role"], values.get("mode", "")
     if not name:
         raise InputError(f"{where}: found no name of a class")
+    if len(name) > _MAX_NAME or "\0" in name:
+        raise InputError(
+            f"{where}: found the name {shown(name)}, expected at most {_MAX_NAME} characters, none "
+            "of them NUL"
+        )
     if role not in _ROLES:
-        raise InputError(f"{where}: got role {role!r}, expected one of: {', '.join(_ROLES)}")
+        raise InputError(f"{where}: got role {shown(role)}, expected one of: {', '.join(_ROLES)}")
     if mode and mode not in _SPLIT_NUMBER:
         modes = ", ".join(_SPLIT_NUMBER)
-        raise InputError(f"{where}: got mode {mode!r}, expected one of: {modes}, or nothing")
+        raise InputError(f"{where}: got mode {shown(mode)}, expected one of: {modes}, or nothing")
     return _Row(name, role, (mode,) if mode else tuple(_SPLIT_NUMBER))

@@ -54,7 +54,7 @@ class FileDataset(TableDataset[Saved, Loaded], Generic[Saved, Loaded]):
             self._write(path, data)
 
     def _exists(self) -> bool:
-        return self._filepath.is_file()
+        return self._filepath.exists()
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}

@@ -104,14 +104,3 @@ def require_space(path: Path, n_bytes: int) -> None:
             f"{path}: the disk is too full, {format_bytes(n_bytes)} needed but only "
             f"{format_bytes(free)} free",
         )
-
-
-def require_file(path: Path) -> int:
-    """Size of a file in bytes.
-
-    Raises:
-        FileNotFoundError: If it is not there.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    return path.stat().st_size

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from lowshot_kedro.datasets.class_list import class_namer, in_project
 from lowshot_kedro.datasets.file_dataset import FileDataset
-from lowshot_kedro.datasets.files import require_file, require_space
+from lowshot_kedro.datasets.files import require_space
 from lowshot_kedro.datasets.knn_graph import LINK_HEADINGS, readable_links
 from lowshot_kedro.datasets.table_dataset import PREVIEW_COLUMNS, PREVIEW_ROWS
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.input_files import require_file
 from lowshot_kedro.matrices import KnnGraph
 
 # What the arrays of scores are called that say what their columns and rows are.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import itertools
 import logging
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -368,7 +369,7 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
         require_space(self._path(0), max(0, needed - taken))
 
     def _exists(self) -> bool:
-        return self._path(0).is_file()
+        return self._path(0).exists()
 
     def _facts(self) -> dict[str, str]:
         features = self._open()
@@ -497,7 +498,7 @@ class HDF5FeatureBlocksDataset(_FeaturesDataset):
 
     def _open(self) -> HDF5Features:
         number = 0
-        while self._path(number).is_file():
+        while os.path.lexists(self._path(number)):
             number += 1
         # Without any, the first one is looked for once more, and named as missing.
         return open_features(tuple(self._path(file) for file in range(max(1, number))))

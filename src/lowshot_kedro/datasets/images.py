@@ -117,7 +117,7 @@ class ImagesDataset(AbstractDataset[Saved, ImageSource], Generic[Saved]):
         printer.text(f"{type(self).__name__} {self._filepath}: {state}")
 
     def _exists(self) -> bool:
-        return self._optional or self._filepath.is_dir()
+        return self._optional or self._filepath.exists()
 
 
 class ReadOnlyImagesDataset(ImagesDataset[Any]):
@@ -223,7 +223,7 @@ class LabeledImagesDataset(ImagesDataset[Iterable[tuple[Image.Image, int]]]):
             write_labeled_list(self._filepath, self._root, data)
 
     def _exists(self) -> bool:
-        return self._optional or self._filepath.is_file()
+        return self._optional or self._filepath.exists()
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath), "root": self._root}

@@ -149,7 +149,7 @@ class KnnGraphDataset(TableDataset[GraphContent, KnnGraph], ResumableDataset):
             raise InputError(f"{self._indices_path}: got {k} columns, expected {self._k}")
 
     def _exists(self) -> bool:
-        both = self._indices_path.is_file() and self._similarities_path.is_file()
+        both = self._indices_path.exists() and self._similarities_path.exists()
         return self._n_rows == 0 or both
 
     def _describe(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from lowshot_kedro.datasets.files import (
     written_whole,
 )
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.input_files import read_json
 from lowshot_kedro.locks import ResultInUseError, written_by_one
 from lowshot_kedro.matrices import Resumable, RowBlocks
 
@@ -352,7 +353,7 @@ def _as_json(facts: Mapping[str, Any]) -> Facts:
 
 def _read_note(path: Path) -> Facts | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except FileNotFoundError:
         return None
     except ValueError:

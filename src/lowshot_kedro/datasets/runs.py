@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from lowshot_kedro.datasets.files import UNFINISHED, require_space, written_whole
 from lowshot_kedro.datasets.previews import table_cell
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.input_files import read_json
 from lowshot_kedro.locks import SECONDS_TO_WAIT, written_by_one
 from lowshot_kedro.matrices import Runs
 
@@ -37,7 +39,7 @@ class RunMetricsDataset(PartitionedDataset):  # type: ignore[misc]
     Each file appears whole as soon as its run is done, so that a sweep that was stopped continues.
     Each also says what its run was made from: a run whose file says the same is not repeated.
 
-    Loading gives what Kedro's PartitionedDataset gives: a function for every name that reads it.
+    Loading gives, like Kedro's PartitionedDataset, a function for every name that reads it.
 
     Args:
         path: The folder.
@@ -75,7 +77,10 @@ class RunMetricsDataset(PartitionedDataset):  # type: ignore[misc]
     def load(self) -> dict[str, Callable[[], Any]]:
         """A function for every run that reads its metrics; none where there is no run yet."""
         self._invalidate_caches()
-        return super().load() if self._list_partitions() else {}
+        return {
+            self._path_to_partition(path): partial(_read_metrics, Path(path))
+            for path in self._list_partitions()
+        }
 
     def save(self, data: Runs) -> None:
         """Compute the runs that are not there yet, and write each as soon as it is done.
@@ -138,10 +143,9 @@ class RunMetricsDataset(PartitionedDataset):  # type: ignore[misc]
     def _made_from(self, key: str) -> Any:
         """What a file was made from; None if it is not there, or damaged."""
         try:
-            content = json.loads(self._file(key).read_text())
+            return _read_metrics(self._file(key)).get("made_from")
         except (OSError, ValueError):
             return None
-        return content.get("made_from") if isinstance(content, dict) else None
 
     def _write(self, key: str, content: Mapping[str, Any]) -> None:
         with written_whole(self._file(key)) as (path,):
@@ -149,6 +153,18 @@ class RunMetricsDataset(PartitionedDataset):  # type: ignore[misc]
 
     def _file(self, key: str) -> Path:
         return self._folder / f"{key}{_SUFFIX}"
+
+
+def _read_metrics(path: Path) -> dict[str, Any]:
+    """Metrics of a run.
+
+    Raises:
+        ValueError: If the file holds something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
 
 
 class RunScores:

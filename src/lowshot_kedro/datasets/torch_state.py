@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from lowshot_kedro.datasets.file_dataset import FileDataset
-from lowshot_kedro.datasets.files import require_file
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.input_files import require_file
 
 
 class TorchStateDataset(FileDataset[dict[str, Any], dict[str, Any]]):

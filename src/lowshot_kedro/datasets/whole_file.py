@@ -11,9 +11,10 @@ from typing import Any
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets.pandas import CSVDataset
 
-from lowshot_kedro.datasets.files import partial_path, require_file, written_whole
+from lowshot_kedro.datasets.files import partial_path, written_whole
 from lowshot_kedro.datasets.previews import with_rounded_numbers
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.input_files import require_file
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ class WholeFileDataset(AbstractDataset[Any, Any]):
             return self._final.load()
         except DatasetError as error:
             kind = type(self._final).__name__
-            reason = error.__cause__ or error
+            # Parsers show the place in several lines.
+            reason = " ".join(str(error.__cause__ or error).split())
             raise InputError(f"{self._filepath}: {kind} cannot read it ({reason})") from error
 
     def save(self, data: Any) -> None:
@@ -86,7 +88,7 @@ class WholeFileDataset(AbstractDataset[Any, Any]):
         return {"rows": n_rows, "columns": n_columns, **size}
 
     def _exists(self) -> bool:
-        return self._filepath.is_file()
+        return self._filepath.exists()
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath), "dataset": type(self._final).__name__}

@@ -21,6 +21,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.input_files import read_json
 from lowshot_kedro.locks import written_by_one
 from lowshot_kedro.resources import Progress, format_bytes
 
@@ -179,7 +180,7 @@ class Transfer:
     def _is_noted(self) -> bool:
         """Whether what is on disk was fetched from the file that is on the server now."""
         try:
-            found = json.loads(self._note.read_text(encoding="utf-8"))
+            found = read_json(self._note)
         except (FileNotFoundError, ValueError):
             return False
         return bool(found == self._facts())

@@ -13,6 +13,7 @@ from PIL import Image
 from lowshot_kedro.errors import InputError, shown
 from lowshot_kedro.images.picture import upright
 from lowshot_kedro.images.picture_files import PictureFiles
+from lowshot_kedro.input_files import read_json
 
 _MAX_LABEL = 2**31 - 1
 
@@ -38,10 +39,7 @@ class LabeledList(PictureFiles):
 
 def _read_list(path: Path) -> tuple[list[str], list[int]]:
     """Names and labels, as many of each."""
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid JSON ({error}); is it cut off?") from error
+    content: dict[str, Any] = read_json(path)
     for key in ("image_names", "image_labels"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise InputError(f"{path}: expected an object with a list {key}")
@@ -58,7 +56,8 @@ def _read_list(path: Path) -> tuple[list[str], list[int]]:
     for position, label in enumerate(labels):
         if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label <= _MAX_LABEL:
             raise InputError(
-                f"{path}: image_labels[{position}] is {shown(label)}; expected 0-based integers"
+                f"{path}: image_labels[{position}] is {shown(label)}; expected integers from 0 to "
+                f"{_MAX_LABEL}"
             )
     return names, labels
 
