@@ -63,5 +63,5 @@ def test_what_is_no_json_is_refused_in_one_line(tmp_path, content, found):
 def test_a_file_that_may_not_be_read(tmp_path):
     path = tmp_path / "list.json"
     path.touch(mode=0)
-    with pytest.raises(PermissionError, match="list.json"):
+    with pytest.raises(PermissionError, match=r"list\.json"):
         read_json(path)

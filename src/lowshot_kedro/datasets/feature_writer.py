@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.datasets.files import partial_path
+from lowshot_kedro.datasets.hdf5_files import find_dataset, open_hdf5
 from lowshot_kedro.matrices import LabeledBlock
 
 FEATURES, LABELS, COUNT = "all_feats", "all_labels", "count"
@@ -198,8 +199,8 @@ def _find_layout(path: Path, n_rows: int, n_columns: int) -> _Layout | None:
     """Where the rows of a file stand; None for no file, another one, or one never laid out."""
     expected = [((n_rows, n_columns), "<f4"), ((n_rows,), "<i4"), ((1,), "<i4")]
     try:
-        with h5py.File(path, "r") as file:
-            arrays = [file[name] for name in (FEATURES, LABELS, COUNT)]
+        with open_hdf5(path) as file:
+            arrays = [find_dataset(file, name) for name in (FEATURES, LABELS, COUNT)]
             if [(array.shape, array.dtype.str) for array in arrays] != expected:
                 return None
             offsets = [array.id.get_offset() for array in arrays]

@@ -28,14 +28,16 @@ from lowshot_kedro.datasets.feature_writer import (
     ProblemList,
 )
 from lowshot_kedro.datasets.files import partial_path, require_space, written_whole
-from lowshot_kedro.datasets.hdf5_arrays import open_hdf5
+from lowshot_kedro.datasets.hdf5_files import find_dataset, open_hdf5, require_stored
 from lowshot_kedro.datasets.resumable import ResumableDataset, ResumableFiles
 from lowshot_kedro.datasets.table_dataset import PREVIEW_COLUMNS, PREVIEW_ROWS, TableDataset
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import Blocks, LabeledBlock, Resumable, RowBlocks
+from lowshot_kedro.matrices import Blocks, LabeledBlock, Resumable, RowBlocks, row_ranges
 from lowshot_kedro.resources import format_bytes
 
 logger = logging.getLogger(__name__)
+
+_LABEL_ROWS = 2**20
 
 FeatureContent = Blocks[LabeledBlock] | Resumable[RowBlocks[LabeledBlock]]
 
@@ -71,8 +73,8 @@ class HDF5Features:
         """int32 (n_rows,), 0-based."""
         parts = []
         for path, count in zip(self.paths, self.counts, strict=True):
-            with h5py.File(path, "r") as file:
-                parts.append(file[LABELS][:count].astype(np.int32))
+            with open_hdf5(path) as file:
+                parts.append(_read_labels(path, find_dataset(file, LABELS), count))
         return np.concatenate(parts)
 
     @property
@@ -86,9 +88,10 @@ class HDF5Features:
         """Where in each file its rows stand one after the other in float32; None: elsewhere."""
         offsets = []
         for path in self.paths:
-            with h5py.File(path, "r") as file:
-                is_plain = file[FEATURES].dtype.str == "<f4"
-                offsets.append(file[FEATURES].id.get_offset() if is_plain else None)
+            with open_hdf5(path) as file:
+                features = find_dataset(file, FEATURES)
+                is_plain = features.dtype.str == "<f4"
+                offsets.append(features.id.get_offset() if is_plain else None)
         return offsets
 
     def read(
@@ -117,8 +120,9 @@ class HDF5Features:
             if begin < end:
                 rows = result[begin - first : end - first]
                 if offset is None:
-                    with h5py.File(path, "r") as file:
-                        file[FEATURES].read_direct(rows, np.s_[begin - start : end - start])
+                    with open_hdf5(path) as file:
+                        wanted = np.s_[begin - start : end - start]
+                        find_dataset(file, FEATURES).read_direct(rows, wanted)
                 else:
                     # Past the library, which lets one thread read at a time.
                     skipped = BYTES_PER_NUMBER * self.n_columns * (begin - start)
@@ -174,26 +178,51 @@ def _problems_path(path: Path) -> Path:
 def _inspect(path: Path) -> tuple[int, int]:
     with open_hdf5(path) as file:
         expected = {FEATURES: (2, "f"), LABELS: (1, "iu"), COUNT: (1, "iu")}
+        arrays = {key: find_dataset(file, key) for key in expected}
         for key, (n_dimensions, kinds) in expected.items():
-            if not isinstance(file.get(key), h5py.Dataset):
-                raise InputError(f"{path}: no dataset {key}; found {', '.join(file) or 'none'}")
-            shape, dtype = file[key].shape, file[key].dtype
+            shape, dtype = arrays[key].shape, arrays[key].dtype
             if len(shape) != n_dimensions or dtype.kind not in kinds:
                 numbers = "float32" if kinds == "f" else "int32"
                 raise InputError(
                     f"{path}: {key} is {dtype} of shape {shape}; expected {numbers} with "
                     f"{n_dimensions} dimension(s)"
                 )
-        (n_features, n_columns), (n_labels,) = file[FEATURES].shape, file[LABELS].shape
-        if file[COUNT].shape != (1,):
-            raise InputError(f"{path}: count has shape {file[COUNT].shape}; expected (1,)")
-        count = int(file[COUNT][0])
-    if not 0 <= count <= min(n_features, n_labels):
-        raise InputError(
-            f"{path}: count is {count}, but all_feats has {n_features} rows and all_labels "
-            f"{n_labels}"
-        )
+        (n_features, n_columns), (n_labels,) = arrays[FEATURES].shape, arrays[LABELS].shape
+        if arrays[COUNT].shape != (1,):
+            raise InputError(f"{path}: count has shape {arrays[COUNT].shape}; expected (1,)")
+        count = int(arrays[COUNT][0])
+        if not 0 <= count <= min(n_features, n_labels):
+            raise InputError(
+                f"{path}: count is {count}, but all_feats has {n_features} rows and all_labels "
+                f"{n_labels}"
+            )
+        for key in (FEATURES, LABELS):
+            require_stored(arrays[key], f"{path}: {key}", count)
+        if count * n_columns and not arrays[FEATURES].id.get_storage_size():
+            raise InputError(f"{path}: all_feats holds no numbers, expected {count} rows of them")
+        if not np.can_cast(arrays[LABELS].dtype, np.int32):
+            _read_labels(path, arrays[LABELS], count)
     return count, n_columns
+
+
+def _read_labels(path: Path, labels: h5py.Dataset, count: int) -> NDArray[np.int32]:
+    """The first labels of a file.
+
+    Raises:
+        ValueError: For one that is no int32, naming its row in the file.
+    """
+    read = np.empty(count, np.int32)
+    for first, last in row_ranges(count, _LABEL_ROWS):
+        block = labels[first:last]
+        read[first:last] = block.astype(np.int32)
+        wrong = np.flatnonzero(read[first:last] != block)
+        if len(wrong):
+            row = first + int(wrong[0])
+            raise InputError(
+                f"{path}: all_labels[{row}] is {block[wrong[0]]}; expected integers of 32 bits, at "
+                f"most {np.iinfo(np.int32).max}"
+            )
+    return read
 
 
 class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableDataset):

@@ -21,6 +21,7 @@ from kedro_datasets.partitions import PartitionedDataset
 from numpy.typing import NDArray
 
 from lowshot_kedro.datasets.files import UNFINISHED, require_space, written_whole
+from lowshot_kedro.datasets.hdf5_files import find_dataset, open_hdf5, require_stored
 from lowshot_kedro.datasets.previews import table_cell
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.input_files import read_json
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 _SUFFIX = ".json"
 _PREVIEW_ROWS = 100
+# Not there, damaged, no file, or of somebody else.
+_UNREADABLE = (OSError, InputError, TypeError)
 
 
 class RunMetricsDataset(PartitionedDataset):  # type: ignore[misc]
@@ -187,18 +190,19 @@ class RunScores:
         Returns:
             float32 (T, C).
         """
-        if not self.has(key, made_from):
+        try:
+            with open_hdf5(self._file(key)) as file:
+                found = _scores_of(file, made_from)
+                return None if found is None else found[()].astype(np.float32, copy=False)
+        except _UNREADABLE:
             return None
-        with h5py.File(self._file(key), "r") as file:
-            scores: NDArray[np.float32] = file["scores"][()]
-        return scores
 
     def has(self, key: str, made_from: Mapping[str, Any]) -> bool:
         """Whether there are scores of a run that were made from the same."""
         try:
-            with h5py.File(self._file(key), "r") as file:
-                return "scores" in file and file.attrs["made_from"] == _as_text(made_from)
-        except (OSError, KeyError):  # not there, damaged, or of somebody else
+            with open_hdf5(self._file(key)) as file:
+                return _scores_of(file, made_from) is not None
+        except _UNREADABLE:
             return False
 
     def write(self, key: str, made_from: Mapping[str, Any], scores: NDArray[np.float32]) -> None:
@@ -238,6 +242,16 @@ class RunScores:
     def _file(self, key: str) -> Path:
         # A setting such as 0.001 is no suffix.
         return self.folder / f"{key}.hdf5"
+
+
+def _scores_of(file: h5py.File, made_from: Mapping[str, Any]) -> h5py.Dataset | None:
+    """The scores in a file; None if they were made from something else, or are none."""
+    text = file.attrs.get("made_from")
+    if not isinstance(text, str) or text != _as_text(made_from):
+        return None
+    scores = find_dataset(file, "scores")
+    require_stored(scores, f"{file.filename}: scores")
+    return scores if scores.ndim == 2 and scores.dtype.kind == "f" else None
 
 
 def _as_text(made_from: Mapping[str, Any]) -> str:
