@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from numbers import Integral
 from reprlib import Repr
 from typing import Any
 
@@ -28,6 +29,19 @@ def shown(value: Any) -> str:
     except ValueError:  # Python writes no integer of more than 4300 digits.
         text = f"a huge {type(value).__name__}"
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 2]} …"
+
+
+def require_integer(name: str, value: Any, minimum: int, maximum: int = 2**31 - 1) -> None:
+    """Refuse what is no integer in a range.
+
+    Raises:
+        InputError: Naming it.
+    """
+    valid = isinstance(value, Integral) and not isinstance(value, bool)
+    if not valid or not minimum <= value <= maximum:
+        raise InputError(
+            f"{name}: got {shown(value)}, expected an integer from {minimum} to {maximum}"
+        )
 
 
 def warn_caller(message: str) -> None:

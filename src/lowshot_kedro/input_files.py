@@ -19,6 +19,22 @@ _KINDS = {
 }
 
 
+def what_instead_of_file(path: Path) -> str | None:
+    """What is there if it is no file, in words; None for a file.
+
+    Raises:
+        FileNotFoundError: If nothing is there.
+        OSError: If it cannot be looked at.
+    """
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return "a link that leads in a circle"
+    return None if kind == stat.S_IFREG else _KINDS.get(kind, "something else")
+
+
 def require_file(path: Path) -> int:
     """Size of a file in bytes. It is not opened: to open a named pipe may take for ever.
 
@@ -28,18 +44,12 @@ def require_file(path: Path) -> int:
         OSError: If it cannot be looked at.
     """
     try:
-        status = path.stat()
+        found = what_instead_of_file(path)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{path}: no such file") from None
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        raise InputError(f"{path}: is a link that leads in a circle, expected a file") from None
-    kind = stat.S_IFMT(status.st_mode)
-    if kind != stat.S_IFREG:
-        found = _KINDS.get(kind, "something else")
+    if found is not None:
         raise InputError(f"{path}: is {found}, expected a file")
-    return status.st_size
+    return path.stat().st_size
 
 
 def read_json(path: Path) -> Any:

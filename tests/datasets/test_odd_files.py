@@ -86,3 +86,23 @@ def test_what_kedro_cannot_read_is_said_in_one_line(tmp_path, type_name, content
     assert str(path) in str(cause)
     assert found in str(cause)
     assert "\n" not in str(cause)
+
+
+NUMBERS = {
+    "n_columns of an index": lambda n: FaissIndexDataset(filepath="f", n_columns=n),
+    "n_rows of an index": lambda n: FaissIndexDataset(filepath="f", n_columns=4, n_rows=n),
+    "n_columns of a matrix": lambda n: RawMatrixDataset(filepath="f", n_columns=n),
+    "n_rows of a matrix": lambda n: RawMatrixDataset(filepath="f", n_columns=4, n_rows=n),
+    "k of a graph": lambda n: KnnGraphDataset(filepath="f", k=n),
+    "n_rows of a graph": lambda n: KnnGraphDataset(filepath="f", k=4, n_rows=n),
+    "i0 of blocks": lambda n: HDF5FeatureBlocksDataset(filepath="f", i0=n),
+    "rows_per_file of blocks": lambda n: HDF5FeatureBlocksDataset(filepath="f", rows_per_file=n),
+}
+
+
+@pytest.mark.parametrize("number", [-1, 2.0, True, "3", 1e300, float("nan"), 2**31, 10**30, [1]])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_of_the_catalog_that_is_none_is_refused_by_name(name, number):
+    argument = name.split()[0]
+    with pytest.raises(InputError, match=rf"f: {argument}: got .*, expected an integer from [01]"):
+        NUMBERS[name](number)

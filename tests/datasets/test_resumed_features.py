@@ -582,13 +582,19 @@ def test_rows_without_a_note_replace_a_collection_up_to_the_files_of_another_job
     assert blocks_in(folder, i0=8).load().n_rows == 7
 
 
-@pytest.mark.parametrize("rows_per_file", [0, -4])
+@pytest.mark.parametrize("rows_per_file", [0, -4, True, 2.5, "4", 10**30])
 def test_blocks_without_rows_are_refused(folder, rows_per_file):
-    with refused(InputError, folder, f"rows_per_file = {rows_per_file}", "at least 1"):
+    with refused(InputError, folder, f"rows_per_file: got {rows_per_file!r}", "an integer from 1"):
         HDF5FeatureBlocksDataset(filepath=str(folder), rows_per_file=rows_per_file)
 
 
-@pytest.mark.parametrize("i0", [1, 3, 6, -4])
+@pytest.mark.parametrize("i0", [-4, 4.0, "4", 2**32, None])
+def test_a_beginning_that_is_no_number_of_a_picture(folder, i0):
+    with refused(InputError, folder, f"i0: got {i0!r}", "an integer from 0"):
+        blocks_in(folder, i0=i0)
+
+
+@pytest.mark.parametrize("i0", [1, 3, 6])
 def test_a_job_begins_with_a_file(folder, i0):
     with refused(InputError, folder, f"i0 = {i0}", "multiple of 4"):
         blocks_in(folder, i0=i0)

@@ -124,8 +124,8 @@ BROKEN = {
     "half a WebP": (half("WEBP"), "Error"),
     "half a TIFF": (half("TIFF"), "OSError: image file is truncated"),
     "huge": (
-        encoded(Image.new("1", (10_000, 9_000)), "PNG"),
-        "DecompressionBombError: 10000 × 9000 pixels, more than 89478485",
+        encoded(Image.new("1", (12_000, 12_000)), "PNG"),
+        "DecompressionBombError: 12000 × 12000 pixels, more than 134217728",
     ),
 }
 

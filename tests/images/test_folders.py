@@ -1,13 +1,16 @@
+import itertools
 import json
 import logging
 import pickle
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lowshot_kedro.images import ClassFolders, LabeledList, PictureFolder
 from lowshot_kedro.images.picture_files import Names
 from tests.images.helpers import flat_jpeg, is_blank, value_of
+from tests.odd_files import NO_FILES, no_waiting
 
 
 def write(root, **values):
@@ -130,7 +133,52 @@ def test_links_are_followed_but_not_in_circles(root, tmp_path):
     (elsewhere / "deep" / "again").symlink_to(elsewhere)
     (root / "dog" / "broken.jpg").symlink_to("absent.jpg")
     source = ClassFolders(root, ["bird", "dog"])
-    assert shown(source) == [(60, 0), (70, 0), (10, 1), (20, 1), (10, 1)]
+    assert shown(source) == [(60, 0), (70, 0), (10, 1), (20, 1), (0, 1), (10, 1)]
+    assert source[4].problem == "dog/broken.jpg: FileNotFoundError: No such file or directory"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in NO_FILES if kind != "folder"])
+@pytest.mark.parametrize("source_class", [ClassFolders, PictureFolder])
+def test_what_is_no_file_is_a_blank_picture_and_is_not_waited_for(root, source_class, kind):
+    make, found = NO_FILES[kind]
+    make(root / "cat" / "c.jpg")
+    with no_waiting():
+        source = source_class(root)
+        source.describe()
+        pictures = [source[number] for number in range(len(source))]
+    assert [picture.problem is None for picture in pictures] == [False, True, True, True, True]
+    assert is_blank(pictures[0])
+    assert pictures[0].problem.startswith("cat/c.jpg: it is ")
+    assert found.removeprefix("is ") in pictures[0].problem
+
+
+def test_a_folder_with_the_name_of_a_picture_is_a_folder(root):
+    write(root / "cat", folder_jpg__a_jpg=90)
+    (root / "cat" / "empty.png").mkdir()
+    assert [value for value, _ in shown(PictureFolder(root))].count(90) == 1
+
+
+@pytest.mark.parametrize("target", ["/", "..", "../..", "."])
+def test_a_link_to_a_folder_around_all_is_left_out_and_named(root, target, caplog):
+    (root / "dog" / "out").symlink_to(target)
+    source = PictureFolder(root)
+    assert len(source) == 4
+    assert str(root / "dog" / "out") in caplog.text
+
+
+def test_links_that_lead_to_a_folder_in_many_ways_lead_there_once(root, tmp_path):
+    # Thirty folders, each with two links to the next one: a thousand million ways to the last.
+    folders = [tmp_path / "chain" / str(number) for number in range(31)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    for folder, following in itertools.pairwise(folders):
+        (folder / "a").symlink_to(following)
+        (folder / "b").symlink_to(following)
+    Image.new("L", (16, 16), 90).save(folders[-1] / "last.png")
+    (root / "dog" / "chain").symlink_to(folders[0])
+    with no_waiting():
+        source = PictureFolder(root)
+    assert [value for value, _ in shown(source)].count(90) == 1
 
 
 def test_a_file_that_goes_away_is_a_blank_picture(root):

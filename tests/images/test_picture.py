@@ -3,6 +3,7 @@ import itertools
 import json
 import pickle
 import warnings
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -99,30 +100,100 @@ def test_a_huge_jpeg_is_decoded_at_a_smaller_scale(pixels, expected):
 
 @pytest.mark.parametrize(
     "limit, size",
-    [(6_400, 80), (6_399, 40), (1_600, 40), (1_599, 20), (400, 20), (399, 10), (100, 10)],
+    [(6_400, 80), (6_399, 40), (1_600, 40), (1_599, 20), (400, 20), (399, 10), (100, 10), (9, 10)],
 )
 def test_the_scale_is_the_largest_within_the_limit(monkeypatch, limit, size):
-    monkeypatch.setattr(picture_module, "MAX_PIXELS", limit)
+    monkeypatch.setattr(picture_module, "REDUCED_PIXELS", limit)
     assert read(jpeg_of(80)).image.size == (size, size)
+    assert read(jpeg_of(80, progressive=True)).image.size == (size, size)
 
 
 def test_the_first_of_two_huge_pictures_in_a_jpeg_is_reduced_as_well(monkeypatch):
     two = encoded(NOISE, "MPO", save_all=True, append_images=[NOISE])
     assert Image.open(io.BytesIO(two)).format == "MPO"
-    monkeypatch.setattr(picture_module, "MAX_PIXELS", 64 * 64 - 1)
+    monkeypatch.setattr(picture_module, "REDUCED_PIXELS", 64 * 64 - 1)
     assert read(two).image.size == (32, 32)
 
 
 @pytest.mark.parametrize(
-    "content, limit",
-    [(jpeg_of(80), 99), (jpeg_of(80, progressive=True), 6_399), (encoded(NOISE, "PNG"), 4_095)],
-    ids=["a JPEG above 64 times the limit", "a progressive JPEG", "a PNG"],
+    "content",
+    [
+        encoded(NOISE.convert("RGB"), progressive=True),
+        *(encoded(NOISE, k) for k in ("PNG", "TIFF")),
+    ],
+    ids=["a progressive JPEG", "a PNG", "a TIFF"],
 )
-def test_what_cannot_be_decoded_within_the_limit_is_blank(monkeypatch, content, limit):
-    monkeypatch.setattr(picture_module, "MAX_PIXELS", limit)
+def test_what_cannot_be_decoded_within_the_limit_is_blank(monkeypatch, content):
+    monkeypatch.setattr(picture_module, "REDUCED_PIXELS", 1_000)
+    monkeypatch.setattr(picture_module, "MAX_PIXELS", 4_096)
+    assert read(content).problem is None
+    monkeypatch.setattr(picture_module, "MAX_PIXELS", 4_095)
     picture = read(content)
     assert is_blank(picture)
-    assert f" pixels, more than {limit}" in picture.problem
+    assert "64 × 64 pixels, more than 4095" in picture.problem
+    # Of another JPEG no more is held than is decoded.
+    assert read(encoded(NOISE)).image.size == (16, 16)
+
+
+def test_what_a_camera_takes_at_a_time_is_within_the_limit():
+    assert picture_module.MAX_PIXELS > 11_648 * 8_736
+
+
+def with_size(content: bytes, marker: int, width: int, height: int) -> bytes:
+    """A JPEG whose header says another size."""
+    at = content.index(bytes([0xFF, marker]))
+    size = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    return content[: at + 5] + size + content[at + 9 :]
+
+
+@pytest.mark.parametrize("size", [(60_000, 60_000), (65_535, 65_535), (9_000, 9_000)])
+@pytest.mark.parametrize(("options", "marker"), [({}, 0xC0), ({"progressive": True}, 0xC2)])
+def test_a_header_far_larger_than_its_data_is_blank_and_takes_no_memory(size, options, marker):
+    content = with_size(encoded(NOISE, **options), marker, *size)
+    assert Image.open(io.BytesIO(encoded(NOISE, **options))).size == (64, 64)
+    with mock.patch.object(Image.Image, "convert", side_effect=AssertionError):
+        picture = read(content)
+    assert is_blank(picture)
+    expected = f"{size[0]} × {size[1]} pixels do not fit into {len(content)} bytes of JPEG"
+    assert picture.problem.endswith(expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"optimize": True}, {"progressive": True, "optimize": True}, {"quality": 1}],
+)
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_the_emptiest_of_pictures_is_no_header_without_data(mode, options):
+    assert read(encoded(Image.new(mode, (4_000, 4_000)), **options)).problem is None
+
+
+def test_a_progressive_jpeg_with_scans_without_end_is_blank():
+    content = encoded(NOISE, progressive=True)
+    last = content.rindex(b"\xff\xda")
+    scans, end = content[last:-2], content[-2:]
+    n_scans = content.count(b"\xff\xda")
+    assert read(content[:-2] + scans * (500 - n_scans) + end).problem is None
+    picture = read(content[:-2] + scans * (501 - n_scans) + end)
+    assert is_blank(picture)
+    assert "501 scans, more than 500" in picture.problem
+
+
+def test_more_bytes_than_any_picture_has(monkeypatch):
+    content = encoded(NOISE, "PNG")
+    monkeypatch.setattr(picture_module, "MAX_BYTES", len(content))
+    assert read(content).problem is None
+    picture = read(content + b"0")
+    assert is_blank(picture)
+    assert f"{len(content) + 1} bytes, more than {len(content)}" in picture.problem
+
+
+def test_postscript_is_not_run():
+    content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+    assert Image.open(io.BytesIO(content)).format == "EPS"
+    with mock.patch("subprocess.Popen", side_effect=AssertionError):
+        picture = read(content)
+    assert is_blank(picture)
+    assert "PostScript" in picture.problem
 
 
 def test_a_picture_that_pil_refuses_to_open_is_blank_and_its_size_is_said():
@@ -134,7 +205,7 @@ def test_a_picture_that_pil_refuses_to_open_is_blank_and_its_size_is_said():
 def test_a_huge_picture_is_refused_before_it_is_decoded():
     # Decoding would find that nearly all of it is missing.
     picture = read(BROKEN["huge"][0][:1_000])
-    assert "DecompressionBombError: 10000 × 9000 pixels" in picture.problem
+    assert "DecompressionBombError: 12000 × 12000 pixels" in picture.problem
 
 
 def test_a_file_that_cannot_be_opened_is_blank_and_its_folder_is_not_said(tmp_path):

@@ -4,13 +4,17 @@ import os
 import pickle
 import sys
 import zipfile
+from unittest import mock
 
 import numpy as np
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from lowshot_kedro.images import NumberedZipShards
+from lowshot_kedro.errors import InputError
+from lowshot_kedro.images import NumberedZipShards, zip_shards
+from lowshot_kedro.images import picture as picture_module
 from tests.images.helpers import flat_jpeg, is_blank, open_files, value_of, write_shard
+from tests.odd_files import NO_FILES, no_waiting
 
 
 @pytest.mark.parametrize(
@@ -66,16 +70,33 @@ def test_a_number_outside_the_range(four, number):
         four[number]
 
 
-@pytest.mark.parametrize("first, last, name", [("5", 9, "i0"), (0, 1e6, "i1"), (True, 9, "i0")])
+ODD_RANGES = [
+    ("5", 9, "i0"),
+    (0, 1e6, "i1"),
+    (True, 9, "i0"),
+    (-1, 3, "i0"),
+    (0, 2**31, "i1"),
+    (10**30, None, "i0"),
+    (0, float("nan"), "i1"),
+]
+
+
+@pytest.mark.parametrize("first, last, name", ODD_RANGES)
 def test_a_range_that_is_not_of_integers(tmp_path, first, last, name):
-    with pytest.raises(ValueError, match=rf"{name} .*expected an integer"):
+    with pytest.raises(ValueError, match=rf"{name}: .*expected an integer from 0 to 2147483647"):
         NumberedZipShards(tmp_path, first, last)
 
 
-@pytest.mark.parametrize("first, last", [(5, 3), (-1, 3)])
+@pytest.mark.parametrize("first, last", [(5, 3), (1, None)])
 def test_a_range_that_is_none(tmp_path, first, last):
-    with pytest.raises(ValueError, match=rf"{first}\.\.{last}.*0 ≤ i0 ≤ i1"):
+    with pytest.raises(ValueError, match=rf"{first}\.\.{last or 0}.*0 ≤ i0 ≤ i1"):
         NumberedZipShards(tmp_path, first, last)
+
+
+def test_a_shard_of_a_number_too_large(tmp_path):
+    write_shard(tmp_path, "9" * 40, "000", {"000.jpg": flat_jpeg(50)})
+    with pytest.raises(InputError, match=r"9/000\.zip: expected shards up to 2147/482\.zip"):
+        NumberedZipShards(tmp_path)
 
 
 def test_missing_and_damaged_pictures_are_blank(tmp_path):
@@ -214,18 +235,90 @@ def test_a_broken_shard_is_opened_once_for_its_pictures(tmp_path, monkeypatch, c
     if content is not None:
         (tmp_path / "00").mkdir()
         (tmp_path / "00" / "000.zip").write_bytes(content)
-    n_opened = 0
-
-    class Counted(zipfile.ZipFile):
-        def __init__(self, *args, **kwargs):
-            nonlocal n_opened
-            n_opened += 1
-            super().__init__(*args, **kwargs)
-
-    monkeypatch.setattr(zipfile, "ZipFile", Counted)
+    opened = mock.Mock(side_effect=zip_shards._open_shard)
+    monkeypatch.setattr(zip_shards, "_open_shard", opened)
     source = NumberedZipShards(tmp_path, last=1_000)
     problems = {source[number].problem.split(": ", 1)[1] for number in range(1_000)}
-    assert len(problems) == n_opened == 1
+    assert len(problems) == opened.call_count == 1
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_a_shard_that_is_no_file_is_not_waited_for(tmp_path, kind):
+    make, found = NO_FILES[kind]
+    write_shard(tmp_path, "00", "001", {"000.jpg": flat_jpeg(50)})
+    make(tmp_path / "00" / "000.zip")
+    with no_waiting():
+        source = NumberedZipShards(tmp_path)
+        source.describe()
+        picture = source[7]
+        assert source[1_000].problem is None
+    assert is_blank(picture)
+    assert picture.problem.startswith("00/000.zip/007.jpg: it is ")
+    assert found.removeprefix("is ") in picture.problem
+    (tmp_path / "00" / "001.zip").unlink()
+    with (
+        no_waiting(),
+        pytest.raises(InputError, match=rf"000\.zip: not a readable zip.*{found[3:]}"),
+    ):
+        NumberedZipShards(tmp_path)
+
+
+def packed(folder, content, declared=None, method=zipfile.ZIP_DEFLATED):
+    """A shard whose only file claims to be of another size than it unpacks to."""
+    path = folder / "00" / "000.zip"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("000.jpg", content)
+    if declared is not None:
+        size = len(content).to_bytes(4, "little")
+        changed = path.read_bytes()
+        assert changed.count(size) == 2
+        path.write_bytes(changed.replace(size, declared.to_bytes(4, "little")))
+    return NumberedZipShards(folder)[0]
+
+
+METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
+@pytest.mark.parametrize(
+    ("n_bytes", "declared", "problem"),
+    [
+        (99_000, None, "99000 bytes, more than 50000"),
+        (99_000, 2**31, "2147483648 bytes, more than 50000"),
+        # What comes out is cut off at the size that the entry declares.
+        (99_000, 49_000, "Bad CRC-32"),
+    ],
+)
+def test_a_file_that_unpacks_to_more_than_a_picture_is_blank(
+    tmp_path, monkeypatch, method, n_bytes, declared, problem
+):
+    for module in (picture_module, zip_shards):
+        monkeypatch.setattr(module, "MAX_BYTES", 50_000)
+    picture = packed(tmp_path, bytes(n_bytes), declared, method)
+    assert is_blank(picture)
+    assert picture.problem.startswith("00/000.zip/000.jpg: ")
+    assert problem in picture.problem
+
+
+def test_no_more_is_unpacked_than_is_asked_for(tmp_path):
+    unpacked = []
+
+    class Noted(zipfile.ZipExtFile):
+        def read(self, n=-1):
+            content = super().read(n)
+            unpacked.append((n, len(content)))
+            return content
+
+    content = flat_jpeg(50) + bytes(10**6)
+    with mock.patch.object(zipfile, "ZipExtFile", Noted):
+        assert packed(tmp_path, content).problem is None
+    assert unpacked == [(picture_module.MAX_BYTES + 1, len(content))]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_packed_pictures_are_read(tmp_path, method):
+    assert value_of(packed(tmp_path, flat_jpeg(50), method=method)) == pytest.approx(50, abs=2)
 
 
 def damage(content: bytes) -> list[bytes]:

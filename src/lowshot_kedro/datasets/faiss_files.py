@@ -22,7 +22,7 @@ from lowshot_kedro.datasets.file_dataset import FileDataset
 from lowshot_kedro.datasets.files import require_space
 from lowshot_kedro.datasets.resumable import ResumableDataset, ResumableFiles
 from lowshot_kedro.datasets.table_dataset import PREVIEW_ROWS
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, require_integer
 from lowshot_kedro.input_files import require_file
 from lowshot_kedro.matrices import Blocks, InvertedFile, Resumable
 
@@ -78,6 +78,9 @@ class FaissIndexDataset(
         metadata: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(filepath=filepath, metadata=metadata)
+        require_integer(f"{filepath}: n_columns", n_columns, 1)
+        if n_rows is not None:
+            require_integer(f"{filepath}: n_rows", n_rows, 0)
         self._n_columns = n_columns
         self._n_rows = n_rows
         self._files = ResumableFiles(self._filepath, self._filepath)

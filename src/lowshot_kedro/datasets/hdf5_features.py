@@ -31,7 +31,7 @@ from lowshot_kedro.datasets.files import partial_path, require_space, written_wh
 from lowshot_kedro.datasets.hdf5_files import find_dataset, open_hdf5, require_stored
 from lowshot_kedro.datasets.resumable import ResumableDataset, ResumableFiles
 from lowshot_kedro.datasets.table_dataset import PREVIEW_COLUMNS, PREVIEW_ROWS, TableDataset
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, require_integer
 from lowshot_kedro.matrices import Blocks, LabeledBlock, Resumable, RowBlocks, row_ranges
 from lowshot_kedro.resources import format_bytes
 
@@ -511,12 +511,10 @@ class HDF5FeatureBlocksDataset(_FeaturesDataset):
     ) -> None:
         super().__init__(rows_per_file, i0, metadata)
         self._filepath = Path(filepath)
-        if rows_per_file < 1:
-            raise InputError(
-                f"{filepath}: got rows_per_file = {rows_per_file}, expected at least 1"
-            )
+        require_integer(f"{filepath}: rows_per_file", rows_per_file, 1)
+        require_integer(f"{filepath}: i0", i0, 0)
         self._first_block, rest = divmod(i0, rows_per_file)
-        if rest or i0 < 0:
+        if rest:
             raise InputError(
                 f"{filepath}: got i0 = {i0}, expected the beginning of a block, a multiple of "
                 f"{rows_per_file}"

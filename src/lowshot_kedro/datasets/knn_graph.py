@@ -13,7 +13,7 @@ from lowshot_kedro.datasets.files import require_space
 from lowshot_kedro.datasets.raw_matrix import count_rows, map_matrix, write_rows
 from lowshot_kedro.datasets.resumable import ResumableDataset, ResumableFiles, append_blocks
 from lowshot_kedro.datasets.table_dataset import PREVIEW_COLUMNS, TableDataset
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, require_integer
 from lowshot_kedro.matrices import Blocks, KnnGraph, Resumable, RowBlocks
 from lowshot_kedro.resources import format_bytes
 
@@ -60,6 +60,9 @@ class KnnGraphDataset(TableDataset[GraphContent, KnnGraph], ResumableDataset):
         n_rows: int | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
+        require_integer(f"{filepath}: k", k, 1)
+        if n_rows is not None:
+            require_integer(f"{filepath}: n_rows", n_rows, 0)
         self._filepath = Path(filepath)
         self._k = k
         self._n_rows = n_rows

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lowshot_kedro.datasets.file_dataset import FileDataset
 from lowshot_kedro.datasets.files import require_space
 from lowshot_kedro.datasets.resumable import ResumableDataset, ResumableFiles, append_blocks
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, require_integer
 from lowshot_kedro.input_files import require_file
 from lowshot_kedro.matrices import Blocks, Resumable, RowBlocks
 
@@ -92,6 +92,9 @@ class RawMatrixDataset(FileDataset[MatrixContent, NDArray[Any]], ResumableDatase
         metadata: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(filepath=filepath, metadata=metadata)
+        require_integer(f"{filepath}: n_columns", n_columns, 1)
+        if n_rows is not None:
+            require_integer(f"{filepath}: n_rows", n_rows, 0)
         self._n_columns = n_columns
         self._n_rows = n_rows
         self._dtype = np.dtype(dtype).newbyteorder("<")

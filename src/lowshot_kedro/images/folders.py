@@ -136,22 +136,39 @@ def _is_hidden(name: str) -> bool:
 def _pictures_below(root: Path, folder: str, suffixes: frozenset[str]) -> list[str]:
     """Relative paths of the pictures below root/folder, sorted; "" is the root itself."""
     names: list[str] = []
+    seen = {_identity(parent) for parent in (root / folder).resolve().parents}
 
-    def look_into(folder: str, above: tuple[tuple[int, int], ...]) -> None:
-        status = (root / folder).stat()
-        itself = (status.st_dev, status.st_ino)
-        # A link to a folder that it lies in: without end.
-        if itself in above:
+    def look_into(folder: str) -> None:
+        path = root / folder
+        itself = _identity(path)
+        if itself in seen:
+            # Of links to folders that they lie in, or that hold further links, there is no end.
+            logger.warning("%s: leads to a folder that is looked into already: left out", path)
             return
-        with os.scandir(root / folder) as entries:
-            for entry in entries:
+        seen.add(itself)
+        with os.scandir(path) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
                 if _is_hidden(entry.name):
                     continue
                 name = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.is_dir():
-                    look_into(name, (*above, itself))
-                elif PurePosixPath(entry.name).suffix.lower() in suffixes and entry.is_file():
+                if _is_folder(entry):
+                    look_into(name)
+                elif PurePosixPath(entry.name).suffix.lower() in suffixes:
+                    # Whatever it is: what is no picture is a blank one, and is said to be.
                     names.append(name)
 
-    look_into(folder, ())
+    look_into(folder)
     return sorted(names)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """What tells a folder from others, under any name."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # A link that leads in a circle, or behind a folder that may not be read.
+        return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +14,28 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
+from lowshot_kedro.errors import InputError
+from lowshot_kedro.input_files import what_instead_of_file
+
 BLANK_SIZE = (256, 256)
 
-# Where PIL begins to warn, so no picture that PIL opens in silence is treated in another way.
-MAX_PIXELS = 1024**3 // 4 // 3
+# A JPEG of more is decoded at a smaller scale: where PIL begins to warn, so that none which PIL
+# opens in silence is treated in another way.
+REDUCED_PIXELS = 1024**3 // 4 // 3
+# A camera takes a hundred million at a time. Decoding takes up to 16 bytes of memory for each: no
+# picture, whatever it says of itself, takes a worker more than 2 GiB.
+MAX_PIXELS = 2**27
+# What so many pixels take without any compression, with four channels of 16 bits.
+MAX_BYTES = 8 * MAX_PIXELS
 
 _REDUCTIONS = (2, 4, 8)
+# A JPEG has a bit at least for every 8 × 8 pixels. Where the rest is missing, the decoder paints it
+# gray and says nothing.
+_MAX_JPEG_PIXELS_PER_BYTE = 8 * 64
+# A progressive JPEG refines all pixels with each; cameras and editors write ten.
+_MAX_JPEG_SCANS = 500
+# Length and number of components make sure that it is no accident in other data.
+_JPEG_SCAN = re.compile(rb"\xff\xda\x00[\x06\x08\x0a\x0c][\x01-\x04]")
 # The way from pixels as they are stored to pixels as they are seen, by EXIF's orientation.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -135,17 +153,46 @@ def _problem(name: str, error: Exception) -> str:
         reason = error.strerror
     else:
         reason = str(error)
+    # Our own say all that there is to say.
+    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
     if len(name) > _MAX_NAME:
         name = "…" + name[1 - _MAX_NAME :]
-    line = " ".join(f"{name}: {type(error).__name__}: {reason}".split())
+    line = " ".join(f"{name}: {kind}{reason}".split())
     if len(line) > _MAX_PROBLEM:
         line = line[: _MAX_PROBLEM - 1] + "…"
     # A file name may hold bytes that are no text, which no report could be written with.
     return line.encode("utf-8", "backslashreplace").decode()
 
 
+def open_picture(path: Path) -> BinaryIO:
+    """Open the file of a picture.
+
+    Raises:
+        ValueError: If it is a named pipe, which one would wait for, or another thing that is no
+            file.
+        OSError: If it cannot be opened.
+    """
+    found = what_instead_of_file(path)
+    if found is not None:
+        raise InputError(f"it is {found}, expected a file")
+    return path.open("rb")
+
+
+def require_bytes(n_bytes: int) -> None:
+    """Refuse an encoded picture that is larger than any.
+
+    Raises:
+        ValueError: For more than 1 GiB.
+    """
+    if n_bytes > MAX_BYTES:
+        raise InputError(f"{n_bytes} bytes, more than {MAX_BYTES}, are not decoded")
+
+
 def decode(file: BinaryIO) -> Image.Image:
     """The first frame of an encoded picture as RGB; closes the file.
+
+    Whatever a file of a few bytes says of itself, this takes no more than 2 GiB of memory, and some
+    ten seconds.
 
     Args:
         file: A binary file that can seek.
@@ -154,6 +201,9 @@ def decode(file: BinaryIO) -> Image.Image:
         Exception: Of any kind, if PIL cannot decode it or it is too large, see :func:`to_rgb`.
     """
     with file:
+        n_bytes = file.seek(0, os.SEEK_END)
+        require_bytes(n_bytes)
+        file.seek(0)
         try:
             image = Image.open(file)
         except Image.DecompressionBombError as error:
@@ -163,7 +213,30 @@ def decode(file: BinaryIO) -> Image.Image:
                 image = JpegImageFile(file)
             except SyntaxError:
                 raise error from None
+        if image.format == "EPS":
+            raise InputError("PostScript is a program, which is not run")
+        if isinstance(image, JpegImageFile):
+            _require_complete(image, file, n_bytes)
         return to_rgb(image)
+
+
+def _require_complete(image: JpegImageFile, file: BinaryIO, n_bytes: int) -> None:
+    """Refuse a JPEG whose header cannot belong to its data.
+
+    Raises:
+        ValueError: For more pixels than so many bytes hold, or scans without end.
+    """
+    if image.width * image.height > n_bytes * _MAX_JPEG_PIXELS_PER_BYTE:
+        raise InputError(
+            f"{image.width} × {image.height} pixels do not fit into {n_bytes} bytes of JPEG"
+        )
+    if "progressive" in image.info:
+        position = file.tell()
+        file.seek(0)
+        n_scans = sum(1 for _ in _JPEG_SCAN.finditer(file.read()))
+        file.seek(position)
+        if n_scans > _MAX_JPEG_SCANS:
+            raise InputError(f"{n_scans} scans, more than {_MAX_JPEG_SCANS}, are not decoded")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -171,18 +244,19 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     It is turned as its EXIF orientation says, see :func:`upright`. More than 8 bits per channel are
     reduced to 8 by division; PIL would cut values off at 255, which makes nearly everything white.
-    And a picture of more than 89 million pixels is decoded at a half, a quarter or an eighth of its
-    scale if it is a JPEG file that allows it.
+    And a JPEG file of more than 89 million pixels is decoded at a half, a quarter or an eighth of
+    its scale.
 
     Args:
         image: Of any mode; a file that PIL has opened need not be loaded yet.
 
     Raises:
-        Image.DecompressionBombError: For any other picture of more than 89 million pixels.
+        Image.DecompressionBombError: For any other picture, also a progressive JPEG, of more than
+            134 million pixels.
         Exception: Of any kind, if PIL cannot decode it.
     """
     n_pixels = image.width * image.height
-    if n_pixels > MAX_PIXELS:
+    if n_pixels > REDUCED_PIXELS:
         _reduce(image, n_pixels)
     image = upright(image)
     if image.mode.startswith("I"):
@@ -227,14 +301,16 @@ def upright(image: Image.Image) -> Image.Image:
 def _reduce(image: Image.Image, n_pixels: int) -> None:
     """Let a JPEG decoder leave out what is too much, in place."""
     # All coefficients of a progressive JPEG are held in memory, whatever the scale.
-    possible = isinstance(image, JpegImageFile) and "progressive" not in image.info
-    for reduction in _REDUCTIONS:
-        if possible and n_pixels <= MAX_PIXELS * reduction**2:
-            image.draft("RGB", (image.width // reduction, image.height // reduction))
-            return
-    raise Image.DecompressionBombError(
-        f"{image.width} × {image.height} pixels, more than {MAX_PIXELS}, are not decoded"
-    )
+    is_read_in_part = isinstance(image, JpegImageFile) and "progressive" not in image.info
+    if n_pixels > MAX_PIXELS and not is_read_in_part:
+        raise Image.DecompressionBombError(
+            f"{image.width} × {image.height} pixels, more than {MAX_PIXELS}, are not decoded"
+        )
+    if isinstance(image, JpegImageFile):
+        # An eighth of the largest that the format has a number for is small enough.
+        fitting = (r for r in _REDUCTIONS if n_pixels <= REDUCED_PIXELS * r**2)
+        reduction = next(fitting, _REDUCTIONS[-1])
+        image.draft("RGB", (image.width // reduction, image.height // reduction))
 
 
 def require_number(number: int, n_pictures: int, source: str) -> int:

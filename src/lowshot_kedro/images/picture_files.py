@@ -14,7 +14,7 @@ from lowshot_kedro.images.fingerprint import (
     file_size,
     numbers_as_bytes,
 )
-from lowshot_kedro.images.picture import Picture, decode, read_picture, require_number
+from lowshot_kedro.images.picture import Picture, decode, open_picture, read_picture, require_number
 from lowshot_kedro.matrices import spread_rows
 
 _MAX_SIZES_LOOKED_AT = 100_000
@@ -98,7 +98,7 @@ class PictureFiles:
         name = self.name(number)
         path = self.root / name
         short = "/".join(Path(name).parts[-2:]) if Path(name).is_absolute() else name
-        return read_picture(lambda: decode(path.open("rb")), short, int(self._labels[number]))
+        return read_picture(lambda: decode(open_picture(path)), short, int(self._labels[number]))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r}, {len(self)} pictures)"

@@ -27,6 +27,7 @@ from lowshot_kedro.images.picture import (
     Picture,
     decode,
     no_labels,
+    open_picture,
     read_picture,
     require_number,
     to_rgb,
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 _PICTURES_LOOKED_AT = 64
 _LABEL_ATTRIBUTES = ("targets", "labels", "_labels", "y")
 _FILE_ATTRIBUTES = ("samples", "_samples", "imgs")
+_MAX_ROWS = 2**31 - 1
 _SET_HERE = ("root", "download", "loader", "transform", "target_transform", "transforms")
 
 
@@ -206,14 +208,14 @@ def _require_rows(name: str, rows_per_class: Sequence[int | None]) -> tuple[int,
         if not isinstance(number, int) or isinstance(number, bool):
             raise error
     assert first is not None
-    if first < 0 or (last is not None and last <= first):
+    if not 0 <= first < _MAX_ROWS or (last is not None and not first < last <= _MAX_ROWS):
         raise error
     return first, last
 
 
 def _load_file(path: str | Path) -> Image.Image:
     """How datasets of files decode them, where they let one choose."""
-    return decode(Path(path).open("rb"))
+    return decode(open_picture(Path(path)))
 
 
 def _open(dataset_class: Any, root: Path, arguments: Mapping[str, Any], download: bool) -> Any:

@@ -16,24 +16,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lowshot_kedro.errors import InputError, shown
+from lowshot_kedro.errors import InputError, require_integer
 from lowshot_kedro.images.fingerprint import (
     checksum,
     file_size,
     numbers_as_bytes,
 )
 from lowshot_kedro.images.picture import (
+    MAX_BYTES,
     Picture,
     decode,
     no_labels,
     read_picture,
+    require_bytes,
     require_number,
     upright,
 )
+from lowshot_kedro.input_files import what_instead_of_file
 from lowshot_kedro.matrices import spread_rows
 
 SHARD_SIZE = 1000
 _SHARDS_PER_FOLDER = 1000
+# Numbers of pictures are int32.
+_MAX_SHARD = (2**31 - 1) // SHARD_SIZE - 1
 _MAX_OPEN_SHARDS = 16
 _SHARDS_LOOKED_INTO = 16
 
@@ -47,6 +52,9 @@ def _open_shard(path: Path) -> zipfile.ZipFile | Exception:
     """A zip file, or why it cannot be read."""
     # A damaged directory of a zip file makes zipfile fail in many ways.
     try:
+        found = what_instead_of_file(path)
+        if found is not None:
+            return InputError(f"it is {found}, expected a zip file")
         return zipfile.ZipFile(path)
     except Exception as error:
         return error
@@ -74,8 +82,8 @@ class NumberedZipShards:
         if not self.root.is_dir():
             raise FileNotFoundError(f"{self.root}: no such folder")
         for name, number in (("i0", first), ("i1", last)):
-            if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
-                raise InputError(f"{self.root}: got {name} {shown(number)}, expected an integer")
+            if number is not None:
+                require_integer(f"{self.root}: {name}", number, 0)
         self.first = first
         self.last = self._count() if last is None else last
         if not 0 <= self.first <= self.last:
@@ -96,6 +104,10 @@ class NumberedZipShards:
         if not shards:
             return 0
         last_shard = shard_path(self.root, max(shards))
+        if max(shards) > _MAX_SHARD:
+            raise InputError(
+                f"{last_shard}: expected shards up to {shard_path(Path(), _MAX_SHARD)}"
+            )
         archive = _open_shard(last_shard)
         if isinstance(archive, Exception):
             raise InputError(
@@ -139,11 +151,7 @@ class NumberedZipShards:
         file = f"{position:03d}.jpg"
 
         def load() -> Image.Image:
-            try:
-                content = self._archive(shard).read(file)
-            except KeyError:
-                raise FileNotFoundError("it is not in the zip file") from None
-            return decode(io.BytesIO(content))
+            return decode(io.BytesIO(_unpacked(self._archive(shard), file)))
 
         path = shard_path(self.root, shard)
         return read_picture(load, f"{path.parent.name}/{path.name}/{file}", label=0)
@@ -171,6 +179,24 @@ class NumberedZipShards:
 
     def __repr__(self) -> str:
         return f"NumberedZipShards({str(self.root)!r}, {self.first}..{self.last})"
+
+
+def _unpacked(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A file in a zip file.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If it is larger than any picture, whether its entry says so or not.
+    """
+    try:
+        entry = archive.getinfo(name)
+    except KeyError:
+        raise FileNotFoundError("it is not in the zip file") from None
+    require_bytes(entry.file_size)
+    with archive.open(entry) as file:
+        content = file.read(MAX_BYTES + 1)
+    require_bytes(len(content))
+    return content
 
 
 def _directory(path: Path) -> bytes:
