@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lowshot_kedro.datasets import FaissIndexDataset, FaissTransformDataset
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.matrices import InvertedFile, ListBlock, Resumable
 from tests.datasets.helpers import (
     array_blocks,
@@ -205,16 +206,18 @@ def large_indexes():
     vectors, _ = random_features(5000, 32)
     flat = faiss.IndexFlatIP(32)
     flat.add(vectors)
-    by_distance = faiss.IndexFlatL2(32)
-    by_distance.add(vectors)
+    published = faiss.IndexIVFFlat(faiss.IndexFlatL2(32), 32, 50, faiss.METRIC_INNER_PRODUCT)
+    published.train(vectors)
+    published.add(vectors)
+    published.nprobe = 7
     inverted = faiss.index_factory(32, "IVF50,Flat", faiss.METRIC_INNER_PRODUCT)
     inverted.train(vectors)
     inverted.add(vectors)
     inverted.nprobe = 7
-    return {"flat": flat, "flat, distances": by_distance, "inverted file": inverted}
+    return {"flat": flat, "published": published, "inverted file": inverted}
 
 
-@pytest.mark.parametrize("kind", ["flat", "flat, distances", "inverted file"])
+@pytest.mark.parametrize("kind", ["flat", "published", "inverted file"])
 def test_a_mapped_index_finds_what_an_index_in_memory_finds(tmp_path, kind):
     index = large_indexes()[kind]
     path = tmp_path / "ndis5000.index"
@@ -273,6 +276,176 @@ def test_reads_an_index_of_another_kind(tmp_path):
     dataset = FaissIndexDataset(filepath=str(path), n_columns=4)
     assert isinstance(dataset.load(), faiss.IndexHNSW)
     assert "IndexHNSW" in str(dataset.preview())
+
+
+def faiss_index(description, metric=faiss.METRIC_INNER_PRODUCT, is_trained=True):
+    index = faiss.index_factory(4, description, metric)
+    if is_trained:
+        index.train(VECTORS)
+        if isinstance(index, faiss.IndexIDMap):
+            index.add_with_ids(VECTORS, np.arange(20))
+        else:
+            index.add(VECTORS)
+    return index
+
+
+KINDS = [
+    "Flat", "IVF2,Flat", "HNSW8", "SQ8", "IVF2,SQ8", "PCA2,Flat", "L2norm,IVF2,Flat",
+    "IDMap,Flat", "Flat,RFlat", "IVF2_HNSW4,Flat",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("description", KINDS)
+def test_an_index_of_inner_products_of_any_kind_is_read(tmp_path, description):
+    path = tmp_path / "ndis20.index"
+    dataset = FaissIndexDataset(filepath=str(path), n_columns=4, n_rows=20)
+    faiss.write_index(faiss_index(description), str(path))
+    dataset.check()
+    assert dataset.load().ntotal == 20
+
+
+@pytest.mark.parametrize("description", KINDS)
+def test_an_index_of_distances_is_refused(tmp_path, description):
+    path = tmp_path / "ndis20.index"
+    faiss.write_index(faiss_index(description, faiss.METRIC_L2), str(path))
+    dataset = FaissIndexDataset(filepath=str(path), n_columns=4)
+    refused_by_check_and_load(
+        dataset, InputError, path, "by METRIC_L2", "expected METRIC_INNER_PRODUCT"
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "name"),
+    [
+        (faiss.METRIC_L1, "METRIC_L1"),
+        (faiss.METRIC_Linf, "METRIC_Linf"),
+        (faiss.METRIC_Canberra, "metric 20"),
+    ],
+)
+def test_an_index_of_yet_another_metric_is_refused(tmp_path, metric, name):
+    path = tmp_path / "ndis20.index"
+    index = faiss.IndexFlat(4, metric)
+    index.add(VECTORS)
+    faiss.write_index(index, str(path))
+    dataset = FaissIndexDataset(filepath=str(path), n_columns=4)
+    refused_by_check_and_load(dataset, InputError, path, f"by {name}", "METRIC_INNER_PRODUCT")
+
+
+@pytest.mark.parametrize("description", ["IVF2,Flat", "SQ8", "PCA2,Flat", "IVF2,SQ8"])
+def test_an_untrained_index_is_refused(tmp_path, description):
+    path = tmp_path / "ndis20.index"
+    index = faiss_index(description, is_trained=False)
+    # As if it held them.
+    index.ntotal = 20
+    faiss.write_index(index, str(path))
+    dataset = FaissIndexDataset(filepath=str(path), n_columns=4, n_rows=20)
+    refused_by_check_and_load(dataset, InputError, path, "is not trained")
+
+
+def other_metric_within(index):
+    faiss.downcast_index(index.index).metric_type = faiss.METRIC_L2
+
+
+def untrained_within(index):
+    index.index.is_trained = False
+
+
+def untrained_transform_within(index):
+    index.chain.at(0).is_trained = False
+
+
+def fewer_within(index):
+    faiss.downcast_index(index.index).reset()
+    index.ntotal = 20
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (other_metric_within, "by METRIC_L2"),
+        (untrained_within, "is not trained"),
+        (untrained_transform_within, "is not trained"),
+        (fewer_within, "within holds 0"),
+    ],
+)
+def test_what_is_wrong_within_another_index_is_found(tmp_path, change, found):
+    path = tmp_path / "ndis20.index"
+    index = faiss_index("PCA2,Flat")
+    change(index)
+    faiss.write_index(index, str(path))
+    with refused(InputError, path, found):
+        FaissIndexDataset(filepath=str(path), n_columns=4, n_rows=20).load()
+
+
+@pytest.mark.parametrize(
+    "numbers", [np.arange(20) + 10**12, np.arange(20)[::-1], np.zeros(20, int)]
+)
+def test_an_index_that_numbers_its_vectors_in_another_way_is_refused(tmp_path, numbers):
+    path = tmp_path / "ndis20.index"
+    index = faiss.IndexIDMap(faiss.IndexFlatIP(4))
+    index.add_with_ids(VECTORS, numbers.copy())
+    faiss.write_index(index, str(path))
+    with refused(InputError, path, "not numbered 0..19"):
+        FaissIndexDataset(filepath=str(path), n_columns=4).load()
+
+
+def test_an_inverted_file_with_too_few_centroids_is_refused(tmp_path):
+    path = tmp_path / "ndis20.index"
+    index = faiss_index("IVF2,Flat")
+    faiss.downcast_index(index.quantizer).reset()
+    faiss.write_index(index, str(path))
+    with refused(InputError, path, "0 centroids of dimension 4, expected 2"):
+        FaissIndexDataset(filepath=str(path), n_columns=4).load()
+
+
+def test_an_index_of_binary_vectors_is_refused(tmp_path):
+    path = tmp_path / "ndis20.index"
+    index = faiss.IndexBinaryFlat(32)
+    index.add(np.zeros((20, 4), np.uint8))
+    faiss.write_index_binary(index, str(path))
+    dataset = FaissIndexDataset(filepath=str(path), n_columns=4)
+    refused_by_check_and_load(dataset, InputError, path, "binary vectors")
+
+
+def test_an_empty_index_where_vectors_are_needed_is_refused(tmp_path):
+    path = tmp_path / "ndis20.index"
+    faiss.write_index(faiss.IndexFlatIP(4), str(path))
+    dataset = FaissIndexDataset(filepath=str(path), n_columns=4, n_rows=20)
+    refused_by_check_and_load(dataset, InputError, path, "holds 0 vectors")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: faiss.PCAMatrix(4, 2),
+        lambda: faiss.PCAMatrix(4, 2, 0, True),
+        lambda: faiss.OPQMatrix(4, 2),
+        lambda: faiss.RandomRotationMatrix(4, 2),
+    ],
+)
+def test_an_untrained_transform_is_refused(tmp_path, make):
+    path = tmp_path / "PCAR2.vt"
+    transform = make()
+    transform.is_trained = False
+    faiss.write_VectorTransform(transform, str(path))
+    refused_by_check_and_load(
+        FaissTransformDataset(filepath=str(path)), InputError, path, "is not trained"
+    )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("part", ["A", "b"])
+def test_a_transform_that_gives_no_numbers_is_refused(tmp_path, part, value):
+    path = tmp_path / "PCAR2.vt"
+    transform = faiss.PCAMatrix(4, 2)
+    transform.train(VECTORS)
+    numbers = faiss.vector_to_array(getattr(transform, part))
+    numbers[1] = value
+    faiss.copy_array_to_vector(numbers, getattr(transform, part))
+    faiss.write_VectorTransform(transform, str(path))
+    refused_by_check_and_load(
+        FaissTransformDataset(filepath=str(path)), InputError, path, "NaN or infinite values"
+    )
 
 
 def test_zero_rows_need_no_index_file(tmp_path):

@@ -121,3 +121,21 @@ def test_a_description_with_a_number_too_large_takes_no_memory(method, monkeypat
     monkeypatch.setattr(faiss, "index_factory", None)
     with pytest.raises(InputError, match=r"graph\.method: got '.*', expected one of: auto"):
         require_method(method, 16)
+
+
+@pytest.mark.parametrize("description", ["Flat", "IVF4,Flat", "HNSW8"])
+def test_a_graph_is_not_made_with_an_index_of_distances(description):
+    vectors = random_vectors(100, 16)
+    index = faiss.index_factory(16, description, faiss.METRIC_L2)
+    index.train(vectors)
+    index.add(vectors)
+    with pytest.raises(InputError, match=r"^background_index: .* METRIC_INNER_PRODUCT"):
+        background_graph(index, vectors, 4)
+
+
+def test_a_graph_is_not_made_with_an_untrained_index():
+    vectors = random_vectors(100, 16)
+    index = faiss.index_factory(16, "IVF4,Flat", faiss.METRIC_INNER_PRODUCT)
+    index.ntotal = 100
+    with pytest.raises(InputError, match=r"^background_index: a IndexIVFFlat .* not trained"):
+        background_graph(index, vectors, 4)

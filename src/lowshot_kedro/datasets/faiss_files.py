@@ -33,6 +33,11 @@ _KINDS = {
     "IHNf": "IndexHNSWFlat",
 }
 
+# An index around another one.
+_WRAPPERS = (faiss.IndexPreTransform, faiss.IndexIDMap, faiss.IndexRefine)
+# What their other numbers mean is of no use here.
+_METRICS = {1: "METRIC_L2", 2: "METRIC_L1", 3: "METRIC_Linf"}
+
 IndexContent = faiss.Index | Blocks[NDArray[np.float32]] | InvertedFile
 
 
@@ -46,8 +51,9 @@ class FaissIndexDataset(
 ):
     """A faiss index file such as ndis1000000.index.
 
-    A loaded flat index or inverted file is a memory map of the file: it finds what an index in
-    memory finds, but nothing may be added to it. Other kinds are loaded whole.
+    It has to compare by inner products. A loaded flat index or inverted file is a memory map of the
+    file: it finds what an index in memory finds, but nothing may be added to it. Other kinds are
+    loaded whole.
 
     Saving accepts a faiss index; normalised vectors as :class:`~lowshot_kedro.matrices.Blocks`,
     which become an IndexFlatIP; an :class:`~lowshot_kedro.matrices.InvertedFile`, which becomes an
@@ -86,11 +92,12 @@ class FaissIndexDataset(
         self._files = ResumableFiles(self._filepath, self._filepath)
 
     def check(self) -> None:
-        """Compare the header of the file with the dimension and number of vectors expected.
+        """Compare the header of the file with the vectors and the metric expected.
 
         Raises:
             FileNotFoundError: If it is not there.
-            ValueError: If it is cut off, or holds other vectors than expected.
+            ValueError: If it is cut off, not trained, compares by anything but inner products, or
+                holds other vectors than expected.
         """
         if self._n_rows != 0:
             self._header()
@@ -102,6 +109,10 @@ class FaissIndexDataset(
                 f"{self._filepath}: vectors of dimension {header.dimension}, expected "
                 f"{self._n_columns}"
             )
+        if header.metric != faiss.METRIC_INNER_PRODUCT:
+            raise _other_metric(self._filepath, header.metric)
+        if not header.is_trained:
+            raise _untrained(self._filepath)
         if self._n_rows is not None and header.n_vectors != self._n_rows:
             raise InputError(
                 f"{self._filepath}: holds {header.n_vectors} vectors, expected "
@@ -119,12 +130,15 @@ class FaissIndexDataset(
         header = self._header()
         try:
             if header.n_bytes is not None:
-                return map_index(self._filepath)
-            return faiss.read_index(str(self._filepath))
-        except RuntimeError as error:
+                index = map_index(self._filepath)
+            else:
+                index = faiss.read_index(str(self._filepath))
+        except (RuntimeError, MemoryError) as error:
             raise InputError(
                 f"{self._filepath}: not a readable faiss index; is it cut off?"
             ) from error
+        _require_usable(index, self._filepath)
+        return index
 
     def save(self, data: IndexContent | Resumable[IndexContent]) -> None:
         """Write the file whole or not at all; compute a Resumable where it is not there yet.
@@ -211,6 +225,56 @@ class FaissIndexDataset(
         )
 
 
+def _require_usable(index: faiss.Index, path: Path) -> None:
+    """Refuse an index of which a part within does not do what its header says.
+
+    Lists may be chosen by distances: those of the published indexes are.
+    """
+    part: Any = index
+    while isinstance(part, _WRAPPERS):
+        if isinstance(part, faiss.IndexPreTransform):
+            transforms: Any = part.chain
+            chain = (transforms.at(number) for number in range(transforms.size()))
+            if not all(transform.is_trained for transform in chain):
+                raise _untrained(path)
+        if isinstance(part, faiss.IndexIDMap):
+            numbers = faiss.vector_to_array(part.id_map)
+            if not np.array_equal(numbers, np.arange(index.ntotal)):
+                raise InputError(
+                    f"{path}: its vectors are not numbered 0..{index.ntotal - 1}, expected an "
+                    "index of the vectors in their order"
+                )
+        inner = part.base_index if isinstance(part, faiss.IndexRefine) else part.index
+        part = faiss.downcast_index(inner)
+        if part.metric_type != faiss.METRIC_INNER_PRODUCT:
+            raise _other_metric(path, part.metric_type)
+        if not part.is_trained:
+            raise _untrained(path)
+        if part.ntotal != index.ntotal:
+            raise InputError(
+                f"{path}: says {index.ntotal} vectors, but a {type(part).__name__} within holds "
+                f"{part.ntotal}"
+            )
+    if isinstance(part, faiss.IndexIVF):
+        found = (part.quantizer.ntotal, part.quantizer.d)
+        if found != (part.nlist, part.d):
+            raise InputError(
+                f"{path}: has {found[0]} centroids of dimension {found[1]}, expected {part.nlist} "
+                f"of dimension {part.d}, one for each list"
+            )
+
+
+def _other_metric(path: Path, metric: int) -> InputError:
+    return InputError(
+        f"{path}: compares by {_METRICS.get(metric, f'metric {metric}')}, expected "
+        "METRIC_INNER_PRODUCT over normalised vectors; remove it to have it built anew"
+    )
+
+
+def _untrained(path: Path) -> InputError:
+    return InputError(f"{path}: is not trained, expected what can be used as it is")
+
+
 class FaissTransformDataset(
     FileDataset[faiss.VectorTransform | Resumable[faiss.VectorTransform], faiss.VectorTransform],
     ResumableDataset,
@@ -238,11 +302,15 @@ class FaissTransformDataset(
     def _read(self) -> faiss.VectorTransform:
         require_file(self._filepath)
         try:
-            return faiss.read_VectorTransform(str(self._filepath))
-        except RuntimeError as error:
+            transform = faiss.read_VectorTransform(str(self._filepath))
+        except (RuntimeError, MemoryError) as error:
             raise InputError(
                 f"{self._filepath}: not a readable faiss transform; is it cut off?"
             ) from error
+        if not transform.is_trained:
+            raise _untrained(self._filepath)
+        _require_finite(transform, self._filepath)
+        return transform
 
     def save(self, data: faiss.VectorTransform | Resumable[faiss.VectorTransform]) -> None:
         """Write the file whole or not at all; compute a Resumable where it is not there yet.
@@ -287,6 +355,14 @@ class FaissTransformDataset(
         if not isinstance(transform, faiss.LinearTransform):
             return []
         return list(faiss.vector_to_array(transform.A).reshape(transform.d_out, transform.d_in))
+
+
+def _require_finite(transform: faiss.VectorTransform, path: Path) -> None:
+    """Refuse a linear transform of which no number would come."""
+    if isinstance(transform, faiss.LinearTransform):
+        matrix, offset = (faiss.vector_to_array(part) for part in (transform.A, transform.b))
+        if not (np.isfinite(matrix).all() and np.isfinite(offset).all()):
+            raise InputError(f"{path}: holds NaN or infinite values, expected finite numbers")
 
 
 def _variance_kept(transform: faiss.VectorTransform) -> dict[str, str]:

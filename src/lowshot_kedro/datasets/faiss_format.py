@@ -36,6 +36,7 @@ _FLOAT, _NUMBER = np.dtype("<f4"), np.dtype("<i8")
 # Where the vectors of a flat index begin: after the header and the number of their entries.
 FLAT_OFFSET = _HEADER.size + _COUNT.size
 _FLAT_KINDS = (b"IxFI", b"IxF2")
+_BINARY = b"IB"
 
 
 class IndexHeader(NamedTuple):
@@ -45,12 +46,16 @@ class IndexHeader(NamedTuple):
         kind: Four letters.
         dimension: Of the vectors.
         n_vectors: How many.
+        is_trained: Whether vectors can be added and searched.
+        metric: By which they are compared, as faiss numbers them.
         n_bytes: Size of the whole file; None for a kind of which only faiss knows it.
     """
 
     kind: str
     dimension: int
     n_vectors: int
+    is_trained: bool
+    metric: int
     n_bytes: int | None
 
     @classmethod
@@ -59,15 +64,24 @@ class IndexHeader(NamedTuple):
 
         Raises:
             FileNotFoundError: If it is not there.
-            ValueError: If the file is too short for what its header says.
+            ValueError: If the file is too short for what its header says, or holds no vectors of
+                float32.
         """
         size = require_file(path)
         with path.open("rb") as file:
             start = file.read(_HEADER.size)
             if len(start) < _HEADER.size:
                 raise InputError(f"{path}: not a readable faiss index; is it cut off?")
-            kind, dimension, n_vectors, *_ = _HEADER.unpack(start)
+            kind, dimension, n_vectors, _, _, is_trained, metric = _HEADER.unpack(start)
+            if kind.startswith(_BINARY):
+                # The other numbers stand in other places.
+                raise InputError(f"{path}: is an index of binary vectors, expected one of float32")
             expected = None
+            if dimension < 0 or n_vectors < 0:
+                raise InputError(
+                    f"{path}: not a readable faiss index; its header says {n_vectors} vectors of "
+                    f"dimension {dimension}"
+                )
             if kind in _FLAT_KINDS:
                 expected = FLAT_OFFSET + _FLOAT.itemsize * dimension * n_vectors
             elif kind == b"IwFl":
@@ -77,7 +91,8 @@ class IndexHeader(NamedTuple):
                 f"{path}: not a readable faiss index; is it cut off? It has {size} bytes, expected "
                 f"at least {expected} for {n_vectors} vectors of dimension {dimension}"
             )
-        return cls(kind.decode("latin-1"), dimension, n_vectors, expected)
+        name = kind.decode("latin-1")
+        return cls(name, dimension, n_vectors, is_trained, metric, expected)
 
     @property
     def is_flat(self) -> bool:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.copies import find_copies
 from lowshot_kedro.graph.descent import divided_graph
-from lowshot_kedro.graph.index import build_index, on_gpus, search
+from lowshot_kedro.graph.index import build_index, on_gpus, require_inner_products, search
 from lowshot_kedro.graph.list_search import ListSearch, division_of, is_divided
 from lowshot_kedro.graph.neighbor_descent import pynndescent_graph
 from lowshot_kedro.graph.spaces import COSINE
@@ -154,7 +154,8 @@ def background_graph(
         smaller number first.
 
     Raises:
-        ValueError: If index and vectors do not belong together; when consumed, for NaN.
+        ValueError: If index and vectors do not belong together, or the index does not compare by
+            inner products; when consumed, for NaN.
     """
     n_vectors, dimension = vectors.shape
     if (index.ntotal, index.d) != (n_vectors, dimension):
@@ -162,6 +163,7 @@ def background_graph(
             f"background_index: holds {index.ntotal} vectors of dimension {index.d}, but "
             f"{name} has {n_vectors} of dimension {dimension}"
         )
+    require_inner_products(index)
     method = _method_with(index, method)
 
     def begin(folder: Path) -> RowBlocks[KnnGraph]:

@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 
 from lowshot_kedro import native
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.graph.index import divide, flat_index, on_gpus, search, search_in_blocks
+from lowshot_kedro.graph.index import (
+    divide,
+    flat_index,
+    on_gpus,
+    require_inner_products,
+    search,
+    search_in_blocks,
+)
 from lowshot_kedro.graph.insertion import WANTED_SHARE, LinksInLists
 from lowshot_kedro.graph.list_search import QUERY_ROWS, division_of, is_divided
 from lowshot_kedro.graph.methods import EXACT_BELOW
@@ -155,6 +162,7 @@ def complete_graph(
     n_background = len(background_vectors)
     n_nodes = n_labeled + n_background
     require_sizes(n_labeled, background_vectors, background_index, background_neighbors, k)
+    require_inner_products(background_index)
     for name, width in (
         ("background_vectors", background_vectors.shape[1]),
         ("background_index", background_index.d),

@@ -127,6 +127,24 @@ def build_index(
     return Resumable(made_from, begin)
 
 
+def require_inner_products(index: faiss.Index) -> None:
+    """Refuse an index that ranks vectors by anything but their inner products, or cannot yet.
+
+    Raises:
+        ValueError: Naming what it does.
+    """
+    if index.metric_type != faiss.METRIC_INNER_PRODUCT:
+        raise InputError(
+            f"background_index: a {type(index).__name__} that compares by the metric "
+            f"{index.metric_type} of faiss, expected METRIC_INNER_PRODUCT over normalised vectors"
+        )
+    if not index.is_trained:
+        raise InputError(
+            f"background_index: a {type(index).__name__} that is not trained, expected one that "
+            "holds the vectors"
+        )
+
+
 def _flat_blocks(vectors: NDArray[np.float32], name: str) -> Blocks[NDArray[np.float32]]:
     def blocks() -> Iterator[NDArray[np.float32]]:
         with Progress(len(vectors), "index") as bar:
