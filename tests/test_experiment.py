@@ -4,6 +4,7 @@ import pytest
 
 from lowshot_kedro import experiment, graph
 from lowshot_kedro.diffusion import adjustments, propagate, propagation_matrix
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.experiment import (
     choose_images,
     choose_parameters,
@@ -158,6 +159,17 @@ def test_other_dimensions_than_those_of_the_transform_are_refused(transform):
     wide = MemoryFeatures(np.ones((3, N_COLUMNS + 1)), "wide_features")
     with pytest.raises(ValueError, match=r"^wide_features: 13 columns, but pca_transform expects"):
         vectors_of(wide, np.arange(3), transform, "vectors")
+
+
+def test_rows_that_overflow_are_named_as_in_the_file():
+    features = np.random.default_rng(0).standard_normal((60, 6)).astype(np.float32)
+    transform = faiss.PCAMatrix(6, 4)
+    transform.train(features)
+    faiss.copy_array_to_vector(np.full(24, 10, np.float32), transform.A)
+    features[50] = 1e38
+    positions = np.array([7, 50, 3])
+    with pytest.raises(InputError, match=r"^train after pca_transform: .* 1 row.*, numbers 50;"):
+        vectors_of(MemoryFeatures(features, "train"), positions, transform, "vectors")
 
 
 @pytest.mark.parametrize("unlabeled", ["none", "background", "train"])

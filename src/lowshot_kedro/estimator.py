@@ -485,14 +485,16 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             block = self._reduction.transform(block)
         elif sparse.issparse(block):
             block = block.toarray()
-        if self._center is not None:
-            # Before it is rounded to float32, which would not see small differences of large
-            # numbers.
-            block = block - self._center
         with np.errstate(over="ignore"):
             vectors = np.ascontiguousarray(block, dtype=np.float32)
-        if block.dtype != np.float32:
-            require_no_overflow(vectors, numbers)
+            if block.dtype != np.float32:
+                # Before the mean, which numbers too large in one row make too large for all.
+                require_no_overflow(vectors, numbers)
+            if self._center is not None:
+                # Of what is not yet rounded to float32, which would not see small differences of
+                # large numbers.
+                vectors = np.ascontiguousarray(block - self._center, dtype=np.float32)
+                require_no_overflow(vectors, numbers)
         if self.metric == "cosine":
             require_directions(block, first)
         return vectors

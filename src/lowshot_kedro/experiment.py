@@ -24,7 +24,7 @@ from lowshot_kedro.diffusion import (
     propagate,
     propagation_matrix,
 )
-from lowshot_kedro.matrices import FeatureMatrix, take_rows
+from lowshot_kedro.matrices import FeatureMatrix, require_finite, take_rows
 from lowshot_kedro.metrics import Scores
 from lowshot_kedro.parameters import DiffusionParameters, ExperimentParameters, GraphParameters
 from lowshot_kedro.pca import apply_transform
@@ -129,10 +129,18 @@ def vectors_of(
     Raises:
         ValueError: For NaN or infinity.
     """
+    return graph.normalize(_transformed(features, positions, transform), 0, name)
+
+
+def _transformed(
+    features: FeatureMatrix, positions: NDArray[np.int64], transform: faiss.VectorTransform
+) -> NDArray[np.float32]:
+    """Some rows after the PCA; a message about them names the rows of the features."""
     vectors = take_rows(
         features, positions, lambda block: apply_transform(transform, block, features.name)
     )
-    return graph.normalize(vectors, 0, name)
+    require_finite(vectors, positions, f"{features.name} after pca_transform")
+    return vectors
 
 
 def training_vectors(
@@ -171,11 +179,7 @@ def unlabeled_training_images(
 
     In memory: their vectors, and what building an index and a graph takes.
     """
-    vectors = take_rows(
-        train_features,
-        selection.unlabeled_positions,
-        lambda block: apply_transform(transform, block, train_features.name),
-    )
+    vectors = _transformed(train_features, selection.unlabeled_positions, transform)
     return graph.unlabeled_nodes(
         vectors,
         parameters.max_k,

@@ -131,6 +131,28 @@ def test_blocks_of_rows_change_nothing(kind, monkeypatch):
 # --- faults ---
 
 
+@pytest.mark.parametrize("kind", ["gaussian", "locally_scaled"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("block_rows", [7, 16, 1000])
+def test_similarities_that_are_no_numbers_are_named_by_their_row(
+    kind, value, block_rows, monkeypatch
+):
+    monkeypatch.setattr(edge_weights, "BLOCK_ROWS", block_rows)
+    rng = np.random.default_rng(0)
+    neighbors = rng.integers(0, 60, (60, 4), dtype=np.int32)
+    # Their weights follow from row 50, too.
+    neighbors[:5, 0] = 50
+    similarities = rng.random((60, 4), dtype=np.float32)
+    for column in range(4):
+        changed = similarities.copy()
+        changed[50, column] = value
+        with pytest.raises(
+            InputError,
+            match=r"^similarities: found NaN or infinite values in 1 row\(s\), numbers 50;",
+        ):
+            link_weights(kind, neighbors, changed, 0.5, 3)
+
+
 def test_an_unknown_kind_is_refused():
     message = "diffusion.edge_weight: got 'cosine', expected one of: constant, gaussian, locally_sc"
     with pytest.raises(InputError, match=message):

@@ -10,6 +10,7 @@ import pytest
 from scipy import sparse
 
 from lowshot_kedro import LabelDiffusion, graph
+from lowshot_kedro.errors import InputError
 
 from .making import clusters, few_labels
 from .truth import is_clear
@@ -286,6 +287,38 @@ def test_rows_that_are_no_finite_numbers_are_named(metric, kind, n_components):
     model.fit(sparse.csr_array(X) if kind == "sparse" else X, y)
     with pytest.raises(ValueError, match=r"^X\b.*NaN.* 3, 17\b"):
         model.predict(faulty)
+
+
+@pytest.mark.parametrize("kind", ["float64", "sparse"])
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_row_of_numbers_too_large_is_named_and_no_other(metric, kind):
+    X, y = whole_numbers()
+    X = X.astype(np.float64)
+    large = X.copy()
+    large[50, 2] = 1e300
+    if kind == "sparse":
+        X, large = sparse.csr_array(X), sparse.csr_array(large)
+    model = LabelDiffusion(5, metric=metric)
+    with pytest.raises(InputError, match=r"^X: row 50 holds numbers too large for float32"):
+        model.fit(large, y)
+    model.fit(X, y)
+    with pytest.raises(InputError, match=r"^X: row 50 holds numbers too large for float32"):
+        model.predict(large)
+
+
+@pytest.mark.parametrize("method", ["exact", "ivf", "HNSW8"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_row_too_far_from_all_others_is_named(method, dtype):
+    X, y = whole_numbers()
+    X = X.astype(dtype)
+    far = X.copy()
+    far[50, 2] = 1e30
+    model = LabelDiffusion(5, metric="euclidean", graph_method=method)
+    with pytest.raises(InputError, match=r"^X: row 50 is 9\.88e\+29 away from the mean"):
+        model.fit(far, y)
+    model.fit(X, y)
+    with pytest.raises(InputError, match=r"^X: row 50 is 1e\+30 away from the mean"):
+        model.predict(far)
 
 
 def test_rows_that_are_no_finite_numbers_in_a_file_are_named(tmp_path):

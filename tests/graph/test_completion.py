@@ -1,9 +1,11 @@
 from typing import NamedTuple
 
+import faiss
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph import (
     bounded_search,
     complete_graph,
@@ -191,6 +193,31 @@ def test_what_does_not_belong_together_is_refused(changes, k, message):
     labeled, test, background = three_sets(4, 10)
     with pytest.raises(ValueError, match=message):
         complete(labeled, test, background, k, **changes)
+
+
+@pytest.mark.parametrize("index_kind", ["Flat", "IVF2,Flat"])
+def test_nan_is_refused_with_its_row_wherever_it_is(index_kind):
+    labeled, test, background = (normalize(random_vectors(n, 8), 0, "x") for n in (60, 70, 80))
+    index = faiss.index_factory(8, index_kind, faiss.METRIC_INNER_PRODUCT)
+    index.train(background)
+    index.add(background)
+    similarities, indices = index.search(background, 4)
+    stored = KnnGraph(indices.astype(np.int32), similarities)
+    arguments = (labeled, test, background, index, stored)
+    complete_graph(*arguments, 4)
+    for position, name in ((0, "labelled vectors"), (1, "test vectors"), (2, "background_vectors")):
+        for value in (np.nan, np.inf):
+            changed = list(arguments)
+            changed[position] = changed[position].copy()
+            changed[position][50, 3] = value
+            with pytest.raises(InputError, match=rf"^{name}: found NaN .* 1 row.* numbers 50;"):
+                complete_graph(*changed, 4)
+    similarities = similarities.copy()
+    similarities[50, 1] = np.nan
+    changed = (*arguments[:4], KnnGraph(stored.indices, similarities))
+    message = r"^similarities of background_graph: found NaN .* numbers 50;"
+    with pytest.raises(InputError, match=message):
+        complete_graph(*changed, 4)
 
 
 def test_nan_in_the_background_is_refused_with_its_row(monkeypatch):

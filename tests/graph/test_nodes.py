@@ -306,7 +306,7 @@ def test_what_is_not_finite_is_named_with_its_row(metric, method):
 def test_numbers_whose_squares_are_infinite_are_refused():
     vectors = clustered_vectors(30, 8)
     vectors[5, 5] = 1e20
-    with pytest.raises(InputError, match=r"X: a row is 9\.67e"):
+    with pytest.raises(InputError, match=r"X: row 5 is 9\.67e"):
         node_graph(vectors, 3, metric="euclidean")
     node_graph(vectors, 3, metric="cosine")
 

@@ -379,8 +379,9 @@ def test_nan_in_a_sample_is_named_by_its_row(small_blocks):
 
 def test_numbers_too_large_to_be_squared(small_blocks):
     large = VECTORS.copy()
-    large[100, 2] = 1e25
-    with pytest.raises(ValueError, match=r"f100m: rows 96..111 hold numbers up to 1e\+25"):
+    large[100, 2] = -1e25
+    large[101, 2] = 1e22
+    with pytest.raises(ValueError, match=r"f100m: row 100 holds -1e\+25"):
         trained(large)
 
 

@@ -123,6 +123,10 @@ def link_weights(
         raise InputError(
             f"similarities: got {found}; edge_weight {kind} needs them in shape {neighbors.shape}"
         )
+    # Before all else: weights of a row follow from the similarities of its neighbours, too.
+    for first, last in row_ranges(len(neighbors), BLOCK_ROWS):
+        of_links = np.where(neighbors[first:last] >= 0, similarities[first:last], 1)
+        require_finite(of_links, np.arange(first, last), "similarities")
     weights = np.empty(neighbors.shape, np.float32)
     scales = None
     if kind == "locally_scaled":
@@ -136,6 +140,6 @@ def link_weights(
         else:
             block = locally_scaled(squared, scales[first:last], scales[targets])
         block = np.where(targets >= 0, block, 0)
-        require_finite(block, np.arange(first, last), "similarities")
+        require_finite(block, np.arange(first, last), "weights of links")
         weights[first:last] = block
     return weights

@@ -31,7 +31,7 @@ from lowshot_kedro.graph.list_search import QUERY_ROWS, division_of, is_divided
 from lowshot_kedro.graph.methods import EXACT_BELOW
 from lowshot_kedro.graph.vectors import normalized_blocks, release
 from lowshot_kedro.graph.workspace import MemoryBudget, Workspace, temporary_folder
-from lowshot_kedro.matrices import KnnGraph, require_nodes, row_ranges
+from lowshot_kedro.matrices import KnnGraph, require_finite, require_nodes, row_ranges
 from lowshot_kedro.parallel import map_ahead
 from lowshot_kedro.resources import Progress, logged_step
 
@@ -156,7 +156,7 @@ def complete_graph(
 
     Raises:
         ValueError: If k is larger than the number of nodes, the arguments do not belong together,
-            or the stored graph names a node that there is not.
+            the stored graph names a node that there is not, or for NaN and infinity.
     """
     n_labeled, dimension = labeled_vectors.shape
     n_background = len(background_vectors)
@@ -172,6 +172,8 @@ def complete_graph(
             raise InputError(
                 f"{name}: dimension {width}, but the labelled vectors have {dimension}"
             )
+    for name, given in (("labelled vectors", labeled_vectors), ("test vectors", test_vectors)):
+        require_finite(given, np.arange(len(given)), name)
     neighbors = np.empty((n_nodes, k), dtype=np.int32)
     similarities = np.empty((n_nodes, k), dtype=np.float32) if keep_similarities else None
 
@@ -184,7 +186,10 @@ def complete_graph(
         first, last = rows
         stored = background_neighbors.part(first, last, k)
         require_nodes(stored.indices, n_background, "background_graph", first)
-        indices = np.where(stored.indices < 0, np.int32(-1), stored.indices + n_labeled)
+        are_links = stored.indices >= 0
+        shown = np.where(are_links, stored.similarities, 0)
+        require_finite(shown, np.arange(first, last), "similarities of background_graph")
+        indices = np.where(are_links, stored.indices + n_labeled, np.int32(-1))
         keep(KnnGraph(indices, stored.similarities), slice(n_labeled + first, n_labeled + last))
 
     def merge(background: KnnGraph, labeled: KnnGraph) -> KnnGraph:

@@ -102,11 +102,12 @@ class Space:
             return normalize(vectors, first_row, name)
         copy = checked_copy(vectors, first_row, name)
         copy -= self.origin
-        farthest = lengths_of(copy).max(initial=0)
-        if not farthest <= _FARTHEST:
+        lengths = lengths_of(copy)
+        if not lengths.max(initial=0) <= _FARTHEST:
+            row = int(lengths.argmax())
             raise InputError(
-                f"{name}: a row is {farthest:.3g} away from the mean of the rows; expected at most "
-                f"{_FARTHEST:g}"
+                f"{name}: row {first_row + row} is {lengths[row]:.3g} away from the mean of the "
+                f"rows; expected at most {_FARTHEST:g}"
             )
         return copy
 

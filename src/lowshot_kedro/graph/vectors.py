@@ -135,7 +135,9 @@ def mapped_rows(
         try:
             copies[first:last] = mapping(vectors[rows[first:last]], 0, name)
         except InputError:
-            _refuse_bad_rows(vectors, 0, name)
+            # With the numbers that rows have in the matrix.
+            for _ in mapped_blocks(vectors, mapping, name):
+                pass
             raise
         # Rows that lie far apart take whole pages with them.
         release(vectors)

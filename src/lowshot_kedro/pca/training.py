@@ -252,9 +252,10 @@ def _block_sums(shift: NDArray[np.float32], name: str, block: _Block) -> _BlockS
     # Whatever is not finite, its square is not either.
     if not np.isfinite(products.diagonal()).all():
         require_finite(block.features, block.rows, name)
+        row, column = np.unravel_index(np.abs(block.features).argmax(), block.features.shape)
         raise InputError(
-            f"{name}: rows {block.rows[0]}..{block.rows[-1]} hold numbers up to "
-            f"{np.abs(block.features).max():.2g}; expected numbers whose squares fit float32"
+            f"{name}: row {block.rows[row]} holds {block.features[row, column]:.2g}; expected "
+            "numbers whose squares fit float32"
         )
     return _BlockSums(len(shifted), shifted.sum(axis=0, dtype=np.float64), products)
 
