@@ -187,8 +187,8 @@ def test_long_loops_say_in_the_log_how_far_they_are(monkeypatch, caplog):
         progress.update(200)
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2
-    assert lines[0].startswith("search: 50 % of 400 vectors, ")
-    assert lines[1].startswith("search: 100 % of 400 vectors, ")
+    assert lines[0].startswith("search: 200 of 400 vectors (50 %), ")
+    assert lines[1].startswith("search: 400 of 400 vectors (100 %), ")
     assert ", 0 s left, " in lines[1]
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import shutil
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
 from tqdm import tqdm
+
+from lowshot_kedro.terminal import can_show_bars, is_child_process, root_above_bars, shown_log
 
 logger = logging.getLogger(__name__)
 
@@ -91,44 +93,6 @@ def logged_step(what: str) -> Iterator[None]:
 _bars_shown: ContextVar[bool | None] = ContextVar("bars_shown", default=None)
 
 
-class _AboveBars(logging.Handler):
-    """Writes records where no bar stands."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
-
-
-class _ShownLog:
-    """What this package logs, on the standard error stream, once however many threads ask."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._n_users = 0
-        self._level = logging.NOTSET
-        self._handler = _AboveBars()
-        self._handler.setFormatter(logging.Formatter("%(message)s"))
-
-    def __enter__(self) -> None:
-        package = logging.getLogger(__package__)
-        with self._lock:
-            self._n_users += 1
-            if self._n_users == 1:
-                self._level = package.level
-                package.addHandler(self._handler)
-                package.setLevel(min(package.getEffectiveLevel(), logging.INFO))
-
-    def __exit__(self, *_: object) -> None:
-        package = logging.getLogger(__package__)
-        with self._lock:
-            self._n_users -= 1
-            if self._n_users == 0:
-                package.removeHandler(self._handler)
-                package.setLevel(self._level)
-
-
-_shown_log = _ShownLog()
-
-
 @contextmanager
 def shown_progress(shown: bool) -> Iterator[None]:
     """Show bars, and what this package logs, on the standard error stream, or no bars at all.
@@ -136,36 +100,52 @@ def shown_progress(shown: bool) -> Iterator[None]:
     For whoever calls functions of this package without a log of their own.
 
     Args:
-        shown: Whether to show them, in a terminal or not.
+        shown: Whether to show them. Where a bar cannot be drawn, as in a file, a line of the log
+            now and then takes its place.
     """
     token = _bars_shown.set(shown)
     try:
-        with _shown_log if shown else nullcontext():
+        with shown_log if shown else nullcontext():
             yield
     finally:
         _bars_shown.reset(token)
 
 
 class Progress:
-    """How far a long loop is: a bar in a terminal, elsewhere a line of the log twice a minute.
+    """How far a long loop is: a bar in a terminal, elsewhere a line of the log now and then.
 
-    :func:`shown_progress` decides otherwise.
+    :func:`shown_progress` decides otherwise. A process that works for another one has no bars:
+    several would draw over each other.
 
     Args:
         total: Rows to be done.
         description: Of the loop.
         done: Rows that an earlier run has done.
         unit: What a row is.
+        seconds_between_lines: Of the log.
     """
 
-    def __init__(self, total: int, description: str, done: int = 0, unit: str = "vector") -> None:
+    def __init__(
+        self,
+        total: int,
+        description: str,
+        done: int = 0,
+        unit: str = "vector",
+        seconds_between_lines: float | None = None,
+    ) -> None:
         shown = _bars_shown.get()
+        if shown is None:
+            is_drawn = can_show_bars(stdout_too=True) and not is_child_process()
+        else:
+            is_drawn = shown and can_show_bars(stdout_too=False)
         self._bar = tqdm(
             total=total,
             desc=description,
             initial=done,
             unit=unit,
-            disable=None if shown is None else not shown,
+            disable=not is_drawn,
+            # A terminal may not know how wide it is.
+            ncols=shutil.get_terminal_size().columns,
             unit_scale=unit == "byte",
             unit_divisor=1024,
         )
@@ -173,27 +153,36 @@ class Progress:
         self._before = self._done = done
         self._watch = Stopwatch()
         self._logged_at = 0.0
+        self._seconds_between_lines = seconds_between_lines
+        self._closing = ExitStack()
+        if is_drawn and shown is None:
+            self._closing.enter_context(root_above_bars)
+        self._closing.callback(self._bar.close)
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        self._closing.close()
 
     def update(self, n_rows: int) -> None:
         """So many more rows are done."""
         self._bar.update(n_rows)
         self._done += n_rows
         seconds = self._watch.seconds
-        if self._bar.disable and seconds - self._logged_at >= _SECONDS_BETWEEN_LINES:
+        between = self._seconds_between_lines
+        if between is None:
+            between = _SECONDS_BETWEEN_LINES
+        if self._bar.disable and seconds - self._logged_at >= between:
             self._logged_at = seconds
             rate = (self._done - self._before) / seconds
             logger.info(
-                "%s: %.0f %% of %d %ss, %.0f a second, %.0f s left, %s",
+                "%s: %d of %d %ss (%.0f %%), %.3g a second, %.0f s left, %s",
                 self._description,
-                100 * self._done / max(self._total, 1),
+                self._done,
                 self._total,
                 self._unit,
+                100 * self._done / max(self._total, 1),
                 rate,
                 (self._total - self._done) / max(rate, 1e-9),
                 format_bytes(rss_bytes()),

@@ -11,8 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tqdm.contrib.logging import logging_redirect_tqdm
-
 from lowshot_kedro.download.published import (
     BASE_URL,
     GRAPH_SIZES,
@@ -42,8 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("lowshot_kedro").setLevel(logging.INFO)
     try:
-        with logging_redirect_tqdm():
-            _run(options)
+        _run(options)
     except (InputError, OSError) as error:
         print(f"lowshot-download: {error}", file=sys.stderr)
         return 1
