@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -143,8 +144,67 @@ def test_a_run_that_always_kills_its_worker_is_named_and_the_others_are_done(tmp
 def test_workers_that_do_not_come_back_are_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs_module, "_SECONDS_WITHOUT_LOCAL_WORKERS", 0)
     deadly = Job("deadly", jobs_functions.die, (tmp_path,), MB)
-    with pytest.raises(RuntimeError, match="this machine: all worker processes died"):
+    expected = "this machine: all worker processes died, and none starts, .*sweep.n_workers = 1"
+    with pytest.raises(InputError, match=expected):
         list(run_jobs([deadly], Workers()))
+
+
+def starting_workers():
+    """Workers of this process that are there, however far they are."""
+    found = set()
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if any("spawn_main" in part for part in child.cmdline()):
+                found.add(child.pid)
+    return found
+
+
+@contextmanager
+def killing_the_next_workers(number, spared=0):
+    """So many processes that will be started are killed while they start, after those spared."""
+    seen, killed, is_over = starting_workers(), [], threading.Event()
+
+    def kill():
+        n_spared = 0
+        while len(killed) < number and not is_over.wait(0.005):
+            for process in sorted(starting_workers() - seen):
+                seen.add(process)
+                if n_spared < spared:
+                    n_spared += 1
+                elif len(killed) < number:
+                    os.kill(process, signal.SIGKILL)
+                    killed.append(process)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        is_over.set()
+        thread.join()
+
+
+# One of two, all of them, and all again when they are replaced.
+@pytest.mark.parametrize("number", [1, 4])
+def test_workers_that_die_while_they_start_are_replaced(tmp_path, number, caplog, capfd):
+    with killing_the_next_workers(number) as killed:
+        pairs = list(run_jobs(squares(tmp_path, range(3), seconds=0.3), Workers(n_workers=2)))
+    assert len(killed) == number
+    assert results_by_name(pairs) == {"square0": 0, "square1": 1, "square2": 4}
+    assert traces(tmp_path) == {f"square{n}": 1 for n in range(3)}
+    assert not any(is_running(process) for process in processes(tmp_path))
+    # Everything else that is told, the event loop's complaints too, is of our own.
+    assert {record.name for record in caplog.records} <= {"lowshot_kedro.sweep.jobs"}
+    assert "distributed" not in capfd.readouterr().err
+
+
+def test_a_worker_that_dies_again_while_it_is_started_anew_is_replaced(tmp_path):
+    unlucky = Job("unlucky", jobs_functions.square_after_a_death, (7, tmp_path), MB)
+    with killing_the_next_workers(2, spared=1) as killed:
+        pairs = list(run_jobs([unlucky, *squares(tmp_path, [1])], Workers(n_workers=1)))
+    assert results_by_name(pairs) == {"unlucky": 49, "square1": 1}
+    assert len(killed) == 2
+    assert traces(tmp_path) == {"square7": 2, "square1": 1}
 
 
 @pytest.mark.parametrize("n_workers", [0, 2])

@@ -70,7 +70,7 @@ def validation_results(prepared: PreparedSweep, store: ScoreStore) -> Runs:
             Group(group, n_iterations.get(group[0].method, 0), frozenset(run.key for run in group))
             for group in plan.groups_of([runs[key] for key in missing])
         ]
-        return _run_groups(groups, prepared, store)
+        return _run_groups(groups, prepared, store, "validation")
 
     made_from = {
         key: plan.made_from(run, n_iterations.get(run.method, 0), prepared.settings, prepared.data)
@@ -103,7 +103,7 @@ def test_results(prepared: PreparedSweep, chosen: Hyperparameters, store: ScoreS
             if "combined" in sweep.methods and group[0].method in plan.COMBINED:
                 kept = {run.key: plan.iterations_of(run, chosen) for run in group}
             groups.append(Group(group, n_iterations(group[0]), keys, kept))
-        return _run_groups(groups, prepared, store)
+        return _run_groups(groups, prepared, store, "test")
 
     made_from = {
         key: plan.made_from(run, n_iterations(run), prepared.settings, prepared.data)
@@ -140,7 +140,7 @@ def combination_results(
             Group(group, kept[group[0].key], kept={run.key: kept[run.key] for run in group})
             for group in plan.groups_of(absent)
         ]
-        yield from _run_groups(groups, prepared, store)
+        yield from _run_groups(groups, prepared, store, "scores to be combined")
         jobs = [
             Job(
                 key,
@@ -150,7 +150,7 @@ def combination_results(
             )
             for key in missing
         ]
-        yield from _results_of(jobs, settings)
+        yield from _results_of(jobs, settings, "combination")
 
     made_from = {
         key: plan.combination_made_from(run, chosen, settings, data) for key, run in runs.items()
@@ -159,7 +159,7 @@ def combination_results(
 
 
 def _run_groups(
-    groups: Iterable[Group], prepared: PreparedSweep, store: ScoreStore
+    groups: Iterable[Group], prepared: PreparedSweep, store: ScoreStore, description: str
 ) -> NamedResults:
     inputs, settings, data = prepared
     jobs = [
@@ -168,13 +168,14 @@ def _run_groups(
             run_group,
             (group, inputs, settings, data, store),
             memory_bytes(group, settings, data),
+            len(group.runs),
         )
         for group in groups
     ]
-    return _results_of(jobs, settings)
+    return _results_of(jobs, settings, description)
 
 
-def _results_of(jobs: Sequence[Job[Results]], settings: Settings) -> NamedResults:
-    with closing(run_jobs(jobs, workers_of(settings.sweep))) as done:
+def _results_of(jobs: Sequence[Job[Results]], settings: Settings, description: str) -> NamedResults:
+    with closing(run_jobs(jobs, workers_of(settings.sweep), description)) as done:
         for _, results in done:
             yield from results.items()

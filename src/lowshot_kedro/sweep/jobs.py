@@ -7,6 +7,7 @@ dies takes with it only what it was doing. Dask is imported when jobs are run by
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 import math
 import os
@@ -15,10 +16,18 @@ import re
 import shlex
 import shutil
 import sys
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    closing,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -30,6 +39,7 @@ from lowshot_kedro.resources import (
     format_bytes,
     recent_peak_rss_bytes,
     restart_peak,
+    shown_progress,
 )
 
 if TYPE_CHECKING:
@@ -62,6 +72,7 @@ _SCHEDULER_OPTIONS = {
 _SECONDS_TO_CONNECT = 10
 _SECONDS_TO_STOP = 1
 _SECONDS_BETWEEN_LOOKS = 1
+_SECONDS_BETWEEN_LINES = 10
 _SECONDS_BETWEEN_COMPLAINTS = 300
 _SECONDS_WITHOUT_LOCAL_WORKERS = 120
 _MOST_NAMED_FAILURES = 3
@@ -76,12 +87,14 @@ class Job(Generic[Result]):
         function: Of a module, so that other processes find it.
         arguments: Small: names of files rather than what is in them.
         memory_bytes: What its process takes at most, with all that is imported.
+        n_runs: How many runs it does, for the progress.
     """
 
     name: str
     function: Callable[..., Result]
     arguments: tuple[Any, ...]
     memory_bytes: int
+    n_runs: int = 1
 
 
 @dataclass(frozen=True)
@@ -134,7 +147,8 @@ class _Engine:
         advice: Why a worker dies that dies again and again, and what helps.
         budget_bytes: For all jobs that run at a time.
         max_seconds_without_workers: After which nobody believes in them any more.
-        replace_lost: Called with the number of unfinished jobs about once a second.
+        replace_lost: Called with the number of unfinished jobs about once a second. It waits for
+            nobody.
     """
 
     client: Client
@@ -205,15 +219,21 @@ def run_jobs(
         return
     failures: list[tuple[str, Exception]] = []
     outcomes = _run_here(jobs) if workers.n_workers == 0 else _run_elsewhere(jobs, workers)
-    with Progress(len(jobs), description, unit="run") as progress, closing(outcomes):
+    progress = Progress(
+        sum(job.n_runs for job in jobs),
+        description,
+        unit="run",
+        seconds_between_lines=_SECONDS_BETWEEN_LINES,
+    )
+    with progress, closing(outcomes):
         for job, outcome in outcomes:
-            progress.update(1)
+            progress.update(job.n_runs)
             if isinstance(outcome, Exception):
                 logger.error("%s failed: %s", job.name, _in_one_line(outcome))
                 failures.append((job.name, outcome))
                 continue
             peak = format_bytes(outcome.peak_rss_bytes)
-            logger.info("%s: %.1f s, peak memory %s", job.name, outcome.seconds, peak)
+            logger.debug("%s: %.1f s, peak memory %s", job.name, outcome.seconds, peak)
             yield job, outcome.result
     if failures:
         _raise_failures(failures, len(jobs))
@@ -248,9 +268,15 @@ def _measured(function: Callable[..., Result], arguments: tuple[Any, ...]) -> _O
 def _measured_quietly(
     function: Callable[..., Result], arguments: tuple[Any, ...]
 ) -> _Outcome[Result]:
-    """In a worker: what several of them log at a time is of no use, but for warnings."""
-    logging.disable(logging.INFO)
-    return _measured(function, arguments)
+    """What hundreds of runs log, several at a time, is of no use, but for warnings."""
+    package = logging.getLogger("lowshot_kedro")
+    level = package.level
+    package.setLevel(logging.WARNING)
+    try:
+        with shown_progress(False):
+            return _measured(function, arguments)
+    finally:
+        package.setLevel(level)
 
 
 def _run_here(
@@ -259,7 +285,7 @@ def _run_here(
     for job in jobs:
         outcome: _Outcome[Result] | Exception
         try:
-            outcome = _measured(job.function, job.arguments)
+            outcome = _measured_quietly(job.function, job.arguments)
         except Exception as error:
             outcome = error
         yield job, outcome
@@ -284,8 +310,12 @@ def _run_by(
     n_tries: Counter[int] = Counter()
     ready: list[tuple[Job[Result], _Outcome[Result] | Exception]] = []
     patience = _Patience(engine)
+    looked = Stopwatch()
 
     while waiting or running or ready:
+        if looked.seconds >= _SECONDS_BETWEEN_LOOKS:
+            looked = Stopwatch()
+            engine.replace_lost(len(waiting) + len(running))
         n_slots = _count_slots(engine)
         patience.look(n_slots)
         waiting.sort(key=lambda number: -jobs[number].memory_bytes)
@@ -301,9 +331,13 @@ def _run_by(
         try:
             key = finished.get(timeout=_SECONDS_BETWEEN_LOOKS)
         except queue.Empty:
-            engine.replace_lost(len(waiting) + len(running))
             continue
-        number, future = running.pop(key)
+        number, future = running[key]
+        if future.status in ("pending", "lost") and engine.client.status == "running":
+            # Its worker died after the run and before we had the result: it is made again.
+            _tell_when_done(future, finished)
+            continue
+        del running[key]
         outcome = _take(future, engine)
         if isinstance(outcome, KilledWorker):
             n_tries[number] += outcome.allowed_failures + 1
@@ -332,7 +366,7 @@ class _Patience:
         """How many jobs can run at a time at the moment.
 
         Raises:
-            RuntimeError: If the workers have been away for too long.
+            InputError: If the workers have been away for too long.
         """
         if n_slots:
             self._alone = None
@@ -340,7 +374,10 @@ class _Patience:
         if self._alone is None:
             self._alone, self._complain_at = Stopwatch(), 0.0
         if self._alone.seconds >= self._engine.max_seconds_without_workers:
-            raise RuntimeError(f"{self._engine.place}: all worker processes died, and none starts")
+            raise InputError(
+                f"{self._engine.place}: all worker processes died, and none starts, "
+                f"{self._engine.advice}"
+            )
         if self._alone.seconds >= self._complain_at:
             self._complain_at += _SECONDS_BETWEEN_COMPLAINTS
             logger.info("%s has no workers at the moment: waiting for them", self._engine.place)
@@ -397,8 +434,12 @@ def _submit(
         key=f"{job.name}-{uuid.uuid4().hex}",
         pure=False,
     )
-    future.add_done_callback(lambda done: finished.put(done.key))
+    _tell_when_done(future, finished)
     return future
+
+
+def _tell_when_done(future: Future[_Outcome[Result]], finished: queue.SimpleQueue[Any]) -> None:
+    future.add_done_callback(lambda done: finished.put(done.key))
 
 
 def _take(future: Future[_Outcome[Result]], engine: _Engine) -> _Outcome[Result] | Exception:
@@ -438,9 +479,11 @@ def _open_local_engine(jobs: Sequence[Job[Any]], workers: Workers) -> Iterator[_
     n_threads = max(1, n_cores // n_workers)
     processes = _idle_processes(n_workers, n_threads) or _start_processes(n_workers, n_threads)
     logger.info(
-        "%d worker processes with %d threads each, %s for all runs at a time",
+        "%d worker process%s with %d thread%s each, %s for all runs at a time",
         n_workers,
+        "" if n_workers == 1 else "es",
         n_threads,
+        "" if n_threads == 1 else "s",
         format_bytes(budget),
     )
     try:
@@ -450,6 +493,7 @@ def _open_local_engine(jobs: Sequence[Job[Any]], workers: Workers) -> Iterator[_
             "probably for want of memory; lower sweep.memory_budget, or set sweep.n_workers = 1",
             budget,
             max_seconds_without_workers=_SECONDS_WITHOUT_LOCAL_WORKERS,
+            replace_lost=lambda n_unfinished: processes.tended.look(),
         )
     except BaseException:
         processes.opened.close()
@@ -467,12 +511,14 @@ class _Processes(NamedTuple):
         n_workers: How many.
         n_threads: Of each.
         client: Of their scheduler.
+        tended: Replaces them.
         opened: Closes them.
     """
 
     n_workers: int
     n_threads: int
     client: Client
+    tended: _TendedCluster
     opened: ExitStack
 
 
@@ -513,23 +559,77 @@ def _start_processes(n_workers: int, n_threads: int) -> _Processes:
         opened.enter_context(_without_main_module())
         with dask.config.set(settings):
             cluster = LocalCluster(
-                n_workers=n_workers,
+                n_workers=0,
                 threads_per_worker=1,
                 processes=True,
                 # Files that are mapped into memory would count, and runs be killed for them.
                 memory_limit=0,
                 scheduler_kwargs=_SCHEDULER_OPTIONS,
             )
-        opened.callback(cluster.close)
-        opened.callback(lambda: cluster.sync(_stop_workers, cluster))
+            opened.callback(cluster.close)
+            tended = _TendedCluster(cluster, n_workers)
+            opened.callback(tended.stop)
+            tended.start()
         client = opened.enter_context(Client(cluster, set_as_default=False))
-        return _Processes(n_workers, n_threads, client, opened.pop_all())
+        return _Processes(n_workers, n_threads, client, tended, opened.pop_all())
 
 
-async def _stop_workers(cluster: Any) -> None:
-    # A cluster that is closed waits longer for workers that are busy.
-    stops = (worker.close(timeout=_SECONDS_TO_STOP) for worker in cluster.workers.values())
-    await asyncio.gather(*stops, return_exceptions=True)
+class _TendedCluster:
+    """Worker processes of this machine, as many as there should be.
+
+    Dask starts a process again that dies at work. A process that dies while it starts is given up,
+    and with it the whole cluster where it is among the first.
+
+    Args:
+        cluster: Of Dask, without workers yet.
+        n_workers: How many there should be.
+    """
+
+    def __init__(self, cluster: Any, n_workers: int) -> None:
+        self._cluster = cluster
+        self._n_workers = n_workers
+        self._starting: concurrent.futures.Future[None] | None = None
+
+    def start(self) -> None:
+        """Start all of them, and wait until each is there or has died."""
+        self._cluster.sync(self._start_missing)
+
+    def look(self) -> None:
+        """Start those that are missing, and wait for nothing."""
+        if self._starting is None or self._starting.done():
+            loop = self._cluster.loop.asyncio_loop
+            self._starting = asyncio.run_coroutine_threadsafe(self._start_missing(), loop)
+
+    def stop(self) -> None:
+        """End them, those that are busy too."""
+        self._n_workers = 0
+        self._cluster.sync(self._stop)
+
+    async def _start_missing(self) -> None:
+        cluster = self._cluster
+        self._forget_dead()
+        while len(cluster.worker_spec) < self._n_workers:
+            cluster.worker_spec.update(cluster.new_worker_spec())
+        if set(cluster.worker_spec) - set(cluster.workers):
+            with suppress(Exception):  # The next look replaces those that died.
+                await cluster._correct_state()
+            # Whoever awaits the cluster would complain of them once more.
+            self._forget_dead()
+
+    def _forget_dead(self) -> None:
+        from distributed import Status
+
+        for name, worker in list(self._cluster.workers.items()):
+            if worker.status in (Status.closed, Status.failed):
+                del self._cluster.workers[name]
+                self._cluster.worker_spec.pop(name, None)
+
+    async def _stop(self) -> None:
+        # A cluster that is closed waits longer for workers that are busy.
+        stops = (
+            worker.close(timeout=_SECONDS_TO_STOP) for worker in self._cluster.workers.values()
+        )
+        await asyncio.gather(*stops, return_exceptions=True)
 
 
 def _count_cores() -> int:
@@ -708,20 +808,39 @@ def _without_main_module() -> Iterator[None]:
             main.__file__ = file
 
 
-@contextmanager
-def _quiet_dask() -> Iterator[None]:
-    """Keep what Dask logs in this process from the terminal, unless it is asked for."""
-    if _LOG_VARIABLE in os.environ:
-        yield
-        return
-    import distributed  # noqa: F401  sets the levels of its loggers
+class _QuietDask:
+    """Keeps what Dask logs in this process from the terminal, however many ask for it."""
 
-    loggers = [logging.getLogger(f"distributed{name}") for name in ("", ".client", ".gc")]
-    before = [each.level for each in loggers]
-    for each in loggers:
-        each.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for each, level in zip(loggers, before, strict=True):
-            each.setLevel(level)
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_users = 0
+        self._levels: dict[logging.Logger, int] = {}
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._n_users += 1
+            if self._n_users == 1:
+                self._silence()
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._n_users -= 1
+            if self._n_users == 0:
+                for each, level in self._levels.items():
+                    each.setLevel(level)
+
+    def _silence(self) -> None:
+        import distributed  # noqa: F401  sets the levels of its loggers
+
+        names = [f"distributed{name}" for name in ("", ".client", ".gc")]
+        self._levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
+        for each in self._levels:
+            each.setLevel(logging.CRITICAL)
+
+
+_quietened = _QuietDask()
+
+
+def _quiet_dask() -> AbstractContextManager[None]:
+    """Keep what Dask logs in this process from the terminal, unless it is asked for."""
+    return nullcontext() if _LOG_VARIABLE in os.environ else _quietened
