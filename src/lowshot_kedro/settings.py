@@ -10,8 +10,10 @@ from lowshot_kedro.hooks import (
     ResourceHooks,
     WorkerHooks,
 )
+from lowshot_kedro.telemetry import TelemetryHooks
 
 HOOKS = (
+    TelemetryHooks(),
     ErrorHooks(),
     ParameterHooks(),
     InputHooks(),
