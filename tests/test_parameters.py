@@ -61,6 +61,7 @@ VALID = {
         "combination_weights": [0, 0.5, 1], "scheduler": "local", "cluster": {}, "n_workers": 0,
         "memory_budget": None, "max_tries": 3,
     },
+    "reporting": {"show_resources": False},
 }  # fmt: skip
 
 # The names that people type, which do not change.

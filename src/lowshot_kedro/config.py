@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from click import ClickException
-from kedro.config import OmegaConfigLoader
+from kedro.config import MissingConfigException, OmegaConfigLoader
+from kedro.framework.project import configure_project
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog
+from kedro.utils import is_kedro_project
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
@@ -25,6 +27,7 @@ _FOLDERS = {
     "DDIR": ("/data/low-shot-diffusion", "docs/published_files.md"),
     "PICTURES": ("/data/pictures", "docs/own_pictures.md"),
 }
+_MISSING_FOLDER = "Given configuration path either does not exist"
 _PREFIX = "UserError raised while resolving interpolation: "
 
 
@@ -60,8 +63,25 @@ class ConfigLoader(OmegaConfigLoader):
             has_own = self.env not in (None, "", self.base_env, self.default_run_env)
             folder = f"data/{self.env}" if has_own else "data"
             OmegaConf.register_new_resolver("layer", partial(_layer, folder), replace=True)
-        content: dict[str, Any] = super().__getitem__(key)
+        try:
+            content: dict[str, Any] = super().__getitem__(key)
+        except MissingConfigException as error:
+            # Without files of a kind is another error of this class, and Kedro's own business.
+            if not str(error).startswith(_MISSING_FOLDER):
+                raise
+            raise UserError(self._describe_missing(error)) from error
         return content
+
+    def _describe_missing(self, error: MissingConfigException) -> str:
+        """Which folder of settings is not there."""
+        # Kedro's last word is the folder, which may be one within an archive.
+        missing = str(error).rpartition(" ")[2]
+        if Path(missing).name == self.env:
+            return f"--env: got {self.env!r}, but there is no {missing}"
+        return (
+            f"{missing}: not there, expected the settings; run this in the folder of the project, "
+            "or name a folder or an archive of settings by --conf-source"
+        )
 
 
 def _parameter(parameters: Mapping[str, Any], name: str) -> Any:
@@ -138,11 +158,13 @@ class Project:
         path: Its folder.
         env: The environment, None being Kedro's default.
         runtime_params: What the command line changed.
+        conf_source: Where its settings come from; None: its folder `conf`.
     """
 
     path: Path
     env: str | None
     runtime_params: Mapping[str, Any]
+    conf_source: str | None = None
 
     def catalog(self, changes: Mapping[str, Mapping[str, Any]]) -> DataCatalog:
         """The catalog as it is with some parameters changed.
@@ -150,11 +172,16 @@ class Project:
         Args:
             changes: Values by section and name.
         """
-        bootstrap_project(self.path)
+        if is_kedro_project(self.path):
+            bootstrap_project(self.path)
+        else:  # the package in some folder
+            configure_project(__package__)
         merged = {
             section: {**self.runtime_params.get(section, {}), **changes.get(section, {})}
             for section in {*self.runtime_params, *changes}
         }
-        with KedroSession.create(self.path, env=self.env, runtime_params=merged) as session:
+        with KedroSession.create(
+            self.path, env=self.env, runtime_params=merged, conf_source=self.conf_source
+        ) as session:
             catalog: DataCatalog = session.load_context().catalog  # type: ignore[attr-defined]
             return catalog

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import copyreg
 import logging
+import pickle
+import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
-from kedro.io import DataCatalog, DatasetError, MemoryDataset
+from kedro.io import DataCatalog, DatasetError, MemoryDataset, SharedMemoryDataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from rich.console import Console
 from rich.table import Table
 
+from lowshot_kedro.commands import Invocation
 from lowshot_kedro.config import Project, UserError, absent_folder
 from lowshot_kedro.datasets.files import DiskFullError
 from lowshot_kedro.datasets.resumable import ResumableDataset
@@ -24,6 +28,7 @@ from lowshot_kedro.errors import InputError
 from lowshot_kedro.experiment import choose_images, log_choice
 from lowshot_kedro.locks import files_in_use, of_this_run
 from lowshot_kedro.parameters import check_parameters
+from lowshot_kedro.reporting import print_resources
 from lowshot_kedro.resources import (
     Stopwatch,
     format_bytes,
@@ -37,20 +42,75 @@ logger = logging.getLogger(__name__)
 _COMPOSED = ("__default__", "experiment", "sweep")
 
 
-class ErrorHooks:
+class InvocationHooks:
+    """Knows how the run was started, for whoever has to advise another command."""
+
+    def __init__(self) -> None:
+        self._conf_source: str | None = None
+
+    @hook_impl(tryfirst=True)
+    def after_context_created(self, context: KedroContext) -> None:
+        """Note what Kedro does not tell later."""
+        self._conf_source = str(context.config_loader.conf_source)
+
+    def _invocation(self, run_params: Mapping[str, Any]) -> Invocation:
+        project_path = Path(run_params["project_path"])
+        return Invocation(
+            project_path,
+            self._conf_source or str(project_path / "conf"),
+            run_params.get("env"),
+            run_params.get("runtime_params") or {},
+        )
+
+
+class ErrorHooks(InvocationHooks):
     """Shows what is wrong with an input in one line."""
 
     @hook_impl
-    def on_pipeline_error(self, error: Exception) -> None:
+    def on_pipeline_error(self, error: Exception, run_params: Mapping[str, Any]) -> None:
         """Replace an error about an input or a file by its message alone.
 
         Anything else is a defect, and keeps its traceback.
         """
-        cause: BaseException = error
-        while isinstance(cause, DatasetError) and cause.__cause__ is not None:
-            cause = cause.__cause__
+        cause = _cause(error)
         if isinstance(cause, InputError | OSError):
-            raise UserError(_message(cause)) from error
+            raise UserError(self._invocation(run_params).completed(_message(cause))) from error
+        if isinstance(cause, BrokenProcessPool):
+            raise UserError(
+                "ParallelRunner: one of its processes died, probably for want of memory; take "
+                "SequentialRunner, the default"
+            ) from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What a dataset, or several within each other, could not go on for."""
+    while isinstance(error, DatasetError):
+        cause = getattr(error, "cause_elsewhere", None) or error.__cause__
+        if cause is None:
+            break
+        error = cause
+    return error
+
+
+def _pickle_dataset_error(error: DatasetError) -> tuple[Any, ...]:
+    """Keep the cause where an error comes from another process, which Python does not."""
+    cause: BaseException | None = _cause(error)
+    try:
+        pickle.dumps(cause)
+    except Exception:
+        cause = None
+    return _dataset_error, (type(error), error.args, None if cause is error else cause)
+
+
+def _dataset_error(
+    kind: type[DatasetError], arguments: tuple[Any, ...], cause: BaseException | None
+) -> DatasetError:
+    error = kind(*arguments)
+    vars(error)["cause_elsewhere"] = cause
+    return error
+
+
+copyreg.pickle(DatasetError, _pickle_dataset_error)
 
 
 def _message(error: BaseException) -> str:
@@ -75,20 +135,27 @@ class ParameterHooks:
         )
 
 
-class InputHooks:
+class InputHooks(InvocationHooks):
     """Checks everything a run needs before it starts to work."""
 
     @hook_impl
     def before_pipeline_run(
         self, run_params: Mapping[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
-        """Refuse missing inputs with the command that makes them, damaged ones, and a full disk."""
+        """Refuse missing inputs with the command that makes them, damaged ones, and a full disk.
+
+        And before all that a runner that cannot run the pipeline.
+        """
+        if isinstance(catalog, SharedMemoryDataCatalog):
+            _require_outputs_on_disk(pipeline, catalog)
         if "project" in pipeline.inputs():
-            catalog["project"] = MemoryDataset(_project(run_params), copy_mode="assign")
+            catalog["project"] = MemoryDataset(self._project(run_params), copy_mode="assign")
         names = sorted(name for name in pipeline.inputs() if not _is_parameter(name))
         missing = [name for name in names if not catalog.exists(name)]
         if missing:
-            raise UserError(_describe_missing(missing, catalog, run_params))
+            requested = run_params.get("pipeline_names") or ["__default__"]
+            invocation = self._invocation(run_params)
+            raise UserError(_describe_missing(missing, catalog, requested, invocation))
         checks = [(name, getattr(catalog.get(name), "check", None)) for name in names]
         checks += [
             (name, getattr(catalog.get(name), check, None))
@@ -106,12 +173,31 @@ class InputHooks:
                 raise UserError(f"{name}: {_message(error)}{more}") from error
         _require_pictures(pipeline, catalog)
 
+    def _project(self, run_params: Mapping[str, Any]) -> Project:
+        """What other processes need to open the same catalog."""
+        return Project(
+            Path(run_params["project_path"]),
+            run_params["env"],
+            run_params["runtime_params"] or {},
+            self._conf_source,
+        )
 
-def _project(run_params: Mapping[str, Any]) -> Project:
-    """What other processes need to open the same catalog."""
-    return Project(
-        Path(run_params["project_path"]), run_params["env"], run_params["runtime_params"] or {}
+
+def _require_outputs_on_disk(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Refuse to run nodes in several processes that pass something on in the memory of one.
+
+    Kedro would give the next node a placeholder (kedro-org/kedro issue 5773). Arrays of gigabytes
+    are better not copied from process to process either.
+    """
+    names = sorted(
+        name for name in pipeline.all_outputs() if isinstance(catalog.get(name), MemoryDataset)
     )
+    if names:
+        raise UserError(
+            f"ParallelRunner: its processes do not share the memory in which nodes pass on "
+            f"{', '.join(names)}; take SequentialRunner, which is the default, or ThreadRunner "
+            "(demonstration, features, pca and graph run with ParallelRunner too)"
+        )
 
 
 def _require_pictures(pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -152,33 +238,40 @@ def _require_pictures(pipeline: Pipeline, catalog: DataCatalog) -> None:
 
 
 def _describe_missing(
-    names: Sequence[str], catalog: DataCatalog, run_params: Mapping[str, Any]
+    names: Sequence[str], catalog: DataCatalog, requested: Sequence[str], invocation: Invocation
 ) -> str:
     """What is missing and how to make it, in the order in which to make it."""
     places = {name: _place(catalog, name) for name in names}
     paths = [Path(where) for where in places.values() if where is not None]
-    absent = absent_folder(paths, Path(run_params["project_path"]))
+    absent = absent_folder(paths, invocation.project_path)
     if absent is not None:
         return absent
     # An environment that brings its own pictures has no demonstration.
     own_pictures = not set(pipelines["demonstration"].nodes) <= set(pipelines["__default__"].nodes)
     left_out = (*_COMPOSED, "demonstration") if own_pictures else _COMPOSED
     order = [name for name in pipelines if name not in left_out]
-    lines = []
+    lines: list[tuple[int, str]] = []
+    in_memory: dict[str, list[str]] = {}
     for name, where in places.items():
         makers = [maker for maker in order if name in pipelines[maker].all_outputs()]
         about = _about(catalog, name)
         if where is None and makers:
-            command = _command(makers[0], run_params)
-            advice = f"is not kept on disk; run the whole pipeline: {command}"
-        elif makers:
-            advice = f"{where} is missing; make it with: {_command(makers[0], run_params)}"
+            # A part of a pipeline was asked for; the same command without the choice makes it.
+            whole = [each for each in requested if name in pipelines[each].all_outputs()]
+            in_memory.setdefault((whole or makers)[0], []).append(name)
+            continue
+        if makers:
+            advice = f"{where} is missing; make it with: {invocation.command(makers[0])}"
         elif "missing" in about:
             advice = f"{where} is missing: {about['missing']} ({about['guide']} says more)"
         else:
             advice = f"{where} is missing; put it there (README.md says which file this is"
             advice += ", lowshot-download fetches the published ones)"
         lines.append((order.index(makers[0]) if makers else -1, f"{name}: {advice}"))
+    for maker, made in in_memory.items():
+        command = invocation.command(None if maker == "__default__" else maker)
+        line = f"{', '.join(made)}: not kept on disk; run the whole pipeline: {command}"
+        lines.append((len(order), line))
     return "\n".join(line for _, line in sorted(lines))
 
 
@@ -193,26 +286,6 @@ def _about(catalog: DataCatalog, name: str) -> Mapping[str, str]:
     metadata = getattr(catalog.get(name), "metadata", None) or {}
     about: Mapping[str, str] = metadata.get("lowshot-kedro", {})
     return about
-
-
-def _command(pipeline_name: str, run_params: Mapping[str, Any]) -> str:
-    """A command about the same files as this run."""
-    env, parameters = run_params.get("env"), run_params.get("runtime_params")
-    options = f" --env {env}" if env and env != "local" else ""
-    if parameters:
-        options += ' --params "' + ",".join(_flatten(parameters)) + '"'
-    return f"kedro run{options} --pipeline {pipeline_name}"
-
-
-def _flatten(parameters: Mapping[str, Any], prefix: str = "") -> list[str]:
-    flat: list[str] = []
-    for name, value in parameters.items():
-        if isinstance(value, Mapping):
-            flat += _flatten(value, f"{prefix}{name}.")
-        else:
-            written = value if isinstance(value, str) else json.dumps(value)
-            flat.append(f"{prefix}{name}={written}")
-    return flat
 
 
 def _is_parameter(name: str) -> bool:
@@ -285,9 +358,11 @@ class WorkerHooks:
 
 
 class ResourceHooks:
-    """Logs time and peak memory of every node, and a table of all of them at the end."""
+    """Logs time and peak memory of every node, and a table of all of them if it is wanted."""
 
     def __init__(self) -> None:
+        # Inputs may be loaded by several threads at a time.
+        self._lock = threading.Lock()
         self._usage: dict[str, _NodeUsage] = {}
         self._unsaved: dict[str, set[str]] = {}
 
@@ -323,9 +398,14 @@ class ResourceHooks:
             )
 
     @hook_impl
-    def after_pipeline_run(self) -> None:
-        """Print time and peak memory of all nodes."""
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Print time and peak memory of all nodes, and of all runs of a sweep, where wanted."""
+        if not catalog.load("parameters")["reporting"]["show_resources"]:
+            return
+        if "sweep_resources" in pipeline.all_outputs():
+            print_resources(catalog.load("sweep_resources"))
         if not self._usage:
+            logger.info("Time and memory: measured in other processes, see the lines above")
             return
         table = Table("node", "seconds", "peak memory", title="Time and memory")
         for name, usage in self._usage.items():
@@ -333,7 +413,8 @@ class ResourceHooks:
         Console().print(table)
 
     def _begin(self, node: Node) -> None:
-        if node.name not in self._usage:
-            logger.info("%s …", node.name)
-            self._usage[node.name] = _NodeUsage()
-            self._unsaved[node.name] = set(node.outputs)
+        with self._lock:
+            if node.name not in self._usage:
+                logger.info("%s …", node.name)
+                self._usage[node.name] = _NodeUsage()
+                self._unsaved[node.name] = set(node.outputs)

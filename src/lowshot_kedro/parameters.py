@@ -343,6 +343,16 @@ class EvaluationParameters:
         _integer("evaluation.n_pictures", self.n_pictures, 1, 100)
 
 
+@dataclass(frozen=True)
+class ReportingParameters:
+    """What a run prints."""
+
+    show_resources: bool
+
+    def __post_init__(self) -> None:
+        _boolean("reporting.show_resources", self.show_resources)
+
+
 def _is_list(value: object) -> TypeGuard[Iterable[Any]]:
     return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
 
@@ -544,6 +554,7 @@ SECTIONS: dict[str, type] = {
     "logistic_regression": LogisticRegressionParameters,
     "evaluation": EvaluationParameters,
     "sweep": SweepParameters,
+    "reporting": ReportingParameters,
 }
 
 

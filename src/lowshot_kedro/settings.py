@@ -10,6 +10,7 @@ from lowshot_kedro.hooks import (
     ResourceHooks,
     WorkerHooks,
 )
+from lowshot_kedro.results import ResultHooks
 from lowshot_kedro.telemetry import TelemetryHooks
 
 HOOKS = (
@@ -21,6 +22,7 @@ HOOKS = (
     ResourceHooks(),
     StatisticsHooks(),
     WorkerHooks(),
+    ResultHooks(),
 )
 
 CONFIG_LOADER_CLASS = ConfigLoader

@@ -385,7 +385,7 @@ def test_numbers_too_large_to_be_squared(small_blocks):
         trained(large)
 
 
-def test_constant_columns_are_named_in_a_warning_and_cost_nothing(caplog, small_blocks):
+def test_constant_columns_are_named_in_the_log_and_cost_nothing(caplog, small_blocks):
     vectors = np.insert(VECTORS, [0, 4, 12], [0, 0.1, 1e10], axis=1).astype(np.float32)
     found = trained(vectors)
     assert "f100m: 3 of 15 columns are constant" in caplog.text

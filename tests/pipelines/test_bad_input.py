@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import namedtuple
 from collections.abc import Callable
@@ -13,12 +14,20 @@ import faiss
 import h5py
 import numpy as np
 import pytest
+from kedro.framework.session import KedroSession
 from kedro.io import DatasetError
 from PIL import Image
 
 from lowshot_kedro.config import UserError
 from tests.images.helpers import encoded, write_shard
-from tests.projects import N_COMPONENTS, N_FEATURES, kedro, run, write_features
+from tests.projects import (
+    N_COMPONENTS,
+    N_FEATURES,
+    configure_kedro,
+    kedro,
+    run,
+    write_features,
+)
 
 PARAMETERS: dict[str, Any] = {
     "pca": {"n_components": N_COMPONENTS},
@@ -124,7 +133,7 @@ def nothing(folder: Path) -> None:
 
 
 GRAPH_COMMAND = (
-    r"make it with: kedro run --env imagenet "
+    r"make it with: \S*kedro run --env imagenet "
     r'--params ".*graph\.n_background=500,graph\.k=10.*" --pipeline graph'
 )
 
@@ -133,15 +142,15 @@ GRAPH_COMMAND = (
     ("pipeline", "spoil", "changed", "message"),
     [
         # missing
-        ("graph", remove(VECTORS), {}, rf"background_vectors: .*{VECTORS} is missing; make it with: kedro run .*--pipeline pca"),
+        ("graph", remove(VECTORS), {}, rf"background_vectors: .*{VECTORS} is missing; make it with: \S*kedro run .*--pipeline pca"),
         ("diffusion", remove(GRAPH), {}, rf"background_graph: .*{GRAPH} is missing; {GRAPH_COMMAND}"),
         ("diffusion", remove("knngraph/ndis500.index"), {}, rf"background_index: .*is missing; {GRAPH_COMMAND}"),
-        ("baseline", remove(TRAIN), {}, rf"train_features: .*{TRAIN} is missing; make it with: kedro run .*--pipeline features"),
+        ("baseline", remove(TRAIN), {}, rf"train_features: .*{TRAIN} is missing; make it with: \S*kedro run .*--pipeline features"),
         ("diffusion", remove("label_idx.json"), {}, r"class_split: .*label_idx\.json is missing; put it there"),
         ("features", nothing, {}, r"found no pictures in AbsentPictures\(.*\), expected at least one"),
         # cut off, or of another shape or type
         ("graph", cut(VECTORS), {}, rf"background_vectors: .*{VECTORS}: 44797 bytes are no whole number of rows of 16"),
-        ("graph", nothing, {"pca": {"n_components": 33}}, r"background_vectors: .*concatenated_PCAR33\.raw is missing; make it with: kedro run .*pca\.n_components=33.* --pipeline pca"),
+        ("graph", nothing, {"pca": {"n_components": 33}}, r"background_vectors: .*concatenated_PCAR33\.raw is missing; make it with: \S*kedro run .*pca\.n_components=33.* --pipeline pca"),
         ("diffusion", cut(GRAPH), {}, rf"background_graph: .*{GRAPH}: 63997 bytes are no whole number of rows of 32"),
         ("diffusion", cut(GRAPH, 128), {}, rf"background_graph: .*{GRAPH}: holds 499 rows, but ndis500_k32_D_11.float32 500"),
         ("diffusion", cut("knngraph/ndis500.index", 999), {}, r"ndis500\.index: not a readable faiss index; is it cut off"),
@@ -325,7 +334,8 @@ def test_the_demonstration_never_overwrites_other_pictures(project: Path, publis
 def test_what_is_missing_is_listed_in_the_order_to_make_it(project: Path) -> None:
     with pytest.raises(UserError) as caught:
         run(project, "diffusion")
-    commands = [line.rpartition("--pipeline ")[2] for line in str(caught.value).splitlines()]
+    lines = str(caught.value).splitlines()
+    commands = [line.rpartition("--pipeline ")[2].split()[0] for line in lines]
     order = ["demonstration", "features", "pca", "graph"]
     assert commands == sorted(commands, key=order.index)
     assert set(commands) == set(order)
@@ -336,11 +346,36 @@ def test_the_command_line_shows_one_line_without_a_traceback(project: Path) -> N
     assert result.returncode == 1
     lines = (result.stdout + result.stderr).splitlines()
     assert len(lines) == 3  # one for each collection of pictures
-    assert [line for line in lines if line.startswith("Error: ")] == [
-        f"Error: background_images: {project}/data/01_raw/yfcc100m is missing; "
-        "make it with: kedro run --pipeline demonstration"
-    ]
+    (error,) = [line for line in lines if line.startswith("Error: ")]
+    found = re.escape(f"Error: background_images: {project}/data/01_raw/yfcc100m is missing; ")
+    # Where the environment is not activated, its kedro is named by its path.
+    advice = r"make it with: \S*kedro run --pipeline demonstration"
+    assert re.fullmatch(found + advice, error)
     assert not any("Traceback" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "pipeline"), [("diffusion", " --pipeline diffusion"), (None, "")]
+)
+def test_what_only_memory_holds_is_made_by_the_pipeline_that_was_asked_for(
+    project: Path, published: Path, asked_for: str | None, pipeline: str
+) -> None:
+    configure_kedro()
+    with KedroSession.create(project, env="imagenet") as session, pytest.raises(UserError) as error:
+        session.run(pipeline_names=asked_for and [asked_for], from_nodes=["diffuse"])
+    *_, line = str(error.value).splitlines()
+    assert line.startswith("completed_graph, graph_seconds, image_selection: not kept on disk; ")
+    assert f"kedro run --env imagenet{pipeline} (in {project})" in line
+
+
+def test_an_environment_that_is_not_there(project: Path) -> None:
+    with pytest.raises(UserError, match=r"^--env: got 'imagnet', but there is no .*conf/imagnet$"):
+        run(project, "graph", env="imagnet")
+
+
+def test_a_folder_without_settings(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"conf/base: not there, expected the settings; .*--conf-s"):
+        run(tmp_path, "graph")
 
 
 def test_ddir_that_is_not_set(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -280,7 +280,7 @@ def _require_varying_columns(
             f"{n_components}"
         )
     if len(constant):
-        logger.warning(
+        logger.info(
             "%s: %d of %d columns are constant in the rows to train on, and add nothing: %s",
             name,
             len(constant),

@@ -477,15 +477,17 @@ def _open_local_engine(jobs: Sequence[Job[Any]], workers: Workers) -> Iterator[_
     else:
         n_workers = min(n_cores, _count_fitting(jobs, budget))
     n_threads = max(1, n_cores // n_workers)
-    processes = _idle_processes(n_workers, n_threads) or _start_processes(n_workers, n_threads)
-    logger.info(
-        "%d worker process%s with %d thread%s each, %s for all runs at a time",
-        n_workers,
-        "" if n_workers == 1 else "es",
-        n_threads,
-        "" if n_threads == 1 else "s",
-        format_bytes(budget),
-    )
+    processes = _idle_processes(n_workers, n_threads)
+    if processes is None:
+        logger.info(
+            "%d worker process%s with %d thread%s each, %s for all runs at a time",
+            n_workers,
+            "" if n_workers == 1 else "es",
+            n_threads,
+            "" if n_threads == 1 else "s",
+            format_bytes(budget),
+        )
+        processes = _start_processes(n_workers, n_threads)
     try:
         yield _Engine(
             processes.client,

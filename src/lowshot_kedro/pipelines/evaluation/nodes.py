@@ -100,19 +100,16 @@ def compare_methods(
     baseline_metrics: dict[str, Any],
     diffusion_metrics: dict[str, Any],
     combined_metrics: dict[str, Any],
-    experiment: ExperimentParameters,
     evaluation: EvaluationParameters,
 ) -> pd.DataFrame:
-    """The table of methods, which is also printed."""
+    """The table of methods."""
     metrics = {
         "logistic regression": baseline_metrics,
         "diffusion": diffusion_metrics,
         "combined": combined_metrics,
     }
     log_top_k_left_out(evaluation.top_k, diffusion_metrics["n_classes"])
-    table = reporting.compare_methods(metrics, evaluation.top_k)
-    reporting.print_comparison(table, asdict(experiment))
-    return table
+    return reporting.compare_methods(metrics, evaluation.top_k)
 
 
 def plot_accuracy_per_step(

@@ -34,7 +34,6 @@ def create_pipeline() -> Pipeline:
                     "baseline_metrics",
                     "diffusion_metrics",
                     "combined_metrics",
-                    "params:experiment",
                     "params:evaluation",
                 ],
                 outputs="metrics_table",

@@ -148,7 +148,7 @@ def tabulate_runs(
     hyperparameters: dict[str, Any],
     prepared_sweep: PreparedSweep,
 ) -> tuple[pd.DataFrame, str]:
-    """The table of methods × labelled images, mean and deviation over the seeds; it is printed."""
+    """The table of methods × labelled images, mean and deviation over the seeds."""
     chosen = Hyperparameters(hyperparameters)
     metrics = {**test_metrics, **combined_test_metrics}
     runs = _test_runs(prepared_sweep.settings, prepared_sweep.data, chosen)
@@ -156,8 +156,6 @@ def tabulate_runs(
     top_k = _telling_top_k(prepared_sweep)
     summary = reporting.summarize(frames.final_accuracies(runs, metrics, chosen), top_k)
     context = {"mode": "test", "seeds": list(prepared_sweep.settings.sweep.seeds)}
-    for k in top_k:
-        reporting.print_summary(summary, k, context)
     return summary, reporting.to_markdown(summary, top_k, context)
 
 
@@ -186,9 +184,7 @@ def tabulate_resources(
         *_present(validated, metrics),
         *_test_runs(prepared_sweep.settings, prepared_sweep.data, chosen),
     ]
-    resources = reporting.run_resources(frames.resources(runs, metrics))
-    reporting.print_resources(resources)
-    return resources
+    return reporting.run_resources(frames.resources(runs, metrics))
 
 
 def _test_runs(settings: Settings, data: SweepData, chosen: Hyperparameters) -> list[Run]:
