@@ -362,9 +362,11 @@ def test_what_only_memory_holds_is_made_by_the_pipeline_that_was_asked_for(
 ) -> None:
     configure_kedro()
     with KedroSession.create(project, env="imagenet") as session, pytest.raises(UserError) as error:
-        session.run(pipeline_names=asked_for and [asked_for], from_nodes=["diffuse"])
+        session.run(pipeline_names=asked_for and [asked_for], from_nodes=["diffusion.diffuse"])
     *_, line = str(error.value).splitlines()
-    assert line.startswith("completed_graph, graph_seconds, image_selection: not kept on disk; ")
+    assert line.startswith(
+        "completed_graph, diffusion.image_selection, graph_seconds: not kept on disk; "
+    )
     assert f"kedro run --env imagenet{pipeline} (in {project})" in line
 
 
