@@ -18,7 +18,7 @@ def demonstration_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = copy_project(tmp_path_factory.mktemp("demonstration"))
     result = kedro(project, "run")
     assert result.returncode == 0, result.stdout + result.stderr
-    (project / "log.txt").write_text(result.stdout)
+    (project / "log.txt").write_text(result.stdout + result.stderr)
     return project
 
 

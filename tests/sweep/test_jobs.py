@@ -19,7 +19,13 @@ from distributed import Client, LocalCluster
 
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.sweep import jobs as jobs_module
-from lowshot_kedro.sweep.jobs import Job, Workers, check_workers, run_jobs
+from lowshot_kedro.sweep.jobs import (
+    Job,
+    Workers,
+    check_workers,
+    close_idle_workers,
+    run_jobs,
+)
 from tests.sweep import jobs_functions
 
 PROJECT = Path(__file__).parents[2]
@@ -149,10 +155,10 @@ def test_workers_that_do_not_come_back_are_given_up(tmp_path, monkeypatch):
         list(run_jobs([deadly], Workers()))
 
 
-def starting_workers():
-    """Workers of this process that are there, however far they are."""
+def starting_workers(parent=None):
+    """Workers of a process, this one by default, that are there, however far they are."""
     found = set()
-    for child in psutil.Process().children():
+    for child in psutil.Process(parent).children():
         with suppress(psutil.Error):
             if any("spawn_main" in part for part in child.cmdline()):
                 found.add(child.pid)
@@ -315,11 +321,37 @@ def test_whoever_stops_early_stops_the_workers(tmp_path):
     assert traces(tmp_path)["sleep"] < 3
 
 
-@pytest.fixture
-def coordinator(tmp_path):
-    """A process whose two workers have begun to work."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.sweep.jobs_coordinator", str(tmp_path)],
+def test_workers_that_are_kept_end_without_a_word(tmp_path, caplog, capfd):
+    caplog.set_level(logging.INFO)
+    workers = Workers(n_workers=1, is_kept=True)
+    for number in (1, 2):
+        assert results_by_name(run_jobs(squares(tmp_path, [number]), workers))
+    assert len(processes(tmp_path)) == 1
+    close_idle_workers()
+    assert not any(is_running(process) for process in processes(tmp_path))
+    # How many there are is said once, for they are the same.
+    (line,) = [(record.name, record.getMessage()) for record in caplog.records]
+    assert line[0] == "lowshot_kedro.sweep.jobs" and line[1].startswith("1 worker process with ")
+    assert "distributed" not in capfd.readouterr().err
+
+
+def test_progress_counts_runs_and_not_jobs(tmp_path, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(jobs_module, "_SECONDS_BETWEEN_LINES", 0)
+    jobs = [
+        Job(f"square{number}", jobs_functions.square, (number, tmp_path), MB, n_runs)
+        for number, n_runs in enumerate([118, 180, 8])
+    ]
+    list(run_jobs(jobs, Workers(n_workers=0), "validation"))
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.partition(" (")[0] for line in lines] == [
+        "validation: 118 of 306 runs", "validation: 298 of 306 runs", "validation: 306 of 306 runs",
+    ]  # fmt: skip
+
+
+def begin_coordinator(folder):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.sweep.jobs_coordinator", str(folder)],
         cwd=PROJECT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -328,6 +360,12 @@ def coordinator(tmp_path):
         # Whoever runs the tests in the background has them ignore it, and all that they start.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
+
+
+@pytest.fixture
+def coordinator(tmp_path):
+    """A process whose two workers have begun to work."""
+    process = begin_coordinator(tmp_path)
     try:
         wait_until(lambda: traces(tmp_path)["sleep"] == 2)
         yield process
@@ -346,6 +384,18 @@ def test_an_interrupt_from_the_keyboard_ends_all_processes(coordinator, tmp_path
     os.killpg(coordinator.pid, signal.SIGINT)
     output, _ = coordinator.communicate(timeout=60)
     assert not any(is_running(process) for process in processes(tmp_path))
+    assert output.count("Traceback") == output.count("KeyboardInterrupt\n") == 1, output
+
+
+@pytest.mark.parametrize("seconds", [0, 0.3])
+def test_an_interrupt_while_workers_start_ends_them_without_a_word(tmp_path, seconds):
+    with begin_coordinator(tmp_path) as process:
+        wait_until(lambda: starting_workers(process.pid))
+        started = starting_workers(process.pid)
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert started and not any(is_running(worker) for worker in started)
     assert output.count("Traceback") == output.count("KeyboardInterrupt\n") == 1, output
 
 

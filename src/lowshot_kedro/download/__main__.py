@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shlex
 import shutil
 import sys
 from collections import defaultdict
@@ -116,15 +117,20 @@ def _run(options: argparse.Namespace) -> None:
     plan.require_ready()
     plan.run()
     if not options.names and not options.all:
-        _tell_of_graphs_to_make(options.n_background)
+        _tell_of_graphs_to_make(options.n_background, folder)
 
 
-def _tell_of_graphs_to_make(n_background: Iterable[int]) -> None:
+def _tell_of_graphs_to_make(n_background: Iterable[int], folder: str | Path) -> None:
+    # That is where conf/imagenet looks.
+    path = str(Path(folder).absolute())
+    variable = "" if os.environ.get("DDIR") == path else f"DDIR={shlex.quote(path)} "
     for number in sorted({*n_background} - {0, *GRAPH_SIZES}):
         logger.info(
-            "No graph was published for %d background images; make it with: "
-            "kedro run --env imagenet --pipeline graph --params graph.n_background=%d",
+            "No graph was published for %d background images; make it, in the folder of the "
+            "project, with: %skedro run --env imagenet --pipeline graph --params "
+            "graph.n_background=%d",
             number,
+            variable,
             number,
         )
 

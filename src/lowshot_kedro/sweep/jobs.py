@@ -15,6 +15,7 @@ import queue
 import re
 import shlex
 import shutil
+import signal
 import sys
 import threading
 import uuid
@@ -29,6 +30,7 @@ from contextlib import (
     suppress,
 )
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from lowshot_kedro.errors import InputError
@@ -560,20 +562,46 @@ def _start_processes(n_workers: int, n_threads: int) -> _Processes:
         opened.enter_context(_environment(environment))
         opened.enter_context(_without_main_module())
         with dask.config.set(settings):
-            cluster = LocalCluster(
-                n_workers=0,
-                threads_per_worker=1,
-                processes=True,
-                # Files that are mapped into memory would count, and runs be killed for them.
-                memory_limit=0,
-                scheduler_kwargs=_SCHEDULER_OPTIONS,
-            )
-            opened.callback(cluster.close)
-            tended = _TendedCluster(cluster, n_workers)
-            opened.callback(tended.stop)
+            with _interrupts_held_back():
+                cluster = LocalCluster(
+                    n_workers=0,
+                    threads_per_worker=1,
+                    processes=True,
+                    # Files that are mapped into memory would count, and runs be killed for them.
+                    memory_limit=0,
+                    scheduler_kwargs=_SCHEDULER_OPTIONS,
+                )
+                tended = _TendedCluster(cluster, n_workers)
+                opened.callback(tended.close)
             tended.start()
         client = opened.enter_context(Client(cluster, set_as_default=False))
         return _Processes(n_workers, n_threads, client, tended, opened.pop_all())
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Keep Ctrl-C from threads that begin meanwhile, and from all processes that they start.
+
+    The terminal sends it to all. The main thread gets it afterwards, and ends the others.
+    """
+    # It lets interrupts through when it begins, in whatever thread needs it first.
+    resource_tracker.ensure_running()
+    # A blocked signal goes to another thread, and Python tells the main thread of it all the same.
+    come: list[int] = []
+    handler = None
+    if threading.current_thread() is threading.main_thread():
+        handler = signal.getsignal(signal.SIGINT)
+    if handler is not None:
+        signal.signal(signal.SIGINT, lambda number, frame: come.append(number))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+        if come:
+            signal.raise_signal(come[0])
 
 
 class _TendedCluster:
@@ -594,7 +622,8 @@ class _TendedCluster:
 
     def start(self) -> None:
         """Start all of them, and wait until each is there or has died."""
-        self._cluster.sync(self._start_missing)
+        self.look()
+        self._wait()
 
     def look(self) -> None:
         """Start those that are missing, and wait for nothing."""
@@ -602,10 +631,18 @@ class _TendedCluster:
             loop = self._cluster.loop.asyncio_loop
             self._starting = asyncio.run_coroutine_threadsafe(self._start_missing(), loop)
 
-    def stop(self) -> None:
-        """End them, those that are busy too."""
+    def close(self) -> None:
+        """End them, those that are busy too, and their scheduler."""
         self._n_workers = 0
-        self._cluster.sync(self._stop)
+        # Dask loses sight of those that nobody waits for any more.
+        self._wait(_SECONDS_TO_CONNECT)
+        with suppress(Exception):  # All of them end with this process at the latest.
+            self._cluster.sync(self._stop)
+            self._cluster.close()
+
+    def _wait(self, seconds: float | None = None) -> None:
+        if self._starting is not None:
+            concurrent.futures.wait([self._starting], seconds)
 
     async def _start_missing(self) -> None:
         cluster = self._cluster
