@@ -119,17 +119,30 @@ def absent_folder(paths: Iterable[Path], project: Path) -> str | None:
     Returns:
         One line, or None if that is not why.
     """
-    for name, (_, page) in _FOLDERS.items():
-        value = os.environ.get(name)
-        if not value:
-            continue
-        folder = project / value
-        if not folder.is_dir() and any(folder in (path, *path.parents) for path in paths):
+    for path in paths:
+        name, folder, page = _folder_of(path, project)
+        if folder is not None and not folder.is_dir():
             return (
                 f"{name}: no such folder: {folder}; expected the folder of your data ({page} says "
                 "what is expected there)"
             )
     return None
+
+
+def where_to_read(path: Path, project: Path) -> str:
+    """Which page is about a file that people put there, and how else it comes there."""
+    name, _, page = _folder_of(path, project)
+    others = ", lowshot-download fetches the published ones" if name == "DDIR" else ""
+    return f"{page} says which file this is{others}"
+
+
+def _folder_of(path: Path, project: Path) -> tuple[str, Path | None, str]:
+    """The environment variable whose folder a file lies in, that folder, and the page about it."""
+    for name, (_, page) in _FOLDERS.items():
+        value = os.environ.get(name)
+        if value and (project / value) in (path, *path.parents):
+            return name, project / value, page
+    return "", None, "README.md"
 
 
 def _background_rows(n_background: int | None, unlabeled: str) -> int | None:

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lowshot_kedro.commands import Invocation
-from lowshot_kedro.config import Project, UserError, absent_folder
+from lowshot_kedro.config import Project, UserError, absent_folder, where_to_read
 from lowshot_kedro.datasets.files import DiskFullError
 from lowshot_kedro.datasets.resumable import ResumableDataset
 from lowshot_kedro.errors import InputError
@@ -243,7 +243,8 @@ def _describe_missing(
     """What is missing and how to make it, in the order in which to make it."""
     places = {name: _place(catalog, name) for name in names}
     paths = [Path(where) for where in places.values() if where is not None]
-    absent = absent_folder(paths, invocation.project_path)
+    project = invocation.project_path
+    absent = absent_folder(paths, project)
     if absent is not None:
         return absent
     # An environment that brings its own pictures has no demonstration.
@@ -265,8 +266,8 @@ def _describe_missing(
         elif "missing" in about:
             advice = f"{where} is missing: {about['missing']} ({about['guide']} says more)"
         else:
-            advice = f"{where} is missing; put it there (README.md says which file this is"
-            advice += ", lowshot-download fetches the published ones)"
+            page = where_to_read(Path(where or ""), project)
+            advice = f"{where} is missing; put it there ({page})"
         lines.append((order.index(makers[0]) if makers else -1, f"{name}: {advice}"))
     for maker, made in in_memory.items():
         command = invocation.command(None if maker == "__default__" else maker)

@@ -12,7 +12,7 @@ import yaml
 
 from lowshot_kedro.config import UserError
 from tests.own_pictures import run_own_pictures, write_own_pictures
-from tests.projects import read_metrics
+from tests.projects import read_metrics, run
 
 
 @pytest.fixture
@@ -111,6 +111,35 @@ def test_what_is_missing_of_own_pictures_is_said_in_a_line(
     for line in text.splitlines():
         assert re.search(r"\(docs/own_pictures\.md says (more|what is expected).*\)$", line)
     assert "lowshot-download" not in text
+
+
+def test_the_page_about_a_missing_file_is_that_of_its_folder(
+    project: Path, published: Path, own_pictures: Path
+) -> None:
+    (published / "label_idx.json").unlink()
+    message = r"label_idx\.json is missing; .*docs/published_files\.md .* lowshot-download fetches"
+    with pytest.raises(UserError, match=message):
+        run(project, "baseline", env="imagenet")
+    path = project / "conf" / "own_pictures" / "catalog.yml"
+    catalog = yaml.safe_load(path.read_text())
+    catalog["train_images"] = {
+        "type": "lowshot_kedro.datasets.LabeledImagesDataset",
+        "filepath": "${globals:folders.raw}/train.json",
+    }
+    path.write_text(yaml.safe_dump(catalog))
+    message = (
+        r"train\.json is missing; put it there \(docs/own_pictures\.md says which file this is\)$"
+    )
+    with pytest.raises(UserError, match=message):
+        run_own_pictures(project)
+
+
+def test_a_folder_of_published_files_that_is_not_there_is_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DDIR", "/not/there")
+    with pytest.raises(UserError, match=r"^DDIR: no such folder: /not/there; .*published_files"):
+        run(project, "baseline", env="imagenet")
 
 
 def test_own_pictures_need_a_name(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
