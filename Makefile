@@ -4,6 +4,7 @@
 #   make test    install, then all tests
 #   make viz     the pipelines in kedro-viz            make lab    the catalog in JupyterLab
 #   make lint    ruff, mypy, clang-format              make bench  benchmarks against peers
+#   make pictures    pictures of the pages, outputs of notebooks, anew (PARTS=… some of them)
 
 SHELL := /bin/sh
 PYTHON ?= python3
@@ -19,11 +20,11 @@ C_FILES := $(wildcard src/lowshot_kedro/native/*.[ch])
 export KEDRO_DISABLE_TELEMETRY = 1
 export DO_NOT_TRACK = 1
 
-.PHONY: help run test viz lab lint bench clean
+.PHONY: help run test viz lab lint bench pictures clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '3,6s/^# *//p' Makefile
+	@sed -n '3,7s/^# *//p' Makefile
 
 run: $(VENV)/.installed
 	$(BIN)/kedro run
@@ -47,6 +48,10 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-bench
 	@for script in $(wildcard benchmarks/*.py); do $(BIN)/python "$$script" || exit 1; done
+
+# All but the slowest part, Fashion-MNIST over seeds; docs/make_pictures.py has the list.
+pictures: $(VENV)/.installed-dev
+	$(BIN)/python docs/make_pictures.py $(PARTS)
 
 clean:
 	rm -rf $(VENV) build src/*.egg-info src/lowshot_kedro/native/_native.* .viz sessions

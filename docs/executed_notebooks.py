@@ -31,6 +31,7 @@ def execute(path: Path, folder: Path, environment: dict[str, str]) -> str:
             cell.outputs, cell.execution_count = [], None
     # Nothing of one person's IPython or Jupyter has a say.
     settings = folder.parent / "jupyter"
+    (settings / "ipython").mkdir(parents=True, exist_ok=True)
     own = {"IPYTHONDIR": str(settings / "ipython"), "JUPYTER_CONFIG_DIR": str(settings)}
     with mock.patch.dict(os.environ, {**environment, **own, "JUPYTER_PREFER_ENV_PATH": "1"}):
         NotebookClient(
@@ -43,8 +44,14 @@ def execute(path: Path, folder: Path, environment: dict[str, str]) -> str:
     notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [_cleaned(output, cell.id) for output in cell.outputs]
+            cell.outputs = [_cleaned(o, cell.id) for o in cell.outputs if not _is_empty(o)]
     return str(nbformat.writes(notebook)) + "\n"
+
+
+def _is_empty(output: Any) -> bool:
+    """Whether it is one of those that rich leaves before what is shown."""
+    html = output.get("data", {}).get("text/html")
+    return html is not None and not re.sub(r"</?pre[^>]*>", "", html).strip()
 
 
 def _cleaned(output: Any, name: str) -> Any:
@@ -53,8 +60,9 @@ def _cleaned(output: Any, name: str) -> Any:
         # A warning says where in the kernel's temporary files its cell is.
         output.text = re.sub(r"^\S*ipykernel\S*\.py:\d+: ", "", output.text, flags=re.MULTILINE)
     data = output.get("data", {})
-    if "text/plain" in data:
-        data["text/plain"] = re.sub(r" at 0x[0-9a-f]+", "", data["text/plain"])
+    if len(data) > 1:
+        # What a terminal would show, with addresses in memory and places of files.
+        data.pop("text/plain", None)
     if "text/html" in data:
         # pandas names a styled table at random.
         data["text/html"] = re.sub(r"T_[0-9a-f]{5}", f"T_{name}", data["text/html"])

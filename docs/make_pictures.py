@@ -23,8 +23,9 @@ from typing import NamedTuple
 
 from executed_notebooks import execute
 from headless_browser import NAMES, Page, find_browser, opened_page
-
 from lowshot_kedro.config import Project
+from lowshot_kedro.errors import InputError
+from lowshot_kedro.images import TorchvisionPictures
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = ROOT / "build" / "pictures"
@@ -58,7 +59,7 @@ SCREENSHOTS = {
     "kedro-viz.png": "?types=nodes",
     "kedro-viz-preview.png": "?sn=train_images",
 }
-_SIZE = (1280, 1040)
+_SIZE = (1280, 1140)
 _SECONDS_TO_START = 120
 
 # Tables of a sweep that pages quote, by part.
@@ -245,11 +246,13 @@ def _link_fashion_mnist() -> bool:
     for path in found:
         if not (link := folder / path.name).exists():
             link.symlink_to(path)
-    from torchvision.datasets import FashionMNIST
-
     try:
-        FashionMNIST(PROJECT / "data" / "01_raw", download=True)
-    except Exception as error:  # whatever stands between here and the files
+        for train in (True, False):
+            arguments = {"train": train}
+            TorchvisionPictures(
+                "FashionMNIST", folder.parent.parent, download=True, arguments=arguments
+            )
+    except (OSError, InputError) as error:
         print(f"Fashion-MNIST: left as it is, for the pictures cannot be had ({error})")
         return False
     return True

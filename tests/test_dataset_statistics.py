@@ -32,6 +32,7 @@ def catalog(tmp_path: Path) -> DataCatalog:
         Image.new("L", (8, 8)).save(tmp_path / "pictures" / f"{number}.png")
     found = DataCatalog.from_config(
         {
+            "{default}": {"type": "kedro.io.MemoryDataset"},
             "background_vectors": vectors,
             "of_nobody": vectors,
             "train_features": {"type": features, "filepath": str(tmp_path / "train.hdf5")},
@@ -51,7 +52,9 @@ WITH_PICTURES = {"background_images": {"rows": 2}, **EXPECTED}
 
 
 def test_what_is_there_and_whole_is_counted(catalog: DataCatalog) -> None:
+    before = set(catalog)
     assert dataset_statistics(catalog) == WITH_PICTURES
+    assert set(catalog) == before
 
 
 def test_a_run_leaves_what_there_is(catalog: DataCatalog, tmp_path: Path) -> None:
@@ -83,9 +86,14 @@ def test_only_kedro_viz_counts_when_a_catalog_is_made(
 ) -> None:
     hooks = StatisticsHooks()
     hooks.after_context_created(SimpleNamespace(project_path=tmp_path))  # type: ignore[arg-type]
-    monkeypatch.delitem(sys.modules, "kedro_viz.server", raising=False)
+    for module in ("kedro_viz.server", "kedro_viz.launchers.jupyter"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     hooks.after_catalog_created(catalog)
     assert not (tmp_path / ".viz").exists()
     monkeypatch.setitem(sys.modules, "kedro_viz.server", ModuleType("kedro_viz.server"))
+    monkeypatch.setitem(sys.modules, "kedro_viz.launchers.jupyter", ModuleType("jupyter"))
+    hooks.after_catalog_created(catalog)
+    assert not (tmp_path / ".viz").exists()
+    monkeypatch.delitem(sys.modules, "kedro_viz.launchers.jupyter")
     hooks.after_catalog_created(catalog)
     assert json.loads((tmp_path / ".viz" / "stats.json").read_text()) == WITH_PICTURES

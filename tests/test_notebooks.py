@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.projects import ROOT
+from tests.projects import ROOT, run
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Of cells that download data, and take minutes.
@@ -21,15 +22,43 @@ def _code_cells(notebook: nbformat.NotebookNode) -> list[Any]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+# What a place on a machine begins with, and an address in its memory; colours of a terminal; bars.
+OF_A_MOMENT = re.compile(
+    r"(?<![\w.])/(?:home|root|tmp|usr|opt|var|mnt|work|builds?|Users)/|0x[0-9a-f]{6}|\x1b|\r|it/s"
+)
+# Cells that warn, to show it.
+WARNING = {"unreached"}
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_is_kept_without_outputs_and_with_ids(path: Path) -> None:
+def test_is_kept_with_the_outputs_of_one_run(path: Path) -> None:
+    """As `make notebooks` leaves it."""
     notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
     nbformat.validate(notebook)
     assert set(notebook.metadata) <= {"kernelspec"}, "metadata of one person's Jupyter"
     for cell in notebook.cells:
         assert re.fullmatch(r"[a-z-]+", cell.id), f"{cell.id}: not a name"
-    for cell in _code_cells(notebook):
-        assert cell.outputs == [] and cell.execution_count is None, f"{cell.id} has outputs"
+    cells = _code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == [*range(1, len(cells) + 1)]
+    for cell in cells:
+        assert not set(cell.metadata) - {"tags"}, cell.id
+        kinds = {output.output_type for output in cell.outputs}
+        assert kinds <= {"stream", "execute_result", "display_data"}, cell.id
+        assert cell.id in WARNING or not _printed(cell, "stderr"), f"{cell.id} warns"
+        for text in _texts(cell):
+            assert not OF_A_MOMENT.search(text), cell.id
+    assert len(_with_pictures({cell.id: cell for cell in cells})) >= 3
+
+
+def _texts(cell: Any) -> list[str]:
+    """Everything a cell shows but pictures."""
+    texts = [output.text for output in cell.outputs if output.output_type == "stream"]
+    for output in cell.outputs:
+        data = output.get("data", {})
+        assert set(data) <= {"text/html", "text/plain", "image/png"}, cell.id
+        written = (text for kind, text in data.items() if kind != "image/png")
+        texts += [re.sub(r"base64,[^']*", "", text) for text in written]
+    return texts
 
 
 @pytest.fixture
@@ -89,6 +118,33 @@ def test_explore_catalog_runs(demonstration_project: Path) -> None:
     for name in ("train_images", "background_graph", "diffusion_scores", "metrics_table"):
         assert name in table
     assert "params:" not in table
+    assert _printed(cells["results"]) == "environment: local\n"
+
+
+@pytest.mark.usefixtures("nobodys_jupyter")
+def test_explore_catalog_is_about_the_results_that_are_there(
+    demonstration_project: Path, tmp_path: Path
+) -> None:
+    project = Path(shutil.copytree(demonstration_project, tmp_path / "project"))
+    others = {"mode": "val", "n_labeled": 5, "seed": 3}
+    run(project, "baseline", "diffusion", "evaluation", experiment=others)
+    notebook = nbformat.read(project / "notebooks" / "explore_catalog.ipynb", as_version=4)
+    last = [cell.id for cell in notebook.cells].index("class-counts")
+    notebook.cells = notebook.cells[: last + 1]
+    cells = _run(notebook, project / "notebooks")
+    results, counts = (
+        "".join(o.data["text/html"] for o in cells[name].outputs if o.output_type != "stream")
+        for name in ("results", "class-counts")
+    )
+    cell_of = r"<th>{}</th>\s*<td>{}</td>"
+    for name, value in others.items():
+        assert re.search(cell_of.format(name, value), results)
+    # Of novel classes, here zero to four, five training pictures are labelled.
+    for name, kind in (("zero", "novel"), ("four", "novel"), ("five", "base")):
+        of_class = rf"<th>{name}</th>\s*<td>{kind}</td>\s*<td>\d+</td>\s*<td>(\d+)</td>"
+        row = re.search(of_class, counts)
+        assert row is not None
+        assert (row[1] == "5") == (kind == "novel")
 
 
 @pytest.mark.usefixtures("nobodys_jupyter")

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 # Where kedro-viz looks.
 _FILE = Path(".viz") / "stats.json"
+_IN_JUPYTER = "kedro_viz.launchers.jupyter"
 
 
 def dataset_statistics(
@@ -38,8 +39,11 @@ def dataset_statistics(
             they are all counted.
     """
     names = {name for pipeline in pipelines.values() for name in pipeline.datasets()}
+    registered, matches = set(catalog), catalog.config_resolver.match_dataset_pattern
     found: dict[str, dict[str, int]] = {}
-    for name in sorted(names):
+    # Asking for another name would add a dataset in memory to the catalog.
+    has_entry = {name: name in registered or matches(name) is not None for name in names}
+    for name in sorted(filter(has_entry.get, names)):
         dataset = catalog.get(name)
         try:
             if isinstance(dataset, ImagesDataset):
@@ -75,7 +79,9 @@ class StatisticsHooks:
     @hook_impl
     def after_catalog_created(self, catalog: DataCatalog) -> None:
         """Count for kedro-viz, if this is kedro-viz."""
-        if "kedro_viz.server" in sys.modules and self._project_path is not None:
+        # Jupyter has it loaded too, to start it.
+        is_kedro_viz = "kedro_viz.server" in sys.modules and _IN_JUPYTER not in sys.modules
+        if is_kedro_viz and self._project_path is not None:
             _write(self._project_path, dataset_statistics(catalog))
 
     @hook_impl

@@ -15,7 +15,7 @@ from PIL import Image
 
 from lowshot_kedro.datasets.class_list import class_namer, in_project, namer, read_class_names
 from lowshot_kedro.datasets.files import full_disk_named
-from lowshot_kedro.datasets.previews import contact_sheet
+from lowshot_kedro.datasets.previews import contact_sheet, shown_path
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.images import (
     AbsentPictures,
@@ -103,7 +103,7 @@ class ImagesDataset(AbstractDataset[Saved, ImageSource], Generic[Saved]):
 
     def _repr_html_(self) -> str:
         """What Jupyter shows."""
-        title = f"{type(self).__name__} {self._filepath}"
+        title = f"{type(self).__name__} {shown_path(self._filepath)}"
         source = self._shown()
         if source is None:
             return f"<p>{title} is not there yet</p>"
@@ -114,7 +114,7 @@ class ImagesDataset(AbstractDataset[Saved, ImageSource], Generic[Saved]):
         """What IPython prints in a terminal."""
         source = None if cycle else self._shown()
         state = "not there yet" if source is None else f"{len(source)} pictures"
-        printer.text(f"{type(self).__name__} {self._filepath}: {state}")
+        printer.text(f"{type(self).__name__} {shown_path(self._filepath)}: {state}")
 
     def _exists(self) -> bool:
         return self._optional or self._filepath.exists()

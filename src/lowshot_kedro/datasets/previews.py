@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from kedro.utils import find_kedro_project
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from lowshot_kedro.images import ImageSource, Picture
@@ -23,6 +24,15 @@ _SIGNIFICANT_DIGITS = 4
 _COLUMNS, _ROWS = 5, 3
 _WIDTH, _HEIGHT, _MARGIN = 150, 128, 2  # of a picture's place
 _TITLE, _CAPTION, _FONT_SIZE = 30, 28, 18
+
+
+def shown_path(path: str | Path) -> str:
+    """A path as people write it: relative to the project, where it lies there."""
+    project = find_kedro_project(Path.cwd())
+    absolute = Path(path).absolute()
+    if project is None or not absolute.is_relative_to(project):
+        return str(path)
+    return str(absolute.relative_to(project))
 
 
 def rounded(value: Any) -> Any:

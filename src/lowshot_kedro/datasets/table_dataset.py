@@ -13,6 +13,8 @@ from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
 from numpy.typing import NDArray
 
+from lowshot_kedro.datasets.previews import shown_path
+
 Saved = TypeVar("Saved")
 Loaded = TypeVar("Loaded")
 
@@ -86,7 +88,7 @@ class TableDataset(AbstractDataset[Saved, Loaded], Generic[Saved, Loaded]):
         return preview
 
     def _title(self) -> str:
-        return f"{type(self).__name__} {self._describe()['filepath']}"
+        return f"{type(self).__name__} {shown_path(self._describe()['filepath'])}"
 
     def _repr_html_(self) -> str:
         """What Jupyter shows."""
