@@ -49,7 +49,7 @@ lint: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-bench
 	@for script in $(wildcard benchmarks/*.py); do $(BIN)/python "$$script" || exit 1; done
 
-# All but the slowest part, Fashion-MNIST over seeds; docs/make_pictures.py has the list.
+# All that the demonstration gives; PARTS="label_diffusion fashion_mnist" take longer.
 pictures: $(VENV)/.installed-dev
 	$(BIN)/python docs/make_pictures.py $(PARTS)
 

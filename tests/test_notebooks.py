@@ -32,7 +32,7 @@ WARNING = {"unreached"}
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_is_kept_with_the_outputs_of_one_run(path: Path) -> None:
-    """As `make notebooks` leaves it."""
+    """As `make pictures` leaves it."""
     notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
     nbformat.validate(notebook)
     assert set(notebook.metadata) <= {"kernelspec"}, "metadata of one person's Jupyter"

@@ -36,7 +36,9 @@ def making() -> ModuleType:
 def test_every_picture_is_made_and_shown(making: ModuleType) -> None:
     names = {path.name for path in PICTURES.iterdir()}
     assert set(making.PICTURES) | set(making.SCREENSHOTS) == names
-    assert {picture.part for picture in making.PICTURES.values()} <= set(making.PARTS)
+    parts = {*making.QUICK_PARTS, *making.SLOW_PARTS}
+    assert {picture.part for picture in making.PICTURES.values()} <= parts
+    assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} <= parts
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     shown = {
         (page.parent / link).resolve()
