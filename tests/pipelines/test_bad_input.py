@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections import namedtuple
@@ -122,6 +123,35 @@ def other_index(folder: Path) -> None:
     faiss.write_index(index, str(folder / "knngraph/ndis500.index"))
 
 
+def index_of_distances(folder: Path) -> None:
+    index = faiss.IndexFlatL2(N_COMPONENTS)
+    index.add(np.zeros((500, N_COMPONENTS), "f4"))
+    faiss.write_index(index, str(folder / "knngraph/ndis500.index"))
+
+
+def wide_labels(folder: Path) -> None:
+    with h5py.File(folder / TRAIN, "r+") as file:
+        labels = file["all_labels"][()].astype("i8")
+        labels[50] = 2**32 + 3
+        del file["all_labels"]
+        file["all_labels"] = labels
+
+
+def features_elsewhere(folder: Path) -> None:
+    with h5py.File(folder / TRAIN, "r+") as file:
+        del file["all_feats"]
+        file["all_feats"] = h5py.ExternalLink("other.hdf5", "all_feats")
+
+
+def pipe_for_a_split(folder: Path) -> None:
+    (folder / "label_idx.json").unlink()
+    os.mkfifo(folder / "label_idx.json")
+
+
+def deep_split(folder: Path) -> None:
+    (folder / "label_idx.json").write_text("[" * 100_000)
+
+
 def impossible_neighbor(folder: Path) -> None:
     neighbors = np.memmap(folder / GRAPH, dtype="<i4", mode="r+").reshape(500, 32)
     neighbors[7, 3] = 500
@@ -154,6 +184,12 @@ GRAPH_COMMAND = (
         ("diffusion", cut(GRAPH), {}, rf"background_graph: .*{GRAPH}: 63997 bytes are no whole number of rows of 32"),
         ("diffusion", cut(GRAPH, 128), {}, rf"background_graph: .*{GRAPH}: holds 499 rows, but ndis500_k32_D_11.float32 500"),
         ("diffusion", cut("knngraph/ndis500.index", 999), {}, r"ndis500\.index: not a readable faiss index; is it cut off"),
+        ("diffusion", index_of_distances, {}, r"background_index: .*ndis500\.index: compares by METRIC_L2, expected METRIC_INNER_PRODUCT"),
+        ("baseline", wide_labels, {}, rf"train_features: .*{TRAIN}: all_labels\[50\] is 4294967299; expected integers of 32 bits"),
+        ("baseline", features_elsewhere, {}, rf"train_features: .*{TRAIN}: all_feats is a link to other\.hdf5"),
+        ("baseline", pipe_for_a_split, {}, r"class_split: .*label_idx\.json: is a named pipe, expected a file"),
+        ("baseline", deep_split, {}, r"label_idx\.json: JSONDataset cannot read it \(maximum recursion depth exceeded"),
+        ("baseline", nothing, {"graph": {"memory_budget": 1e300}}, r"graph\.memory_budget: got 1e\+300, expected a number of at least 0 and at most 1e\+09"),
         ("diffusion", other_index, {}, r"ndis500\.index: holds 499 vectors, expected graph\.n_background = 500"),
         ("baseline", cut(TRAIN, 999), {}, rf"train_features: .*{TRAIN}: not a readable HDF5 file; is it cut off"),
         ("diffusion", cut("features/PCAR16.vt", 999), {}, r"pca_transform: .*PCAR16\.vt: not a readable faiss transform"),
