@@ -16,7 +16,8 @@ PARAMETERS = {
     "logistic_regression": {"max_iterations": 10, "eval_every": 10},
     "diffusion": {"n_iterations": 2},
 }
-MODELS, SCORES, REPORTS = "data/06_models", "data/07_model_output", "data/08_reporting"
+LAYERS = "06_models", "07_model_output", "08_reporting"
+MODELS, SCORES, REPORTS = (f"data/imagenet/{layer}" for layer in LAYERS)
 
 
 @pytest.fixture(scope="module")

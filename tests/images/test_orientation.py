@@ -179,7 +179,7 @@ def test_a_failure_to_read_exif_data_is_no_failure_to_read_the_picture(monkeypat
 
 @pytest.mark.parametrize("orientation", SIDEWAYS)
 def test_a_huge_jpeg_is_reduced_and_turned(monkeypatch, orientation):
-    monkeypatch.setattr(picture_module, "MAX_PIXELS", 640 * 960 - 1)
+    monkeypatch.setattr(picture_module, "REDUCED_PIXELS", 640 * 960 - 1)
     exif = Image.Exif()
     exif[0x0112] = orientation
     large = stored(orientation).resize((640, 960), Image.Resampling.NEAREST)

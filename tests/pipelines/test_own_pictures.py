@@ -54,7 +54,7 @@ def test_a_sweep_over_own_pictures(
         "sweep.label_spreading.n_neighbors: left out where there are fewer images: "
         "7 for nl1/nbg0 (3)",
     ]
-    folder = project / "data" / "08_reporting" / "sweep_own_pictures"
+    folder = project / "data" / "own_pictures" / "08_reporting" / "sweep"
     table = pd.read_csv(folder / "table.csv")
     assert set(table["n_labeled"]) == {"1", "5", "all"}
     assert not [column for column in table.columns if "base" in column or "top5" in column]
@@ -77,7 +77,7 @@ def test_a_class_without_test_pictures_is_not_measured(
     shutil.rmtree(own_pictures / "test" / "cat")
     run_own_pictures(project)
     assert f"{own_pictures}/test: no picture of class cat" in caplog.messages
-    metrics = read_metrics(project, "combined")
+    metrics = read_metrics(project, "combined", "own_pictures")
     assert (metrics["n_classes"], metrics["n_test"]) == (3, 8)
 
 

@@ -38,10 +38,9 @@ def run_with(runner, project: Path, *pipelines: str, **selection):
     ("pipeline", "selection", "named"),
     [
         ("baseline", {}, "image_selection;"),
-        ("diffusion", {}, "completed_graph, graph_seconds, image_selection, test_vectors, "),
-        ("evaluation", {}, "image_selection;"),
+        ("diffusion", {}, "completed_graph, diffusion.image_selection, graph_seconds, test_"),
         ("sweep", {}, "best_hyperparameters, prepared_sweep;"),
-        ("diffusion", {"to_nodes": ["select_images"]}, "image_selection;"),
+        ("diffusion", {"to_nodes": ["diffusion.select_images"]}, "image_selection;"),
     ],
 )
 def test_processes_that_would_have_to_share_memory_are_refused_before_all(
@@ -70,9 +69,9 @@ def test_what_is_kept_on_disk_can_be_made_by_several_processes(
 
 def test_threads_give_the_same(project: Path, published: Path) -> None:
     run(project, "graph", "diffusion", env="imagenet", **PARAMETERS)
-    expected = read_metrics(project, "diffusion")["per_iteration"]
+    expected = read_metrics(project, "diffusion", "imagenet")["per_iteration"]
     run_with(ThreadRunner(max_workers=3, is_async=True), project, "graph", "diffusion")
-    assert read_metrics(project, "diffusion")["per_iteration"] == expected
+    assert read_metrics(project, "diffusion", "imagenet")["per_iteration"] == expected
 
 
 def shown(error: Exception, project: Path) -> Exception:

@@ -54,24 +54,30 @@ def table_cell(value: Any) -> Any:
     return "" if value is None or value != value else rounded(value)
 
 
-def with_rounded_numbers(preview: Callable[..., Any]) -> Callable[..., Any]:
+class RoundedPreview:
     """A preview method of another dataset, its numbers rounded.
 
-    kedro-viz decides by the return annotation how to draw what it returns, so that stays.
-    """
-    annotation = inspect.signature(preview).return_annotation
-    kind = getattr(annotation, "__name__", str(annotation))
+    It can be sent to other processes, as a function in a function cannot.
 
-    @functools.wraps(preview)
-    def shown(*args: Any, **kwargs: Any) -> Any:
-        found = preview(*args, **kwargs)
+    Args:
+        preview: The method. kedro-viz decides by its return annotation how to draw what it returns,
+            so that is seen here too.
+    """
+
+    def __init__(self, preview: Callable[..., Any]) -> None:
+        self._preview = preview
+        self.__signature__ = inspect.signature(preview)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the method returns, its numbers rounded."""
+        found = self._preview(*args, **kwargs)
+        annotation = self.__signature__.return_annotation
+        kind = getattr(annotation, "__name__", str(annotation))
         if kind == "JSONPreview":
             return json.dumps(rounded(json.loads(found)))
         if kind == "TablePreview":
             return {**found, "data": [[table_cell(cell) for cell in row] for row in found["data"]]}
         return found
-
-    return shown
 
 
 def contact_sheet(source: ImageSource, class_name: Callable[[int], str] | None) -> Image.Image:

@@ -12,7 +12,7 @@ from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets.pandas import CSVDataset
 
 from lowshot_kedro.datasets.files import partial_path, written_whole
-from lowshot_kedro.datasets.previews import with_rounded_numbers
+from lowshot_kedro.datasets.previews import RoundedPreview
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.input_files import require_file
 
@@ -48,7 +48,7 @@ class WholeFileDataset(AbstractDataset[Any, Any]):
         )
         # Without one of the wrapped dataset there is none here.
         if hasattr(self._final, "preview"):
-            self.preview = with_rounded_numbers(self._final.preview)
+            self.preview = RoundedPreview(self._final.preview)
 
     def check(self) -> None:
         """See that the file is there."""
