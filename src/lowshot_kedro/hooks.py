@@ -14,6 +14,7 @@ from typing import Any
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
+from kedro.framework.session import KedroSession
 from kedro.io import DataCatalog, DatasetError, MemoryDataset, SharedMemoryDataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
@@ -291,6 +292,21 @@ def _about(catalog: DataCatalog, name: str) -> Mapping[str, str]:
 
 def _is_parameter(name: str) -> bool:
     return name == "parameters" or name.startswith("params:")
+
+
+class Session(KedroSession):
+    """Kedro's session, which lets go of what a run has claimed however it ends.
+
+    Kedro tells its hooks of errors, not of Ctrl-C, and a notebook's process goes on after that.
+    """
+
+    def run(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Run a pipeline, as Kedro's session does."""
+        try:
+            result: dict[str, Any] = super().run(*args, **kwargs)
+        finally:
+            of_this_run.release()
+        return result
 
 
 class ClaimHooks:

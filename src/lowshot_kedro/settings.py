@@ -8,6 +8,7 @@ from lowshot_kedro.hooks import (
     InputHooks,
     ParameterHooks,
     ResourceHooks,
+    Session,
     WorkerHooks,
 )
 from lowshot_kedro.results import ResultHooks
@@ -24,6 +25,8 @@ HOOKS = (
     WorkerHooks(),
     ResultHooks(),
 )
+
+SESSION_CLASS = Session
 
 CONFIG_LOADER_CLASS = ConfigLoader
 

@@ -384,8 +384,7 @@ def test_pictures_of_fashion_mnist_go_through_the_pipelines(
         *("--params", "pca.n_components=32"),
     ]
     assert started == [command, command]
-    settings = (ROOT / "conf" / "fashion_mnist" / "globals.yml").read_text()
-    assert f"features: {files.features.relative_to(tmp_path / 'fashion-mnist')}" in settings
+    assert files.features == tmp_path / "fashion-mnist" / "data" / "fashion_mnist" / "04_feature"
     assert files.background.name == "concatenated_PCAR32.raw"
     (pictures / names[2]).unlink()
     with pytest.raises(FileNotFoundError, match="has no train-labels-idx1-ubyte"):

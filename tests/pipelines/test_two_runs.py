@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kedro.framework.project import settings
+from kedro.runner import SequentialRunner
 
 from lowshot_kedro.config import UserError
+from lowshot_kedro.locks import lock_path
 from tests.other_processes import another_process, claimed, read
-from tests.projects import N_COMPONENTS, read_metrics, run
+from tests.projects import N_COMPONENTS, configure_kedro, read_metrics, run
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="forks"),
@@ -97,3 +100,25 @@ def test_a_run_that_fails_lets_others_go_on(project: Path, published: Path) -> N
     with another_process(claimed, project / "data/imagenet/08_reporting/baseline_metrics.json"):
         pass
     run(project, "baseline", env="imagenet", **PARAMETERS)
+
+
+def test_a_run_that_is_interrupted_lets_others_go_on(project: Path, published: Path) -> None:
+    """Ctrl-C in a notebook, whose process goes on."""
+    configure_kedro()
+    metrics = project / "data" / "imagenet" / "08_reporting" / "baseline_metrics.json"
+
+    class Interrupted(SequentialRunner):
+        def run(self, *arguments: Any, **options: Any) -> Any:
+            assert lock_path(metrics).exists()
+            raise KeyboardInterrupt
+
+    with (
+        settings.SESSION_CLASS.create(
+            project, env="imagenet", runtime_params=PARAMETERS
+        ) as session,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        session.run(pipeline_names=["baseline"], runner=Interrupted())
+    assert not lock_path(metrics).exists()
+    with another_process(claimed, metrics):
+        pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class WholeFileDataset(AbstractDataset[Any, Any]):
         )
         # Without one of the wrapped dataset there is none here.
         if hasattr(self._final, "preview"):
-            self.preview = RoundedPreview(self._final.preview)
+            self.preview: Callable[..., Any] = RoundedPreview(self._final.preview)
 
     def check(self) -> None:
         """See that the file is there."""
