@@ -197,7 +197,7 @@ def _require_outputs_on_disk(pipeline: Pipeline, catalog: DataCatalog) -> None:
         raise UserError(
             f"ParallelRunner: its processes do not share the memory in which nodes pass on "
             f"{', '.join(names)}; take SequentialRunner, which is the default, or ThreadRunner "
-            "(demonstration, features, pca and graph run with ParallelRunner too)"
+            "(demonstration, features, pca, graph and evaluation run with ParallelRunner too)"
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from kedro.framework.project import pipelines
 from kedro.framework.session import KedroSession
+from kedro.runner import ParallelRunner
 from PIL import Image
 
 from tests.projects import configure_kedro, read_arrays, read_metrics, run
@@ -142,6 +143,17 @@ def test_each_pipeline_runs_alone_and_gives_the_same(copy_of_the_run: Path, pipe
             path.unlink()
     run(copy_of_the_run, pipeline)
     assert digests() == before
+
+
+def test_several_processes_evaluate(copy_of_the_run: Path) -> None:
+    """Nothing that evaluation makes stays in the memory of a process."""
+    configure_kedro()
+    table = copy_of_the_run / "data" / "08_reporting" / "metrics_table.csv"
+    before = table.read_text()
+    table.unlink()
+    with KedroSession.create(copy_of_the_run) as session:
+        session.run(pipeline_names=["evaluation"], runner=ParallelRunner(max_workers=2))
+    assert table.read_text() == before
 
 
 def test_the_default_is_not_visibly_worse_than_its_neighbors(demonstration_project: Path) -> None:
