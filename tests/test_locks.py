@@ -277,6 +277,15 @@ def test_many_processes_count_to_a_hundred(result):
     assert [path.name for path in result.parent.iterdir()] == [result.name]
 
 
+def test_others_who_share_the_folder_can_lock_it_too(result):
+    umask = os.umask(0o077)
+    try:
+        with written(result):
+            assert lock_path(result).stat().st_mode & 0o777 == 0o666
+    finally:
+        os.umask(umask)
+
+
 def test_the_line_tells_who_it_is(result, monkeypatch):
     monkeypatch.setattr("sys.argv", ["/somewhere/bin/kedro", "run", "--pipeline", "graph"])
     with written(result):

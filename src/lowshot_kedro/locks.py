@@ -269,6 +269,9 @@ class _Lock:
     def _tell(self, descriptor: int, reads: bool) -> None:
         """Write down who this is; behind others that read, since nobody else writes."""
         line = json.dumps(asdict(_User.this_one(reads))).encode() + b"\n"
+        with suppress(OSError):
+            # Others who share the folder have to lock it as well, whatever the umask says.
+            os.fchmod(descriptor, 0o666)
         with suppress(OSError):  # The lock holds on a full disk too.
             if not reads:
                 os.ftruncate(descriptor, 0)
