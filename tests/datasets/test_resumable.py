@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from kedro.io import DatasetError
 
-from lowshot_kedro.datasets import FaissIndexDataset, KnnGraphDataset
+from lowshot_kedro.datasets import FaissIndexDataset, KnnGraphDataset, resumable
 from lowshot_kedro.datasets.resumable import ResumableFiles
 from lowshot_kedro.locks import Claims
 from lowshot_kedro.matrices import Blocks, InvertedFile, KnnGraph, ListBlock, Resumable, RowBlocks
@@ -240,7 +240,8 @@ def test_unfinished_work_from_something_else_is_removed(tmp_path, messages):
 @forks
 @pytest.mark.parametrize("at", ["begin", 0, 4, 8])
 @pytest.mark.parametrize("graph", [GRAPH, OTHER], ids=["the same", "something else"])
-def test_two_processes_never_compute_at_a_time(tmp_path, graph, at):
+def test_two_processes_never_compute_at_a_time(tmp_path, monkeypatch, graph, at):
+    monkeypatch.setattr(resumable, "_SECONDS_TO_END", 0)
     folder, facts = tmp_path / "two", {"from": "other" if graph is OTHER else "same"}
     ours = Computation(graph, **facts)
     with half_way(
@@ -260,7 +261,8 @@ def test_two_processes_never_compute_at_a_time(tmp_path, graph, at):
 
 
 @forks
-def test_what_is_kept_is_used_by_two_processes(tmp_path):
+def test_what_is_kept_is_used_by_two_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(resumable, "_SECONDS_TO_END", 0)
     folder = tmp_path / "two"
     Computation().save(folder)
 
