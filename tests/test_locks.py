@@ -286,6 +286,22 @@ def test_others_who_share_the_folder_can_lock_it_too(result):
         os.umask(umask)
 
 
+def test_readers_never_keep_readers_away_and_leave_nothing(result, tmp_path):
+    refusals = tmp_path / "refusals"
+
+    def work():
+        try:
+            for _ in range(300):
+                with read(result):
+                    pass
+        except ResultInUseError as error:
+            refusals.write_text(str(error))
+
+    for pid in [fork(work) for _ in range(3)]:
+        join(pid)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_line_tells_who_it_is(result, monkeypatch):
     monkeypatch.setattr("sys.argv", ["/somewhere/bin/kedro", "run", "--pipeline", "graph"])
     with written(result):

@@ -111,7 +111,12 @@ def _dataset_error(
     return error
 
 
-copyreg.pickle(DatasetError, _pickle_dataset_error)
+def keep_causes() -> None:
+    """Have the causes of such errors sent from now on; Dask's tblib takes the place of that."""
+    copyreg.pickle(DatasetError, _pickle_dataset_error)
+
+
+keep_causes()
 
 
 def _message(error: BaseException) -> str:
@@ -149,6 +154,7 @@ class InputHooks(InvocationHooks):
         """
         if isinstance(catalog, SharedMemoryDataCatalog):
             _require_outputs_on_disk(pipeline, catalog)
+            keep_causes()
         if "project" in pipeline.inputs():
             catalog["project"] = MemoryDataset(self._project(run_params), copy_mode="assign")
         names = sorted(name for name in pipeline.inputs() if not _is_parameter(name))
@@ -321,15 +327,17 @@ class ClaimHooks:
         """Claim inputs and outputs, or say in one line what uses them."""
         # A run that was interrupted in this process has told nobody that it ended.
         of_this_run.release()
-        outputs = {
+        # In the order in which they are written, so that the first one is named.
+        outputs = [
             name
-            for name in pipeline.all_outputs()
+            for node in pipeline.nodes
+            for name in node.outputs
             if not isinstance(catalog.get(name), ResumableDataset)
-        }
+        ]
         try:
-            for name in sorted(outputs):
+            for name in outputs:
                 of_this_run.to_write(files_in_use(catalog.get(name)))
-            for name in sorted((pipeline.inputs() | pipeline.all_outputs()) - outputs):
+            for name in sorted((pipeline.inputs() | pipeline.all_outputs()) - {*outputs}):
                 of_this_run.to_read(files_in_use(catalog.get(name)))
         except (OSError, InputError) as error:
             of_this_run.release()

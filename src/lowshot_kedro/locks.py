@@ -33,7 +33,11 @@ logger = logging.getLogger(__name__)
 
 # Writing a small file takes no longer.
 SECONDS_TO_WAIT = 10.0
-_SECONDS_BETWEEN_TRIES = 0.05
+# Whoever lets go of a result looks for a moment whether others have it.
+_SECONDS_TO_LET_GO = 0.5
+_SECONDS_BETWEEN_TRIES = 0.02
+# Whoever has just locked it has still to say who it is.
+_TRIES_TO_READ = 3
 _MAX_COMMAND = 150
 
 # What a file system says that has no locks.
@@ -69,6 +73,25 @@ def written_by_one(*paths: Path, seconds_to_wait: float = 0.0) -> Iterator[None]
         yield
 
 
+@contextmanager
+def read_by_many(*paths: Path, seconds_to_wait: float = 0.0) -> Iterator[None]:
+    """Read results that no other process writes meanwhile.
+
+    Where nobody can write beside them, they are left alone.
+
+    Args:
+        paths: The files.
+        seconds_to_wait: How long others may take to end.
+
+    Raises:
+        ResultInUseError: Naming the result, and what writes it.
+    """
+    with ExitStack() as stack:
+        for path in _in_order(paths):
+            stack.enter_context(_used(path, _READING, seconds_to_wait))
+        yield
+
+
 class Claims:
     """What a run uses, from its beginning to its end: results that it writes, others that it reads.
 
@@ -87,7 +110,7 @@ class Claims:
         """
         for path in _in_order(paths):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._stack.enter_context(_used(path, _CLAIMING))
+            self._stack.enter_context(_used(path, _CLAIMING, _SECONDS_TO_LET_GO))
 
     def to_read(self, paths: Iterable[Path]) -> None:
         """Keep results from being written by others while this run reads them.
@@ -98,7 +121,7 @@ class Claims:
             ResultInUseError: Naming the result, and what writes it.
         """
         for path in _in_order(paths):
-            self._stack.enter_context(_used(path, _READING))
+            self._stack.enter_context(_used(path, _READING, _SECONDS_TO_LET_GO))
 
     def release(self) -> None:
         """Let others have them."""
@@ -211,11 +234,16 @@ class _Lock:
         self.is_exclusive = False
         if descriptor is None:
             return
-        with suppress(OSError):
-            # The last user takes the file away; others that have it open notice that.
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            lock_path(self.path).unlink(missing_ok=True)
+        is_last = _remove_unless_used(descriptor, lock_path(self.path))
         self.forget()
+        if not is_last:
+            # Others read, or ended at the same moment and saw this one.
+            with suppress(OSError):
+                descriptor = os.open(lock_path(self.path), os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    _remove_unless_used(descriptor, lock_path(self.path))
+                finally:
+                    os.close(descriptor)
 
     def forget(self) -> None:
         """Close the file, and with it end the lock."""
@@ -258,7 +286,11 @@ class _Lock:
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
-            others = [user for user in _users(descriptor) if user.pid != os.getpid()]
+            for _ in range(_TRIES_TO_READ):
+                others = [user for user in _users(descriptor) if user.pid != os.getpid()]
+                if others:
+                    break
+                time.sleep(_SECONDS_BETWEEN_TRIES)
             if others and all(user.is_parent for user in others):
                 return False
             user = others[-1].described() if others else "another process is using it"
@@ -276,6 +308,17 @@ class _Lock:
             if not reads:
                 os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, line, os.fstat(descriptor).st_size)
+
+
+def _remove_unless_used(descriptor: int, path: Path) -> bool:
+    """Take a lock's file away; false where others lock it. Those that have it open notice that."""
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_file(descriptor, path):
+            path.unlink()
+    except OSError:
+        return False
+    return True
 
 
 def _users(descriptor: int) -> list[_User]:

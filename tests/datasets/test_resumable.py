@@ -14,7 +14,7 @@ from kedro.io import DatasetError
 
 from lowshot_kedro.datasets import FaissIndexDataset, KnnGraphDataset, resumable
 from lowshot_kedro.datasets.resumable import ResumableFiles
-from lowshot_kedro.locks import Claims
+from lowshot_kedro.locks import Claims, ResultInUseError
 from lowshot_kedro.matrices import Blocks, InvertedFile, KnnGraph, ListBlock, Resumable, RowBlocks
 from tests.datasets.helpers import (
     array_blocks,
@@ -25,6 +25,7 @@ from tests.datasets.helpers import (
     random_features,
     refused,
 )
+from tests.other_processes import another_process, written
 
 N_ROWS, K, BLOCK_ROWS = 10, 3, 4
 ROW_BYTES = 4 * K
@@ -278,6 +279,42 @@ def test_what_is_kept_is_used_by_two_processes(tmp_path, monkeypatch):
             Computation(OTHER, method="exact").save(folder)
     assert content_of(folder).items() >= COMPLETE.items()
     assert Computation(OTHER, method="exact").save(folder) == ["begin", 0, 4, 8]
+
+
+@forks
+def test_what_is_kept_is_looked_at_while_nobody_writes(tmp_path, monkeypatch):
+    Computation().save(tmp_path)
+    looked = []
+
+    def check(self):
+        for path in (tmp_path / FIRST, tmp_path / SECOND):
+            with (
+                pytest.raises(ResultInUseError, match=f"process {os.getpid()} .* reading it"),
+                another_process(written, path),
+            ):
+                raise AssertionError("not reached")
+        looked.append(self)
+
+    monkeypatch.setattr(KnnGraphDataset, "check", check)
+    assert Computation().save(tmp_path) == []
+    assert len(looked) == 1
+    assert content_of(tmp_path) == COMPLETE
+
+
+@forks
+@pytest.mark.parametrize("at", ["begin", 4])
+def test_whoever_keeps_a_result_leaves_the_work_of_others_on_it(tmp_path, monkeypatch, at):
+    monkeypatch.setattr(resumable, "_SECONDS_TO_END", 0)
+    folder = tmp_path / "two"
+    Computation().save(folder)
+    with half_way(
+        lambda wait: Computation(OTHER, at=at, midway=wait, method="exact").save(folder),
+        tmp_path / "half-way",
+    ) as other:
+        begun = content_of(folder)
+        with refused(ValueError, folder, f"process {other.pid}", "has been writing it since"):
+            Computation().save(folder)
+        assert content_of(folder) == begun
 
 
 def test_unfinished_work_without_a_note_is_removed(tmp_path, messages):

@@ -13,7 +13,7 @@ from kedro.runner import ParallelRunner, ThreadRunner
 
 from lowshot_kedro.config import UserError
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.hooks import ErrorHooks
+from lowshot_kedro.hooks import ErrorHooks, keep_causes
 from tests.projects import N_COMPONENTS, configure_kedro, kedro, read_metrics, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:register_new_resolver:UserWarning")
@@ -85,6 +85,12 @@ def shown(error: Exception, project: Path) -> Exception:
     return error
 
 
+@pytest.fixture
+def causes_are_sent() -> None:
+    """Also where another test has used Dask."""
+    keep_causes()
+
+
 def dataset_error(cause: Exception, depth: int = 1) -> DatasetError:
     error: Exception = cause
     for _ in range(depth):
@@ -96,6 +102,7 @@ def dataset_error(cause: Exception, depth: int = 1) -> DatasetError:
     return error
 
 
+@pytest.mark.usefixtures("causes_are_sent")
 @pytest.mark.parametrize("cause", [InputError("too few rows"), FileNotFoundError("no file")])
 @pytest.mark.parametrize("depth", [1, 2])
 def test_an_error_about_input_is_one_line_from_other_processes_too(
@@ -116,6 +123,7 @@ class Unpicklable(InputError):
         raise TypeError("cannot be pickled")
 
 
+@pytest.mark.usefixtures("causes_are_sent")
 @pytest.mark.parametrize("error", [DatasetError("alone"), dataset_error(Unpicklable("x"))])
 def test_an_error_without_a_cause_that_can_be_sent_is_sent_alone(error: DatasetError) -> None:
     copy = pickle.loads(pickle.dumps(error))

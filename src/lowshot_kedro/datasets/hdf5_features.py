@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -342,6 +343,15 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
             _problems_path(self._path(0)).unlink(missing_ok=True)
 
     def _save_resumable(self, data: Resumable[RowBlocks[LabeledBlock]]) -> None:
+        paths = self._paths(int(data.made_from["n_rows"]))
+        files = ResumableFiles(paths[0], *paths)
+        with ExitStack() as stack:
+            if not files.are_kept(data.made_from):
+                # What is there is looked at when nobody else can change it.
+                stack.enter_context(files.written_by_one())
+            self._save_as_far_as_missing(data)
+
+    def _save_as_far_as_missing(self, data: Resumable[RowBlocks[LabeledBlock]]) -> None:
         n_rows, n_columns = int(data.made_from["n_rows"]), int(data.made_from["n_columns"])
         older = self._files.made_from() or {}
         n_files = len(self._paths(n_rows))

@@ -25,7 +25,7 @@ from lowshot_kedro.datasets.files import (
 )
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.input_files import read_json
-from lowshot_kedro.locks import ResultInUseError, written_by_one
+from lowshot_kedro.locks import ResultInUseError, read_by_many, written_by_one
 from lowshot_kedro.matrices import Resumable, RowBlocks
 
 logger = logging.getLogger(__name__)
@@ -130,12 +130,35 @@ class ResumableFiles:
         wanted = _as_json(data.made_from)
         self.paths[0].parent.mkdir(parents=True, exist_ok=True)
         with full_disk_named(self.paths[0]):
-            # Nobody is disturbed by a result that is kept, and nobody disturbs.
-            if self._is_kept(wanted) and self._is_to_be_kept(wanted, check):
-                return
-            with written_by_one(*self.paths, seconds_to_wait=_SECONDS_TO_END):
-                if not self._is_to_be_kept(wanted, check):
+            # What is kept is read, which others may do too; nothing is tidied up then.
+            if self.are_kept(wanted):
+                with read_by_many(*self.paths, seconds_to_wait=_SECONDS_TO_END):
+                    if self.are_kept(wanted):
+                        self._keep(wanted, check)
+                        return
+            with self.written_by_one():
+                if self._is_to_be_kept(wanted):
+                    self._keep(wanted, check)
+                    # A process that was killed after it had named the files has left its work.
+                    if self.made_from() == wanted and _read_note(self._work_note) in (None, wanted):
+                        with suppress(OSError):
+                            self._remove_work()
+                else:
                     self._compute(data, wanted, write)
+
+    def are_kept(self, made_from: Mapping[str, Any]) -> bool:
+        """Whether there is nothing to compute of a result, and nothing to tidy up."""
+        return self._is_to_be_kept(_as_json(made_from)) and not self.work_folder.exists()
+
+    @contextmanager
+    def written_by_one(self) -> Iterator[None]:
+        """Keep other processes away from the files and what is unfinished of them.
+
+        Raises:
+            ResultInUseError: If another process writes or reads the files, naming one.
+        """
+        with written_by_one(*self.paths, seconds_to_wait=_SECONDS_TO_END):
+            yield
 
     def _compute(
         self,
@@ -143,6 +166,13 @@ class ResumableFiles:
         wanted: Facts,
         write: Callable[[Content, Sequence[Path]], None],
     ) -> None:
+        older = self.made_from()
+        if self.exist() and older is not None:
+            logger.info(
+                "%s was made from something else (%s): computed anew, the old one stays until then",
+                self.paths[0],
+                _difference(older, wanted),
+            )
         if not self._has_only_to_be_named(wanted):
             self._prepare(wanted)
             try:
@@ -164,38 +194,19 @@ class ResumableFiles:
     def _partials(self) -> list[Path]:
         return [partial_path(path) for path in self.paths]
 
-    def _is_kept(self, wanted: Facts) -> bool:
-        """Whether nothing has to be written or removed."""
-        found = self.made_from()
-        is_done = found is None or (found == wanted and not self.work_folder.exists())
-        return self.exist() and is_done
+    def _is_to_be_kept(self, wanted: Facts) -> bool:
+        return self.exist() and self.made_from() in (None, wanted)
 
-    def _is_to_be_kept(self, wanted: Facts, check: Callable[[], None]) -> bool:
-        if not self.exist():
-            return False
-        found = self.made_from()
-        if found is None:
-            check()
+    def _keep(self, wanted: Facts, check: Callable[[], None]) -> None:
+        check()
+        if self.made_from() == wanted:
+            logger.info("%s is there already, made from the same: kept", self.paths[0])
+        else:
             logger.info(
                 "%s is there already, without a note of what it was made from: used as it is. "
                 "Delete it to have it computed anew",
                 self.paths[0],
             )
-        elif found == wanted:
-            check()
-            logger.info("%s is there already, made from the same: kept", self.paths[0])
-            # A process that was killed after it had named the files has left its work.
-            if _read_note(self._work_note) in (None, wanted):
-                with suppress(OSError):
-                    self._remove_work()
-        else:
-            logger.info(
-                "%s was made from something else (%s): computed anew, the old one stays until then",
-                self.paths[0],
-                _difference(found, wanted),
-            )
-            return False
-        return True
 
     def _has_only_to_be_named(self, wanted: Facts) -> bool:
         """Whether an earlier process was killed while it named its complete files.
