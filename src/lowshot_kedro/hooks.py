@@ -6,8 +6,9 @@ import copyreg
 import logging
 import pickle
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -301,18 +302,50 @@ def _is_parameter(name: str) -> bool:
 
 
 class Session(KedroSession):
-    """Kedro's session, which lets go of what a run has claimed however it ends.
+    """Kedro's session, with short names of nodes and an end of what a run has claimed.
 
     Kedro tells its hooks of errors, not of Ctrl-C, and a notebook's process goes on after that.
     """
 
     def run(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Run a pipeline, as Kedro's session does."""
+        """Run a pipeline, as Kedro's session does.
+
+        Where one node only has a name such as `train_pca`, it need not be called `pca.train_pca`.
+
+        Raises:
+            UserError: If there is no such pipeline, node or namespace.
+        """
+        asked_for = kwargs.get("pipeline_names") or ["__default__"]
+        known = [name for name in pipelines if name != "__default__"]
+        for name in asked_for:
+            if name not in (*known, "__default__"):
+                raise UserError(f"--pipeline: got {name!r}, expected one of: {', '.join(known)}")
+        nodes = {node.name for name in asked_for for node in pipelines[name].nodes}
+        for option in ("node_names", "from_nodes", "to_nodes"):
+            if kwargs.get(option):
+                kwargs[option] = [_node_named(name, nodes, option) for name in kwargs[option]]
+        namespaces = {name.rpartition(".")[0] for name in nodes} - {""}
+        for name in kwargs.get("namespaces") or ():
+            if not any(f"{each}.".startswith(f"{name}.") for each in namespaces):
+                found = ", ".join(sorted(namespaces)) or "none here"
+                raise UserError(f"--namespaces: got {name!r}, expected one of: {found}")
         try:
             result: dict[str, Any] = super().run(*args, **kwargs)
         finally:
             of_this_run.release()
         return result
+
+
+def _node_named(name: str, nodes: Collection[str], option: str) -> str:
+    """The node that is called so, or of which that is the last part."""
+    found = [node for node in nodes if name in (node, node.rpartition(".")[2])]
+    if name in found or len(found) == 1:
+        return name if name in found else found[0]
+    written = "--nodes" if option == "node_names" else f"--{option.replace('_', '-')}"
+    if found:
+        raise UserError(f"{written}: {name!r} may be any of: {', '.join(sorted(found))}")
+    near = get_close_matches(name, nodes) or sorted(nodes)
+    raise UserError(f"{written}: got {name!r}, expected for instance: {', '.join(near)}")
 
 
 class ClaimHooks:

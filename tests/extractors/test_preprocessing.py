@@ -3,6 +3,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision import transforms
 
 from lowshot_kedro.extractors.preprocessing import Preprocessing, resize_and_crop
@@ -53,6 +54,36 @@ def test_the_square_in_the_middle_of_the_resized_picture(size, interpolation):
     )(image)
     resize = resize_and_crop(40, 35, interpolation)
     assert torch.equal(Preprocessing(resize, MEAN, STD).pixels(image), expected)
+
+
+@pytest.mark.parametrize("is_upright", [True, False])
+@pytest.mark.parametrize("shorter", [1, 2, 3])
+def test_a_strip_takes_no_more_memory_than_its_middle(is_upright, shorter):
+    """Resized as a whole it would have 40 × 800 000 pixels or more."""
+    asked = []
+
+    def resize(image):
+        asked.append(image.size)
+        return resize_and_crop(40, 35, "bilinear")(image)
+
+    length = 20_001 * shorter
+    strip = np.zeros((shorter, length, 3), np.uint8)
+    # The middle is bright, as far as a square and what lies around it.
+    middle = length // 2
+    strip[:, middle - 2 * shorter : middle + 2 * shorter + 1] = 200
+    image = Image.fromarray(strip.transpose(1, 0, 2) if is_upright else strip)
+    found = Preprocessing(resize, MEAN, STD).pixels(image)
+    ((width, height),) = asked
+    assert max(width, height) <= 17 * shorter == 17 * min(width, height)
+    assert found.shape == (3, 35, 35)
+    assert (found == 200).all()
+
+
+def test_a_long_picture_is_no_strip():
+    image = Image.effect_noise((256, 1), 60).convert("RGB")
+    resize = resize_and_crop(8, 7, "bilinear")
+    found = Preprocessing(resize, MEAN, STD).pixels(image)
+    np.testing.assert_array_equal(found.permute(1, 2, 0), np.array(resize(image)))
 
 
 def test_it_can_be_sent_to_workers():

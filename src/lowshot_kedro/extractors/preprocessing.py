@@ -11,6 +11,9 @@ from PIL import Image
 
 Colors = tuple[float, float, float]
 
+_MAX_ASPECT_RATIO = 256
+_STRIP_SQUARES = 16
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -30,8 +33,12 @@ class Preprocessing:
     std: Colors
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
-        """The picture at input size, uint8 (3, height, width), in memory pixel after pixel."""
-        return torch.from_numpy(np.array(self.resize(image), dtype=np.uint8)).permute(2, 0, 1)
+        """The picture at input size, uint8 (3, height, width), in memory pixel after pixel.
+
+        Of a picture that is more than 256 times as long as wide only the middle is looked at.
+        """
+        resized = self.resize(_middle_of_strip(image))
+        return torch.from_numpy(np.array(resized, dtype=np.uint8)).permute(2, 0, 1)
 
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         """Network input from uint8 (…, 3, height, width), float32, where the pixels are."""
@@ -44,6 +51,20 @@ class Preprocessing:
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """Network input for one picture, float32 (3, height, width)."""
         return self.normalize(self.pixels(image))
+
+
+def _middle_of_strip(image: Image.Image) -> Image.Image:
+    """The middle of a picture whose whole length would take gigabytes at a network's width.
+
+    Networks crop a square from the middle of the resized picture; a few squares are left to it.
+    """
+    shorter, longer = sorted(image.size)
+    if longer <= _MAX_ASPECT_RATIO * shorter:
+        return image
+    # As much on either side, so that the middle stays where it is.
+    cut = (longer - _STRIP_SQUARES * shorter) // 2
+    left, top = (cut, 0) if image.width == longer else (0, cut)
+    return image.crop((left, top, image.width - left, image.height - top))
 
 
 def resize_and_crop(
