@@ -17,7 +17,7 @@ SOURCES = Path(lowshot_kedro.__file__).parent
 # Where Kedro is at home. Every other module, also one that is written tomorrow, is domain.
 KEDRO_SIDE = (
     "pipelines", "datasets", "dataset_statistics", "hooks", "settings", "config",
-    "pipeline_registry", "telemetry", "commands", "results", "__main__",
+    "pipeline_registry", "telemetry", "commands", "results", "origins", "__main__",
 )  # fmt: skip
 NATIVE_USERS = ("graph", "diffusion", "native")
 DATASETS_MAY_USE = (

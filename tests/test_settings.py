@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lowshot_kedro import settings
+from lowshot_kedro.config import UserError
 from lowshot_kedro.parameters import GraphParameters, SweepParameters, check_parameters
 from lowshot_kedro.sweep import METHODS
 
@@ -19,8 +20,8 @@ def config(env=None, folder=CONF, **runtime_params):
     )
 
 
-def parameters(env=None, **runtime_params):
-    found = config(env, **runtime_params)["parameters"]
+def parameters(env=None, folder=CONF, **runtime_params):
+    found = config(env, folder, **runtime_params)["parameters"]
     check_parameters(found)
     return found
 
@@ -343,3 +344,39 @@ def test_two_environments_one_after_the_other():
     first, second = config("fashion_mnist"), config()
     assert first["catalog"]["train_features"]["filepath"].startswith("data/fashion_mnist/04")
     assert second["catalog"]["train_features"]["filepath"].startswith("data/04_feature/")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"graph: " + b"[" * 100_000, "line 1: not readable as settings (exceeded maximum nesting"),
+        (b"graph: \xff", "not readable as settings (UnicodeDecodeError: 'utf-8'"),
+        (
+            b"graph: {k: 1}\ngraph: {k: 2}\n",
+            "line 2: not readable as settings (found duplicate key",
+        ),
+        (b"graph: [1, 2", "not readable as settings (did not find expected ',' or ']')"),
+        (b"graph:\n\tk: 3\n", "line 2: not readable as settings (found character"),
+        (b"graph: !!python/object:os.system {}", "not readable as settings (could not determine"),
+    ],
+    ids=["deep", "bytes", "twice", "open", "tab", "object"],
+)
+@pytest.mark.parametrize("env", [None, "own"])
+def test_settings_that_cannot_be_read_are_named_in_one_line(tmp_path, env, content, reason):
+    folder = Path(shutil.copytree(CONF, tmp_path / "conf"))
+    path = folder / (env or "local") / "parameters.yml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        parameters(env, folder=folder)
+    message = str(caught.value)
+    assert message.startswith(f"{path}") and reason in message
+    assert "\n" not in message
+
+
+def test_an_unknown_resolver_is_one_line(tmp_path):
+    folder = Path(shutil.copytree(CONF, tmp_path / "conf"))
+    (folder / "local").mkdir(exist_ok=True)
+    (folder / "local" / "parameters.yml").write_text("graph: {k: '${nope:1}'}")
+    with pytest.raises(UserError, match=r"^[^\n]*Unsupported interpolation type nope[^\n]*$"):
+        parameters(folder=folder)

@@ -17,9 +17,10 @@ from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog
 from kedro.utils import is_kedro_project
 from omegaconf import OmegaConf
-from omegaconf.errors import InterpolationResolutionError
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from yaml import YAMLError
 
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, shown_line
 from lowshot_kedro.parameters import stored_columns
 
 # Folders of data that people name: an example, and which page says what is expected there.
@@ -28,6 +29,8 @@ _FOLDERS = {
     "PICTURES": ("/data/pictures", "docs/own_pictures.md"),
 }
 _MISSING_FOLDER = "Given configuration path either does not exist"
+# What YAML's readers raise: also for characters of no encoding, and brackets without end.
+_UNREADABLE = (YAMLError, UnicodeError, RecursionError, OmegaConfBaseException)
 _PREFIX = "UserError raised while resolving interpolation: "
 
 
@@ -46,13 +49,6 @@ class ConfigLoader(OmegaConfigLoader):
     a folder that each environment has to itself.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        try:
-            super().__init__(*args, **kwargs)
-        except InterpolationResolutionError as error:
-            # The first line says what is wrong, the others which node of the tree it stands in.
-            raise UserError(str(error).splitlines()[0].removeprefix(_PREFIX)) from error
-
     def __getitem__(self, key: str) -> dict[str, Any]:
         # Resolvers belong to the process, what they say to this loader.
         if key == "catalog":
@@ -70,7 +66,29 @@ class ConfigLoader(OmegaConfigLoader):
             if not str(error).startswith(_MISSING_FOLDER):
                 raise
             raise UserError(self._describe_missing(error)) from error
+        except InterpolationResolutionError as error:
+            # The first line says what is wrong, the others which node of the tree it stands in.
+            raise UserError(str(error).splitlines()[0].removeprefix(_PREFIX)) from error
+        except _UNREADABLE as error:
+            raise UserError(self._describe_unreadable(error)) from error
         return content
+
+    def _describe_unreadable(self, error: Exception) -> str:
+        """Which file of settings cannot be read, and why; Kedro does not always name it."""
+        reason = error
+        where = str(self.conf_source)
+        for env in (self.base_env, self.env or self.default_run_env):
+            for path in sorted(Path(self.conf_source, env).rglob("*.*")):
+                if path.suffix not in (".yml", ".yaml", ".json") or not path.is_file():
+                    continue
+                try:
+                    OmegaConf.load(path)
+                except _UNREADABLE as found:
+                    where, reason = str(path), found
+        mark = getattr(reason, "problem_mark", None)
+        place = "" if mark is None else f", line {mark.line + 1}"
+        said = getattr(reason, "problem", None) or f"{type(reason).__name__}: {reason}"
+        return f"{where}{place}: not readable as settings ({shown_line(str(said))})"
 
     def _describe_missing(self, error: MissingConfigException) -> str:
         """Which folder of settings is not there."""

@@ -44,6 +44,12 @@ def require_integer(name: str, value: Any, minimum: int, maximum: int = 2**31 - 
         )
 
 
+def shown_line(text: str) -> str:
+    """A text of others in one line of a message, shortened where it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= 2 * MAX_SHOWN else f"{line[: 2 * MAX_SHOWN - 2]} …"
+
+
 def warn_caller(message: str) -> None:
     """Warn whoever has called this package, however far up that is."""
     frame, level = inspect.currentframe(), 0

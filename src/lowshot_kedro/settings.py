@@ -11,6 +11,7 @@ from lowshot_kedro.hooks import (
     Session,
     WorkerHooks,
 )
+from lowshot_kedro.origins import OriginHooks
 from lowshot_kedro.results import ResultHooks
 from lowshot_kedro.telemetry import TelemetryHooks
 
@@ -19,6 +20,7 @@ HOOKS = (
     ErrorHooks(),
     ParameterHooks(),
     InputHooks(),
+    OriginHooks(),
     ClaimHooks(),
     ResourceHooks(),
     StatisticsHooks(),

@@ -274,6 +274,10 @@ class ResumableDataset(abc.ABC):
     def check(self) -> None:
         """Refuse files that are damaged or are not what the catalog says."""
 
+    def made_from(self) -> Facts | None:
+        """What the note beside the files says; None without one."""
+        return self._files.made_from()
+
     def files_in_use(self) -> list[Path]:
         """What nobody else may write while a run uses this."""
         return list(self._files.paths)
