@@ -344,8 +344,11 @@ def _node_named(name: str, nodes: Collection[str], option: str) -> str:
     written = "--nodes" if option == "node_names" else f"--{option.replace('_', '-')}"
     if found:
         raise UserError(f"{written}: {name!r} may be any of: {', '.join(sorted(found))}")
-    near = get_close_matches(name, nodes) or sorted(nodes)
-    raise UserError(f"{written}: got {name!r}, expected for instance: {', '.join(near)}")
+    short = {node.rpartition(".")[2]: node for node in nodes}
+    near = {short.get(match, match) for match in get_close_matches(name, [*nodes, *short])}
+    raise UserError(
+        f"{written}: got {name!r}, expected for instance: {', '.join(sorted(near or nodes))}"
+    )
 
 
 class ClaimHooks:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kedro.framework.project import pipelines
+from kedro.framework.project import pipelines, settings
 from kedro.framework.session import KedroSession
 from kedro.runner import ParallelRunner
 from PIL import Image
 
+from lowshot_kedro.config import UserError
 from tests.projects import configure_kedro, read_arrays, read_metrics, run
 
 ACCURACIES = {f"top{k}{group}" for k in (1, 5) for group in ("", "_novel", "_base")}
@@ -261,3 +262,38 @@ def test_a_run_without_background_leaves_the_stored_graph_alone(copy_of_the_run:
     assert {name: (graphs / name).read_bytes() for name in before} == before
     n_nodes = read_metrics(copy_of_the_run, "diffusion")["n_nodes"]
     assert n_nodes == read_arrays(copy_of_the_run / "data/04_feature/train.hdf5")["count"][0]
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "message"),
+    [
+        ({"pipeline_names": ["nonsense"]},
+         "--pipeline: got 'nonsense', expected one of: demonstration, features, pca"),
+        ({"from_nodes": ["diffus"]}, "--from-nodes: got 'diffus', .*: diffusion.diffuse"),
+        ({"node_names": ["select_images"]},
+         "--nodes: 'select_images' may be any of: baseline.select_images, diffusion.select_images"),
+        ({"to_nodes": ["pca.diffuse"]}, "--to-nodes: got 'pca.diffuse', expected for instance"),
+        ({"pipeline_names": ["pca"], "namespaces": ["graph"]},
+         "--namespaces: got 'graph', expected one of: pca"),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_is_one_line(
+    copy_of_the_run: Path, asked_for: dict[str, list[str]], message: str
+) -> None:
+    configure_kedro()
+    with (
+        settings.SESSION_CLASS.create(copy_of_the_run) as session,
+        pytest.raises(UserError, match=f"^{message}") as caught,
+    ):
+        session.run(**asked_for)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_one_node_only_has_may_be_short(copy_of_the_run: Path) -> None:
+    configure_kedro()
+    plot = copy_of_the_run / "data" / "08_reporting" / "pca_spectrum.png"
+    before = plot.read_bytes()
+    plot.unlink()
+    with settings.SESSION_CLASS.create(copy_of_the_run) as session:
+        session.run(node_names=["plot_pca_spectrum"])
+    assert plot.read_bytes() == before
