@@ -48,11 +48,12 @@ def test_a_sweep_over_own_pictures(
     assert [warning for warning in warnings if warning.startswith("sweep.")] == [
         "sweep.n_labeled: 13 left out, as no novel class has more than 12 labelled images",
         "sweep.n_background: 42 left out, as the background has 41 images",
-        "sweep.nearest_neighbors.k: left out where there are fewer images: 10 for nl1 (3), nl5 (9)",
-        "sweep.diffusion.k: left out where there are fewer images: 4, 10 for nl1/nbg0 (3); "
-        "10 for nl5/nbg0 (9)",
+        "sweep.nearest_neighbors.k: left out where there are fewer images: "
+        "10 of 3 (n_labeled 1), 9 (n_labeled 5)",
+        "sweep.diffusion.k: left out where there are fewer images: "
+        "4, 10 of 3 (n_labeled 1, no background); 10 of 9 (n_labeled 5, no background)",
         "sweep.label_spreading.n_neighbors: left out where there are fewer images: "
-        "7 for nl1/nbg0 (3)",
+        "7 of 3 (n_labeled 1, no background)",
     ]
     folder = project / "data" / "own_pictures" / "08_reporting" / "sweep"
     table = pd.read_csv(folder / "table.csv")

@@ -118,6 +118,8 @@ def _follow(file: h5py.File, name: str) -> Any:
         if part in ("", "."):
             continue
         link = _link(found, part)
+        if link is None and n_links:
+            raise InputError(f"{file.filename}: {name} is a link to nothing, expected numbers")
         if link is None:
             return None
         if isinstance(link, h5py.HardLink):

@@ -230,19 +230,32 @@ def _log_left_out(sweep: SweepParameters, data: SweepData) -> None:
         for n_labeled in sweep.n_labeled:
             for unlabeled in sweep.unlabeled_images if method != "nearest_neighbors" else [None]:
                 too_large = _too_large(sweep, data, method, n_labeled, unlabeled)
-                place = labeled_name(n_labeled)
-                if unlabeled is not None:
-                    place += f"/{unlabeled.name}"
                 if too_large:
                     n_images = min(data.n_images(n_labeled, unlabeled))
-                    found.setdefault(too_large, []).append(f"{place} ({n_images})")
+                    place = f"{n_images} ({_described(n_labeled, unlabeled)})"
+                    found.setdefault(too_large, []).append(place)
         name = "label_spreading.n_neighbors" if method == "label_spreading" else f"{method}.k"
         if found:
             logger.warning(
                 "sweep.%s: left out where there are fewer images: %s",
                 name,
-                "; ".join(f"{values} for {', '.join(places)}" for values, places in found.items()),
+                "; ".join(f"{values} of {', '.join(places)}" for values, places in found.items()),
             )
+
+
+def _described(n_labeled: int | None, unlabeled: UnlabeledImages | None) -> str:
+    """Which images a run uses, for a message."""
+    labels = "all labels" if n_labeled is None else f"n_labeled {n_labeled}"
+    if unlabeled is None:
+        return labels
+    if unlabeled.kind == "train":
+        return f"{labels}, unlabelled training images"
+    n_background = unlabeled.n_background
+    background = {None: "all the background", 0: "no background"}.get(
+        n_background, f"{n_background} of the background"
+    )
+    more = ", unlabelled training images" if unlabeled.kind == "both" else ""
+    return f"{labels}, {background}{more}"
 
 
 def _too_large(
