@@ -21,7 +21,7 @@ KEDRO_SIDE = (
 )  # fmt: skip
 NATIVE_USERS = ("graph", "diffusion", "native")
 DATASETS_MAY_USE = (
-    "datasets", "images", "input_files", "locks", "matrices", "resources", "errors",
+    "datasets", "fonts", "images", "input_files", "locks", "matrices", "resources", "errors",
 )  # fmt: skip
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from kedro.utils import find_kedro_project
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from lowshot_kedro.fonts import drawable, font_file
 from lowshot_kedro.images import ImageSource, Picture
 from lowshot_kedro.matrices import spread_rows
 
@@ -93,7 +93,7 @@ def contact_sheet(source: ImageSource, class_name: Callable[[int], str] | None) 
     size = (_COLUMNS * _WIDTH, _TITLE + n_rows * (_HEIGHT + _CAPTION))
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
-    font = _font()
+    font = _font(font_file(""))
     title = f"{len(source)} pictures"
     if n_pictures < len(source):
         title += f", {n_pictures} of them"
@@ -105,9 +105,11 @@ def contact_sheet(source: ImageSource, class_name: Callable[[int], str] | None) 
         left, top = column * _WIDTH + _MARGIN, _TITLE + row * (_HEIGHT + _CAPTION) + _MARGIN
         image = ImageOps.contain(picture.image, (width, height))
         sheet.paste(image, (left + (width - image.width) // 2, top + (height - image.height) // 2))
-        text = _fitting(f"{number}{_said_of(picture, class_name)}", font)
+        caption = drawable(f"{number}{_said_of(picture, class_name)}")
+        of_caption = _font(font_file(caption))
         middle = (left + width // 2, top + height + _MARGIN)
-        draw.text(middle, text, fill="black", font=font, anchor="ma")
+        text = _fitting(caption, of_caption)
+        draw.text(middle, text, fill="black", font=of_caption, anchor="ma")
     return sheet
 
 
@@ -128,7 +130,5 @@ def _fitting(text: str, font: ImageFont.FreeTypeFont) -> str:
 
 
 @functools.cache
-def _font() -> ImageFont.FreeTypeFont:
-    # It comes with matplotlib, and has letters that names of classes are written in.
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+def _font(path: Path) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(path), _FONT_SIZE)

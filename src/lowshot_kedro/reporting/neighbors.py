@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from lowshot_kedro.fonts import drawable, font_families
 from lowshot_kedro.images import ImageSource
 from lowshot_kedro.matrices import KnnGraph
 from lowshot_kedro.metrics import Scores, top_k_hits
@@ -128,6 +129,8 @@ def plot_neighbors(rows: Sequence[NeighborRow]) -> Figure:
         fontsize=9,
         y=1 - 0.15 / height,
     )
+    texts = [row.title for row in rows] + [cell[1] for row in rows for cell in row.neighbors]
+    families = font_families(texts)
     grid = figure.subplots(max(1, len(rows)), n_columns, squeeze=False)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
@@ -137,7 +140,8 @@ def plot_neighbors(rows: Sequence[NeighborRow]) -> Figure:
         for axes, (picture, caption, color) in zip(line, cells, strict=False):
             axes.axis("on")
             axes.imshow(picture)
-            axes.set_title(caption, fontsize=7)
+            # A class may be called $5.
+            axes.set_title(drawable(caption), fontsize=7, parse_math=False, family=families)
             for spine in axes.spines.values():
                 spine.set(color=color, linewidth=3)
     figure.subplots_adjust(
