@@ -235,23 +235,26 @@ ENOUGH = {"sweep.n_labeled": [1], "sweep.nearest_neighbors.k": [1], "sweep.diffu
     ("change", "message"),
     [
         # 8 images are labelled, or 6 + 2 with one of each novel class; 14 training images in all.
-        ({"sweep.nearest_neighbors.k": [1, 9, 10]}, "nearest_neighbors.k: % 9, 10 for nl1 (8)"),
+        (
+            {"sweep.nearest_neighbors.k": [1, 9, 10]},
+            "nearest_neighbors.k: % 9, 10 of 8 (n_labeled 1)",
+        ),
         (
             {"sweep.nearest_neighbors.k": [9, 1, 11], "sweep.n_labeled": [1, 2, None]},
-            "nearest_neighbors.k: % 9, 11 for nl1 (8); 11 for nl2 (10)",
+            "nearest_neighbors.k: % 9, 11 of 8 (n_labeled 1); 11 of 10 (n_labeled 2)",
         ),
-        ({"sweep.diffusion.k": [2, 9]}, "diffusion.k: % 9 for nl1/nbg0 (8)"),
+        ({"sweep.diffusion.k": [2, 9]}, "diffusion.k: % 9 of 8 (n_labeled 1, no background)"),
         (
             {"sweep.label_spreading.n_neighbors": 9},
-            "label_spreading.n_neighbors: % 9 for nl1/nbg0 (8)",
+            "label_spreading.n_neighbors: % 9 of 8 (n_labeled 1, no background)",
         ),
         (
             {"sweep.diffusion.k": [13, 2], "sweep.unlabeled": ["train"]},
-            "diffusion.k: % 13 for nl1/train (12)",
+            "diffusion.k: % 13 of 12 (n_labeled 1, unlabelled training images)",
         ),
         (
             {"sweep.diffusion.k": [13, 2], "sweep.unlabeled": ["both"]},
-            "diffusion.k: % 13 for nl1/nbg0_train (12)",
+            "diffusion.k: % 13 of 12 (n_labeled 1, no background, unlabelled training images)",
         ),
     ],
 )
