@@ -44,9 +44,14 @@ def require_integer(name: str, value: Any, minimum: int, maximum: int = 2**31 - 
         )
 
 
+def in_one_line(text: object) -> str:
+    """A text of others, for instance an error's, for a message of one line."""
+    return " ".join(str(text).split())
+
+
 def shown_line(text: str) -> str:
     """A text of others in one line of a message, shortened where it is long."""
-    line = " ".join(text.split())
+    line = in_one_line(text)
     return line if len(line) <= 2 * MAX_SHOWN else f"{line[: 2 * MAX_SHOWN - 2]} …"
 
 

@@ -67,9 +67,7 @@ def written_by_one(*paths: Path, seconds_to_wait: float = 0.0) -> Iterator[None]
         ResultInUseError: Naming the result, and what uses it.
     """
     with ExitStack() as stack:
-        for path in _in_order(paths):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_used(path, _WRITING, seconds_to_wait))
+        _enter(stack, paths, _WRITING, seconds_to_wait)
         yield
 
 
@@ -87,8 +85,7 @@ def read_by_many(*paths: Path, seconds_to_wait: float = 0.0) -> Iterator[None]:
         ResultInUseError: Naming the result, and what writes it.
     """
     with ExitStack() as stack:
-        for path in _in_order(paths):
-            stack.enter_context(_used(path, _READING, seconds_to_wait))
+        _enter(stack, paths, _READING, seconds_to_wait)
         yield
 
 
@@ -108,9 +105,7 @@ class Claims:
         Raises:
             ResultInUseError: Naming the result, and what uses it.
         """
-        for path in _in_order(paths):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._stack.enter_context(_used(path, _CLAIMING, _SECONDS_TO_LET_GO))
+        _enter(self._stack, paths, _CLAIMING, _SECONDS_TO_LET_GO)
 
     def to_read(self, paths: Iterable[Path]) -> None:
         """Keep results from being written by others while this run reads them.
@@ -120,8 +115,7 @@ class Claims:
         Raises:
             ResultInUseError: Naming the result, and what writes it.
         """
-        for path in _in_order(paths):
-            self._stack.enter_context(_used(path, _READING, _SECONDS_TO_LET_GO))
+        _enter(self._stack, paths, _READING, _SECONDS_TO_LET_GO)
 
     def release(self) -> None:
         """Let others have them."""
@@ -370,8 +364,16 @@ def _in_order(paths: Iterable[Path]) -> Sequence[Path]:
     return sorted({Path(os.path.realpath(path.parent)) / path.name for path in paths})
 
 
+def _enter(stack: ExitStack, paths: Iterable[Path], how: str, seconds_to_wait: float) -> None:
+    """Use results until the stack is left."""
+    for path in _in_order(paths):
+        if how != _READING:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(_used(path, how, seconds_to_wait))
+
+
 @contextmanager
-def _used(path: Path, how: str, seconds_to_wait: float = 0.0) -> Iterator[None]:
+def _used(path: Path, how: str, seconds_to_wait: float) -> Iterator[None]:
     deadline = time.monotonic() + seconds_to_wait
     while True:
         try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import h5py
 
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, in_one_line
 from lowshot_kedro.input_files import require_file
 from lowshot_kedro.resources import format_bytes
 
@@ -41,8 +41,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         try:
             yield file
         except (OSError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{path}: cannot be read ({reason})") from error
+            raise InputError(f"{path}: cannot be read ({in_one_line(error)})") from error
 
 
 def find_dataset(file: h5py.File, name: str) -> h5py.Dataset:

@@ -13,7 +13,7 @@ from kedro_datasets.pandas import CSVDataset
 
 from lowshot_kedro.datasets.files import partial_path, written_whole
 from lowshot_kedro.datasets.previews import RoundedPreview
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, in_one_line
 from lowshot_kedro.input_files import require_file
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class WholeFileDataset(AbstractDataset[Any, Any]):
         except DatasetError as error:
             kind = type(self._final).__name__
             # Parsers show the place in several lines.
-            reason = " ".join(str(error.__cause__ or error).split())
+            reason = in_one_line(error.__cause__ or error)
             raise InputError(f"{self._filepath}: {kind} cannot read it ({reason})") from error
 
     def save(self, data: Any) -> None:

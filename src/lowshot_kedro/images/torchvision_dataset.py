@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from lowshot_kedro.errors import InputError, shown
+from lowshot_kedro.errors import InputError, in_one_line, shown
 from lowshot_kedro.images.fingerprint import checksum, numbers_as_bytes
 from lowshot_kedro.images.picture import (
     Picture,
@@ -259,7 +259,7 @@ def _open(dataset_class: Any, root: Path, arguments: Mapping[str, Any], download
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return in_one_line(f"{type(error).__name__}: {error}")
 
 
 def _folder(dataset_class: Any, root: Path) -> Path:

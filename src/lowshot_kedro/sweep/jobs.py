@@ -33,7 +33,7 @@ from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, in_one_line
 from lowshot_kedro.resources import (
     Progress,
     Stopwatch,
@@ -246,7 +246,7 @@ def _is_address(scheduler: str) -> bool:
 
 
 def _in_one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return in_one_line(error) or type(error).__name__
 
 
 def _raise_failures(failures: Sequence[tuple[str, Exception]], n_jobs: int) -> None:
