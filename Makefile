@@ -1,10 +1,10 @@
 # Everything a person types here. The first call installs into .venv, later ones only what changed.
 #
-#   make run     install, then the whole experiment on the demonstration's pictures
+#   make run     install, then the whole experiment on the demonstration's images
 #   make test    install, then all tests
 #   make viz     the pipelines in kedro-viz            make lab    the catalog in JupyterLab
 #   make lint    ruff, mypy, clang-format              make bench  benchmarks against peers
-#   make pictures    pictures of the pages, outputs of notebooks, anew (PARTS=… some of them)
+#   make figures    figures of the pages, outputs of notebooks, anew (PARTS=… some of them)
 
 SHELL := /bin/sh
 PYTHON ?= python3
@@ -20,7 +20,7 @@ C_FILES := $(wildcard src/lowshot_kedro/native/*.[ch])
 export KEDRO_DISABLE_TELEMETRY = 1
 export DO_NOT_TRACK = 1
 
-.PHONY: help run test viz lab lint bench pictures clean
+.PHONY: help run test viz lab lint bench figures clean
 .DEFAULT_GOAL := help
 
 help:
@@ -50,8 +50,8 @@ bench: $(VENV)/.installed-bench
 	@for script in $(wildcard benchmarks/*.py); do $(BIN)/python "$$script" || exit 1; done
 
 # All that the demonstration gives; PARTS="label_diffusion fashion_mnist" take longer.
-pictures: $(VENV)/.installed-dev
-	$(BIN)/python docs/make_pictures.py $(PARTS)
+figures: $(VENV)/.installed-dev
+	$(BIN)/python docs/make_figures.py $(PARTS)
 
 clean:
 	rm -rf $(VENV) build src/*.egg-info src/lowshot_kedro/native/_native.* .viz sessions

@@ -31,12 +31,14 @@ from lowshot_kedro.diffusion import (
     propagation_matrix,
 )
 from lowshot_kedro.diffusion.backends.native_backend import aligned_empty
-from lowshot_kedro.resources import Stopwatch
+from lowshot_kedro.progress import Stopwatch
 
-NUMBERINGS = ("given", "clustered")
+NODE_ORDERINGS = ("given", "clustered")
 PEERS = ("mkl", "mkl-clustered", "torch", "scipy")
 OURS = tuple(
-    f"native-{precision}-{numbering}" for precision in PRECISIONS for numbering in NUMBERINGS
+    f"native-{precision}-{node_ordering}"
+    for precision in PRECISIONS
+    for node_ordering in NODE_ORDERINGS
 )
 PARTS = ("mkl", "mkl-clustered", "torch", *OURS, "memory")
 
@@ -158,35 +160,35 @@ class RunBenchmark:
         """Peaks of our runs, in a process for each numbering."""
         if not self._wants("memory", memory.missing):
             return
-        for numbering in NUMBERINGS:
+        for node_ordering in NODE_ORDERINGS:
             precisions = [
                 precision
                 for precision in PRECISIONS
-                if self._wants(f"native-{precision}-{numbering}")
+                if self._wants(f"native-{precision}-{node_ordering}")
             ]
             found = memory.in_new_process(
                 memory.native_runs,
                 *self._problem,
                 self._options.iterations,
-                numbering,
+                node_ordering,
                 precisions,
                 self._options.threads,
             )
             self.memory |= {
-                f"native-{precision}-{numbering}": of_run for precision, of_run in found.items()
+                f"native-{precision}-{node_ordering}": of_run for precision, of_run in found.items()
             }
 
     def measure_runs(self) -> None:
         """Compare all results, then measure."""
-        matrices = {numbering: self._build(numbering) for numbering in NUMBERINGS}
+        matrices = {node_ordering: self._build(node_ordering) for node_ordering in NODE_ORDERINGS}
         self.n_edges = matrices["given"].n_edges
         runs = {**self._peer_runs(matrices), **self._native_runs(matrices)}
         self._compare(runs)
         note("runs")
         contestants = [Contestant(name, {"run": run}) for name, run in runs.items()]
         contestants += [
-            Contestant(f"graph-{numbering}", {"graph": partial(self._build, numbering)})
-            for numbering in NUMBERINGS
+            Contestant(f"graph-{node_ordering}", {"graph": partial(self._build, node_ordering)})
+            for node_ordering in NODE_ORDERINGS
         ]
         run_rounds(contestants, self._options.repeat, self.seconds)
 
@@ -197,13 +199,13 @@ class RunBenchmark:
         """
         result = {}
         for precision in PRECISIONS:
-            for numbering, text in (("clustered", ""), ("given", "_given")):
-                name = f"native-{precision}-{numbering}"
+            for node_ordering, text in (("clustered", ""), ("given", "_given")):
+                name = f"native-{precision}-{node_ordering}"
                 for peer in PEERS:
                     if name not in self.seconds or peer not in self.seconds:
                         continue
                     theirs, ours = of(peer), of(name)
-                    graph = of(f"graph-{numbering}")
+                    graph = of(f"graph-{node_ordering}")
                     key = peer.replace("-", "_")
                     result[f"{precision}{text}_vs_{key}"] = ratio(theirs, ours)
                     result[f"{precision}{text}_with_graph_vs_{key}"] = ratio(theirs, ours + graph)
@@ -212,7 +214,7 @@ class RunBenchmark:
     def print_tables(self) -> None:
         """For people."""
         seconds, rows = self.seconds, []
-        once = [f"graph-{numbering}" for numbering in NUMBERINGS]
+        once = [f"graph-{node_ordering}" for node_ordering in NODE_ORDERINGS]
         once += [f"{peer}-preparation" for peer in PEERS]
         for name in (*PEERS, *OURS, *once):
             if name not in seconds:
@@ -250,8 +252,8 @@ class RunBenchmark:
             self.skipped[name] = reason
         return reason is None
 
-    def _build(self, numbering: str) -> PropagationMatrix:
-        matrix = propagation_matrix(self._problem.neighbors, numbering=numbering)
+    def _build(self, node_ordering: str) -> PropagationMatrix:
+        matrix = propagation_matrix(self._problem.neighbors, node_ordering=node_ordering)
         _ = matrix.column_totals  # used by the last step, made when first asked for
         return matrix
 
@@ -291,10 +293,10 @@ class RunBenchmark:
     def _native_runs(
         self, matrices: Mapping[str, PropagationMatrix]
     ) -> dict[str, Callable[[], NDArray[np.float32]]]:
-        def run(numbering: str, precision: str) -> NDArray[np.float32]:
+        def run(node_ordering: str, precision: str) -> NDArray[np.float32]:
             problem = self._problem
             scores: NDArray[np.float32] = propagate(
-                matrices[numbering],
+                matrices[node_ordering],
                 problem.labeled_classes,
                 problem.test_neighbors,
                 problem.n_classes,
@@ -307,10 +309,10 @@ class RunBenchmark:
             return scores
 
         return {
-            f"native-{precision}-{numbering}": partial(run, numbering, precision)
+            f"native-{precision}-{node_ordering}": partial(run, node_ordering, precision)
             for precision in PRECISIONS
-            for numbering in NUMBERINGS
-            if self._wants(f"native-{precision}-{numbering}")
+            for node_ordering in NODE_ORDERINGS
+            if self._wants(f"native-{precision}-{node_ordering}")
         }
 
     def _compare(self, runs: dict[str, Callable[[], Any]]) -> None:

@@ -5,7 +5,7 @@ scores. Columns are scaled where they are read: the factors that make the column
 come from the sums of the step before, and the sums of the new columns are taken while they are
 computed. So each step scales once, like a step of the peers, which need two more passes for it.
 
-Also measured: making the symmetrised graph, its numbering, and the memory of both.
+Also measured: making the symmetrised graph, its node_ordering, and the memory of both.
 """
 
 from __future__ import annotations
@@ -27,15 +27,18 @@ from common.timing import Contestant, Seconds, Statistic, relative_l1, run_round
 from lowshot_kedro import native
 from lowshot_kedro.diffusion import PRECISIONS, PropagationMatrix, propagation_matrix
 from lowshot_kedro.diffusion.backends.native_backend import aligned_empty, inverse
-from lowshot_kedro.resources import Stopwatch
+from lowshot_kedro.progress import Stopwatch
 
-NUMBERINGS = ("given", "clustered")
+NODE_ORDERINGS = ("given", "clustered")
 PEERS = ("mkl", "mkl-clustered", "torch", "scipy")
 OURS = tuple(
-    f"native-{precision}-{numbering}" for precision in PRECISIONS for numbering in NUMBERINGS
+    f"native-{precision}-{node_ordering}"
+    for precision in PRECISIONS
+    for node_ordering in NODE_ORDERINGS
 )
 GRAPH = (
-    "symmetrize-native", "symmetrize-scipy", "numbering", "symmetrize-clustered", "column-totals",
+    "symmetrize-native", "symmetrize-scipy", "node_ordering", "symmetrize-clustered",
+    "column-totals",
 )  # fmt: skip
 PARTS = (*PEERS, *OURS, *GRAPH, "memory", "bandwidth")
 
@@ -162,7 +165,7 @@ class StepBenchmark:
             Contestant("symmetrize-native", {"A + At": lambda: native.symmetrize(neighbors)}),
             Contestant("symmetrize-scipy", {"A + At": lambda: links + links.T}),
             Contestant(
-                "numbering",
+                "node_ordering",
                 {
                     "cluster_nodes": lambda: native.cluster_nodes(neighbors),
                     "renumber": lambda: native.renumber(neighbors, order, rank),
@@ -187,12 +190,13 @@ class StepBenchmark:
     def measure_steps(self) -> None:
         """Compare every result with that of scipy in float64, then measure."""
         matrices = {
-            numbering: propagation_matrix(self._neighbors, numbering=numbering)
-            for numbering in NUMBERINGS
+            node_ordering: propagation_matrix(self._neighbors, node_ordering=node_ordering)
+            for node_ordering in NODE_ORDERINGS
         }
         self.n_edges = matrices["given"].n_edges
         self.bytes_per_node = {
-            numbering: matrix.n_bytes / matrix.n_nodes for numbering, matrix in matrices.items()
+            node_ordering: matrix.n_bytes / matrix.n_nodes
+            for node_ordering, matrix in matrices.items()
         }
         scores = {"given": _random_scores(len(self._neighbors), self._options)}
         scores["clustered"] = np.empty_like(scores["given"])
@@ -223,15 +227,15 @@ class StepBenchmark:
         """How many times faster we are, with our numbering if not stated otherwise."""
         result = {}
         for precision in PRECISIONS:
-            for numbering, text in (("clustered", ""), ("given", "_given")):
+            for node_ordering, text in (("clustered", ""), ("given", "_given")):
                 for peer in PEERS:
-                    name = f"native-{precision}-{numbering}"
+                    name = f"native-{precision}-{node_ordering}"
                     if name in self.seconds and peer in self.seconds:
                         key = f"{precision}{text}_vs_{peer.replace('-', '_')}"
                         result[key] = ratio(of(peer), of(name))
         if "symmetrize-native" in self.seconds and "symmetrize-scipy" in self.seconds:
             result["symmetrize_vs_scipy"] = ratio(of("symmetrize-scipy"), of("symmetrize-native"))
-        once = ("numbering", "symmetrize-clustered")
+        once = ("node_ordering", "symmetrize-clustered")
         if "symmetrize-scipy" in self.seconds and all(name in self.seconds for name in once):
             result["numbered_graph_vs_scipy"] = ratio(
                 of("symmetrize-scipy"),
@@ -266,8 +270,8 @@ class StepBenchmark:
                 watch = Stopwatch()
                 peer = MklPeer(matrix, self._options.classes, self._options.repeat + 1)
                 self.seconds.add(f"{name}-inspection", {"inspection": watch.seconds})
-                numbering = "given" if matrix is given else "clustered"
-                steps[name] = PeerStep(peer, scores[numbering], out, matrix.rank)
+                node_ordering = "given" if matrix is given else "clustered"
+                steps[name] = PeerStep(peer, scores[node_ordering], out, matrix.rank)
         if self._wants("torch", TorchPeer.missing):
             steps["torch"] = PeerStep(TorchPeer(given), scores["given"], out)
         if self._wants("scipy"):
@@ -283,14 +287,14 @@ class StepBenchmark:
         for precision in PRECISIONS:
             dtype = np.dtype(np.uint16 if precision == "bfloat16" else np.float32)
             out: NDArray[Any] = aligned_empty(scores["given"].shape, dtype)
-            for numbering, matrix in matrices.items():
-                name = f"native-{precision}-{numbering}"
+            for node_ordering, matrix in matrices.items():
+                name = f"native-{precision}-{node_ordering}"
                 if not self._wants(name):
                     continue
-                start: NDArray[Any] = scores[numbering]
+                start: NDArray[Any] = scores[node_ordering]
                 if precision == "bfloat16":
                     start = aligned_empty(start.shape, dtype)
-                    start[:] = native.to_bfloat16(scores[numbering])
+                    start[:] = native.to_bfloat16(scores[node_ordering])
                 steps[name] = NativeStep(matrix, start, out)
         return steps
 
@@ -327,7 +331,7 @@ class StepBenchmark:
         for name in names:
             if name in seconds:
                 rows.append([name, f"{seconds.best(name):.3f}", f"{seconds.median(name):.3f}"])
-            if name == "numbering" and name in seconds:
+            if name == "node_ordering" and name in seconds:
                 rows += [
                     [
                         f"  {part}",
@@ -348,10 +352,10 @@ class StepBenchmark:
             print_table("Peak memory beyond input and output", columns, rows)
         limit = 2 * self._neighbors.shape[1] * 4 + 24
         sizes = [
-            [numbering, f"{size:.1f}", f"≤ {limit}"]
-            for numbering, size in self.bytes_per_node.items()
+            [node_ordering, f"{size:.1f}", f"≤ {limit}"]
+            for node_ordering, size in self.bytes_per_node.items()
         ]
-        print_table("Memory of the graph", ("numbering", "bytes a node", "wanted"), sizes)
+        print_table("Memory of the graph", ("node_ordering", "bytes a node", "wanted"), sizes)
 
     def _print_bandwidth(self) -> None:
         rows = [
@@ -422,7 +426,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         graph = graph_of_file(options.graph)
     n_nodes, n_neighbors = graph.neighbors.shape
     benchmark = StepBenchmark(options, graph)
-    note("A + At, numbering, memory")
+    note("A + At, node_ordering, memory")
     benchmark.measure_graph()
     benchmark.measure_memory()
     benchmark.measure_steps()

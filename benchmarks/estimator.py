@@ -38,7 +38,7 @@ from common.spreading import (
     Ready,
     Task,
 )
-from lowshot_kedro.resources import available_bytes
+from lowshot_kedro.memory import available_bytes
 
 TABULAR, IMAGES, EQUAL = "tabular", "images", "equal"
 CASES = (TABULAR, IMAGES, EQUAL)
@@ -395,16 +395,16 @@ def measure_tables(benchmark: EstimatorBenchmark, options: argparse.Namespace, f
 
 
 def measure_images(benchmark: EstimatorBenchmark, options: argparse.Namespace, folder: Path) -> str:
-    """The pictures of Fashion-MNIST; returns what they are."""
+    """The images of Fashion-MNIST; returns what they are."""
     from common import labeled
 
-    pictures = labeled.read_pictures(options.fashion_mnist)
+    images = labeled.read_images(options.fashion_mnist)
     counts = sorted(options.labels)
     for n_rows in options.image_rows:
         note(f"{IMAGES}, {n_rows} rows")
-        arguments = (pictures, n_rows, options.columns, options.seed)
-        vectors, classes = labeled.picture_rows(folder / "pictures.npy", *arguments)
-        if n_rows <= len(pictures.classes):
+        arguments = (images, n_rows, options.columns, options.seed)
+        vectors, classes = labeled.image_rows(folder / "images.npy", *arguments)
+        if n_rows <= len(images.classes):
             draws = draws_of_images(classes, counts, options.draws, options.seed)
         else:
             # Copies are there for time and memory; their accuracy is that of nothing real.
@@ -441,14 +441,14 @@ def parser_of_options() -> argparse.ArgumentParser:
     add("--rows", nargs="+", type=positive, default=TABULAR_ROWS, help=f"of the case {TABULAR}")
     add("--image-rows", nargs="+", type=positive, default=IMAGE_ROWS, help=f"of the case {IMAGES}")
     add("--equal-rows", nargs="+", type=positive, default=EQUAL_ROWS, help=f"of the case {EQUAL}")
-    add("--columns", type=positive, default=IMAGE_COLUMNS, help="of the pictures' PCA")
-    add("--labels", nargs="+", type=positive, default=LABELS_PER_CLASS, help="pictures of a class")
-    add("--draws", type=positive, default=8, help="choices of the labelled pictures")
+    add("--columns", type=positive, default=IMAGE_COLUMNS, help="of the images' PCA")
+    add("--labels", nargs="+", type=positive, default=LABELS_PER_CLASS, help="images of a class")
+    add("--draws", type=positive, default=8, help="choices of the labelled images")
     add("--n-neighbors", type=positive, default=10, help="of everybody")
     add("--time-limit", type=float, default=300.0, help="seconds of a fit")
     add("--memory-limit-gb", type=float, help="of a process; default: four fifths of what is free")
     add("--seed", type=int, default=0, help="of rows and labels")
-    add("--fashion-mnist", type=Path, help="folder of the pictures; default: Debian's")
+    add("--fashion-mnist", type=Path, help="folder of the images; default: Debian's")
     add("--folder", type=Path, help="where rows are kept meanwhile; default: a temporary one")
     skippable = (LABEL_SPREADING, FAR_LABEL_SPREADING, POISSON)
     add("--skip", nargs="+", default=[], choices=skippable, metavar="NAME", help=str(skippable))

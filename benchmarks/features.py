@@ -1,9 +1,9 @@
-"""From pictures in zip shards to features on disk, beside the network alone and decoding alone.
+"""From images in zip shards to features on disk, beside the network alone and decoding alone.
 
 The network alone gets input that is ready in memory, in batches of the same size and with the same
-threads: all of them on one batch, as PyTorch does by itself, and each on its own few pictures, as
+threads: all of them on one batch, as PyTorch does by itself, and each on its own few images, as
 this project does; what the latter reaches is what the whole way can reach at most. The whole way is
-measured with pictures that are cheap to decode, of the network's input size, and with photographs
+measured with images that are cheap to decode, of the network's input size, and with photographs
 of 500 × 375 pixels. A second run over many photographs watches the memory of all processes.
 """
 
@@ -21,28 +21,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from common.images import write_crops
 from torch import nn
 
 from common import machine
 from common.memory import in_new_process, missing
 from common.options import positive
 from common.output import note, print_json, print_table, ratio
-from common.pictures import write_crops
 from common.timing import Contestant, Seconds, run_rounds
 from lowshot_kedro import native
 from lowshot_kedro.datasets import HDF5FeatureBlocksDataset
-from lowshot_kedro.extractors import Extractor, create_extractor, extract_features
 from lowshot_kedro.images import NumberedZipShards
-from lowshot_kedro.resources import format_bytes
+from lowshot_kedro.memory import format_bytes
+from lowshot_kedro.networks import Extractor, create_extractor, extract_features
 
 PHOTOGRAPH = (500, 375)
 BARE, BARE_IN_PARTS = "network alone", "network alone, 16 to a thread"
-CHEAP, PHOTOGRAPHS = "small pictures", "photographs"
-DECODE_CHEAP, DECODE_PHOTOGRAPHS = "decoding small pictures", "decoding photographs"
+CHEAP, PHOTOGRAPHS = "small images", "photographs"
+DECODE_CHEAP, DECODE_PHOTOGRAPHS = "decoding small images", "decoding photographs"
 # The whole way reaches at least this part of the network alone where decoding is cheap.
 WANTED = 0.85
 FIFTHS = ("first", "second", "third", "fourth", "last")
-PICTURES_PER_THREAD = 16
+IMAGES_PER_THREAD = 16
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
@@ -54,19 +54,19 @@ class Means(nn.Module):
         return images.mean((2, 3))
 
 
-def bare(extractor: Extractor, batches: list[torch.Tensor], n_pictures: int) -> None:
+def bare(extractor: Extractor, batches: list[torch.Tensor], n_images: int) -> None:
     """The network on input that is ready."""
     network = extractor.network.to(memory_format=torch.channels_last)
     done = 0
     with torch.inference_mode():
-        while done < n_pictures:
+        while done < n_images:
             for batch in batches:
                 network(batch)
                 done += len(batch)
 
 
-def bare_in_parts(extractor: Extractor, batches: list[torch.Tensor], n_pictures: int) -> None:
-    """The same by threads that each have pictures of their own."""
+def bare_in_parts(extractor: Extractor, batches: list[torch.Tensor], n_images: int) -> None:
+    """The same by threads that each have images of their own."""
     network = extractor.network.to(memory_format=torch.channels_last)
 
     def run(part: torch.Tensor) -> torch.Tensor:
@@ -77,19 +77,19 @@ def bare_in_parts(extractor: Extractor, batches: list[torch.Tensor], n_pictures:
     torch.set_num_threads(1)
     done = 0
     with ThreadPoolExecutor(n_threads) as pool:
-        while done < n_pictures:
-            parts = [part for batch in batches for part in batch.split(PICTURES_PER_THREAD)]
+        while done < n_images:
+            parts = [part for batch in batches for part in batch.split(IMAGES_PER_THREAD)]
             done += sum(len(output) for output in pool.map(run, parts))
     torch.set_num_threads(n_threads)
 
 
 def whole_way(
-    extractor: Extractor, shards: Path, n_pictures: int, batch_size: int, num_workers: int | None
+    extractor: Extractor, shards: Path, n_images: int, batch_size: int, num_workers: int | None
 ) -> None:
     """Shards to feature files, which are deleted again."""
     with tempfile.TemporaryDirectory(dir=shards.parent) as folder:
         dataset = HDF5FeatureBlocksDataset(filepath=folder)
-        source = NumberedZipShards(shards, 0, n_pictures)
+        source = NumberedZipShards(shards, 0, n_images)
         dataset.save(
             extract_features(
                 extractor,
@@ -106,18 +106,18 @@ class Watched(NamedTuple):
     """A long run.
 
     Attributes:
-        n_pictures: How many went through.
+        n_images: How many went through.
         seconds: How long it took.
         memory: Bytes that all its processes held, in fifths of the time: the mean of each.
     """
 
-    n_pictures: int
+    n_images: int
     seconds: float
     memory: list[int]
 
 
 def watched_run(
-    name: str, weights: str, image_size: int, shards: Path, n_pictures: int, batch_size: int
+    name: str, weights: str, image_size: int, shards: Path, n_images: int, batch_size: int
 ) -> Watched:
     """The whole way over many photographs, in this process, with its memory over time."""
     extractor = create_extractor(name, weights, image_size)
@@ -131,7 +131,7 @@ def watched_run(
     watcher = threading.Thread(target=watch)
     start = time.perf_counter()
     watcher.start()
-    whole_way(extractor, shards, n_pictures, batch_size, None)
+    whole_way(extractor, shards, n_images, batch_size, None)
     is_over.set()
     watcher.join()
     seconds = time.perf_counter() - start
@@ -139,7 +139,7 @@ def watched_run(
     for moment, taken in samples:
         parts[min(len(FIFTHS) - 1, int(len(FIFTHS) * (moment - start) / seconds))].append(taken)
     memory = [int(statistics.mean(part)) for part in parts if part]
-    return Watched(n_pictures, seconds, memory)
+    return Watched(n_images, seconds, memory)
 
 
 def _bytes_of_all_processes() -> int:
@@ -165,10 +165,10 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     size = extractor.describe()["input"]
     sizes = {CHEAP: (size[2], size[1]), PHOTOGRAPHS: PHOTOGRAPH}
     for number, (name, (width, height)) in enumerate(sizes.items()):
-        note(f"writing {options.pictures} {name}, {width} × {height}")
-        write_crops(folder / name, options.pictures, width, height, options.seed + number)
-    source = NumberedZipShards(folder / CHEAP, 0, min(4 * options.batch_size, options.pictures))
-    ready = torch.stack([extractor.preprocess(picture.image) for picture in source])
+        note(f"writing {options.images} {name}, {width} × {height}")
+        write_crops(folder / name, options.images, width, height, options.seed + number)
+    source = NumberedZipShards(folder / CHEAP, 0, min(4 * options.batch_size, options.images))
+    ready = torch.stack([extractor.preprocess(image.image) for image in source])
     batches = [
         batch.contiguous(memory_format=torch.channels_last)
         for batch in ready.split(options.batch_size)
@@ -177,13 +177,13 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     free = Extractor("means", Means(), extractor.preprocess, 3)
     run = partial(
         whole_way,
-        n_pictures=options.pictures,
+        n_images=options.images,
         batch_size=options.batch_size,
         num_workers=options.workers,
     )
     contestants: dict[str, Callable[[], None]] = {
-        BARE: lambda: bare(extractor, batches, options.pictures),
-        BARE_IN_PARTS: lambda: bare_in_parts(extractor, batches, options.pictures),
+        BARE: lambda: bare(extractor, batches, options.images),
+        BARE_IN_PARTS: lambda: bare_in_parts(extractor, batches, options.images),
         CHEAP: lambda: run(extractor, folder / CHEAP),
         PHOTOGRAPHS: lambda: run(extractor, folder / PHOTOGRAPHS),
         DECODE_CHEAP: lambda: run(free, folder / CHEAP),
@@ -197,12 +197,12 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         options.repeat,
         seconds,
     )
-    rates = {name: options.pictures / seconds.best(name) for name in contestants}
-    medians = {name: options.pictures / seconds.median(name) for name in contestants}
+    rates = {name: options.images / seconds.best(name) for name in contestants}
+    medians = {name: options.images / seconds.median(name) for name in contestants}
     print_table(
         f"{options.extractor}, {size[2]} × {size[1]}, batches of {options.batch_size}, "
-        f"{options.pictures} pictures",
-        ("pictures per second", "best", "median", "of network alone", "of in parts", "wanted"),
+        f"{options.images} images",
+        ("images per second", "best", "median", "of network alone", "of in parts", "wanted"),
         [
             [
                 name,
@@ -220,9 +220,9 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "seconds": seconds.summary(),
         "rates": {name: round(rate, 2) for name, rate in rates.items()},
         "ratios": {
-            "small_pictures_vs_network": ratio(rates[CHEAP], rates[BARE]),
+            "small_images_vs_network": ratio(rates[CHEAP], rates[BARE]),
             "photographs_vs_network": ratio(rates[PHOTOGRAPHS], rates[BARE]),
-            "small_pictures_vs_network_in_parts": ratio(rates[CHEAP], rates[BARE_IN_PARTS]),
+            "small_images_vs_network_in_parts": ratio(rates[CHEAP], rates[BARE_IN_PARTS]),
         },
     }
 
@@ -243,8 +243,8 @@ def watch_memory(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         options.batch_size,
     )
     print_table(
-        f"{watched.n_pictures} photographs at {options.many_image_size} × "
-        f"{options.many_image_size}: {watched.n_pictures / watched.seconds:.1f} a second",
+        f"{watched.n_images} photographs at {options.many_image_size} × "
+        f"{options.many_image_size}: {watched.n_images / watched.seconds:.1f} a second",
         ("memory of all processes", *(f"{part} fifth" for part in FIFTHS)),
         [["mean", *(format_bytes(taken) for taken in watched.memory)]],
     )
@@ -260,9 +260,9 @@ def main() -> None:
     parser.add_argument("--weights", default="package", help="features.weights")
     parser.add_argument("--image-size", type=positive, default=224, help="of the rates")
     parser.add_argument("--batch-size", type=positive, default=64, help="features.batch_size")
-    parser.add_argument("--pictures", type=positive, default=1024, help="of a round")
+    parser.add_argument("--images", type=positive, default=1024, help="of a round")
     parser.add_argument("--workers", type=positive, help="features.num_workers; default: auto")
-    parser.add_argument("--many", type=positive, default=10_000, help="pictures of the long run")
+    parser.add_argument("--many", type=positive, default=10_000, help="images of the long run")
     parser.add_argument("--many-image-size", type=positive, default=96, help="of the long run")
     parser.add_argument("--threads", type=positive, default=native.get_num_threads())
     parser.add_argument("--repeat", type=positive, default=3, help="rounds of measurement")
@@ -272,8 +272,8 @@ def main() -> None:
         help="rates, memory",
     )  # fmt: skip
     options = parser.parse_args()
-    if options.pictures < options.batch_size:
-        parser.error(f"--pictures: {options.pictures} are no batch of {options.batch_size}")
+    if options.images < options.batch_size:
+        parser.error(f"--images: {options.images} are no batch of {options.batch_size}")
     if "memory" not in options.skip and (reason := missing()):
         note(f"skipped memory: {reason}")
         options.skip = [*options.skip, "memory"]

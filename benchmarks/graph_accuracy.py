@@ -28,21 +28,21 @@ from common.published import PublishedData, PublishedFiles
 from common.timing import Seconds
 from common.vectors import FASHION_MNIST
 from lowshot_kedro import native
+from lowshot_kedro.blocks import KnnGraph
 from lowshot_kedro.datasets import FaissIndexDataset, KnnGraphDataset
-from lowshot_kedro.diffusion import numbering_for, propagate, propagation_matrix
+from lowshot_kedro.diffusion import choose_node_ordering, propagate, propagation_matrix
 from lowshot_kedro.experiment import choose_images, vectors_of
 from lowshot_kedro.graph import (
     background_graph,
     build_index,
-    complete_graph,
+    insert_labeled_nodes,
     measure_quality,
     require_method,
 )
-from lowshot_kedro.matrices import KnnGraph
 from lowshot_kedro.metrics import accuracies
 from lowshot_kedro.parameters import ExperimentParameters
+from lowshot_kedro.progress import Stopwatch
 from lowshot_kedro.protocol import MODES, ImageSelection, read_class_split
-from lowshot_kedro.resources import Stopwatch
 
 FASHION, MADE_UP = "fashion-mnist", "synthetic"
 DATA = (FASHION, MADE_UP)
@@ -255,7 +255,7 @@ class AccuracyBenchmark:
         background = self._backgrounds[way.name]
         labeled, tested = train[selection.labeled_positions], test[selection.test_positions]
         watch = Stopwatch()
-        completed = complete_graph(
+        completed = insert_labeled_nodes(
             labeled,
             tested,
             self._data.background,
@@ -270,9 +270,9 @@ class AccuracyBenchmark:
         except ValueError as error:
             raise SystemExit(f"{way.name}: {error}") from error
         n_steps, n_classes = max(self._options.iterations), selection.n_classes
-        numbering = numbering_for(len(neighbors), n_classes, n_steps)
+        node_ordering = choose_node_ordering(len(neighbors), n_classes, n_steps)
         scores = propagate(
-            propagation_matrix(neighbors, numbering=numbering),
+            propagation_matrix(neighbors, node_ordering=node_ordering),
             selection.labeled_classes,
             test_neighbors,
             n_classes,
@@ -434,7 +434,7 @@ def parser_of_options() -> argparse.ArgumentParser:
     add("--data", nargs="+", default=[FASHION], choices=DATA, help="what to measure on")
     add("--features", type=Path, help=f"folder of features in the published layout for {FASHION}")
     add("--class-split", type=Path, default=published.CLASS_SPLIT, help="of --features")
-    add("--fashion-mnist", type=Path, default=FASHION_MNIST, help="folder of the pictures")
+    add("--fashion-mnist", type=Path, default=FASHION_MNIST, help="folder of the images")
     columns = f"of the vectors; default: {FASHION_COLUMNS}, {MADE_UP_COLUMNS} for {MADE_UP}"
     add("--columns", type=positive, help=columns)
     add("--rows", type=positive, default=100_000, help=f"background vectors of {MADE_UP}")

@@ -25,7 +25,7 @@ from common.options import positive
 from common.output import note, print_json, print_ratios, print_table, ratio
 from common.timing import Seconds, Statistic
 from common.truth import Recall, Truth, truth_among
-from common.vectors import FASHION_MNIST, PIXELS, VectorFile, picture_vectors, vectors_of_file
+from common.vectors import FASHION_MNIST, PIXELS, VectorFile, image_vectors, vectors_of_file
 from lowshot_kedro import native
 
 OURS = ("descent", "ivf", "pynndescent", "auto")
@@ -45,7 +45,7 @@ PARTS = (*OUR_ROWS, *PEERS, *SMALL, COMPLETION)
 MAIN_METHOD = "descent"
 MAIN_ROW = f"ours-{MAIN_METHOD}"
 
-# 17 copies of 60 thousand pictures.
+# 17 copies of 60 thousand images.
 DEFAULT_ROWS = 1_020_000
 DEFAULT_COLUMNS = 256
 # How many times faster than the peer, at the default sizes.
@@ -302,7 +302,7 @@ def make_vectors(
     held_out = options.labeled + options.test
     if options.vectors is None:
         options.rows = options.rows or DEFAULT_ROWS
-        return picture_vectors(
+        return image_vectors(
             folder, options.rows + held_out, options.columns, options.seed, options.fashion_mnist
         )
     try:
@@ -339,7 +339,7 @@ def parser_of_options() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of vectors and samples")
     add("--vectors", type=Path, help="raw float32 matrix, in random order, to use instead")
     add("--columns", type=positive, default=DEFAULT_COLUMNS, help="of the vectors")
-    add("--fashion-mnist", type=Path, default=FASHION_MNIST, help="folder of the pictures")
+    add("--fashion-mnist", type=Path, default=FASHION_MNIST, help="folder of the images")
     add("--folder", type=Path, help="where vectors are kept for the next time; default: nowhere")
     for name, option in ONLY_IF_ASKED.items():
         add(option, dest="extra", action="append_const", const=name, help=f"measure {name} too")

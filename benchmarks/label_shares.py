@@ -22,7 +22,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import NearestNeighbors
 
 from common import machine
-from common.labeled import read_pictures
+from common.labeled import read_images
 from common.options import positive
 from common.output import note, print_json, print_table
 from common.vectors import FASHION_MNIST
@@ -221,7 +221,7 @@ def read(name: str, options: argparse.Namespace) -> tuple[NDArray[np.float32], N
     if name == DIGITS:
         rows, classes = load_digits(return_X_y=True)
         return rows.astype(np.float32), classes
-    pixels, classes = read_pictures(options.fashion_mnist)
+    pixels, classes = read_images(options.fashion_mnist)
     chosen = np.random.default_rng(options.seed).permutation(len(pixels))[: options.image_rows]
     return pixels[chosen].astype(np.float32), classes[chosen]
 

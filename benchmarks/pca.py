@@ -28,10 +28,11 @@ from common.options import positive
 from common.output import note, print_json, print_ratios, print_table, ratio
 from common.timing import Seconds, Statistic
 from lowshot_kedro import native
+from lowshot_kedro.blocks import FeatureMatrix, row_ranges
 from lowshot_kedro.datasets import FaissTransformDataset, HDF5FeaturesDataset, RawMatrixDataset
-from lowshot_kedro.matrices import FeatureMatrix, row_ranges
+from lowshot_kedro.memory import peak_rss_bytes
 from lowshot_kedro.pca import apply_pca, spectrum_of, train_pca
-from lowshot_kedro.resources import Stopwatch, peak_rss_bytes
+from lowshot_kedro.progress import Stopwatch
 
 BLOCK_ROWS = 8192
 LIBRARIES = "libraries"
@@ -40,7 +41,7 @@ PEERS = ("faiss-training", "product")
 WANTED = {"training_vs_faiss": 1.0, "applying_vs_product": 0.7}
 WANTED_MEMORY = 2e9
 # Of what the best directions keep, and of the largest number of the vectors.
-MOST_VARIANCE_LOST = 1e-5
+MAX_VARIANCE_LOST = 1e-5
 LARGEST_DIFFERENCE = 1e-5
 
 
@@ -259,7 +260,7 @@ class PcaBenchmark:
 
     def require_right_results(self) -> None:
         """End with an error if ours are wrong; faiss rounds more than we allow ourselves."""
-        if not self.quality["ours"].variance_lost < MOST_VARIANCE_LOST:
+        if not self.quality["ours"].variance_lost < MAX_VARIANCE_LOST:
             raise SystemExit(f"ours-training: {self.quality['ours'].variance_lost:.2g} lost")
         if not self.difference < LARGEST_DIFFERENCE:
             raise SystemExit(f"ours-applying: differs from faiss by {self.difference:.2g}")

@@ -21,10 +21,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from lowshot_kedro import LabelDiffusion
-from lowshot_kedro.config import UserError
 from lowshot_kedro.diffusion import propagate, propagation_matrix
 from lowshot_kedro.images import write_zip_shards
-from tests.own_pictures import LABELED, SMALL, run_own_pictures, write_own_pictures
+from lowshot_kedro.project.config import UserError
+from tests.own_images import LABELED, SMALL, run_own_images, write_own_images
 from tests.projects import ROOT, configure_kedro, read_arrays, read_metrics, run
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -126,32 +126,32 @@ def test_a_variant_of_ones_own() -> None:
 
 
 @pytest.fixture
-def own_pictures(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder as docs/own_pictures.md describes it."""
-    pictures = write_own_pictures(project)
-    monkeypatch.setenv("PICTURES", str(pictures))
-    return pictures
+def own_images(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as docs/own_images.md describes it."""
+    images = write_own_images(project)
+    monkeypatch.setenv("IMAGES", str(images))
+    return images
 
 
-def test_own_pictures(project: Path, own_pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
-    first, second, _ = blocks("own_pictures.md", "sh")
-    assert "kedro run --env own_pictures\n" in first
-    assert 'kedro run --env own_pictures --params "experiment.n_labeled=5' in second
+def test_own_images(project: Path, own_images: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, second, _ = blocks("own_images.md", "sh")
+    assert "kedro run --env own_images\n" in first
+    assert 'kedro run --env own_images --params "experiment.n_labeled=5' in second
     caplog.set_level("INFO")
-    reporting = project / "data" / "own_pictures" / "08_reporting"
+    reporting = project / "data" / "own_images" / "08_reporting"
     for parameters, n_labeled, said in (
-        ({}, 1 + 12 + 3, "16 of 16 labelled pictures are used, of 3 classes"),
+        ({}, 1 + 12 + 3, "16 of 16 labelled images are used, of 3 classes"),
         (
             {"experiment": {"n_labeled": 5}}, 1 + 5 + 3,
-            "9 of 16 labelled pictures are used, of 3 classes; 7 left out, as "
+            "9 of 16 labelled images are used, of 3 classes; 7 left out, as "
             "experiment.n_labeled = 5 for every novel class (null: all); fewer than "
             "experiment.n_labeled = 5 have cat (1), horse (3)",
         ),
     ):  # fmt: skip
         caplog.clear()
-        run_own_pictures(project, **parameters)
+        run_own_images(project, **parameters)
         assert said in caplog.messages
-        metrics = read_metrics(project, "diffusion", "own_pictures")
+        metrics = read_metrics(project, "diffusion", "own_images")
         assert metrics["n_classes"] == metrics["n_novel"] == 3
         assert metrics["n_test"] == 12
         assert metrics["n_nodes"] == n_labeled + 41
@@ -163,7 +163,7 @@ def test_own_pictures(project: Path, own_pictures: Path, caplog: pytest.LogCaptu
         assert metrics["final"]["top1_base"] is None
         table = pd.read_csv(reporting / "metrics_table.csv")
         assert list(table.columns) == ["method", "iteration", "top1", "top1_novel"]
-    report = json.loads((reporting / "broken_pictures.json").read_text())
+    report = json.loads((reporting / "broken_images.json").read_text())
     counts = {name: (part["n_pictures"], part["n_broken"]) for name, part in report.items()}
     assert counts == {"train": (16, 0), "test": (12, 0), "background": (41, 1)}
     (broken,) = report["background"]["broken"]
@@ -171,28 +171,28 @@ def test_own_pictures(project: Path, own_pictures: Path, caplog: pytest.LogCaptu
     assert "1/broken.jpg" in broken["problem"]
 
 
-def test_own_pictures_without_test_pictures(
-    project: Path, own_pictures: Path, monkeypatch: pytest.MonkeyPatch
+def test_own_images_without_test_figures(
+    project: Path, own_images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.rmtree(own_pictures / "test")
+    shutil.rmtree(own_images / "test")
     message = (
-        rf"^test_images: {own_pictures}/test is missing: labelled pictures .* accuracy .* "
-        r"\(docs/own_pictures\.md says more\)$"
+        rf"^test_images: {own_images}/test is missing: labelled images .* accuracy .* "
+        r"\(docs/own_images\.md says more\)$"
     )
     with pytest.raises(UserError, match=message):
-        run_own_pictures(project)
-    assert not (project / "data" / "own_pictures").exists()
+        run_own_images(project)
+    assert not (project / "data" / "own_images").exists()
 
-    *_, command = blocks("own_pictures.md", "sh")
+    *_, command = blocks("own_images.md", "sh")
     option, nodes = command.split()[-2:]
     assert option == "--nodes"
     configure_kedro()
     with KedroSession.create(
-        project_path=project, env="own_pictures", runtime_params=SMALL
+        project_path=project, env="own_images", runtime_params=SMALL
     ) as session:
         session.run(node_names=nodes.split(","))
     monkeypatch.chdir(project)
-    script, _ = blocks("own_pictures.md", "python")
+    script, _ = blocks("own_images.md", "python")
     exec(script, {})
     with (project / "labels.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -202,24 +202,24 @@ def test_own_pictures_without_test_pictures(
     assert all(0 <= float(row["share"]) <= 1 for row in rows)
 
 
-def test_own_pictures_in_lists_and_shards(
-    project: Path, own_pictures: Path, monkeypatch: pytest.MonkeyPatch
+def test_own_images_in_lists_and_shards(
+    project: Path, own_images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (own_pictures / "background" / "1" / "broken.jpg").unlink()
+    (own_images / "background" / "1" / "broken.jpg").unlink()
     monkeypatch.chdir(project)
-    _, script = blocks("own_pictures.md", "python")
+    _, script = blocks("own_images.md", "python")
     exec(script, {})
     names = [f"{name}/{number}.jpg" for name, n in LABELED.items() for number in range(n)]
     labels = np.repeat(range(3), list(LABELED.values())).tolist()
     content = {"image_names": names, "image_labels": labels}
-    (own_pictures / "train.json").write_text(json.dumps(content))
-    catalog_path = project / "conf" / "own_pictures" / "catalog.yml"
+    (own_images / "train.json").write_text(json.dumps(content))
+    catalog_path = project / "conf" / "own_images" / "catalog.yml"
     catalog = yaml.safe_load(catalog_path.read_text())
-    (entries,) = blocks("own_pictures.md", "yaml")
+    (entries,) = blocks("own_images.md", "yaml")
     catalog_path.write_text(yaml.safe_dump({**catalog, **yaml.safe_load(entries)}))
 
-    run(project, "features", env="own_pictures", **SMALL)
-    folder = project / "data" / "own_pictures" / "04_feature"
+    run(project, "features", env="own_images", **SMALL)
+    folder = project / "data" / "own_images" / "04_feature"
     train = read_arrays(folder / "train.hdf5")
     assert train["all_labels"].tolist() == content["image_labels"]
     background = read_arrays(folder / "f100m" / "block0.hdf5")
@@ -227,11 +227,11 @@ def test_own_pictures_in_lists_and_shards(
     assert background["count"] == [40]
 
 
-def test_a_background_split_over_machines(project: Path, own_pictures: Path) -> None:
+def test_a_background_split_over_machines(project: Path, own_images: Path) -> None:
     rng = np.random.default_rng(0)
     noise = (rng.integers(0, 256, (32, 32, 3), dtype=np.uint8) for _ in range(50))
-    write_zip_shards(own_pictures / "yfcc100m", map(Image.fromarray, noise))
-    catalog_path = project / "conf" / "own_pictures" / "catalog.yml"
+    write_zip_shards(own_images / "yfcc100m", map(Image.fromarray, noise))
+    catalog_path = project / "conf" / "own_images" / "catalog.yml"
     catalog = yaml.safe_load(catalog_path.read_text())
     (entries,) = blocks("features.md", "yaml")
     entries = yaml.safe_load(entries)
@@ -241,8 +241,8 @@ def test_a_background_split_over_machines(project: Path, own_pictures: Path) -> 
         entries["background_images"] |= {"i0": first, "i1": last}
         entries["background_features"]["i0"] = first
         catalog_path.write_text(yaml.safe_dump({**catalog, **entries}))
-        run(project, "features", env="own_pictures", **SMALL)
-    folder = project / "data" / "own_pictures" / "04_feature" / "f100m"
+        run(project, "features", env="own_images", **SMALL)
+    folder = project / "data" / "own_images" / "04_feature" / "f100m"
     parts = [read_arrays(folder / f"block{number}.hdf5")["all_feats"] for number in range(3)]
     assert [len(part) for part in parts] == [20, 20, 10]
 
@@ -250,7 +250,7 @@ def test_a_background_split_over_machines(project: Path, own_pictures: Path) -> 
     del entries["background_images"]["i0"], entries["background_images"]["i1"]
     entries["background_features"]["filepath"] += "_whole"
     catalog_path.write_text(yaml.safe_dump({**catalog, **entries}))
-    run(project, "features", env="own_pictures", **SMALL)
+    run(project, "features", env="own_images", **SMALL)
     whole = folder.with_name("f100m_whole")
     for number, part in enumerate(parts):
         found = read_arrays(whole / f"block{number}.hdf5")["all_feats"]

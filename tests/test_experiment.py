@@ -108,22 +108,22 @@ def labeled(*counts):
 @pytest.mark.parametrize(
     ("n_labeled", "unlabeled", "split", "expected", "level"),
     [
-        (None, "background", {}, "56 of 56 labelled pictures are used, of 4 classes", "INFO"),
+        (None, "background", {}, "56 of 56 labelled images are used, of 4 classes", "INFO"),
         (
             2, "background", {},
-            "7 of 56 labelled pictures are used, of 4 classes; 49 left out, as "
+            "7 of 56 labelled images are used, of 4 classes; 49 left out, as "
             "experiment.n_labeled = 2 for every novel class (null: all); fewer than "
             "experiment.n_labeled = 2 have d (1)", "WARNING",
         ),
         (
             1, "both", {"base_classes_2": [4], "novel_classes_2": [1, 2]},
-            "3 of 56 labelled pictures are used, of 3 classes; 13 without their labels, as "
+            "3 of 56 labelled images are used, of 3 classes; 13 without their labels, as "
             "experiment.n_labeled = 1 for every novel class (null: all); 40 of classes that "
             "mode test does not have", "INFO",
         ),
         (
             40, "train", {},
-            "56 of 56 labelled pictures are used, of 4 classes; fewer than experiment.n_labeled = "
+            "56 of 56 labelled images are used, of 4 classes; fewer than experiment.n_labeled = "
             "40 have a (3), b (12), d (1)", "WARNING",
         ),
     ],
@@ -212,7 +212,7 @@ def test_the_graph_of_both_is_that_over_all_images(train, test, transform, selec
     rng = np.random.default_rng(2)
     vectors = rng.standard_normal((n_background, N_COMPONENTS)).astype(np.float32)
     background = graph.unlabeled_nodes(vectors, K, "exact", "background_vectors")
-    completed = graph.complete_graph(
+    completed = graph.insert_labeled_nodes(
         training_vectors(selection, train, transform, "both"),
         vectors_of(test, selection.test_positions, transform, "test"),
         *background,
@@ -267,7 +267,7 @@ def test_few_images_without_a_label_are_no_obstacle(train, test, transform, n_un
     nodes = unlabeled_training_images(selection, small, transform, parameters())
     tests = vectors_of(test, selection.test_positions, transform, "test")
     labeled = training_vectors(selection, small, transform, "train")
-    completed = graph.complete_graph(labeled, tests, *nodes, k=K)
+    completed = graph.insert_labeled_nodes(labeled, tests, *nodes, k=K)
     everything = reduced(small, transform)[
         [*selection.labeled_positions, *selection.unlabeled_positions]
     ]
@@ -286,7 +286,7 @@ def test_scores_are_those_of_the_procedure_with_the_parameters_given(
     tests = reduced(test, transform)[selection.test_positions]
     nearest = np.argsort(-similarities_of(tests, nodes), axis=1)[:, :K].astype(np.int32)
     changes = {"sigma": 0.8, "local_neighbor": 3, "reciprocal": True, "sinkhorn_rounds": 1}
-    steps = {"power": 1.5, "restore_labeled": True, "class_prior": "labeled"}
+    steps = {"power": 1.5, "clamping": True, "class_prior": "labeled"}
     found = diffusion_scores(
         exact.indices, exact.similarities, nearest, selection,
         diffusion(3, edge_weight=edge_weight, **changes, **steps), every_step=every_step,
@@ -323,7 +323,7 @@ def test_numbers_mean_what_they_say_to_the_last_bit(completed):
         neighbors, similarities, nearest, selection, graph_of(20), diffusion(3)
     )
     expected = propagate(
-        propagation_matrix(neighbors, numbering="given"),
+        propagation_matrix(neighbors, node_ordering="given"),
         selection.labeled_classes, nearest, selection.n_classes, 3,
     )  # fmt: skip
     np.testing.assert_array_equal(scores.scores_per_iteration, expected)
@@ -337,7 +337,7 @@ VARIANTS = [
     {"edge_weight": "gaussian", "sigma": 0.8},
     {"edge_weight": "locally_scaled", "local_neighbor": 3},
     {"reciprocal": True, "sinkhorn_rounds": 2},
-    {"power": 1.5, "restore_labeled": True, "class_prior": "labeled"},
+    {"power": 1.5, "clamping": True, "class_prior": "labeled"},
     {"class_prior": [1, 2, 3, 4]},
 ]
 
@@ -378,7 +378,7 @@ def test_the_choice_sees_the_variant(completed, monkeypatch, changes):
     of_matrix = {name: changes[name] for name in kinds if name in changes}
     expected = dense_matrix(neighbors[:, :10], similarities[:, :10], **of_matrix)
     np.testing.assert_allclose(seen["matrix"], expected, rtol=1e-4, atol=1e-6)
-    adjusted = adjustments(changes.get("power", 1), changes.get("restore_labeled", False))
+    adjusted = adjustments(changes.get("power", 1), changes.get("clamping", False))
     assert seen["adjustments"] == adjusted
     prior = changes.get("class_prior", "uniform")
     assert seen["class_prior"] == (prior if isinstance(prior, str) else tuple(prior))

@@ -32,7 +32,7 @@ WARNING = {"unreached"}
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_is_kept_with_the_outputs_of_one_run(path: Path) -> None:
-    """As `make pictures` leaves it."""
+    """As `make figures` leaves it."""
     notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
     nbformat.validate(notebook)
     assert set(notebook.metadata) <= {"kernelspec"}, "metadata of one person's Jupyter"
@@ -47,11 +47,11 @@ def test_is_kept_with_the_outputs_of_one_run(path: Path) -> None:
         assert cell.id in WARNING or not _printed(cell, "stderr"), f"{cell.id} warns"
         for text in _texts(cell):
             assert not OF_A_MOMENT.search(text), cell.id
-    assert len(_with_pictures({cell.id: cell for cell in cells})) >= 3
+    assert len(_with_images({cell.id: cell for cell in cells})) >= 3
 
 
 def _texts(cell: Any) -> list[str]:
-    """Everything a cell shows but pictures."""
+    """Everything a cell shows but images."""
     texts = [output.text for output in cell.outputs if output.output_type == "stream"]
     for output in cell.outputs:
         data = output.get("data", {})
@@ -84,7 +84,7 @@ def _run(notebook: nbformat.NotebookNode, folder: Path) -> dict[str, Any]:
     return {cell.id: cell for cell in _code_cells(notebook)}
 
 
-def _with_pictures(cells: dict[str, Any]) -> set[str]:
+def _with_images(cells: dict[str, Any]) -> set[str]:
     return {
         name
         for name, cell in cells.items()
@@ -107,7 +107,7 @@ def test_explore_catalog_runs(demonstration_project: Path) -> None:
     for cell in cells.values():
         assert not [o for o in cell.outputs if o.output_type == "error"], cell.id
     assert cells["load-kedro"].outputs == [], "warnings before anything is shown"
-    assert _with_pictures(cells) == {
+    assert _with_images(cells) == {
         "background-graph",
         "accuracy-per-class-plot",
         "score-row",
@@ -139,7 +139,7 @@ def test_explore_catalog_is_about_the_results_that_are_there(
     cell_of = r"<th>{}</th>\s*<td>{}</td>"
     for name, value in others.items():
         assert re.search(cell_of.format(name, value), results)
-    # Of novel classes, here zero to four, five training pictures are labelled.
+    # Of novel classes, here zero to four, five training images are labelled.
     for name, kind in (("zero", "novel"), ("four", "novel"), ("five", "base")):
         of_class = rf"<th>{name}</th>\s*<td>{kind}</td>\s*<td>\d+</td>\s*<td>(\d+)</td>"
         row = re.search(of_class, counts)
@@ -164,7 +164,7 @@ def test_label_diffusion_keeps_its_word_on_digits(tmp_path: Path) -> None:
     own, *others = _percentages(re.sub(r"<style.*?</style>", "", others, flags=re.DOTALL))
     assert own == printed and len(others) == 4 and max(others) < own
 
-    assert _with_pictures(cells) == {"steps", "new-rows"}
+    assert _with_images(cells) == {"steps", "new-rows"}
     unreached, *_ = map(int, re.findall(r"\d+", _printed(cells["unreached"])))
     assert 100 < unreached < 1777
     warned = {name for name, cell in cells.items() if _printed(cell, "stderr")}

@@ -19,7 +19,7 @@ from lowshot_kedro.parameters import (
 )
 
 VALID = {
-    "demonstration": {"enabled": True, "seed": 0, "picture_size": 32},
+    "demonstration": {"enabled": True, "seed": 0, "image_size": 32},
     "experiment": {"mode": "test", "n_labeled": 2, "seed": 1, "unlabeled": "background"},
     "features": {
         "extractor": "efficientnet_lite0", "weights": "package", "image_size": 96,
@@ -29,19 +29,19 @@ VALID = {
     "pca": {"n_components": 256, "random_rotation": True, "max_train_rows": 1000},
     "graph": {
         "k": 30, "n_background": None, "stored_k": 32, "method": "auto", "target_recall": 0.99,
-        "memory_budget": None, "recall_sample": 1000,
+        "memory_budget_gb": None, "recall_sample": 1000,
     },
     "diffusion": {
         "n_iterations": 3, "backend": "auto", "precision": "float32", "class_slice": "auto",
         "memory_budget_gb": None, "edge_weight": "constant", "sigma": 0.5, "local_neighbor": 8,
-        "reciprocal": False, "sinkhorn_rounds": 0, "power": 1, "restore_labeled": False,
+        "reciprocal": False, "sinkhorn_rounds": 0, "power": 1, "clamping": False,
         "class_prior": "uniform",
     },
     "logistic_regression": {
         "lr": 0.001, "weight_decay": 0.01, "batch_size": 128, "max_iterations": 100,
         "momentum": 0.0, "eval_every": 10,
     },
-    "evaluation": {"top_k": [1, 5], "combination_weight": 0.5, "n_pictures": 8},
+    "evaluation": {"top_k": [1, 5], "combination_weight": 0.5, "n_images": 8},
     "sweep": {
         "methods": [
             "nearest_class_mean", "nearest_neighbors", "label_spreading", "logistic_regression",
@@ -59,7 +59,7 @@ VALID = {
             "alpha": [0.2, 0.8], "n_neighbors": 7, "max_iterations": 30, "max_images": 1000,
         },
         "combination_weights": [0, 0.5, 1], "scheduler": "local", "cluster": {}, "n_workers": 0,
-        "memory_budget": None, "max_tries": 3,
+        "memory_budget_gb": None, "max_tries": 3,
     },
     "reporting": {"show_resources": False},
 }  # fmt: skip
@@ -73,7 +73,7 @@ PUBLIC_NAMES = {
     },
     "pca": {"n_components", "random_rotation"},
     "graph": {
-        "k", "n_background", "stored_k", "method", "target_recall", "memory_budget",
+        "k", "n_background", "stored_k", "method", "target_recall", "memory_budget_gb",
         "recall_sample",
     },
     "diffusion": {"n_iterations", "class_slice", "edge_weight", "backend", "precision"},
@@ -84,7 +84,7 @@ PUBLIC_NAMES = {
     "sweep": {
         "methods", "n_labeled", "seeds", "validation_seeds", "metric", "unlabeled", "n_background",
         "logistic_regression", "diffusion", "nearest_neighbors", "label_spreading",
-        "combination_weights", "scheduler", "cluster", "n_workers", "memory_budget", "max_tries",
+        "combination_weights", "scheduler", "cluster", "n_workers", "memory_budget_gb", "max_tries",
     },
 }  # fmt: skip
 
@@ -95,7 +95,7 @@ REFUSED = [
     ("demonstration.enabled", 1, "true or false"),
     ("demonstration.enabled", "false", "true or false"),
     ("demonstration.seed", -1, NOT_NEGATIVE),
-    ("demonstration.picture_size", 7, "an integer from 8 to 1024"),
+    ("demonstration.image_size", 7, "an integer from 8 to 1024"),
     ("experiment.mode", "train", "one of: test, val"),
     ("experiment.mode", None, "one of: test, val"),
     ("experiment.n_labeled", 0, rf"{ANY_COUNT}, or null = all that are given"),
@@ -151,9 +151,9 @@ REFUSED = [
     ("graph.target_recall", 1.01, "a number from 0.01 to 1"),
     ("graph.target_recall", float("nan"), "a number of at least 0.01"),
     ("graph.target_recall", "0.9", "a number of at least 0.01"),
-    ("graph.memory_budget", -1, "a number of at least 0"),
-    ("graph.memory_budget", "8", "a number of at least 0"),
-    ("graph.memory_budget", True, "a number of at least 0"),
+    ("graph.memory_budget_gb", -1, "a number of at least 0"),
+    ("graph.memory_budget_gb", "8", "a number of at least 0"),
+    ("graph.memory_budget_gb", True, "a number of at least 0"),
     ("graph.recall_sample", 0, ANY_COUNT),
     ("graph.recall_sample", 10.5, ANY_COUNT),
     ("diffusion.n_iterations", -1, "an integer from 0 to 10000, or auto$"),
@@ -171,7 +171,7 @@ REFUSED = [
     ("diffusion.sinkhorn_rounds", -1, "an integer from 0 to 10000"),
     ("diffusion.power", 0, "a number of at least 0.01 and below 100"),
     ("diffusion.power", 100, "a number of at least 0.01 and below 100"),
-    ("diffusion.restore_labeled", "yes", "true or false"),
+    ("diffusion.clamping", "yes", "true or false"),
     ("diffusion.class_prior", "base", "one of: uniform, labeled"),
     ("diffusion.class_prior", None, "one of: uniform, labeled"),
     ("diffusion.class_prior", [0.5, -1], "numbers of at least 0"),
@@ -190,7 +190,7 @@ REFUSED = [
     ("evaluation.top_k", [], "a list of integers, such as"),
     ("evaluation.combination_weight", 1.1, "a number from 0 to 1"),
     ("evaluation.combination_weight", -0.1, "a number of at least 0"),
-    ("evaluation.n_pictures", 0, "an integer from 1 to 100"),
+    ("evaluation.n_images", 0, "an integer from 1 to 100"),
     ("sweep.methods", "diffusion", "a list, such as"),
     ("sweep.methods", [], "a list with at least one entry"),
     ("sweep.methods", ["diffusion", "combined"], "logistic_regression beside combined"),
@@ -212,8 +212,8 @@ REFUSED = [
     ("sweep.cluster", "short", "a section, such as {queue: short}"),
     ("sweep.n_workers", -1, "an integer from 0 to 100000, or auto"),
     ("sweep.n_workers", "all", "an integer from 0 to 100000, or auto"),
-    ("sweep.memory_budget", -1, "a number of at least 0"),
-    ("sweep.memory_budget", "8", "a number of at least 0"),
+    ("sweep.memory_budget_gb", -1, "a number of at least 0"),
+    ("sweep.memory_budget_gb", "8", "a number of at least 0"),
     ("sweep.max_tries", 0, "an integer from 1 to 1000"),
     ("sweep.logistic_regression.lr", 0.1, "a list, such as"),
     ("sweep.logistic_regression.weight_decay", [], "a list with at least one entry"),
@@ -279,8 +279,8 @@ ACCEPTED = [
     ("graph.method", "IVF16,PQ8"),
     ("graph.target_recall", 0.01),
     ("graph.target_recall", 1),
-    ("graph.memory_budget", 0),
-    ("graph.memory_budget", 64.5),
+    ("graph.memory_budget_gb", 0),
+    ("graph.memory_budget_gb", 64.5),
     ("graph.recall_sample", 1),
     ("pca.max_train_rows", 257),
     ("diffusion.n_iterations", 0),
@@ -312,7 +312,7 @@ ACCEPTED = [
     ("sweep.cluster", {"queue": "short"}),
     ("sweep.n_workers", "auto"),
     ("sweep.n_workers", 100_000),
-    ("sweep.memory_budget", 0.5),
+    ("sweep.memory_budget_gb", 0.5),
     ("sweep.max_tries", 1),
     ("sweep.logistic_regression.lr", [0]),
     ("sweep.logistic_regression.batch_size", [1]),
@@ -324,10 +324,10 @@ ACCEPTED = [
 
 COMBINATIONS_REFUSED = [
     ({"precision": "bfloat16", "backend": "scipy"}, "expected float32, or backend native"),
-    ({"precision": "bfloat16", "power": 2}, "expected float32 with power or restore_labeled"),
+    ({"precision": "bfloat16", "power": 2}, "expected float32 with power or clamping"),
     (
-        {"precision": "bfloat16", "restore_labeled": True},
-        "expected float32 with power or restore_labeled",
+        {"precision": "bfloat16", "clamping": True},
+        "expected float32 with power or clamping",
     ),
 ]
 
@@ -442,7 +442,7 @@ def test_an_unknown_parameter_suggests_a_near_one():
     assert str(error.value) == (
         "graph.n_backgroud: unknown parameter (did you mean graph.n_background?); "
         "allowed: graph.k, graph.n_background, graph.stored_k, graph.method, graph.target_recall, "
-        "graph.memory_budget, graph.recall_sample"
+        "graph.memory_budget_gb, graph.recall_sample"
     )
 
 
@@ -465,7 +465,7 @@ def test_sections_are_frozen(section):
 
 
 def test_top_k_are_sorted_and_distinct():
-    values = EvaluationParameters(top_k=[5, 1, 5], combination_weight=0.5, n_pictures=8)
+    values = EvaluationParameters(top_k=[5, 1, 5], combination_weight=0.5, n_images=8)
     assert values.top_k == (1, 5)
 
 
@@ -486,7 +486,7 @@ def graph_parameters(**changes):
     ("gigabytes", "n_bytes"), [(None, None), (0, 0), (1, 10**9), (2.5, 2_500_000_000)]
 )
 def test_a_memory_budget_is_in_gigabytes(gigabytes, n_bytes):
-    assert graph_parameters(memory_budget=gigabytes).memory_budget_bytes == n_bytes
+    assert graph_parameters(memory_budget_gb=gigabytes).memory_budget_bytes == n_bytes
 
 
 # --- sweep ---
@@ -523,7 +523,7 @@ def test_unlabeled_images_come_with_every_size_of_background_they_can_have():
 
 @pytest.mark.parametrize(("gigabytes", "n_bytes"), [(None, None), (1, 10**9), (2.5, 2_500_000_000)])
 def test_the_memory_budget_of_a_sweep_is_in_gigabytes(gigabytes, n_bytes):
-    assert sweep_parameters(memory_budget=gigabytes).memory_budget_bytes == n_bytes
+    assert sweep_parameters(memory_budget_gb=gigabytes).memory_budget_bytes == n_bytes
 
 
 def test_a_sweep_survives_being_copied():
@@ -583,7 +583,7 @@ def numbers_of(value):
 
 
 @pytest.mark.parametrize(
-    "name", ["graph.memory_budget", "diffusion.memory_budget_gb", "sweep.memory_budget"]
+    "name", ["graph.memory_budget_gb", "diffusion.memory_budget_gb", "sweep.memory_budget_gb"]
 )
 def test_a_budget_is_at_most_what_64_bits_count_in_bytes(name):
     section, _ = name.split(".")

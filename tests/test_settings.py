@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from lowshot_kedro import settings
-from lowshot_kedro.config import UserError
 from lowshot_kedro.parameters import GraphParameters, SweepParameters, check_parameters
+from lowshot_kedro.project.config import UserError
 from lowshot_kedro.sweep import METHODS
 
 pytestmark = pytest.mark.filterwarnings("ignore:register_new_resolver:UserWarning")
@@ -47,7 +47,7 @@ def test_the_defaults_are_valid():
         "stored_k": 32,
         "method": "auto",
         "target_recall": 0.995,
-        "memory_budget": None,
+        "memory_budget_gb": None,
         "recall_sample": 1000,
     }
     assert found["diffusion"]["n_iterations"] == "auto"
@@ -195,13 +195,13 @@ def class_lists(catalog):
     ("env", "expected"),
     [
         (None, "data/01_raw/label_idx.json"),
-        ("own_pictures", "/somewhere/classes.csv"),
+        ("own_images", "/somewhere/classes.csv"),
         ("fashion_mnist", "conf/fashion_mnist/class_split.json"),
         ("cifar100", "conf/cifar100/class_split.json"),
     ],
 )
 def test_an_environment_has_one_list_of_classes(env, expected, monkeypatch):
-    monkeypatch.setenv("PICTURES", "/somewhere")
+    monkeypatch.setenv("IMAGES", "/somewhere")
     assert class_lists(config(env)["catalog"]) == {expected}
 
 
@@ -241,7 +241,7 @@ def test_parameters_and_inputs_are_checked_around_every_run():
 @pytest.fixture
 def published_data(monkeypatch):
     monkeypatch.setenv("DDIR", "/somewhere")
-    monkeypatch.setenv("PICTURES", "/somewhere")
+    monkeypatch.setenv("IMAGES", "/somewhere")
 
 
 ENVIRONMENTS = sorted(
@@ -323,11 +323,11 @@ def test_the_layers_of_the_demonstration(env):
 
 
 @pytest.mark.parametrize(
-    "env", ["own_pictures", "fashion_mnist", "cifar100", "imagenet", "of_somebody_else"]
+    "env", ["own_images", "fashion_mnist", "cifar100", "imagenet", "of_somebody_else"]
 )
 def test_an_environment_has_layers_of_its_own(monkeypatch, tmp_path, env):
     monkeypatch.setenv("DDIR", str(tmp_path))
-    monkeypatch.setenv("PICTURES", str(tmp_path))
+    monkeypatch.setenv("IMAGES", str(tmp_path))
     folder = Path(shutil.copytree(CONF, tmp_path / "conf"))
     (folder / "of_somebody_else").mkdir()
     found = layers(env, folder)

@@ -10,8 +10,8 @@ import threading
 import pytest
 import rich.logging
 
-from lowshot_kedro import resources
-from lowshot_kedro.resources import Progress, shown_progress
+from lowshot_kedro import progress as progress_module
+from lowshot_kedro.progress import Progress, shown_progress
 
 log = logging.getLogger("somebody")
 own_log = logging.getLogger("lowshot_kedro.somewhere")
@@ -147,13 +147,13 @@ def test_a_program_with_a_log_of_its_own_keeps_it_and_gets_every_line_once(at_te
 
 @pytest.mark.parametrize("shown", [None, True, False])
 def test_a_file_gets_lines_now_and_then_and_no_bars(monkeypatch, root, shown):
-    monkeypatch.setattr(resources, "_SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(progress_module, "_SECONDS_BETWEEN_LINES", 0)
     file = io.StringIO()
     monkeypatch.setattr(sys, "stderr", file)
     monkeypatch.setattr(sys, "stdout", file)
     if shown is None:
         root.handlers = [plain()]
-        monkeypatch.setattr(resources.logger, "level", logging.INFO)
+        monkeypatch.setattr(progress_module.logger, "level", logging.INFO)
         with Progress(4, "search") as progress:
             progress.update(2)
     else:

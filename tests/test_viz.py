@@ -25,7 +25,7 @@ PREVIEWS = {
     "train_features": "TablePreview",
     "test_features": "TablePreview",
     "background_features": "TablePreview",
-    "broken_pictures": "JSONPreview",
+    "broken_images": "JSONPreview",
     "pca_transform": "TablePreview",
     "pca_spectrum_plot": "ImagePreview",
     "background_vectors": "TablePreview",
@@ -132,10 +132,10 @@ def test_preview_shows_the_content(site: BuiltSite, name: str) -> None:
     assert details["preview_type"] == PREVIEWS[name]
     preview = details["preview"]
     if PREVIEWS[name] == "ImagePreview":
-        picture = Image.open(io.BytesIO(base64.b64decode(preview))).convert("L")
-        darkest, brightest = picture.getextrema()
-        assert min(picture.size) > 100
-        assert darkest < brightest, "a blank picture"
+        image = Image.open(io.BytesIO(base64.b64decode(preview))).convert("L")
+        darkest, brightest = image.getextrema()
+        assert min(image.size) > 100
+        assert darkest < brightest, "a blank image"
     elif PREVIEWS[name] == "JSONPreview":
         assert json.loads(preview)
     else:

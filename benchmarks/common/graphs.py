@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from lowshot_kedro.matrices import require_nodes
+from lowshot_kedro.blocks import require_nodes
 
 DIMENSIONS = 16
 SPREAD = 0.35

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from common.machine import set_threads
 from common.truth import BLOCK_ROWS, TIE, Truth, truth_of
 from common.vectors import VectorFile
+from lowshot_kedro.blocks import KnnGraph
 from lowshot_kedro.datasets import FaissIndexDataset, KnnGraphDataset
-from lowshot_kedro.graph import background_graph, build_index, complete_graph
-from lowshot_kedro.matrices import KnnGraph
-from lowshot_kedro.resources import Stopwatch, peak_rss_bytes
+from lowshot_kedro.graph import background_graph, build_index, insert_labeled_nodes
+from lowshot_kedro.memory import peak_rss_bytes
+from lowshot_kedro.progress import Stopwatch
 
 # Columns that are stored beyond k, as in the published experiment: 32 for k = 30.
 MORE_STORED = 2
@@ -348,7 +349,7 @@ def completion(task: CompletionTask) -> CompletionOutcome:
     labeled, test = task.labeled(), task.test()
     phases.end("loading")
     vectors = background.vectors.mapped()
-    completed = complete_graph(labeled, test, vectors, index, graph, background.k)
+    completed = insert_labeled_nodes(labeled, test, vectors, index, graph, background.k)
     phases.end("completion")
     sampled = background.sample[: task.n_sampled]
     neighbors = {

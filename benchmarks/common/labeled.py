@@ -1,4 +1,4 @@
-"""Rows with known classes: scikit-learn's made-up tables, and the pictures of Fashion-MNIST."""
+"""Rows with known classes: scikit-learn's made-up tables, and the images of Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from common.idx import CLASSES, PICTURES, find_idx, read_idx
+from common.idx import CLASSES, IMAGES, find_idx, read_idx
 from common.vectors import BLOCK_ROWS, MAX_SHIFT, PCA_TRAINING_ROWS, PIXELS, Copies
-from lowshot_kedro.matrices import row_ranges
-from lowshot_kedro.parallel import map_rows, run_in_one_thread
+from lowshot_kedro.blocks import row_ranges
+from lowshot_kedro.threads import map_rows, run_in_one_thread
 
 TABLE_COLUMNS = 15
 INFORMATIVE_COLUMNS = 10
-# The original pictures, and copies each shifted in a way of its own.
+# The original images, and copies each shifted in a way of its own.
 MAX_COPIES = 1 + (2 * MAX_SHIFT + 1) ** 2
 
 
@@ -32,8 +32,8 @@ class Labeled(NamedTuple):
     classes: NDArray[np.int64]
 
 
-class Pictures(NamedTuple):
-    """All pictures of Fashion-MNIST, or of a set in its format.
+class Images(NamedTuple):
+    """All images of Fashion-MNIST, or of a set in its format.
 
     Attributes:
         pixels: uint8 (m, 784).
@@ -61,8 +61,8 @@ def table(path: Path, n_rows: int, seed: int) -> Labeled:
     return Labeled(path, classes.astype(np.int64))
 
 
-def read_pictures(folder: Path) -> Pictures:
-    """Training and test pictures.
+def read_images(folder: Path) -> Images:
+    """Training and test images.
 
     Args:
         folder: Holds the four idx files of Fashion-MNIST, plain or compressed.
@@ -72,41 +72,41 @@ def read_pictures(folder: Path) -> Pictures:
         ValueError: If one is of something else.
     """
     parts = ("train", "t10k")
-    pixels = [_read(folder, part, PICTURES) for part in parts]
+    pixels = [_read(folder, part, IMAGES) for part in parts]
     classes = [_read(folder, part, CLASSES) for part in parts]
     if [len(part) for part in pixels] != [len(part) for part in classes]:
-        raise ValueError(f"{folder}: not as many labels as pictures")
-    return Pictures(np.concatenate(pixels), np.concatenate(classes).astype(np.int64))
+        raise ValueError(f"{folder}: not as many labels as images")
+    return Images(np.concatenate(pixels), np.concatenate(classes).astype(np.int64))
 
 
-def picture_rows(path: Path, pictures: Pictures, n_rows: int, n_columns: int, seed: int) -> Labeled:
-    """Vectors of pictures: PCA, then length 1. Of fewer rows than pictures, a random part of them.
+def image_rows(path: Path, images: Images, n_rows: int, n_columns: int, seed: int) -> Labeled:
+    """Vectors of images: PCA, then length 1. Of fewer rows than images, a random part of them.
 
-    Rows beyond the number of pictures are copies, each copy of all pictures shifted by up to 2
-    pixels in a way of its own, each picture multiplied by 0.8 to 1.2. All come in random order.
+    Rows beyond the number of images are copies, each copy of all images shifted by up to 2
+    pixels in a way of its own, each image multiplied by 0.8 to 1.2. All come in random order.
 
     Args:
         path: Of the npy file to be written.
-        pictures: m of them.
+        images: m of them.
         n_rows: At most :data:`MAX_COPIES` times m.
         n_columns: Of the vectors, at most 784.
         seed: Of order, shifts and brightness.
 
     Returns:
-        The same for the same arguments. In memory while it is made: the pictures and some copies of
+        The same for the same arguments. In memory while it is made: the images and some copies of
         one block.
     """
-    n_pictures = len(pictures.classes)
-    order = np.random.default_rng(seed).permutation(max(n_rows, n_pictures))[:n_rows]
-    copies = Copies(pictures.pixels, seed, turned_from=MAX_COPIES)
+    n_images = len(images.classes)
+    order = np.random.default_rng(seed).permutation(max(n_rows, n_images))[:n_rows]
+    copies = Copies(images.pixels, seed, turned_from=MAX_COPIES)
 
     def block(first: int, last: int) -> NDArray[np.float32]:
         numbers = order[first:last]
-        copied = numbers >= n_pictures
-        rows = pictures.pixels[numbers % n_pictures].astype(np.float32)
+        copied = numbers >= n_images
+        rows = images.pixels[numbers % n_images].astype(np.float32)
         if copied.any():
             rng = np.random.default_rng([seed, first])
-            rows[copied] = copies.take(numbers[copied] - n_pictures, rng)[0]
+            rows[copied] = copies.take(numbers[copied] - n_images, rng)[0]
         return rows
 
     pca = faiss.PCAMatrix(PIXELS, n_columns, 0, True)
@@ -117,7 +117,7 @@ def picture_rows(path: Path, pictures: Pictures, n_rows: int, n_columns: int, se
         faiss.normalize_L2(vectors)
         written[first:last] = vectors
     written.flush()
-    return Labeled(path, pictures.classes[order % n_pictures])
+    return Labeled(path, images.classes[order % n_images])
 
 
 def _read(folder: Path, part: str, what: str) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.truth import TIE
-from lowshot_kedro.matrices import KnnGraph, row_ranges
+from lowshot_kedro.blocks import KnnGraph, row_ranges
 from lowshot_kedro.protocol import ImageSelection
 
 BLOCK_ROWS = 2048

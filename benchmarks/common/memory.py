@@ -15,7 +15,7 @@ from common.machine import set_threads
 from common.peers import neighbor_matrix
 from lowshot_kedro import native
 from lowshot_kedro.diffusion import propagate, propagation_matrix
-from lowshot_kedro.resources import recent_peak_rss_bytes, restart_peak
+from lowshot_kedro.memory import recent_peak_rss_bytes, restart_peak
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -108,13 +108,13 @@ def native_runs(
     test_neighbors: NDArray[np.int32],
     n_classes: int,
     n_iterations: int,
-    numbering: str,
+    node_ordering: str,
     precisions: list[str],
     n_threads: int,
 ) -> dict[str, RunMemory]:
     """Of a propagation with the native back end, for each precision."""
     set_threads(n_threads)
-    matrix = propagation_matrix(neighbors, numbering=numbering)
+    matrix = propagation_matrix(neighbors, node_ordering=node_ordering)
     _ = matrix.column_totals  # part of the matrix, made when first asked for
     results: dict[str, RunMemory] = {}
     for precision in precisions:

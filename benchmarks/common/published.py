@@ -15,16 +15,16 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from common.idx import CLASSES, PICTURES, find_idx
+from common.idx import CLASSES, IMAGES, find_idx
+from lowshot_kedro.blocks import Blocks, LabeledBlock, row_ranges
 from lowshot_kedro.datasets import (
     FaissTransformDataset,
     HDF5Features,
     HDF5FeaturesDataset,
     RawMatrixDataset,
 )
-from lowshot_kedro.matrices import Blocks, LabeledBlock, row_ranges
-from lowshot_kedro.parallel import run_in_one_thread
 from lowshot_kedro.pca import apply_transform
+from lowshot_kedro.threads import run_in_one_thread
 
 PROJECT = Path(__file__).parents[2]
 ENVIRONMENT = "fashion_mnist"
@@ -102,26 +102,26 @@ class PublishedData(NamedTuple):
     background: NDArray[np.float32]
 
 
-def fashion_mnist(folder: Path, pictures: Path, n_columns: int) -> PublishedFiles:
+def fashion_mnist(folder: Path, images: Path, n_columns: int) -> PublishedFiles:
     """Fashion-MNIST, as `kedro run --env fashion_mnist --pipelines features,pca` makes it.
 
     Args:
         folder: Where a copy of the project's settings, and below it the data, is kept. What is
             there is not made again.
-        pictures: Folder of the four idx files, plain or compressed.
+        images: Folder of the four idx files, plain or compressed.
         n_columns: Of the PCA.
 
     Raises:
-        FileNotFoundError: If a file of pictures or labels is missing.
+        FileNotFoundError: If a file of images or labels is missing.
     """
     project = folder / ENVIRONMENT.replace("_", "-")
     raw = project / "data" / "01_raw" / "FashionMNIST" / "raw"
     raw.mkdir(parents=True, exist_ok=True)
     for part in ("train", "t10k"):
-        for what in (PICTURES, CLASSES):
-            path = find_idx(pictures, part, what)
+        for what in (IMAGES, CLASSES):
+            path = find_idx(images, part, what)
             if path is None:
-                raise FileNotFoundError(f"{pictures} has no {part}-{what}-ubyte, plain or .gz")
+                raise FileNotFoundError(f"{images} has no {part}-{what}-ubyte, plain or .gz")
             if not (raw / path.name).exists():
                 (raw / path.name).symlink_to(path.resolve())
     for name in ("base", ENVIRONMENT):

@@ -16,12 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.limits import Report
-from lowshot_kedro.resources import (
-    Stopwatch,
-    peak_rss_bytes,
-    recent_peak_rss_bytes,
-    restart_peak,
-)
+from lowshot_kedro.memory import peak_rss_bytes, recent_peak_rss_bytes, restart_peak
+from lowshot_kedro.progress import Stopwatch
 
 UNLABELED = -1
 

@@ -1,4 +1,4 @@
-"""Vectors to measure neighbour graphs on: changed copies of real pictures, or a person's own.
+"""Vectors to measure neighbour graphs on: changed copies of real images, or a person's own.
 
 Uniform random vectors would not do: their nearest neighbours are hardly nearer than any others, no
 vector has groups around it, and each method finds them as slowly as it can.
@@ -15,19 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from common.idx import PICTURES, SIDE, find_idx, read_idx
+from common.idx import IMAGES, SIDE, find_idx, read_idx
+from lowshot_kedro.blocks import row_ranges
 from lowshot_kedro.datasets.files import require_space, written_whole
 from lowshot_kedro.datasets.raw_matrix import count_rows, write_rows
-from lowshot_kedro.matrices import row_ranges
-from lowshot_kedro.parallel import map_rows, run_in_one_thread
+from lowshot_kedro.threads import map_rows, run_in_one_thread
 
 # Where Debian's package dataset-fashion-mnist puts its files.
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 PIXELS = SIDE * SIDE
 MAX_SHIFT = 2
-# Factors of the brightness of each picture.
+# Factors of the brightness of each image.
 FACTORS = (0.8, 1.2)
-# Copies that repeat a shift are turned, and no two of their pictures are equal.
+# Copies that repeat a shift are turned, and no two of their images are equal.
 MAX_DEGREES = 15.0
 NOISE = 4.0
 PCA_TRAINING_ROWS = 30_000
@@ -110,35 +110,35 @@ def vectors_of_file(path: Path, n_columns: int, n_rows: int | None) -> VectorFil
     return VectorFile(path, n_rows or found, n_columns, f"file {path.name}")
 
 
-def picture_vectors(
+def image_vectors(
     folder: Path, n_rows: int, n_columns: int, seed: int, fashion_mnist: Path
 ) -> VectorFile:
-    """Vectors of shifted pictures of Fashion-MNIST, or of handwritten digits where it is missing.
+    """Vectors of shifted images of Fashion-MNIST, or of handwritten digits where it is missing.
 
-    Each of 25 copies of all pictures has a shift of its own, by up to 2 pixels. Further copies, and
+    Each of 25 copies of all images has a shift of its own, by up to 2 pixels. Further copies, and
     all of the few digits, are turned as well, and get some noise. A PCA with random rotation makes
-    vectors of them. All copies of all pictures come in random order.
+    vectors of them. All copies of all images come in random order.
 
     Args:
         folder: Where the file is kept. It is not made again if it is there.
         n_rows: How many vectors.
         n_columns: Of the vectors, at most 784.
         seed: Of the order, the shifts, the brightness, the angles and the noise.
-        fashion_mnist: Where the pictures may be.
+        fashion_mnist: Where the images may be.
 
     Returns:
-        The same vectors for the same arguments. In memory while they are made: the pictures, some
+        The same vectors for the same arguments. In memory while they are made: the images, some
         copies of one block, and 8 bytes a vector.
     """
-    found = find_idx(fashion_mnist, "train", PICTURES)
+    found = find_idx(fashion_mnist, "train", IMAGES)
     if found is not None:
-        copies = Copies(read_idx(found, PICTURES), seed, turned_from=(2 * MAX_SHIFT + 1) ** 2)
+        copies = Copies(read_idx(found, IMAGES), seed, turned_from=(2 * MAX_SHIFT + 1) ** 2)
         name, what = "fashion-mnist", "Fashion-MNIST"
     else:
         copies = Copies(_digits(), seed, turned_from=0)
         name, what = "digits", "scikit-learn's digits"
     path = folder / f"{name}-{n_rows}x{n_columns}-seed{seed}.raw"
-    file = VectorFile(path, n_rows, n_columns, f"PCA of shifted pictures of {what}")
+    file = VectorFile(path, n_rows, n_columns, f"PCA of shifted images of {what}")
     size = n_rows * n_columns * _FLOAT32.itemsize
     if not path.is_file() or path.stat().st_size != size:
         require_space(path, size)
@@ -147,16 +147,16 @@ def picture_vectors(
 
 
 class Copies:
-    """Pictures, copied as often as needed, each copy shifted (and turned) in another way.
+    """Images, copied as often as needed, each copy shifted (and turned) in another way.
 
     Args:
-        pictures: uint8 (m, 784).
+        images: uint8 (m, 784).
         seed: Of shifts and angles.
         turned_from: The first copy that is turned and gets noise.
     """
 
-    def __init__(self, pictures: NDArray[np.uint8], seed: int, turned_from: int) -> None:
-        self._pictures, self._seed, self._turned_from = pictures, seed, turned_from
+    def __init__(self, loaded_images: NDArray[np.uint8], seed: int, turned_from: int) -> None:
+        self._images, self._seed, self._turned_from = loaded_images, seed, turned_from
         self._moves: dict[int, sparse.csr_array] = {}
         steps = range(-MAX_SHIFT, MAX_SHIFT + 1)
         shifts = np.array([(down, right) for down in steps for right in steps])
@@ -165,26 +165,26 @@ class Copies:
     def take(
         self, numbers: NDArray[np.int64], rng: np.random.Generator
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Some pictures.
+        """Some images.
 
         Args:
-            numbers: int64 (b,): copy · m + picture.
+            numbers: int64 (b,): copy · m + image.
             rng: Of their brightness.
 
         Returns:
             float32 (b, 784), and which of them are to get noise.
         """
-        copies, pictures = np.divmod(numbers, len(self._pictures))
+        copies, loaded_images = np.divmod(numbers, len(self._images))
         order = np.argsort(copies, kind="stable")
         found, starts = np.unique(copies[order], return_index=True)
         result = np.empty((len(numbers), PIXELS), np.float32)
         for copy, rows in zip(found, np.split(order, starts[1:]), strict=True):
-            result[rows] = (self._move(int(copy)) @ self._pictures[pictures[rows]].T).T
+            result[rows] = (self._move(int(copy)) @ self._images[loaded_images[rows]].T).T
         result *= rng.uniform(*FACTORS, (len(numbers), 1)).astype(np.float32)
         return result, copies >= self._turned_from
 
     def _move(self, copy: int) -> sparse.csr_array:
-        """Float32 (784, 784): what moves the pictures of a copy."""
+        """Float32 (784, 784): what moves the images of a copy."""
         if copy not in self._moves:
             shift, degrees = self._shifts[copy % len(self._shifts)], 0.0
             if copy >= self._turned_from:
@@ -230,8 +230,8 @@ def _write(file: VectorFile, copies: Copies, seed: int) -> None:
     run_in_one_thread(pca.train, block(0, min(PCA_TRAINING_ROWS, file.n_rows))[0])
     with written_whole(file.path) as (path,), path.open("wb") as written:
         for first, last in row_ranges(file.n_rows, BLOCK_ROWS):
-            pictures, noisy = block(first, last)
-            vectors = np.concatenate(map_rows(pca.apply, pictures))
+            loaded_images, noisy = block(first, last)
+            vectors = np.concatenate(map_rows(pca.apply, loaded_images))
             # The directions of a PCA are orthonormal: noise of the vectors is noise of the pixels.
             rng = np.random.default_rng([seed, first, 1])
             noise = rng.standard_normal((np.count_nonzero(noisy), file.n_columns), np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lowshot_kedro.estimator import LabelDiffusion
+    from lowshot_kedro.estimators.label_diffusion import LabelDiffusion
 
 __version__ = "0.1.0"
 
@@ -15,7 +15,7 @@ __all__ = ["LabelDiffusion"]
 def __getattr__(name: str) -> Any:
     # Commands that do not need the estimator should not wait until its libraries are there.
     if name == "LabelDiffusion":
-        from lowshot_kedro.estimator import LabelDiffusion
+        from lowshot_kedro.estimators.label_diffusion import LabelDiffusion
 
         return LabelDiffusion
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,24 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro import graph
+from lowshot_kedro.blocks import FeatureMatrix, require_finite, take_rows
 from lowshot_kedro.diffusion import (
-    MOST_COLUMNS,
-    MOST_STEPS,
+    MAX_COLUMNS,
+    MAX_STEPS,
     ChosenDiffusion,
     ChosenSteps,
     PropagationMatrix,
     adjustments,
     choose_diffusion,
-    numbering_for,
+    choose_node_ordering,
     propagate,
     propagation_matrix,
 )
-from lowshot_kedro.matrices import FeatureMatrix, require_finite, take_rows
 from lowshot_kedro.metrics import Scores
 from lowshot_kedro.parameters import DiffusionParameters, ExperimentParameters, GraphParameters
 from lowshot_kedro.pca import apply_transform
+from lowshot_kedro.progress import logged_step
 from lowshot_kedro.protocol import ImageSelection, read_class_split, select_images
-from lowshot_kedro.resources import logged_step
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def choose_images(
 
     Args:
         class_split: Content of the class split file.
-        train: The training set, features or pictures.
+        train: The training set, features or images.
         test: The test set.
         experiment: Which classes and how many labelled images.
 
@@ -86,7 +86,7 @@ def log_choice(selection: ImageSelection, n_train: int, experiment: ExperimentPa
     n_used = len(selection.labeled_positions)
     n_others = n_train - n_used - n_left
     n_labeled = experiment.n_labeled
-    parts = [f"{n_used} of {n_train} labelled pictures are used, of {selection.n_classes} classes"]
+    parts = [f"{n_used} of {n_train} labelled images are used, of {selection.n_classes} classes"]
     if n_left:
         fate = "without their labels" if experiment.unlabeled in ("train", "both") else "left out"
         parts.append(
@@ -223,15 +223,17 @@ def choose_parameters(
     k, n_iterations = graph_parameters.k, parameters.n_iterations
     if not isinstance(k, str) and not isinstance(n_iterations, str):
         return ChosenDiffusion(k, ChosenSteps(n_iterations, n_iterations, None), {})
-    numbering = numbering_for(len(neighbors), max(selection.n_classes, MOST_COLUMNS), MOST_STEPS)
+    node_ordering = choose_node_ordering(
+        len(neighbors), max(selection.n_classes, MAX_COLUMNS), MAX_STEPS
+    )
     return choose_diffusion(
-        lambda k: _matrix(neighbors, similarities, k, parameters, numbering),
+        lambda k: _matrix(neighbors, similarities, k, parameters, node_ordering),
         neighbors,
         graph_parameters.candidates(neighbors.shape[1]),
         selection.labeled_classes,
         selection.is_novel,
         n_iterations=None if isinstance(n_iterations, str) else n_iterations,
-        adjustments=adjustments(parameters.power, parameters.restore_labeled),
+        adjustments=adjustments(parameters.power, parameters.clamping),
         class_slice=parameters.class_slice,
         backend=parameters.backend,
         precision=parameters.precision,
@@ -270,7 +272,7 @@ def _matrix(
     similarities: NDArray[np.float32] | None,
     k: int,
     parameters: DiffusionParameters,
-    numbering: str,
+    node_ordering: str,
 ) -> PropagationMatrix:
     """W of the first k neighbours."""
     with logged_step("symmetrised graph"):
@@ -282,7 +284,7 @@ def _matrix(
             local_neighbor=parameters.local_neighbor,
             reciprocal=parameters.reciprocal,
             sinkhorn_rounds=parameters.sinkhorn_rounds,
-            numbering=numbering,
+            node_ordering=node_ordering,
         )
 
 
@@ -309,8 +311,8 @@ def diffusion_scores(
     """
     n_classes, n_iterations = selection.n_classes, parameters.n_iterations
     assert not isinstance(n_iterations, str)
-    numbering = numbering_for(len(neighbors), n_classes, n_iterations)
-    matrix = _matrix(neighbors, similarities, neighbors.shape[1], parameters, numbering)
+    node_ordering = choose_node_ordering(len(neighbors), n_classes, n_iterations)
+    matrix = _matrix(neighbors, similarities, neighbors.shape[1], parameters, node_ordering)
     per_step = propagate(
         matrix,
         selection.labeled_classes,
@@ -320,7 +322,7 @@ def diffusion_scores(
         parameters.class_slice,
         parameters.backend,
         precision=parameters.precision,
-        adjustments=adjustments(parameters.power, parameters.restore_labeled),
+        adjustments=adjustments(parameters.power, parameters.clamping),
         class_prior=parameters.class_prior,
         memory_budget_bytes=parameters.memory_budget_bytes,
         every_step=every_step,

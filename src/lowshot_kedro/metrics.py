@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import row_ranges
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import row_ranges
 from lowshot_kedro.protocol import ImageSelection
 
 logger = logging.getLogger(__name__)

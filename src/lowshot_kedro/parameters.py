@@ -22,10 +22,10 @@ from lowshot_kedro.diffusion import (
     neighbor_candidates,
 )
 from lowshot_kedro.errors import InputError, shown
-from lowshot_kedro.extractors import PRECISIONS as EXTRACTOR_PRECISIONS
-from lowshot_kedro.extractors import require_extractor
 from lowshot_kedro.graph import METHODS, require_method
 from lowshot_kedro.metrics import GROUPS
+from lowshot_kedro.networks import PRECISIONS as EXTRACTOR_PRECISIONS
+from lowshot_kedro.networks import require_extractor
 from lowshot_kedro.protocol import MODES, UNLABELED
 from lowshot_kedro.sweep.runs import METHODS as SWEEP_METHODS
 from lowshot_kedro.sweep.runs import UnlabeledImages
@@ -115,16 +115,16 @@ def stored_columns(k: int | str, stored_k: int) -> int:
 
 @dataclass(frozen=True)
 class DemonstrationParameters:
-    """The pictures that `kedro run` writes for itself when nobody brings their own."""
+    """The images that `kedro run` writes for itself when nobody brings their own."""
 
     enabled: bool
     seed: int
-    picture_size: int
+    image_size: int
 
     def __post_init__(self) -> None:
         _boolean("demonstration.enabled", self.enabled)
         _integer("demonstration.seed", self.seed, 0)
-        _integer("demonstration.picture_size", self.picture_size, 8, 1024)
+        _integer("demonstration.image_size", self.image_size, 8, 1024)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class ExperimentParameters:
 
 @dataclass(frozen=True)
 class FeaturesParameters:
-    """The network that turns pictures into vectors, and how it is run."""
+    """The network that turns images into vectors, and how it is run."""
 
     extractor: str
     weights: str
@@ -203,7 +203,7 @@ class GraphParameters:
     stored_k: int
     method: str
     target_recall: float
-    memory_budget: float | None
+    memory_budget_gb: float | None
     recall_sample: int
 
     def __post_init__(self) -> None:
@@ -217,7 +217,7 @@ class GraphParameters:
         _number("graph.target_recall", self.target_recall, 0.01)
         if self.target_recall > 1:
             raise _refuse("graph.target_recall", self.target_recall, "a number from 0.01 to 1")
-        _gigabytes("graph.memory_budget", self.memory_budget)
+        _gigabytes("graph.memory_budget_gb", self.memory_budget_gb)
         _integer("graph.recall_sample", self.recall_sample, 1)
         object.__setattr__(self, "stored_k", stored_columns(self.k, self.stored_k))
 
@@ -239,7 +239,7 @@ class GraphParameters:
     @property
     def memory_budget_bytes(self) -> int | None:
         """The budget, 1 GB being 10⁹ bytes; None: what is free."""
-        return _bytes_of(self.memory_budget)
+        return _bytes_of(self.memory_budget_gb)
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ class DiffusionParameters:
     reciprocal: bool
     sinkhorn_rounds: int
     power: float
-    restore_labeled: bool
+    clamping: bool
     class_prior: str | tuple[float, ...]
 
     def __post_init__(self) -> None:
@@ -274,7 +274,7 @@ class DiffusionParameters:
         _boolean("diffusion.reciprocal", self.reciprocal)
         _integer("diffusion.sinkhorn_rounds", self.sinkhorn_rounds, 0, 10_000)
         _number("diffusion.power", self.power, 0.01, below=100)
-        _boolean("diffusion.restore_labeled", self.restore_labeled)
+        _boolean("diffusion.clamping", self.clamping)
         if not _is_list(self.class_prior):
             _one_of("diffusion.class_prior", self.class_prior, CLASS_PRIORS)
         else:
@@ -290,10 +290,8 @@ class DiffusionParameters:
         if self.precision == "bfloat16":
             if self.backend not in ("auto", "native"):
                 raise _refuse("diffusion.precision", "bfloat16", "float32, or backend native")
-            if self.power != 1 or self.restore_labeled:
-                raise _refuse(
-                    "diffusion.precision", "bfloat16", "float32 with power or restore_labeled"
-                )
+            if self.power != 1 or self.clamping:
+                raise _refuse("diffusion.precision", "bfloat16", "float32 with power or clamping")
 
     @property
     def memory_budget_bytes(self) -> int | None:
@@ -327,7 +325,7 @@ class EvaluationParameters:
 
     top_k: tuple[int, ...]
     combination_weight: float
-    n_pictures: int
+    n_images: int
 
     def __post_init__(self) -> None:
         if not _is_list(self.top_k) or not tuple(self.top_k):
@@ -340,7 +338,7 @@ class EvaluationParameters:
             raise _refuse(
                 "evaluation.combination_weight", self.combination_weight, "a number from 0 to 1"
             )
-        _integer("evaluation.n_pictures", self.n_pictures, 1, 100)
+        _integer("evaluation.n_images", self.n_images, 1, 100)
 
 
 @dataclass(frozen=True)
@@ -477,7 +475,7 @@ class SweepParameters:
     scheduler: str
     cluster: Mapping[str, Any]
     n_workers: int | str
-    memory_budget: float | None
+    memory_budget_gb: float | None
     max_tries: int
 
     def __post_init__(self) -> None:
@@ -519,7 +517,7 @@ class SweepParameters:
             raise _refuse("sweep.cluster", self.cluster, "a section, such as {queue: short}")
         if self.n_workers != "auto":
             _integer("sweep.n_workers", self.n_workers, 0, 100_000, alternative="auto")
-        _gigabytes("sweep.memory_budget", self.memory_budget)
+        _gigabytes("sweep.memory_budget_gb", self.memory_budget_gb)
         _integer("sweep.max_tries", self.max_tries, 1, 1000)
 
     @property
@@ -534,7 +532,7 @@ class SweepParameters:
     @property
     def memory_budget_bytes(self) -> int | None:
         """The budget, 1 GB being 10⁹ bytes; None: what is free."""
-        return _bytes_of(self.memory_budget)
+        return _bytes_of(self.memory_budget_gb)
 
 
 _GRIDS: dict[str, type] = {

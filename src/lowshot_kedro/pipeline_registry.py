@@ -19,8 +19,8 @@ _EXPERIMENT = (features, pca, graph, baseline, diffusion, evaluation)
 def register_pipelines() -> dict[str, Pipeline]:
     """All pipelines by name.
 
-    `experiment` is the six pipelines from pictures to tables. `__default__` begins with the
-    demonstration's pictures; an environment that brings its own leaves them out (see hooks.py).
+    `experiment` is the six pipelines from images to tables. `__default__` begins with the
+    demonstration's images; an environment that brings its own leaves them out (see hooks.py).
     `sweep` repeats the experiment with what these have made, and is no part of it.
     """
     pipelines = {

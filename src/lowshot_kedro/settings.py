@@ -1,8 +1,8 @@
 """Kedro's settings of this project: https://docs.kedro.org/en/stable/configure/."""
 
-from lowshot_kedro.config import RESOLVERS, ConfigLoader
-from lowshot_kedro.dataset_statistics import StatisticsHooks
-from lowshot_kedro.hooks import (
+from lowshot_kedro.project.config import RESOLVERS, ConfigLoader
+from lowshot_kedro.project.dataset_statistics import StatisticsHooks
+from lowshot_kedro.project.hooks import (
     ClaimHooks,
     ErrorHooks,
     InputHooks,
@@ -11,16 +11,16 @@ from lowshot_kedro.hooks import (
     Session,
     WorkerHooks,
 )
-from lowshot_kedro.origins import OriginHooks
-from lowshot_kedro.results import ResultHooks
-from lowshot_kedro.telemetry import TelemetryHooks
+from lowshot_kedro.project.provenance import ProvenanceHooks
+from lowshot_kedro.project.results import ResultHooks
+from lowshot_kedro.project.telemetry import TelemetryHooks
 
 HOOKS = (
     TelemetryHooks(),
     ErrorHooks(),
     ParameterHooks(),
     InputHooks(),
-    OriginHooks(),
+    ProvenanceHooks(),
     ClaimHooks(),
     ResourceHooks(),
     StatisticsHooks(),

@@ -28,7 +28,8 @@ NATIVE = [
     "native-bfloat16-clustered",
 ]
 BUILDING = [
-    "symmetrize-native", "symmetrize-scipy", "numbering", "symmetrize-clustered", "column-totals",
+    "symmetrize-native", "symmetrize-scipy", "node_ordering", "symmetrize-clustered",
+    "column-totals",
 ]  # fmt: skip
 MEASURES_MEMORY = Path("/proc/self/clear_refs").exists()
 
@@ -40,7 +41,7 @@ import multiprocessing, sys
 from pathlib import Path
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["lowshot_kedro.datasets", "lowshot_kedro.extractors"])
+context.set_forkserver_preload(["lowshot_kedro.datasets", "lowshot_kedro.networks"])
 multiprocessing.get_context = lambda method: context
 sys.argv = sys.argv[1:]
 __file__ = sys.argv[0]
@@ -163,9 +164,9 @@ def test_step() -> None:
     )
     ratios = content["ratios"]
     expected = {
-        f"{precision}{numbering}_vs_{peer.replace('-', '_')}"
+        f"{precision}{node_ordering}_vs_{peer.replace('-', '_')}"
         for precision in ("float32", "bfloat16")
-        for numbering in ("", "_given")
+        for node_ordering in ("", "_given")
         for peer in (*MKL, "torch", "scipy")
     }
     assert set(ratios) == {*expected, "symmetrize_vs_scipy", "numbered_graph_vs_scipy"}
@@ -187,7 +188,7 @@ def test_step_on_a_graph_of_ones_own(
     neighbors = np.array([rng.permutation(200)[:5] for _ in range(200)], np.int32)
     neighbors[::7, 3:] = -1
     np.save(tmp_path / "graph.npy", neighbors)
-    skipped = ["torch", "memory", "bandwidth", "numbering", "native-bfloat16-given"]
+    skipped = ["torch", "memory", "bandwidth", "node_ordering", "native-bfloat16-given"]
     graph = str(tmp_path / "graph.npy")
     here("diffusion_step.py", *SIZES, "--graph", graph, "--skip", *skipped)
     text, content = read("diffusion_step.py", capsys.readouterr().out)
@@ -245,9 +246,9 @@ def test_run() -> None:
         "graph": "points of 16 clusters in random order",
     }
     assert set(content["ratios"]) == {
-        f"{precision}{numbering}{graph}_vs_{peer.replace('-', '_')}"
+        f"{precision}{node_ordering}{graph}_vs_{peer.replace('-', '_')}"
         for precision in ("float32", "bfloat16")
-        for numbering in ("", "_given")
+        for node_ordering in ("", "_given")
         for graph in ("", "_with_graph")
         for peer in peers
     }
@@ -348,23 +349,23 @@ def test_neighbor_graph_of_vectors_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_features() -> None:
-    sizes = ["--image-size", "32", "--batch-size", "8", "--pictures", "24", "--repeat", "1"]
+    sizes = ["--image-size", "32", "--batch-size", "8", "--images", "24", "--repeat", "1"]
     long_run = ["--many", "60", "--many-image-size", "32"]
     text, content = results("features.py", *sizes, *long_run, "--weights", "none")
     names = [
-        "network alone", "network alone, 16 to a thread", "small pictures", "photographs",
-        "decoding small pictures", "decoding photographs",
+        "network alone", "network alone, 16 to a thread", "small images", "photographs",
+        "decoding small images", "decoding photographs",
     ]  # fmt: skip
-    assert list(rows(text, "efficientnet_lite0, 32 × 32, batches of 8, 24 pictures")) == names
+    assert list(rows(text, "efficientnet_lite0, 32 × 32, batches of 8, 24 images")) == names
     assert_seconds(content, names)
     assert content["input"] == [3, 32, 32]
     seconds = {name: parts["total"]["min"] for name, parts in content["seconds"].items()}
     assert content["ratios"] == {
         f"{name.replace(' ', '_')}_vs_{peer}": pytest.approx(seconds[of] / seconds[name], rel=0.01)
         for name, peer, of in (
-            ("small pictures", "network", "network alone"),
+            ("small images", "network", "network alone"),
             ("photographs", "network", "network alone"),
-            ("small pictures", "network_in_parts", "network alone, 16 to a thread"),
+            ("small images", "network_in_parts", "network alone, 16 to a thread"),
         )
     }
     if MEASURES_MEMORY:
@@ -405,7 +406,7 @@ def test_pca(tmp_path: Path) -> None:
         ("knn_graph.py", ["--columns", "785"], "--columns: at most 784, got 785"),
         ("knn_graph.py", ["--target-recall", "2"], "--target-recall: between 0 and 1, got 2"),
         ("knn_graph.py", ["--vectors", "missing.raw"], "missing.raw: no such file"),
-        ("features.py", ["--pictures", "8"], "--pictures: 8 are no batch of 64"),
+        ("features.py", ["--images", "8"], "--images: 8 are no batch of 64"),
         ("pca.py", ["--components", "2049"], "--components: 2049 of only 2048 columns"),
         ("pca.py", ["--rows", "256"], "--components: 256 of only 2048 columns and 256 rows"),
     ],

@@ -45,18 +45,18 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Modules:
 
 
 def digits() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Handwritten digits as pictures of 28 × 28: uint8 (500, 28, 28), and their classes."""
+    """Handwritten digits as images of 28 × 28: uint8 (500, 28, 28), and their classes."""
     found = load_digits()
     shades = np.rint(found.images[: N_TRAINING + N_TEST] * (255 / 16)).astype(np.uint8)
     larger = shades.repeat(3, axis=1).repeat(3, axis=2)
-    pictures = np.pad(larger, ((0, 0), (2, 2), (2, 2)))
-    return pictures, found.target[: N_TRAINING + N_TEST].astype(np.uint8)
+    loaded_images = np.pad(larger, ((0, 0), (2, 2), (2, 2)))
+    return loaded_images, found.target[: N_TRAINING + N_TEST].astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def loaded_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of four files as those of Fashion-MNIST, two of them compressed."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     images, classes = digits()
     parts = {"train": slice(0, N_TRAINING), "t10k": slice(N_TRAINING, None)}
     for name, part in parts.items():
@@ -71,17 +71,17 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # The other scripts' processes have other libraries.
 WITH_QUICK_PROCESSES_OF_OURS = WITH_QUICK_PROCESSES.replace(
-    '"lowshot_kedro.datasets", "lowshot_kedro.extractors"',
-    '"lowshot_kedro.estimator", "sklearn.semi_supervised"',
+    '"lowshot_kedro.datasets", "lowshot_kedro.networks"',
+    '"lowshot_kedro.estimators.label_diffusion", "sklearn.semi_supervised"',
 )
 
 
-def test_all(pictures: Path) -> None:
+def test_all(loaded_images: Path) -> None:
     result = bench(
         "estimator.py",
         *("--rows", "2000", "1000", "--image-rows", "400", "600", "--columns", "20"),
         *("--labels", "1", "2", "--draws", "2", "--n-neighbors", "8"),
-        *("--fashion-mnist", str(pictures), "--equal-rows", "300"),
+        *("--fashion-mnist", str(loaded_images), "--equal-rows", "300"),
         launcher=("-c", WITH_QUICK_PROCESSES_OF_OURS),
     )
     text, content = finished("estimator.py", result)
@@ -99,7 +99,7 @@ def test_all(pictures: Path) -> None:
         assert found["reason"] is None, name
         assert found["seconds"] > 0
         assert 10**7 < found["before"] <= found["peak"]
-        # Two draws, but for copies of pictures and for tables.
+        # Two draws, but for copies of images and for tables.
         assert len(found["accuracies"]) == (2 if found["n_rows"] == 400 else 1), name
         # Of two classes, of ten, and of equal rows, which tell nothing.
         least = {"tabular": 0.55, "images": 0.35, "equal": 0}[found["case"]]
@@ -114,7 +114,7 @@ def test_all(pictures: Path) -> None:
     assert (f"skipped Poisson learning: {reason}" in text) == (not HAS_POISSON)
 
 
-def test_pictures_that_are_missing_and_peers_that_are_not_wanted(
+def test_images_that_are_missing_and_peers_that_are_not_wanted(
     modules: Modules, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -198,7 +198,7 @@ def test_what_was_stopped_is_not_tried_on_more_rows(
     assert verdicts(benchmark, "peak GB") == [("2", "< 2", "missed")]
 
 
-def test_targets_of_pictures(modules: Modules, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_targets_of_images(modules: Modules, monkeypatch: pytest.MonkeyPatch) -> None:
     """Draws alternate between 1, 2 and 5 labels a class."""
     nothing: Outcomes = {
         (70_000, "LabelDiffusion"): (5.0, 10**9, [0.5, 0.6, 0.7, 0.5, 0.6, 0.7]),
@@ -340,14 +340,14 @@ def test_draws(modules: Modules) -> None:
 
 
 @pytest.mark.parametrize("n_rows", [300, 500, 700])
-def test_rows_of_pictures_and_their_classes(
-    modules: Modules, pictures: Path, tmp_path: Path, n_rows: int
+def test_rows_of_images_and_their_classes(
+    modules: Modules, loaded_images: Path, tmp_path: Path, n_rows: int
 ) -> None:
-    read = modules.labeled.read_pictures(pictures)
+    read = modules.labeled.read_images(loaded_images)
     images, classes = digits()
     np.testing.assert_array_equal(read.pixels, images.reshape(len(images), -1))
     np.testing.assert_array_equal(read.classes, classes)
-    found = modules.labeled.picture_rows(tmp_path / "rows.npy", read, n_rows, 20, seed=0)
+    found = modules.labeled.image_rows(tmp_path / "rows.npy", read, n_rows, 20, seed=0)
     vectors = np.load(found.vectors)
     assert (vectors.shape, vectors.dtype) == ((n_rows, 20), np.float32)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
@@ -374,18 +374,23 @@ def test_a_table(modules: Modules, tmp_path: Path) -> None:
     [
         ("train-labels-idx1-ubyte", [0x803, 400], "no idx file of classes"),
         ("t10k-labels-idx1-ubyte", [0x801, 101], "no idx file of classes"),
-        ("t10k-images-idx3-ubyte", [0x803, 0, 28, 29], "no idx file of pictures of 28 × 28"),
-        ("t10k-labels-idx1-ubyte", [0x801, 0], "not as many labels as pictures"),
+        ("t10k-images-idx3-ubyte", [0x803, 0, 28, 29], "no idx file of images of 28 × 28"),
+        ("t10k-labels-idx1-ubyte", [0x801, 0], "not as many labels as images"),
     ],
 )
 def test_a_file_of_something_else(
-    modules: Modules, pictures: Path, tmp_path: Path, name: str, content: list[int], message: str
+    modules: Modules,
+    loaded_images: Path,
+    tmp_path: Path,
+    name: str,
+    content: list[int],
+    message: str,
 ) -> None:
-    for path in pictures.iterdir():
+    for path in loaded_images.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / name).write_bytes(np.array(content, ">i4").tobytes())
     with pytest.raises(ValueError, match=message):
-        modules.labeled.read_pictures(tmp_path)
+        modules.labeled.read_images(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from lowshot_kedro import native
-from lowshot_kedro.graph import complete_graph, unlabeled_nodes
+from lowshot_kedro.graph import insert_labeled_nodes, unlabeled_nodes
 from lowshot_kedro.protocol import ImageSelection
 from tests.benchmarks.test_benchmarks import read, rows
 from tests.projects import ROOT
@@ -264,7 +264,7 @@ def inserted(
     )
     exact = unlabeled_nodes(background, K, "exact", "background")
     collection = modules.links.Collection(background, exact.neighbors, train, test, K)
-    completed = complete_graph(train[positions], test[1:], *exact, k=K)
+    completed = insert_labeled_nodes(train[positions], test[1:], *exact, k=K)
     return Small(
         collection.true_links(selection),
         completed.neighbors.copy(),
@@ -355,17 +355,17 @@ def test_links_that_rounding_decides_count_nowhere(modules: Modules) -> None:
     assert small.links.n_wrong(small.neighbors) == 0
 
 
-def test_pictures_of_fashion_mnist_go_through_the_pipelines(
+def test_images_of_fashion_mnist_go_through_the_pipelines(
     modules: Modules, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Which take too long here: what they would be started with is looked at."""
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    images = tmp_path / "images"
+    images.mkdir()
     names = [f"{part}-images-idx3-ubyte" for part in ("train", "t10k")]
     names += [f"{part}-labels-idx1-ubyte" for part in ("train", "t10k")]
     names[0] += ".gz"
     for name in names:
-        (pictures / name).write_text(name)
+        (images / name).write_text(name)
     started = []
 
     def run(command: list[str], cwd: Path, **_: Any) -> None:
@@ -378,7 +378,7 @@ def test_pictures_of_fashion_mnist_go_through_the_pipelines(
 
     monkeypatch.setattr(modules.published.subprocess, "run", run)
     for _ in range(2):
-        files = modules.published.fashion_mnist(tmp_path, pictures, 32)
+        files = modules.published.fashion_mnist(tmp_path, images, 32)
     command = [
         *("-m", "kedro", "run", "--env", "fashion_mnist", "--pipelines", "features,pca"),
         *("--params", "pca.n_components=32"),
@@ -386,9 +386,9 @@ def test_pictures_of_fashion_mnist_go_through_the_pipelines(
     assert started == [command, command]
     assert files.features == tmp_path / "fashion-mnist" / "data" / "fashion_mnist" / "04_feature"
     assert files.background.name == "concatenated_PCAR32.raw"
-    (pictures / names[2]).unlink()
+    (images / names[2]).unlink()
     with pytest.raises(FileNotFoundError, match="has no train-labels-idx1-ubyte"):
-        modules.published.fashion_mnist(tmp_path, pictures, 32)
+        modules.published.fashion_mnist(tmp_path, images, 32)
 
 
 def test_a_data_set_that_is_missing(

@@ -12,7 +12,7 @@ import pytest
 
 from tests.projects import ROOT
 
-N_PICTURES = 3
+N_IMAGES = 3
 
 
 @pytest.fixture
@@ -30,19 +30,19 @@ def truth(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def fashion_mnist(tmp_path: Path) -> Path:
-    """A folder with a few pictures in the format of Fashion-MNIST."""
-    pictures = np.random.default_rng(0).integers(0, 256, (N_PICTURES, 28, 28), np.uint8)
-    header = np.array([0x803, N_PICTURES, 28, 28], ">i4").tobytes()
-    folder = tmp_path / "pictures"
+    """A folder with a few images in the format of Fashion-MNIST."""
+    images = np.random.default_rng(0).integers(0, 256, (N_IMAGES, 28, 28), np.uint8)
+    header = np.array([0x803, N_IMAGES, 28, 28], ">i4").tobytes()
+    folder = tmp_path / "images"
     folder.mkdir()
     path = folder / "train-images-idx3-ubyte.gz"
-    path.write_bytes(gzip.compress(header + pictures.tobytes()))
+    path.write_bytes(gzip.compress(header + images.tobytes()))
     return folder
 
 
-def made(vectors: Any, folder: Path, pictures: Path, seed: int = 0, n_rows: int = 90) -> Any:
+def made(vectors: Any, folder: Path, images: Path, seed: int = 0, n_rows: int = 90) -> Any:
     folder.mkdir(exist_ok=True)
-    return vectors.picture_vectors(folder, n_rows, 12, seed, pictures)
+    return vectors.image_vectors(folder, n_rows, 12, seed, images)
 
 
 def test_the_same_vectors_for_a_seed(vectors: Any, fashion_mnist: Path, tmp_path: Path) -> None:
@@ -95,10 +95,10 @@ def test_blocks_do_not_matter_to_readers(vectors: Any, fashion_mnist: Path, tmp_
 
 
 def test_shifts_and_turns(vectors: Any) -> None:
-    """Of a picture with one bright pixel."""
-    picture = np.zeros((28, 28), np.uint8)
-    picture[14, 20] = 200
-    copies = vectors.Copies(picture.reshape(1, -1), seed=0, turned_from=25)
+    """Of an image with one bright pixel."""
+    image = np.zeros((28, 28), np.uint8)
+    image[14, 20] = 200
+    copies = vectors.Copies(image.reshape(1, -1), seed=0, turned_from=25)
     taken, noisy = copies.take(np.arange(60), np.random.default_rng(0))
     assert noisy.tolist() == [number >= 25 for number in range(60)]
     shifted = taken[:25].reshape(25, 28, 28)
@@ -113,7 +113,7 @@ def test_shifts_and_turns(vectors: Any) -> None:
 
 def test_a_file_of_something_else(vectors: Any, tmp_path: Path) -> None:
     (tmp_path / "train-images-idx3-ubyte").write_bytes(b"something else entirely")
-    with pytest.raises(ValueError, match="train-images-idx3-ubyte: no idx file of pictures"):
+    with pytest.raises(ValueError, match="train-images-idx3-ubyte: no idx file of images"):
         made(vectors, tmp_path, tmp_path)
 
 

@@ -75,6 +75,6 @@ def test_a_class_without_a_direction_is_refused():
         fitted(features, np.array([0, 1, 1], dtype=np.int32))
 
 
-def test_no_pictures_have_no_scores():
+def test_no_images_have_no_scores():
     features, classes = draw(20, 3, 5)
     assert fitted(features, classes).scores(features[:0]).shape == (0, 3)

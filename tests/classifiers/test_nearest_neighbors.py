@@ -66,7 +66,7 @@ def test_all_labelled_images_can_vote():
     np.testing.assert_allclose(found, votes_by_sorting(features, classes, test, 20), rtol=1e-5)
 
 
-def test_no_pictures_have_no_scores():
+def test_no_images_have_no_scores():
     features, classes = draw(20, 3, 4)
     assert fitted(features, classes).scores(features[:0]).shape == (0, 3)
 

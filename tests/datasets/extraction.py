@@ -8,13 +8,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from lowshot_kedro.matrices import LabeledBlock, Resumable, RowBlocks
+from lowshot_kedro.blocks import LabeledBlock, Resumable, RowBlocks
 
 N_COLUMNS = 3
 
 
 def row_content(first: int, last: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Features and labels of pictures first..last-1 of an endless collection."""
+    """Features and labels of images first..last-1 of an endless collection."""
     numbers = np.arange(first, last)
     features = np.stack([numbers, seed + 0 * numbers, 1 / (1 + numbers)], axis=1)
     return features.astype(np.float32), (numbers % 7).astype(np.int32)
@@ -22,14 +22,14 @@ def row_content(first: int, last: int, seed: int = 0) -> tuple[np.ndarray, np.nd
 
 @dataclass
 class Extraction:
-    """Some pictures of that collection, by batch.
+    """Some images of that collection, by batch.
 
     Attributes:
         n_rows: How many.
         batch_rows: Rows of a batch.
-        first_picture: Number of the first one.
+        first_image: Number of the first one.
         seed: Another one gives other features.
-        problems: What is wrong with pictures, by their number.
+        problems: What is wrong with images, by their number.
         at: The row before which `midway` is called, once its batch is asked for.
         midway: Raises, or waits to be killed.
         asked: First rows of the batches that were computed.
@@ -37,7 +37,7 @@ class Extraction:
 
     n_rows: int = 10
     batch_rows: int = 3
-    first_picture: int = 0
+    first_image: int = 0
     seed: int = 0
     problems: Mapping[int, str] = field(default_factory=dict)
     at: int | None = None
@@ -55,13 +55,13 @@ class Extraction:
             if self.at is not None and first >= self.at:
                 self.midway()
             self.asked.append(first)
-            pictures = range(self.first_picture + first, self.first_picture + last)
+            images = range(self.first_image + first, self.first_image + last)
             problems = {
-                row: self.problems[picture]
-                for row, picture in enumerate(pictures)
-                if picture in self.problems
+                row: self.problems[image]
+                for row, image in enumerate(images)
+                if image in self.problems
             }
-            yield LabeledBlock(*row_content(pictures.start, pictures.stop, self.seed), problems)
+            yield LabeledBlock(*row_content(images.start, images.stop, self.seed), problems)
 
     def begin(self, folder: Path) -> RowBlocks[LabeledBlock]:
         return RowBlocks(self.n_rows, N_COLUMNS, self.batch_rows, self.batches)

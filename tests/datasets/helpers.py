@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from kedro.io import DatasetError
 
-from lowshot_kedro.matrices import Blocks, LabeledBlock
+from lowshot_kedro.blocks import Blocks, LabeledBlock
 
 
 @contextmanager

@@ -10,9 +10,9 @@ import faiss
 import numpy as np
 import pytest
 
+from lowshot_kedro.blocks import InvertedFile, ListBlock, Resumable
 from lowshot_kedro.datasets import FaissIndexDataset, FaissTransformDataset
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import InvertedFile, ListBlock, Resumable
 from tests.datasets.helpers import (
     array_blocks,
     content_of,

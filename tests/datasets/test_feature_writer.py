@@ -8,9 +8,9 @@ import h5py
 import numpy as np
 import pytest
 
+from lowshot_kedro.blocks import LabeledBlock
 from lowshot_kedro.datasets import feature_writer
 from lowshot_kedro.datasets.feature_writer import FeatureWriter, ProblemList
-from lowshot_kedro.matrices import LabeledBlock
 from tests.datasets.extraction import N_COLUMNS, read_with_h5py, row_content
 
 N_ROWS, ROWS_PER_FILE = 10, 4
@@ -345,7 +345,7 @@ AS_LISTED = {
 
 @pytest.fixture
 def problems(tmp_path):
-    found = ProblemList(tmp_path / "problems.csv", first_picture=1000)
+    found = ProblemList(tmp_path / "problems.csv", first_image=1000)
     found.begin(0)
     return found
 
@@ -355,7 +355,7 @@ def test_problems_are_listed_line_by_line_by_number(problems):
     problems.add(20, {3: PROBLEMS[1], 1: PROBLEMS[0]})
     problems.add(30, {0: "no such file"})
     assert problems.path.read_text(encoding="utf-8") == (
-        'picture,problem\n1021,"a, comma"\n1023,"a ""quote"""\n1030,no such file\n'
+        'image,problem\n1021,"a, comma"\n1023,"a ""quote"""\n1030,no such file\n'
     )
     assert list(problems) == [(1021, PROBLEMS[0]), (1023, PROBLEMS[1]), (1030, "no such file")]
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lowshot_kedro.blocks import Blocks, LabeledBlock
 from lowshot_kedro.datasets import HDF5FeatureBlocksDataset, HDF5FeaturesDataset
-from lowshot_kedro.matrices import Blocks, LabeledBlock
 from tests.datasets.helpers import (
     content_of,
     labeled_blocks,

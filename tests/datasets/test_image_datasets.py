@@ -16,7 +16,7 @@ from lowshot_kedro.datasets import (
     TorchvisionImagesDataset,
     ZipShardImagesDataset,
 )
-from lowshot_kedro.images import AbsentPictures
+from lowshot_kedro.images import AbsentImages
 from tests.datasets.helpers import refused, refused_by_check_and_load
 from tests.datasets.test_previews import centre_of_place, image_of, pretty
 from tests.images.test_torchvision_dataset import MNIST_FILES, raw_folder, values
@@ -35,15 +35,15 @@ def test_zip_shards_are_written_as_published(tmp_path):
     with zipfile.ZipFile(folder / "00/001.zip") as archive:
         assert archive.namelist() == ["000.jpg", "001.jpg", "002.jpg"]
         assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
-        picture = Image.open(io.BytesIO(archive.read("002.jpg")))
-        assert picture.format == "JPEG"
-        assert abs(picture.convert("L").getpixel((8, 8)) - 1002 % 200) <= 2
+        image = Image.open(io.BytesIO(archive.read("002.jpg")))
+        assert image.format == "JPEG"
+        assert abs(image.convert("L").getpixel((8, 8)) - 1002 % 200) <= 2
     source = dataset.load()
     assert len(source) == 1003
     assert abs(source[1001].image.getpixel((8, 8))[0] - 1001 % 200) <= 2
 
 
-def test_the_same_pictures_make_the_same_zip_files(tmp_path):
+def test_the_same_images_make_the_same_zip_files(tmp_path):
     for name in ("a", "b"):
         ZipShardImagesDataset(filepath=str(tmp_path / name)).save([gray(1), gray(2)])
     assert (tmp_path / "a/00/000.zip").read_bytes() == (tmp_path / "b/00/000.zip").read_bytes()
@@ -53,14 +53,12 @@ def test_i0_and_i1_choose_a_range(tmp_path):
     ZipShardImagesDataset(filepath=str(tmp_path / "all")).save(gray(20 * n) for n in range(10))
     source = ZipShardImagesDataset(filepath=str(tmp_path / "all"), i0=3, i1=5).load()
     assert len(source) == 2
-    assert [picture.image.getpixel((0, 0))[0] for picture in source] == pytest.approx(
-        [60, 80], abs=2
-    )
+    assert [image.image.getpixel((0, 0))[0] for image in source] == pytest.approx([60, 80], abs=2)
     with refused(ValueError, tmp_path, "5..3", "i0 ≤ i1"):
         ZipShardImagesDataset(filepath=str(tmp_path), i0=5, i1=3).load()
 
 
-def test_no_pictures_do_not_destroy_an_older_collection(tmp_path):
+def test_no_images_do_not_destroy_an_older_collection(tmp_path):
     dataset = ZipShardImagesDataset(filepath=str(tmp_path / "yfcc100m"))
     dataset.save([gray(1)])
     with refused(ValueError, tmp_path):
@@ -95,7 +93,7 @@ def test_an_optional_collection_may_be_absent(tmp_path, dataset_class):
     dataset = dataset_class(filepath=str(tmp_path / "absent"), optional=True)
     dataset.check()
     assert dataset.exists()
-    assert isinstance(dataset.load(), AbsentPictures)
+    assert isinstance(dataset.load(), AbsentImages)
 
 
 def test_a_labelled_list_is_written_as_published(tmp_path):
@@ -136,9 +134,9 @@ def test_a_missing_labelled_list(tmp_path):
     refused_by_check_and_load(dataset, FileNotFoundError, path)
 
 
-def write_pictures(root, **pictures):
-    """Flat pictures by class and brightness: cat=[10, 20] makes cat/10.png and cat/20.png."""
-    for folder, brightnesses in pictures.items():
+def write_images(root, **images):
+    """Flat images by class and brightness: cat=[10, 20] makes cat/10.png and cat/20.png."""
+    for folder, brightnesses in images.items():
         (root / folder).mkdir(parents=True)
         for brightness in brightnesses:
             gray(brightness).save(root / folder / f"{brightness}.png")
@@ -146,11 +144,11 @@ def write_pictures(root, **pictures):
 
 
 def shown(source):
-    return [(picture.image.getpixel((3, 3))[0], picture.label) for picture in source]
+    return [(image.image.getpixel((3, 3))[0], image.label) for image in source]
 
 
 def test_a_folder_for_every_class(tmp_path):
-    root = write_pictures(tmp_path / "train", dog=[10, 20], cat=[30])
+    root = write_images(tmp_path / "train", dog=[10, 20], cat=[30])
     dataset = ClassFolderImagesDataset(filepath=str(root))
     assert dataset.exists()
     dataset.check()
@@ -164,7 +162,7 @@ CSV, JSON = "class,role\ndog,novel\ncat,base\n", json.dumps({"label_names": ["do
 @pytest.mark.parametrize("absolute", [True, False])
 def test_a_class_list_orders_the_classes(tmp_path, monkeypatch, name, content, absolute):
     monkeypatch.chdir(tmp_path)
-    root = write_pictures(tmp_path / "train", dog=[10, 20], cat=[30], bird=[40])
+    root = write_images(tmp_path / "train", dog=[10, 20], cat=[30], bird=[40])
     path = tmp_path / name
     path.write_text(content)
     class_list = str(path) if absolute else name
@@ -180,21 +178,21 @@ def test_a_class_list_orders_the_classes(tmp_path, monkeypatch, name, content, a
 
 
 def test_a_class_of_the_list_without_a_folder(tmp_path):
-    root = write_pictures(tmp_path / "train", dog=[10])
+    root = write_images(tmp_path / "train", dog=[10])
     (tmp_path / "classes.csv").write_text(CSV)
     class_list = str(tmp_path / "classes.csv")
     dataset = ClassFolderImagesDataset(filepath=str(root), class_list=class_list)
     refused_by_check_and_load(dataset, ValueError, root, "no folder for class cat", "found dog")
 
 
-def test_all_pictures_of_a_folder(tmp_path):
-    root = write_pictures(tmp_path / "background", b=[10, 20], a=[30])
+def test_all_images_of_a_folder(tmp_path):
+    root = write_images(tmp_path / "background", b=[10, 20], a=[30])
     dataset = FolderImagesDataset(filepath=str(root))
     assert shown(dataset.load()) == [(30, 0), (10, 0), (20, 0)]
 
 
 @pytest.mark.parametrize("dataset_class", [ClassFolderImagesDataset, FolderImagesDataset])
-def test_a_folder_of_pictures_that_is_not_there_or_empty(tmp_path, dataset_class):
+def test_a_folder_of_images_that_is_not_there_or_empty(tmp_path, dataset_class):
     dataset = dataset_class(filepath=str(tmp_path / "absent"))
     assert not dataset.exists()
     refused_by_check_and_load(dataset, FileNotFoundError, tmp_path / "absent")
@@ -217,7 +215,7 @@ def fashion(tmp_path, monkeypatch):
     return make
 
 
-def test_torchvision_pictures(fashion):
+def test_torchvision_images(fashion):
     assert values(fashion().load()) == [10 * number for number in range(9)]
     assert values(fashion(arguments={"train": False}).load()) == [200, 200]
     background = fashion(rows_per_class=[2, None], labeled=False)
@@ -244,7 +242,7 @@ def test_torchvision_files_that_are_not_there(fashion, tmp_path, monkeypatch):
 def test_a_class_list_is_relative_to_the_project_wherever_one_works(tmp_path, monkeypatch):
     (tmp_path / "pyproject.toml").write_text("[tool.kedro]\n")
     (tmp_path / "notebooks").mkdir()
-    root = write_pictures(tmp_path / "data" / "train", dog=[10], cat=[30])
+    root = write_images(tmp_path / "data" / "train", dog=[10], cat=[30])
     (tmp_path / "data" / "classes.csv").write_text(CSV)
     monkeypatch.chdir(tmp_path / "notebooks")
     dataset = ClassFolderImagesDataset(filepath=str(root), class_list="data/classes.csv")
@@ -267,8 +265,8 @@ def test_what_others_have_put_there_is_never_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_the_first_pictures_are_shown(fashion, tmp_path):
-    root = write_pictures(tmp_path / "train", cat=[30, 40])
+def test_the_first_images_are_shown(fashion, tmp_path):
+    root = write_images(tmp_path / "train", cat=[30, 40])
     datasets = [
         ClassFolderImagesDataset(filepath=str(root)),
         FolderImagesDataset(filepath=str(root)),
@@ -277,13 +275,13 @@ def test_the_first_pictures_are_shown(fashion, tmp_path):
     for dataset, brightness in zip(datasets, (30, 30, 20), strict=True):
         sheet = image_of(dataset.preview())
         assert (sheet.format, sheet.getpixel((48, 48))) == ("PNG", (brightness,) * 3)
-        assert f"{len(dataset.load())} pictures" in pretty(dataset)
+        assert f"{len(dataset.load())} images" in pretty(dataset)
         assert "data:image/png;base64," in dataset._repr_html_()
         assert inspect.signature(dataset.preview).return_annotation == "ImagePreview"
 
 
 def test_a_catalog_makes_them(fashion, tmp_path):
-    write_pictures(tmp_path / "train", cat=[30])
+    write_images(tmp_path / "train", cat=[30])
     catalog = DataCatalog.from_config(
         {
             "train_images": {
@@ -307,8 +305,8 @@ def test_a_catalog_makes_them(fashion, tmp_path):
     assert catalog["train_images"].metadata == {"kedro-viz": {"layer": "raw"}}
 
 
-def test_a_broken_picture_is_marked_on_the_contact_sheet(tmp_path):
-    root = write_pictures(tmp_path / "train", cat=[30, 40])
+def test_a_broken_image_is_marked_on_the_contact_sheet(tmp_path):
+    root = write_images(tmp_path / "train", cat=[30, 40])
     (root / "cat" / "30.png").write_bytes(b"")
     blank = FolderImagesDataset(filepath=str(root))
     sheet = image_of(blank.preview())
@@ -328,12 +326,12 @@ def written_below(dataset, monkeypatch):
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
     dataset.preview()
     title, *captions = texts
-    assert title.startswith(f"{len(dataset.load())} pictures")
+    assert title.startswith(f"{len(dataset.load())} images")
     return captions
 
 
 def test_captions_name_classes_where_they_are_known(tmp_path, monkeypatch):
-    write_pictures(tmp_path / "train", horse=[1, 2], cat=[3])
+    write_images(tmp_path / "train", horse=[1, 2], cat=[3])
     folders = ClassFolderImagesDataset(filepath=str(tmp_path / "train"))
     assert written_below(folders, monkeypatch) == ["0: cat", "1: horse", "2: horse"]
     (tmp_path / "train.json").write_text(
@@ -349,17 +347,17 @@ def test_captions_name_classes_where_they_are_known(tmp_path, monkeypatch):
         assert written_below(dataset, monkeypatch) == ["0: 1", "1: 7"]
 
 
-def test_captions_of_pictures_without_labels_are_their_numbers(tmp_path, monkeypatch):
-    write_pictures(tmp_path / "some", a=[1, 2])
+def test_captions_of_images_without_labels_are_their_numbers(tmp_path, monkeypatch):
+    write_images(tmp_path / "some", a=[1, 2])
     folder = FolderImagesDataset(filepath=str(tmp_path / "some"))
     assert written_below(folder, monkeypatch) == ["0", "1"]
     (tmp_path / "some" / "a" / "1.png").write_bytes(b"")
     assert written_below(folder, monkeypatch) == ["0: blank", "1"]
 
 
-def test_a_long_name_is_cut_and_many_pictures_are_spread(tmp_path, monkeypatch):
-    name = "a class with a name that is longer than its picture is wide"
-    write_pictures(tmp_path, **{name: range(1, 31)})
+def test_a_long_name_is_cut_and_many_images_are_spread(tmp_path, monkeypatch):
+    name = "a class with a name that is longer than its image is wide"
+    write_images(tmp_path, **{name: range(1, 31)})
     captions = written_below(ClassFolderImagesDataset(filepath=str(tmp_path)), monkeypatch)
     assert [caption.partition(":")[0] for caption in captions] == [
         str(number) for number in range(0, 30, 2)
@@ -370,7 +368,7 @@ def test_a_long_name_is_cut_and_many_pictures_are_spread(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [(64, 32), (10, 200)])
-def test_a_contact_sheet_keeps_the_shape_of_pictures(tmp_path, size):
+def test_a_contact_sheet_keeps_the_shape_of_images(tmp_path, size):
     (tmp_path / "a").mkdir()
     Image.new("RGB", size, (200, 0, 0)).save(tmp_path / "a" / "1.png")
     sheet = image_of(FolderImagesDataset(filepath=str(tmp_path)).preview())

@@ -3,8 +3,8 @@ import struct
 import numpy as np
 import pytest
 
+from lowshot_kedro.blocks import Blocks, KnnGraph
 from lowshot_kedro.datasets import KnnGraphDataset
-from lowshot_kedro.matrices import Blocks, KnnGraph
 from tests.datasets.helpers import content_of, refused, refused_by_check_and_load
 
 INDICES = np.array([[0, 2, 1], [1, 0, -1], [2, 70_000, 1], [3, 1, 0]], dtype=np.int32)

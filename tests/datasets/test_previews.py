@@ -11,6 +11,7 @@ import pytest
 from kedro.io import DataCatalog
 from PIL import Image
 
+from lowshot_kedro.blocks import Blocks, LabeledBlock
 from lowshot_kedro.datasets import (
     ClassSplitDataset,
     HDF5ArraysDataset,
@@ -19,7 +20,6 @@ from lowshot_kedro.datasets import (
     WholeFileDataset,
     ZipShardImagesDataset,
 )
-from lowshot_kedro.matrices import Blocks, LabeledBlock
 from tests.datasets.writers import WRITERS, nothing
 
 # The facts of the preview's table, and its first row of numbers.
@@ -32,7 +32,7 @@ TABLES = {
     "index": ({"shape": "(6, 4)", "dtype": "float32", "kind": "IndexFlat"}, ["3"] * 4),
     "transform": ({"shape": "4 → 2", "dtype": "float32", "kind": "PCAMatrix"}, None),
 }
-PICTURES = ["zip shards", "labelled list"]
+IMAGES = ["zip shards", "labelled list"]
 
 
 class Printer:
@@ -69,7 +69,7 @@ def image_of(encoded):
 
 
 def centre_of_place(number):
-    """Where the middle of a picture is on a contact sheet."""
+    """Where the middle of an image is on a contact sheet."""
     row, column = divmod(number, 5)
     return column * 150 + 75, 30 + row * (128 + 28) + 64
 
@@ -131,32 +131,32 @@ def test_the_table_of_no_rows_needs_no_file(tmp_path, name):
     assert table["size on disk"][0] == "0 B"
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_the_picture_preview_is_a_png(tmp_path, name):
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_image_preview_is_a_png(tmp_path, name):
     dataset = saved(name, tmp_path)
     assert annotation(dataset) == "ImagePreview"
     sheet = image_of(dataset.preview())
     assert (sheet.format, sheet.width) == ("PNG", 5 * 150)
-    # The first picture is all 30, the second all 31; there is no third one.
+    # The first image is all 30, the second all 31; there is no third one.
     assert sheet.getpixel(centre_of_place(0)) == pytest.approx((30, 30, 30), abs=2)
     assert sheet.getpixel(centre_of_place(1)) == pytest.approx((31, 31, 31), abs=2)
     assert sheet.getpixel(centre_of_place(2)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("dataset_class", [ZipShardImagesDataset, LabeledImagesDataset])
-def test_the_picture_preview_of_an_absent_collection(tmp_path, dataset_class):
+def test_the_image_preview_of_an_absent_collection(tmp_path, dataset_class):
     dataset = dataset_class(filepath=str(tmp_path / "absent"), optional=True)
     assert image_of(dataset.preview()).format == "PNG"
 
 
-def test_the_picture_preview_shows_blank_pictures(tmp_path):
+def test_the_image_preview_shows_blank_images(tmp_path):
     dataset = ZipShardImagesDataset(filepath=str(tmp_path), i1=30)
     sheet = image_of(dataset.preview())
     assert sheet.height == 30 + 3 * (128 + 28)
     assert sheet.getpixel(centre_of_place(0)) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("name", [*TABLES, "state", *PICTURES])
+@pytest.mark.parametrize("name", [*TABLES, "state", *IMAGES])
 def test_jupyter_and_ipython_show_a_dataset_that_is_there_or_not(tmp_path, name):
     absent = WRITERS[name].make(tmp_path)
     path = str(absent._filepath)
@@ -168,7 +168,7 @@ def test_jupyter_and_ipython_show_a_dataset_that_is_there_or_not(tmp_path, name)
     there = saved(name, tmp_path)
     assert "<table" in there._repr_html_() or "data:image/png;base64," in there._repr_html_()
     assert path in there._repr_html_()
-    facts = ["2 pictures"] if name in PICTURES else TABLES[name][0].values()
+    facts = ["2 images"] if name in IMAGES else TABLES[name][0].values()
     for fact in facts:
         assert fact in pretty(there)
     assert "not there yet" not in pretty(there) + there._repr_html_()

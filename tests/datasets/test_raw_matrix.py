@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from lowshot_kedro.blocks import Blocks, Resumable, RowBlocks
 from lowshot_kedro.datasets import RawMatrixDataset
-from lowshot_kedro.matrices import Blocks, Resumable, RowBlocks
 from tests.datasets.helpers import (
     array_blocks,
     content_of,

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from kedro.io import DatasetError
 
+from lowshot_kedro.blocks import Blocks, InvertedFile, KnnGraph, ListBlock, Resumable, RowBlocks
 from lowshot_kedro.datasets import FaissIndexDataset, KnnGraphDataset, resumable
 from lowshot_kedro.datasets.resumable import ResumableFiles
 from lowshot_kedro.locks import Claims, ResultInUseError
-from lowshot_kedro.matrices import Blocks, InvertedFile, KnnGraph, ListBlock, Resumable, RowBlocks
 from tests.datasets.helpers import (
     array_blocks,
     content_of,

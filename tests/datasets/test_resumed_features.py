@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kedro.io import DatasetError
 
+from lowshot_kedro.blocks import LabeledBlock, Resumable, RowBlocks
 from lowshot_kedro.datasets import HDF5FeatureBlocksDataset, HDF5FeaturesDataset, feature_writer
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import LabeledBlock, Resumable, RowBlocks
 from tests.datasets.extraction import N_COLUMNS, Extraction, read_with_h5py, row_content
 from tests.datasets.helpers import (
     content_of,
@@ -32,7 +32,7 @@ from tests.datasets.helpers import (
 )
 
 PROBLEMS = {1: "no such file", 4: 'a, "quoted"', 7: "cut off", 8: "図"}
-LISTED = 'picture,problem\n1,no such file\n4,"a, ""quoted"""\n7,cut off\n8,図\n'
+LISTED = 'image,problem\n1,no such file\n4,"a, ""quoted"""\n7,cut off\n8,図\n'
 NOTE = "block0.hdf5.made_from.json"
 LIST = "block0.hdf5.broken_pictures.csv"
 BLOCKS = ["block0.hdf5", "block1.hdf5", "block2.hdf5"]
@@ -98,7 +98,7 @@ def test_an_undisturbed_save_writes_the_files_a_note_and_a_list(folder, messages
     assert messages() == []
     loaded = blocks_in(folder).load()
     np.testing.assert_array_equal(loaded.read(0, 10), row_content(0, 10)[0])
-    assert list(loaded.broken_pictures) == list(PROBLEMS.items())
+    assert list(loaded.broken_images) == list(PROBLEMS.items())
 
 
 def test_one_file_for_a_training_set(tmp_path):
@@ -115,7 +115,7 @@ def test_one_file_for_a_training_set(tmp_path):
     np.testing.assert_array_equal(features, row_content(0, 10)[0])
     np.testing.assert_array_equal(labels, row_content(0, 10)[1])
     assert count == [10]
-    assert list(dataset.load().broken_pictures) == list(PROBLEMS.items())
+    assert list(dataset.load().broken_images) == list(PROBLEMS.items())
 
 
 @settings(deadline=None, max_examples=30)
@@ -153,7 +153,7 @@ def test_whenever_runs_are_interrupted_the_files_are_those_of_an_undisturbed_one
 
     Extraction(n_rows, 100, problems=problems).save(dataset("undisturbed"))
     assert content_of(folder / "resumed") == content_of(folder / "undisturbed")
-    assert list(dataset("resumed").load().broken_pictures) == sorted(problems.items())
+    assert list(dataset("resumed").load().broken_images) == sorted(problems.items())
 
 
 @forks
@@ -316,7 +316,7 @@ def test_a_list_of_problems_that_was_cut_short_after_rows_were_counted(folder, n
     path = folder / WORK / "broken_pictures.csv"
     path.write_bytes((path.read_bytes() + LISTED.partition("\n")[2].encode())[: 16 + n_bytes])
     assert extraction(problems={4: "four"}).save(blocks_in(folder)) == [3, 6, 9]
-    listed = dict(blocks_in(folder).load().broken_pictures)
+    listed = dict(blocks_in(folder).load().broken_images)
     assert listed == {4: "four"} | ({1: PROBLEMS[1]} if n_bytes >= 16 else {})
 
 
@@ -446,7 +446,7 @@ def test_published_features_are_used_as_they_are(folder, messages):
         f"{folder}/block0.hdf5 is there already, without a note of what it was made from: used as "
         "it is. Delete it to have it computed anew"
     ]
-    assert blocks_in(folder).load().broken_pictures is None
+    assert blocks_in(folder).load().broken_images is None
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -455,17 +455,17 @@ def test_published_features_of_which_some_are_missing_are_refused(folder, name):
     (folder / name).unlink()
     before = content_of(folder)
     asked = extraction()
-    with refused(InputError, folder, "without a note", f"{name} is missing", "10 pictures"):
+    with refused(InputError, folder, "without a note", f"{name} is missing", "10 images"):
         asked.save(blocks_in(folder))
     assert asked.asked == []
     assert content_of(folder) == before
 
 
 @pytest.mark.parametrize("n_rows", [9, 11, 12])
-def test_published_features_of_another_number_of_pictures_are_refused(folder, n_rows):
+def test_published_features_of_another_number_of_images_are_refused(folder, n_rows):
     before = published(folder)
     asked = extraction(n_rows=n_rows)
-    with refused(InputError, folder, "10 pictures", f"there are {n_rows}"):
+    with refused(InputError, folder, "10 images", f"there are {n_rows}"):
         asked.save(blocks_in(folder))
     assert asked.asked == []
     assert content_of(folder) == before
@@ -493,12 +493,12 @@ def test_features_with_a_note_are_not_refused_before_they_are_made_anew(folder):
 # Several jobs in one folder.
 
 FIRST_JOB = {"n_rows": 8}
-SECOND_JOB = {"n_rows": 7, "first_picture": 8, "problems": {8: "eight", 14: "fourteen"}}
+SECOND_JOB = {"n_rows": 7, "first_image": 8, "problems": {8: "eight", 14: "fourteen"}}
 
 
-def job(folder, first_picture=0, **changes):
-    dataset = blocks_in(folder, i0=first_picture)
-    return extraction(first_picture=first_picture, **changes).save(dataset)
+def job(folder, first_image=0, **changes):
+    dataset = blocks_in(folder, i0=first_image)
+    return extraction(first_image=first_image, **changes).save(dataset)
 
 
 @pytest.mark.parametrize("order", [(FIRST_JOB, SECOND_JOB), (SECOND_JOB, FIRST_JOB)])
@@ -509,14 +509,14 @@ def test_jobs_that_share_a_folder_make_one_collection(folder, order):
     assert loaded.counts == (4, 4, 4, 3)
     np.testing.assert_array_equal(loaded.read(0, 15), row_content(0, 15)[0])
     np.testing.assert_array_equal(loaded.labels, row_content(0, 15)[1])
-    assert list(loaded.broken_pictures) == [
+    assert list(loaded.broken_images) == [
         *((number, problem) for number, problem in PROBLEMS.items() if number < 8),
         (8, "eight"),
         (14, "fourteen"),
     ]
     of_second = blocks_in(folder, i0=8).load()
     assert of_second.counts == (4, 3)
-    assert list(of_second.broken_pictures) == [(8, "eight"), (14, "fourteen")]
+    assert list(of_second.broken_images) == [(8, "eight"), (14, "fourteen")]
     for facts in order:
         assert job(folder, **facts) == []
 
@@ -558,15 +558,15 @@ def test_one_job_that_takes_over_from_two_leaves_nothing_of_theirs(tmp_path, fol
     extraction(n_rows=15, seed=1).save(blocks_in(folder))
     assert content_of(folder) == complete(tmp_path / "other", n_rows=15, seed=1)
     # Their notes would have spoken for files that are no longer theirs.
-    with refused(InputError, "7 pictures"):
-        job(folder, first_picture=8, n_rows=6)
+    with refused(InputError, "7 images"):
+        job(folder, first_image=8, n_rows=6)
 
 
 @pytest.mark.parametrize("save", ["rows", "computation"])
 def test_a_job_that_ends_within_a_file_does_not_move_the_rows_of_the_next_one(folder, save):
     job(folder, **SECOND_JOB)
     before = content_of(folder)
-    with refused(InputError, folder / "block2.hdf5", "7 pictures", "block1.hdf5", "multiple of 4"):
+    with refused(InputError, folder / "block2.hdf5", "7 images", "block1.hdf5", "multiple of 4"):
         if save == "rows":
             blocks_in(folder).save(labeled_blocks(*row_content(0, 7), 3))
         else:
@@ -589,7 +589,7 @@ def test_blocks_without_rows_are_refused(folder, rows_per_file):
 
 
 @pytest.mark.parametrize("i0", [-4, 4.0, "4", 2**32, None])
-def test_a_beginning_that_is_no_number_of_a_picture(folder, i0):
+def test_a_beginning_that_is_no_number_of_an_image(folder, i0):
     with refused(InputError, folder, f"i0: got {i0!r}", "an integer from 0"):
         blocks_in(folder, i0=i0)
 
@@ -703,16 +703,16 @@ def test_a_computation_that_is_not_what_it_announces(folder):
     assert not blocks_in(folder).exists()
 
 
-def test_no_pictures_at_all(folder):
+def test_no_images_at_all(folder):
     assert Extraction(0).save(blocks_in(folder)) == []
     assert blocks_in(folder).load().counts == (0,)
     assert (folder / LIST).read_text() == "picture,problem\n"
 
 
-def test_the_preview_says_how_many_pictures_are_broken_and_what_all_was_made_from(folder):
+def test_the_preview_says_how_many_images_are_broken_and_what_all_was_made_from(folder):
     extraction().save(blocks_in(folder))
     rows = [row[:2] for row in blocks_in(folder).preview()["data"]]
-    assert ["broken pictures", "4"] in rows
+    assert ["broken images", "4"] in rows
     assert ["made from", "n_columns 3, n_rows 10, seed 0"] in rows
 
 

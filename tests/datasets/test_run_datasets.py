@@ -7,10 +7,10 @@ import h5py
 import numpy as np
 import pytest
 
+from lowshot_kedro.blocks import Runs
 from lowshot_kedro.datasets import RunMetricsDataset, RunScoresDataset
 from lowshot_kedro.datasets.runs import RunScores
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import Runs
 from tests.datasets.helpers import content_of, forks, killed_half_way, refused
 
 ONE = "diffusion/test/nl2/nbg1000000/k30/seed1"

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from lowshot_kedro.blocks import Blocks, KnnGraph, LabeledBlock
 from lowshot_kedro.datasets import (
     FaissIndexDataset,
     FaissTransformDataset,
@@ -24,7 +25,6 @@ from lowshot_kedro.datasets import (
     WholeFileDataset,
     ZipShardImagesDataset,
 )
-from lowshot_kedro.matrices import Blocks, KnnGraph, LabeledBlock
 
 Midway = Callable[[], None]
 N_ROWS, N_COLUMNS = 6, 4
@@ -140,15 +140,15 @@ def save_object(dataset: Any, value: int, midway: Midway) -> None:
     dataset.save({"value": value, "last": CallsWhenPickled(midway)})
 
 
-def save_pictures(wrap: Callable[[Image.Image], Any]) -> Callable[..., None]:
+def save_images(wrap: Callable[[Image.Image], Any]) -> Callable[..., None]:
     def save(dataset: Any, value: int, midway: Midway) -> None:
-        def pictures() -> Any:
+        def images() -> Any:
             for number in range(2):
                 yield wrap(Image.new("L", (8, 8), 10 * value + number))
                 if number == 0:
                     midway()
 
-        dataset.save(pictures())
+        dataset.save(images())
 
     return save
 
@@ -196,11 +196,11 @@ WRITERS = {
         whole_file("object.pickle", "pickle.PickleDataset"), save_object, ("object.pickle",)
     ),
     "zip shards": Writer(
-        at("yfcc100m", ZipShardImagesDataset), save_pictures(lambda image: image), ("yfcc100m",)
+        at("yfcc100m", ZipShardImagesDataset), save_images(lambda image: image), ("yfcc100m",)
     ),
     "labelled list": Writer(
         at("train.json", LabeledImagesDataset, root="train"),
-        save_pictures(lambda image: (image, 1)),
+        save_images(lambda image: (image, 1)),
         ("train.json",),
     ),
 }

@@ -31,10 +31,10 @@ MATRICES = {
 STEPS = {
     "plain": {},
     "power": {"power": 1.5},
-    "restore": {"restore_labeled": True},
+    "restore": {"clamping": True},
     "labeled_prior": {"class_prior": "labeled"},
     "listed_prior": {"class_prior": LIST},
-    "all": {"power": 2.0, "restore_labeled": True, "class_prior": LIST},
+    "all": {"power": 2.0, "clamping": True, "class_prior": LIST},
 }
 
 
@@ -46,9 +46,9 @@ def two_nodes():
     return propagation_matrix(ints([0, 1], [1, 0]))
 
 
-def run(*arguments, power=1, restore_labeled=False, **options):
+def run(*arguments, power=1, clamping=False, **options):
     """`propagate`, with a variant in the words of the parameters."""
-    return propagate(*arguments, adjustments=adjustments(power, restore_labeled), **options)
+    return propagate(*arguments, adjustments=adjustments(power, clamping), **options)
 
 
 @cache
@@ -58,12 +58,12 @@ def larger_problem():
 
 
 @cache
-def larger_matrix(name, numbering="given"):
+def larger_matrix(name, node_ordering="given"):
     problem = larger_problem()
     return propagation_matrix(
         problem.neighbors,
         similarities=problem.similarities,
-        numbering=numbering,
+        node_ordering=node_ordering,
         **MATRICES[name],
     )
 

@@ -97,6 +97,6 @@ def step_variants(draw, problem, powers=(1.0, 0.5, 1.3, 2.0)):
         prior = draw(numbers.filter(any))
     return {
         "power": draw(st.sampled_from(powers)),
-        "restore_labeled": draw(st.booleans()),
+        "clamping": draw(st.booleans()),
         "class_prior": prior,
     }

@@ -144,7 +144,7 @@ def test_a_class_with_many_labels_speaks_no_louder_than_others():
 # --- the choice ---
 
 
-@pytest.mark.parametrize("steps", [{}, {"power": 1.5}, {"restore_labeled": True}])
+@pytest.mark.parametrize("steps", [{}, {"power": 1.5}, {"clamping": True}])
 def test_accuracy_is_that_of_leaving_each_round_out(case, steps):
     neighbors, labels = case
     found = choose_diffusion(

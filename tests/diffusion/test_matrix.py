@@ -3,15 +3,15 @@ import pytest
 from hypothesis import given, settings
 
 from lowshot_kedro import native
+from lowshot_kedro.diffusion import choose_node_ordering, propagation_matrix, sinkhorn
 from lowshot_kedro.diffusion import matrix as matrix_module
-from lowshot_kedro.diffusion import numbering_for, propagation_matrix, sinkhorn
 from lowshot_kedro.errors import InputError
 
 from .cases import MATRICES, ints, larger_matrix, larger_problem
 from .strategies import matrix_variants, neighbor_lists, problems
 from .truth import dense_matrix
 
-NUMBERINGS = ["given", "clustered"]
+NODE_ORDERINGS = ["given", "clustered"]
 
 
 def dense(matrix):
@@ -67,13 +67,13 @@ def test_the_matrix_is_the_normalised_sum_of_both_directions(problem):
         assert len(set(indices[indptr[node] : indptr[node + 1]])) == np.diff(indptr)[node]
 
 
-@pytest.mark.parametrize("numbering", NUMBERINGS)
+@pytest.mark.parametrize("node_ordering", NODE_ORDERINGS)
 @settings(deadline=None, max_examples=60)
 @given(problem=problems(), variant=matrix_variants)
-def test_every_variant_is_that_of_dense_double_precision(numbering, problem, variant):
+def test_every_variant_is_that_of_dense_double_precision(node_ordering, problem, variant):
     neighbors, similarities = problem.neighbors, problem.similarities
     matrix = propagation_matrix(
-        neighbors, similarities=similarities, numbering=numbering, **variant
+        neighbors, similarities=similarities, node_ordering=node_ordering, **variant
     )
     expected = dense_matrix(neighbors, similarities, **variant)
     np.testing.assert_allclose(dense(matrix), expected, rtol=5e-6, atol=1e-12)
@@ -143,18 +143,18 @@ def test_rows_of_nodes_are_their_ranks_and_missing_ones_stay_missing():
         assert row == (-1 if node == -1 else matrix.rank[node])
 
 
-@pytest.mark.parametrize("numbering", NUMBERINGS)
+@pytest.mark.parametrize("node_ordering", NODE_ORDERINGS)
 @pytest.mark.parametrize("reciprocal", [False, True])
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (2, 5), (3000, 1), (3000, 8), (500, 30)])
-def test_without_values_a_matrix_is_small(numbering, reciprocal, n, k):
+def test_without_values_a_matrix_is_small(node_ordering, reciprocal, n, k):
     neighbors = neighbor_lists(np.random.default_rng(0), n, n, k, 0)
-    matrix = propagation_matrix(neighbors, reciprocal=reciprocal, numbering=numbering)
+    matrix = propagation_matrix(neighbors, reciprocal=reciprocal, node_ordering=node_ordering)
     arrays = [*matrix.rows, matrix.rank, matrix.column_totals]
     assert matrix.n_bytes == sum(array.nbytes for array in arrays if array is not None)
     assert matrix.n_bytes <= (2 * k * 4 + 24) * n
 
 
-# --- numbering ---
+# --- node ordering ---
 
 
 def test_given_numbers_are_kept():
@@ -165,8 +165,8 @@ def test_auto_numbers_large_graphs(monkeypatch):
     neighbors = larger_problem().neighbors
     for limit, name in ((401, "given"), (400, "clustered")):
         monkeypatch.setattr(matrix_module, "LARGE_GRAPH_NODES", limit)
-        found = propagation_matrix(neighbors, numbering="auto")
-        assert bits(found) == bits(propagation_matrix(neighbors, numbering=name))
+        found = propagation_matrix(neighbors, node_ordering="auto")
+        assert bits(found) == bits(propagation_matrix(neighbors, node_ordering=name))
         assert bits(found) == bits(propagation_matrix(neighbors))
 
 
@@ -183,7 +183,7 @@ def test_clustered_numbers_bring_neighbours_together():
     group = rng.permutation(np.repeat(np.arange(20), 50))
     members = np.stack([np.flatnonzero(group == number) for number in range(20)])
     neighbors = members[group][np.arange(1000)[:, None], rng.integers(0, 50, (1000, 8))]
-    rank = propagation_matrix(neighbors.astype(np.int32), numbering="clustered").rank
+    rank = propagation_matrix(neighbors.astype(np.int32), node_ordering="clustered").rank
     distance = np.abs(rank[neighbors] - rank[:, None]).mean()
     assert distance < 40 < np.abs(neighbors - np.arange(1000)[:, None]).mean() / 4
 
@@ -200,8 +200,8 @@ def test_clustered_numbers_bring_neighbours_together():
         (2**20, 9, 1000, "clustered"),
     ],
 )
-def test_numbering_pays_for_large_scores_and_long_runs(n_nodes, n_classes, n_iterations, expected):
-    assert numbering_for(n_nodes, n_classes, n_iterations) == expected
+def test_ordering_pays_for_large_scores_and_long_runs(n_nodes, n_classes, n_iterations, expected):
+    assert choose_node_ordering(n_nodes, n_classes, n_iterations) == expected
 
 
 # --- Sinkhorn ---
@@ -251,19 +251,19 @@ def bits(matrix):
     return [None if a is None else a.tobytes() for a in (*matrix.rows, matrix.rank)]
 
 
-@pytest.mark.parametrize("numbering", NUMBERINGS)
+@pytest.mark.parametrize("node_ordering", NODE_ORDERINGS)
 @pytest.mark.parametrize("variant", [{}, MATRICES["reciprocal_gaussian_sinkhorn"]])
-def test_neighbours_mapped_from_a_file_give_the_same_bits(tmp_path, variant, numbering):
+def test_neighbours_mapped_from_a_file_give_the_same_bits(tmp_path, variant, node_ordering):
     problem = larger_problem()
     expected = propagation_matrix(
-        problem.neighbors, similarities=problem.similarities, numbering=numbering, **variant
+        problem.neighbors, similarities=problem.similarities, node_ordering=node_ordering, **variant
     )
     wide = np.hstack([problem.neighbors, np.full((400, 3), 10**6, np.int32)])
     for name, lists in (("narrow", problem.neighbors), ("wide", wide)):
         lists.tofile(tmp_path / name)
         mapped = np.memmap(tmp_path / name, np.int32, "r", shape=lists.shape)[:, :8]
         found = propagation_matrix(
-            mapped, similarities=problem.similarities, numbering=numbering, **variant
+            mapped, similarities=problem.similarities, node_ordering=node_ordering, **variant
         )
         assert bits(found) == bits(expected)
 
@@ -287,10 +287,10 @@ def test_an_unknown_edge_weight_is_refused():
         propagation_matrix(np.zeros((1, 1), dtype=np.int32), "cosine")
 
 
-def test_an_unknown_numbering_is_refused():
-    message = "numbering: got 'random', expected one of: auto, given, clustered"
+def test_an_unknown_node_ordering_is_refused():
+    message = "node_ordering: got 'random', expected one of: auto, given, clustered"
     with pytest.raises(InputError, match=message):
-        propagation_matrix(np.zeros((1, 1), dtype=np.int32), numbering="random")
+        propagation_matrix(np.zeros((1, 1), dtype=np.int32), node_ordering="random")
 
 
 def test_weights_without_similarities_are_refused():
@@ -298,11 +298,11 @@ def test_weights_without_similarities_are_refused():
         propagation_matrix(ints([0]), "gaussian")
 
 
-@pytest.mark.parametrize("numbering", NUMBERINGS)
+@pytest.mark.parametrize("node_ordering", NODE_ORDERINGS)
 @pytest.mark.parametrize("kind", ["constant", "gaussian", "locally_scaled"])
 @pytest.mark.parametrize("bad", [3, -2])
-def test_a_neighbour_out_of_range_is_refused(kind, bad, numbering):
+def test_a_neighbour_out_of_range_is_refused(kind, bad, node_ordering):
     neighbors = ints([0, 1], [2, bad], [0, 1])
     similarities = np.full((3, 2), 0.5, np.float32)
     with pytest.raises(ValueError, match=rf"row 1, column 1 holds {bad}, expected -1 or 0\.\.2"):
-        propagation_matrix(neighbors, kind, similarities, numbering=numbering)
+        propagation_matrix(neighbors, kind, similarities, node_ordering=node_ordering)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lowshot_kedro.diffusion import memory, plan_memory, propagate, propagation
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.resources import format_bytes
+from lowshot_kedro.memory import format_bytes
 
 from .cases import (
     BACKENDS,
@@ -219,11 +219,11 @@ MEASURE = """
 import sys
 import numpy as np
 from lowshot_kedro.diffusion import adjustments, plan_memory, propagate, propagation_matrix
-from lowshot_kedro.resources import recent_peak_rss_bytes, restart_peak
+from lowshot_kedro.memory import recent_peak_rss_bytes, restart_peak
 
 def matrix_of(n):
     neighbors = np.random.default_rng(0).integers(0, n, (n, 10), dtype=np.int32)
-    return propagation_matrix(neighbors, numbering="given")
+    return propagation_matrix(neighbors, node_ordering="given")
 
 def used(matrix, n_test, class_slice, precision, variant):
     rng = np.random.default_rng(1)
@@ -246,7 +246,7 @@ for n_test, class_slice, precision, variant in eval(sys.argv[1]):
 # Test points, classes at a time, precision, variant.
 CASES = [
     (1000, 0, "float32", {}),
-    (1000, 0, "float32", {"power": 1.5, "restore_labeled": True}),
+    (1000, 0, "float32", {"power": 1.5, "clamping": True}),
     (1000, 24, "float32", {}),
     (1000, 0, "bfloat16", {}),
     (200_000, 0, "float32", {}),

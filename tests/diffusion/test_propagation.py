@@ -103,11 +103,13 @@ def path(**variant):
     return propagation_matrix(ints([-1, -1], [0, 2], [-1, -1]), **variant)
 
 
-@pytest.mark.parametrize("numbering", ["given", "clustered"])
+@pytest.mark.parametrize("node_ordering", ["given", "clustered"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_propagation_worked_out_by_hand(backend, numbering):
+def test_a_propagation_worked_out_by_hand(backend, node_ordering):
     # Node 0 is of class 0, node 1 of class 1.
-    found = run(path(numbering=numbering), ints(0, 1), ints([0, 2], [1, -1]), 2, 2, backend=backend)
+    found = run(
+        path(node_ordering=node_ordering), ints(0, 1), ints([0, 2], [1, -1]), 2, 2, backend=backend
+    )
     # Class 0: (1, 0, 0) → (0, 1, 0) → (½, 0, ½). Class 1: (0, 1, 0) → (½, 0, ½) → (0, 1, 0).
     expected = [[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[1, 0], [0, 1]]]
     np.testing.assert_allclose(found, expected, atol=1e-7)
@@ -118,7 +120,7 @@ def test_a_propagation_worked_out_by_hand(backend, numbering):
 def test_restored_labels_worked_out_by_hand(backend):
     # Node 0 is of class 0: (1, 0, 0) → (0, 1, 0) → (1, 1, 0) / 2 → (½, ½, ½) / 1.5, with node 0
     # restored (1, ⅓, ⅓) / (5/3).
-    found = run(path(), ints(0), ints([0], [1], [2]), 1, 2, backend=backend, restore_labeled=True)
+    found = run(path(), ints(0), ints([0], [1], [2]), 1, 2, backend=backend, clamping=True)
     # W (½, ½, 0) = (½, ¼, ½) → (2/5, 1/5, 2/5) → (1, 1/5, 2/5) / 1.6
     expected = [[[1], [0], [0]], [[0.5], [0.5], [0]], [[0.625], [0.125], [0.25]]]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
@@ -160,7 +162,7 @@ def test_labels_of_an_isolated_node_vanish_with_the_first_step(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_labels_of_an_isolated_node_stay_where_they_are_restored(backend):
     matrix = propagation_matrix(ints([-1], [2], [1]))
-    found = run(matrix, ints(0), ints([0], [1]), 1, 3, backend=backend, restore_labeled=True)
+    found = run(matrix, ints(0), ints([0], [1]), 1, 3, backend=backend, clamping=True)
     np.testing.assert_array_equal(found, [[[1], [0]]] * 4)
 
 
@@ -171,11 +173,11 @@ def test_labels_of_an_isolated_node_stay_where_they_are_restored(backend):
 @settings(deadline=None, max_examples=50)
 @given(data=st.data(), problem=problems(), variant=matrix_variants, n_iterations=st.integers(0, 4))
 def test_scores_are_those_of_dense_double_precision(backend, data, problem, variant, n_iterations):
-    numbering = data.draw(st.sampled_from(["given", "clustered"]))
+    node_ordering = data.draw(st.sampled_from(["given", "clustered"]))
     adjusted = data.draw(step_variants(problem))
     neighbors, similarities = problem.neighbors, problem.similarities
     matrix = propagation_matrix(
-        neighbors, similarities=similarities, numbering=numbering, **variant
+        neighbors, similarities=similarities, node_ordering=node_ordering, **variant
     )
     found = run(matrix, *problem.task, n_iterations, 0, backend, **adjusted)
     expected = dense_scores(
@@ -183,20 +185,20 @@ def test_scores_are_those_of_dense_double_precision(backend, data, problem, vari
     )
     # A power multiplies relative errors by the exponent, step after step.
     assert relative_difference(found, expected) < 1e-6 * max(adjusted["power"], 1) ** n_iterations
-    if not adjusted["restore_labeled"]:
+    if not adjusted["clamping"]:
         missing = ~np.isin(np.arange(problem.n_classes), problem.labeled_classes)
         assert not found[:, :, missing].any()
 
 
-@pytest.mark.parametrize("numbering", ["given", "clustered"])
+@pytest.mark.parametrize("node_ordering", ["given", "clustered"])
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("matrix", MATRICES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_variant_of_a_larger_problem_is_that_of_double_precision(
-    backend, matrix, steps, numbering
+    backend, matrix, steps, node_ordering
 ):
     found = run(
-        larger_matrix(matrix, numbering), *larger_problem().task, N_ITERATIONS, 0, backend,
+        larger_matrix(matrix, node_ordering), *larger_problem().task, N_ITERATIONS, 0, backend,
         **STEPS[steps],
     )  # fmt: skip
     assert relative_difference(found, larger_truth(matrix, steps)) < 1e-6
@@ -212,11 +214,11 @@ def test_many_steps_stay_exact(backend):
     assert relative_difference(found, expected) < 1e-6
 
 
-@pytest.mark.parametrize("numbering", ["given", "clustered"])
+@pytest.mark.parametrize("node_ordering", ["given", "clustered"])
 @pytest.mark.parametrize("matrix", MATRICES)
-def test_half_precision_is_exact_to_a_hundredth(matrix, numbering):
+def test_half_precision_is_exact_to_a_hundredth(matrix, node_ordering):
     found = run(
-        larger_matrix(matrix, numbering), *larger_problem().task, N_ITERATIONS, 0,
+        larger_matrix(matrix, node_ordering), *larger_problem().task, N_ITERATIONS, 0,
         precision="bfloat16",
     )  # fmt: skip
     difference = relative_difference(found, larger_truth(matrix, "plain"))
@@ -249,7 +251,7 @@ def engines(names):
         for backend in BACKENDS
         for steps in names
     ]
-    plain = [steps for steps in names if not {"power", "restore_labeled"} & set(STEPS[steps])]
+    plain = [steps for steps in names if not {"power", "clamping"} & set(STEPS[steps])]
     return float32 + [("native", "bfloat16", steps) for steps in plain]
 
 
@@ -297,10 +299,10 @@ def test_the_last_step_alone_is_the_last_of_every_step(backend, precision, n_ite
 def test_numbers_of_nodes_do_not_show(backend, steps):
     given, clustered = (
         run(
-            larger_matrix("gaussian", numbering), *larger_problem().task, N_ITERATIONS, 0, backend,
-            **STEPS[steps],
+            larger_matrix("gaussian", node_ordering), *larger_problem().task, N_ITERATIONS, 0,
+            backend, **STEPS[steps],
         )
-        for numbering in ("given", "clustered")
+        for node_ordering in ("given", "clustered")
     )  # fmt: skip
     assert relative_difference(clustered, given.astype(np.float64)) < 1e-6
 
@@ -309,7 +311,7 @@ def test_numbers_of_nodes_do_not_show(backend, steps):
 @pytest.mark.parametrize("steps", ["plain", "all"])
 def test_the_arguments_stay_as_they_are(backend, steps):
     problem = larger_problem()
-    matrix = propagation_matrix(problem.neighbors, numbering="clustered")
+    matrix = propagation_matrix(problem.neighbors, node_ordering="clustered")
     arrays = [
         matrix.rows.indptr, matrix.rows.indices, matrix.rows.mutual, matrix.rank,
         problem.labeled_classes, problem.test_neighbors,
@@ -337,9 +339,7 @@ def test_without_test_points_there_are_no_scores(backend, steps):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("restore", [False, True])
 def test_without_labels_all_scores_are_zero(backend, restore):
-    found = run(
-        two_nodes(), ints(), ints([0, 1], [1, -1]), 3, 2, 0, backend, restore_labeled=restore
-    )
+    found = run(two_nodes(), ints(), ints([0, 1], [1, -1]), 3, 2, 0, backend, clamping=restore)
     np.testing.assert_array_equal(found, np.zeros((3, 2, 3)))
 
 
@@ -391,15 +391,15 @@ def test_labelled_nodes_that_do_not_fit_are_refused(labeled_nodes, message):
 @pytest.mark.parametrize("n_iterations", [0, 1, 2])
 @pytest.mark.parametrize("bad", [2, -2])
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("numbering", ["given", "clustered"])
-def test_test_neighbours_out_of_range_are_refused(backend, bad, n_iterations, numbering):
-    matrix = propagation_matrix(ints([0, 1], [1, 0]), numbering=numbering)
+@pytest.mark.parametrize("node_ordering", ["given", "clustered"])
+def test_test_neighbours_out_of_range_are_refused(backend, bad, n_iterations, node_ordering):
+    matrix = propagation_matrix(ints([0, 1], [1, 0]), node_ordering=node_ordering)
     message = rf"test_neighbors: row 1, column 1 holds {bad}, expected -1 or 0\.\.1"
     with pytest.raises(InputError, match=message):
         run(matrix, ints(0), ints([0, 1], [0, bad]), 1, n_iterations, backend=backend)
 
 
-@pytest.mark.parametrize("variant", [{"power": 2.0}, {"restore_labeled": True}])
+@pytest.mark.parametrize("variant", [{"power": 2.0}, {"clamping": True}])
 @pytest.mark.parametrize("backend", ["auto", "native"])
 def test_adjustments_in_half_precision_are_refused(variant, backend):
     message = "diffusion.precision: got 'bfloat16', which .* cannot change; use float32"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lowshot_kedro.diffusion import propagate, propagation_matrix
-from lowshot_kedro.graph import complete_graph, normalize, unlabeled_nodes
+from lowshot_kedro.graph import insert_labeled_nodes, normalize, unlabeled_nodes
 from lowshot_kedro.metrics import top_k_hits
 
 from .cases import BACKENDS
@@ -42,7 +42,7 @@ def test_scores_are_those_of_the_published_procedure(seed, n_background, backend
     test = clustered_vectors(rng, test_classes, centers)
     background = clustered_vectors(rng, rng.integers(0, N_CLASSES, n_background), centers)
 
-    graph = complete_graph(
+    graph = insert_labeled_nodes(
         normalize(labeled, 0, "labelled"), normalize(test, 0, "test"),
         *unlabeled_nodes(background, 8, "auto", "background"), k=K,
     )  # fmt: skip

@@ -84,7 +84,7 @@ def test_labels_of_classes_that_are_not_sampled_change_nothing_for_the_others():
 
 @pytest.mark.parametrize("n_columns", [2, 128])
 def test_accuracy_is_that_of_leaving_each_fold_out(monkeypatch, n_columns):
-    monkeypatch.setattr(validation, "MOST_COLUMNS", n_columns)
+    monkeypatch.setattr(validation, "MAX_COLUMNS", n_columns)
     neighbors = chain(30, 20)
     rng = np.random.default_rng(3)
     nodes = np.sort(rng.choice(50, 14, replace=False)).astype(np.int32)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lowshot_kedro.diffusion import LabeledRows, Power, RestoreLabeled, class_priors, variants
+from lowshot_kedro.diffusion import Clamping, LabeledRows, Power, class_priors, variants
 from lowshot_kedro.diffusion.variants import adjustments
 from lowshot_kedro.errors import InputError
 
@@ -59,7 +59,7 @@ def test_labelled_images_get_their_start_back_and_others_keep_their_scores():
         ints(4, 2, 0), ints(0, 0, 1), np.float32([0.5, 0.5, 1]), 2, ints(4, 2, 0, 5)
     )
     scores = np.full((6, 2), 0.125, np.float32)
-    RestoreLabeled()(scores, labeled)
+    Clamping()(scores, labeled)
     expected = np.full((6, 2), 0.125)
     expected[[4, 2]], expected[0], expected[5] = [0.5, 0], [0, 1], [0, 0]
     np.testing.assert_array_equal(scores, expected)
@@ -68,8 +68,8 @@ def test_labelled_images_get_their_start_back_and_others_keep_their_scores():
 def test_parameters_ask_for_adjustments_in_their_order():
     assert adjustments() == ()
     assert adjustments(power=1.5) == (Power(1.5),)
-    assert adjustments(restore_labeled=True) == (RestoreLabeled(),)
-    assert adjustments(2, True) == (Power(2), RestoreLabeled())
+    assert adjustments(clamping=True) == (Clamping(),)
+    assert adjustments(2, True) == (Power(2), Clamping())
 
 
 # --- priors ---

@@ -101,7 +101,7 @@ def dense_scores(
     n_classes,
     n_iterations,
     power=1,
-    restore_labeled=False,
+    clamping=False,
     class_prior="uniform",
 ):
     """(n_iterations + 1, T, C)."""
@@ -114,7 +114,7 @@ def dense_scores(
             scores = scale_columns(matrix @ scores)
             if power != 1:
                 scores = scale_columns(scores**power)
-            if restore_labeled:
+            if clamping:
                 for node in range(len(labeled_classes)):
                     scores[node] = start[node]
                 scale_columns(scores)

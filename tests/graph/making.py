@@ -7,8 +7,8 @@ from pathlib import Path
 import faiss
 
 from lowshot_kedro import native
+from lowshot_kedro.blocks import KnnGraph
 from lowshot_kedro.graph import background_graph, index_in_memory
-from lowshot_kedro.matrices import KnnGraph
 
 
 def joined(resumable, k, folder=None):

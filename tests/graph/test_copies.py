@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from lowshot_kedro import LabelDiffusion
+from lowshot_kedro.blocks import KnnGraph
+from lowshot_kedro.graph import build_knn_graph
 from lowshot_kedro.graph import copies as copies_module
-from lowshot_kedro.graph import node_graph
 from lowshot_kedro.graph.copies import find_copies
 from lowshot_kedro.graph.spaces import space_of
 from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
-from lowshot_kedro.matrices import KnnGraph
 
 from .making import graph_of, same_bits, threads
 from .truth import assert_well_formed, recall_of
@@ -104,7 +104,7 @@ def test_rows_with_the_checksum_of_others_stay(tmp_path, monkeypatch):
 def test_the_first_of_equal_rows_are_the_neighbors_of_all(method, metric):
     vectors = repeated(3000, 400, dimension=16)
     k = 6
-    graph, search = node_graph(vectors, k, metric=metric, method=method)
+    graph, search = build_knn_graph(vectors, k, metric=metric, method=method)
     for row in range(0, 3000, 97):
         same = np.flatnonzero((vectors == vectors[row]).all(axis=1))
         if len(same) >= k:
@@ -119,7 +119,7 @@ def test_one_of_equal_rows_links_them_to_others():
     different = rng.normal(size=(60, 8)).astype(np.float32)
     vectors = different[rng.integers(0, 60, 3000)]
     k = 9
-    graph, _ = node_graph(vectors, k, metric="euclidean", one_of_equal=True)
+    graph, _ = build_knn_graph(vectors, k, metric="euclidean", one_of_equal=True)
     groups = {}
     for row, vector in enumerate(vectors.tolist()):
         groups.setdefault(tuple(vector), []).append(row)
@@ -144,7 +144,7 @@ def test_new_rows_find_all_equal_rows():
     vectors = different[np.concatenate([np.arange(50), rng.integers(0, 12, 60)])]
     new = rng.normal(size=(40, 6)).astype(np.float32)
     for k in (4, 9, 30):
-        _, search = node_graph(vectors, k, metric="euclidean", one_of_equal=True)
+        _, search = build_knn_graph(vectors, k, metric="euclidean", one_of_equal=True)
         found = search.search(new, k)
         distances = ((new[:, None].astype(np.float64) - vectors) ** 2).sum(axis=2)
         expected = np.argsort(distances, axis=1, kind="stable")[:, :k]
@@ -157,13 +157,13 @@ def test_new_rows_find_all_equal_rows():
 @pytest.mark.parametrize("k", [1, 2, 9])
 def test_all_rows_are_equal(k):
     vectors = np.ones((500, 4), np.float32)
-    graph, search = node_graph(vectors, k, metric="euclidean", one_of_equal=True)
+    graph, search = build_knn_graph(vectors, k, metric="euclidean", one_of_equal=True)
     assert graph.indices[0].tolist() == [0] + [-1] * (k - 1)
     for row in (1, 499):
         linked = [row] if k == 1 else [0, row]
         assert graph.indices[row].tolist() == linked + [-1] * (k - len(linked))
     assert search.search(vectors[:1], k).indices[0].tolist() == list(range(k))
-    exact, _ = node_graph(vectors, k, metric="euclidean")
+    exact, _ = build_knn_graph(vectors, k, metric="euclidean")
     assert (exact.indices == np.arange(k)).all()
 
 
@@ -172,9 +172,9 @@ def test_neither_threads_nor_memory_change_the_graph(monkeypatch):
     graphs = []
     for count in (1, 3):
         with threads(count):
-            graphs.append(node_graph(vectors, 7, method="descent", one_of_equal=True)[0])
+            graphs.append(build_knn_graph(vectors, 7, method="descent", one_of_equal=True)[0])
     monkeypatch.setattr(MemoryBudget, "left", 0)
-    graphs.append(node_graph(vectors, 7, method="descent", one_of_equal=True)[0])
+    graphs.append(build_knn_graph(vectors, 7, method="descent", one_of_equal=True)[0])
     assert same_bits(graphs[0], graphs[1]) and same_bits(graphs[0], graphs[2])
 
 

@@ -9,10 +9,10 @@ from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph import (
     METHODS,
     background_graph,
+    build_knn_graph,
     index_in_memory,
     methods,
     neighbor_descent,
-    node_graph,
     require_method,
 )
 from lowshot_kedro.graph.methods import choose_method, is_factory_string
@@ -100,7 +100,7 @@ def test_pynndescent_after_a_fork(monkeypatch, layer, is_refused):
     message = "pynndescent cannot be used in this process" if is_refused else "it works"
     kind = ValueError if is_refused else pytest.fail.Exception
     with pytest.raises(kind, match=message):
-        node_graph(random_vectors(30, 4), 3, method="pynndescent")
+        build_knn_graph(random_vectors(30, 4), 3, method="pynndescent")
 
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemError])
@@ -113,7 +113,7 @@ def test_a_signal_during_pynndescent(monkeypatch, raised):
 
     monkeypatch.setitem(sys.modules, "pynndescent", SimpleNamespace(NNDescent=search))
     with pytest.raises(raised, match=r"^here$"):
-        node_graph(random_vectors(30, 4), 3, method="pynndescent")
+        build_knn_graph(random_vectors(30, 4), 3, method="pynndescent")
 
 
 # With leading zeros faiss would make small indexes of them.

@@ -6,13 +6,13 @@ import pytest
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
-from lowshot_kedro import parallel
+from lowshot_kedro import threads as threads_module
+from lowshot_kedro.blocks import KnnGraph
 from lowshot_kedro.graph import index as index_module
 from lowshot_kedro.graph import measure_quality, normalize
 from lowshot_kedro.graph import vectors as vectors_module
 from lowshot_kedro.graph.quality import ExactSearch, recall, sample_rows
 from lowshot_kedro.graph.spaces import COSINE, Space
-from lowshot_kedro.matrices import KnnGraph
 
 from .making import graph_of, threads
 from .truth import clustered_vectors, dense_graph, random_vectors, similarities_of
@@ -218,7 +218,7 @@ def test_a_comparison_is_cut_into_short_calls(monkeypatch, space):
         return knn(few, many, k, **options)
 
     most = 100 * 1024 * 16
-    monkeypatch.setattr(parallel, "MAX_MULTIPLICATIONS", most)
+    monkeypatch.setattr(threads_module, "MAX_MULTIPLICATIONS", most)
     monkeypatch.setattr(faiss, "knn", measured)
     search = ExactSearch(queries, 7, space)
     for first in range(0, 5000, 2500):

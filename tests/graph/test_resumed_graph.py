@@ -180,7 +180,7 @@ def test_what_is_done_is_not_done_again(monkeypatch, tmp_path):
 @pytest.mark.parametrize("method", ["ivf", "descent"])
 def test_a_graph_on_disk_is_that_in_memory(monkeypatch, tmp_path, method):
     monkeypatch.setattr(descent, "BLOCK_ROWS", BLOCK_ROWS)
-    monkeypatch.setattr(descent, "_LEAST_LINK_ROWS", 700)
+    monkeypatch.setattr(descent, "_MIN_LINK_ROWS", 700)
     index = index_in_memory(vectors(), "ivf", 0.9)
     graph = background_graph(index, vectors(), K, method, TARGET_RECALL)
     in_memory = joined(graph, K)

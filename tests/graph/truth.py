@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lowshot_kedro.matrices import KnnGraph
+from lowshot_kedro.blocks import KnnGraph
 
 
 def random_vectors(n, dimension=16, seed=0):

@@ -1,4 +1,4 @@
-"""Encoded pictures of every kind, and zip shards made without the package's own writers."""
+"""Encoded images of every kind, and zip shards made without the package's own writers."""
 
 import io
 import zipfile
@@ -18,22 +18,22 @@ def flat_jpeg(value: int) -> bytes:
     return encoded(Image.new("RGB", (16, 16), (value, value, value)))
 
 
-def write_shard(root: Path, folder: str, name: str, pictures: dict[str, bytes]) -> Path:
+def write_shard(root: Path, folder: str, name: str, images: dict[str, bytes]) -> Path:
     path = root / folder / f"{name}.zip"
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for file, content in pictures.items():
+        for file, content in images.items():
             archive.writestr(file, content)
     return path
 
 
-def value_of(picture) -> int:
-    """The gray value of a flat picture."""
-    return picture.image.getpixel((8, 8))[0]
+def value_of(loaded) -> int:
+    """The gray value of a flat image."""
+    return loaded.image.getpixel((8, 8))[0]
 
 
-def is_blank(picture) -> bool:
-    image = picture.image
+def is_blank(loaded) -> bool:
+    image = loaded.image
     return (image.mode, image.size, image.getextrema()) == ("RGB", (256, 256), ((0, 0),) * 3)
 
 
@@ -103,7 +103,7 @@ READABLE = {
     "animated gif": (_animated("GIF"), BLUE),
     "animated png": (_animated("PNG"), BLUE),
     "animated webp": (_animated("WEBP"), BLUE),
-    "two pictures in one jpeg": (_animated("MPO"), BLUE),
+    "two images in one jpeg": (_animated("MPO"), BLUE),
     "16 bits": (encoded(_wide("uint16", 77 * 257), "PNG"), GRAY),
     "16 bits big-endian": (encoded(_wide("uint16", 77 * 257), "PPM"), GRAY),
     "16 bits in 32": (encoded(_wide("int32", 77 * 257), "TIFF"), GRAY),
@@ -130,7 +130,7 @@ BROKEN = {
 }
 
 
-# A picture whose corners tell how it was turned: red and green above, blue and gray below.
+# An image whose corners tell how it was turned: red and green above, blue and gray below.
 CORNERS = np.full((64, 96, 3), 128, np.uint8)
 CORNERS[:32, :48], CORNERS[:32, 48:], CORNERS[32:, :48] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
 
@@ -172,7 +172,7 @@ def oriented(orientation: int, kind: str = "JPEG", mode: str = "RGB", **options)
 
 
 def shows_corners(image: Image.Image) -> bool:
-    """Whether a picture is CORNERS, but for what compression has changed."""
+    """Whether an image is CORNERS, but for what compression has changed."""
     found = np.asarray(image.convert("RGB")).astype(int)
     if found.shape != CORNERS.shape:
         return False

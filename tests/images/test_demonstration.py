@@ -8,14 +8,14 @@ from sklearn.datasets import load_digits
 from lowshot_kedro.images.demonstration import digits
 
 
-def scans_of(pictures):
-    """The 8×8 scans, as bytes of 0..255, that pictures of 8×8 pixels show."""
-    return [np.asarray(picture).tobytes() for picture in pictures]
+def scans_of(images):
+    """The 8×8 scans, as bytes of 0..255, that images of 8×8 pixels show."""
+    return [np.asarray(loaded).tobytes() for loaded in images]
 
 
 @pytest.fixture(scope="module")
 def dealt():
-    return digits(seed=3, picture_size=8)
+    return digits(seed=3, image_size=8)
 
 
 def test_three_equal_parts_hold_every_scan_once(dealt):
@@ -27,7 +27,7 @@ def test_three_equal_parts_hold_every_scan_once(dealt):
     assert Counter(scans_of(chain(*parts))) == Counter(scan.tobytes() for scan in expected)
 
 
-def test_labels_belong_to_their_pictures(dealt):
+def test_labels_belong_to_their_images(dealt):
     data = load_digits()
     scans = np.round(data.images * 255 / 16).astype(np.uint8)
     labels = {scan.tobytes(): int(label) for scan, label in zip(scans, data.target, strict=True)}
@@ -41,14 +41,14 @@ def test_every_class_is_in_every_labelled_part(dealt):
 
 
 def test_the_seed_decides_the_order(dealt):
-    again, other = digits(seed=3, picture_size=8), digits(seed=4, picture_size=8)
+    again, other = digits(seed=3, image_size=8), digits(seed=4, image_size=8)
     assert scans_of(again.background) == scans_of(dealt.background)
     assert [label for _, label in again.train] == [label for _, label in dealt.train]
     assert scans_of(other.background) != scans_of(dealt.background)
 
 
-def test_pictures_are_enlarged(dealt):
-    large = digits(seed=3, picture_size=40)
+def test_images_are_enlarged(dealt):
+    large = digits(seed=3, image_size=40)
     assert {image.size for image in large.background} == {(40, 40)}
     shrunk = np.asarray(large.background[0].resize((8, 8)), dtype=float)
     original = np.asarray(dealt.background[0], dtype=float)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lowshot_kedro.images import ClassFolders, LabeledList, PictureFolder
-from lowshot_kedro.images.picture_files import Names
+from lowshot_kedro.images import ClassFolders, ImageFolder, LabeledList
+from lowshot_kedro.images.image_files import Names
 from tests.images.helpers import flat_jpeg, is_blank, value_of
 from tests.odd_files import NO_FILES, no_waiting
 
@@ -23,7 +23,7 @@ def write(root, **values):
 
 
 def shown(source):
-    return [(round(value_of(picture), -1), picture.label) for picture in source]
+    return [(round(value_of(image), -1), image.label) for image in source]
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_folders_that_are_not_listed_are_left_out_and_named(root, caplog):
     assert record.getMessage().endswith("cat, other0, other1, other2, other3 and 3 more")
 
 
-def test_hidden_and_other_files_are_not_pictures(root):
+def test_hidden_and_other_files_are_not_images(root):
     write(root, dog___hidden_jpg=1, dog___hidden__a_jpg=1, _hidden__a_jpg=1, dog__notes_txt=1)
     write(root, dog__archive_zip=1, dog__noending=1, loose_jpg=1, dog__report_pdf=1)
     (root / "dog" / "folder.jpg").mkdir()
@@ -64,7 +64,7 @@ def test_hidden_and_other_files_are_not_pictures(root):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "JPEG", "png", "gif", "webp", "tif", "BMP"])
-def test_suffixes_of_pictures(tmp_path, suffix):
+def test_suffixes_of_images(tmp_path, suffix):
     write(tmp_path, **{f"a__b_{suffix}": 50})
     assert shown(ClassFolders(tmp_path)) == [(50, 0)]
 
@@ -73,7 +73,7 @@ def test_suffixes_of_pictures(tmp_path, suffix):
     "classes, facts",
     [
         (["dog", "bird"], ["no folder for class bird", "found cat, dog, empty"]),
-        (["dog", "empty"], ["no picture of class empty"]),
+        (["dog", "empty"], ["no image of class empty"]),
         (["dog", "cat", "dog"], ["class dog is listed twice"]),
         ([], ["no folder"]),
         (["."], [r"no folder for class ."]),
@@ -87,14 +87,14 @@ def test_a_list_of_classes_that_does_not_fit(root, classes, facts):
         assert fact in str(caught.value)
 
 
-def test_a_class_of_a_list_need_not_have_pictures_where_that_is_allowed(root, caplog):
+def test_a_class_of_a_list_need_not_have_images_where_that_is_allowed(root, caplog):
     (root / "empty").mkdir()
     source = ClassFolders(root, ["eel", "dog", "empty", "cat"], every_class=False)
     assert shown(source) == [(10, 1), (20, 1), (40, 3), (30, 3)]
     [warning] = caplog.messages
-    assert warning.endswith("no picture of class eel, empty")
+    assert warning.endswith("no image of class eel, empty")
     for classes in (["eel"], ["empty"], ["eel", "empty"]):
-        with pytest.raises(ValueError, match="found no picture in a folder of a class"):
+        with pytest.raises(ValueError, match="found no image in a folder of a class"):
             ClassFolders(root, classes, every_class=False)
 
 
@@ -103,24 +103,24 @@ def test_an_empty_folder_keeps_its_number(root, caplog):
     source = ClassFolders(root)
     assert source.classes == ("cat", "cow", "dog")
     assert source.labels.tolist() == [0, 0, 2, 2]
-    assert "no picture of class cow" in caplog.text
+    assert "no image of class cow" in caplog.text
 
 
-@pytest.mark.parametrize("source_class", [ClassFolders, PictureFolder])
-def test_a_folder_without_a_picture(tmp_path, source_class):
+@pytest.mark.parametrize("source_class", [ClassFolders, ImageFolder])
+def test_a_folder_without_an_image(tmp_path, source_class):
     with pytest.raises(FileNotFoundError, match="absent: no such folder"):
         source_class(tmp_path / "absent")
     with pytest.raises(ValueError, match=rf"{tmp_path}: found no"):
         source_class(tmp_path)
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "notes.txt").touch()
-    with pytest.raises(ValueError, match=rf"{tmp_path}: found no picture"):
+    with pytest.raises(ValueError, match=rf"{tmp_path}: found no image"):
         source_class(tmp_path)
 
 
 def test_any_folder_is_a_collection_without_labels(root):
     write(root, loose_jpg=50)
-    source = PictureFolder(root)
+    source = ImageFolder(root)
     assert shown(source) == [(40, 0), (30, 0), (10, 0), (20, 0), (50, 0)]
     assert source.labels.tolist() == [0] * 5
     assert source[-1].problem is None
@@ -138,30 +138,30 @@ def test_links_are_followed_but_not_in_circles(root, tmp_path):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in NO_FILES if kind != "folder"])
-@pytest.mark.parametrize("source_class", [ClassFolders, PictureFolder])
-def test_what_is_no_file_is_a_blank_picture_and_is_not_waited_for(root, source_class, kind):
+@pytest.mark.parametrize("source_class", [ClassFolders, ImageFolder])
+def test_what_is_no_file_is_a_blank_image_and_is_not_waited_for(root, source_class, kind):
     make, found = NO_FILES[kind]
     make(root / "cat" / "c.jpg")
     with no_waiting():
         source = source_class(root)
         source.describe()
-        pictures = [source[number] for number in range(len(source))]
-    assert [picture.problem is None for picture in pictures] == [False, True, True, True, True]
-    assert is_blank(pictures[0])
-    assert pictures[0].problem.startswith("cat/c.jpg: it is ")
-    assert found.removeprefix("is ") in pictures[0].problem
+        images = [source[number] for number in range(len(source))]
+    assert [image.problem is None for image in images] == [False, True, True, True, True]
+    assert is_blank(images[0])
+    assert images[0].problem.startswith("cat/c.jpg: it is ")
+    assert found.removeprefix("is ") in images[0].problem
 
 
-def test_a_folder_with_the_name_of_a_picture_is_a_folder(root):
+def test_a_folder_with_the_name_of_an_image_is_a_folder(root):
     write(root / "cat", folder_jpg__a_jpg=90)
     (root / "cat" / "empty.png").mkdir()
-    assert [value for value, _ in shown(PictureFolder(root))].count(90) == 1
+    assert [value for value, _ in shown(ImageFolder(root))].count(90) == 1
 
 
 @pytest.mark.parametrize("target", ["/", "..", "../..", "."])
 def test_a_link_to_a_folder_around_all_is_left_out_and_named(root, target, caplog):
     (root / "dog" / "out").symlink_to(target)
-    source = PictureFolder(root)
+    source = ImageFolder(root)
     assert len(source) == 4
     assert str(root / "dog" / "out") in caplog.text
 
@@ -177,11 +177,11 @@ def test_links_that_lead_to_a_folder_in_many_ways_lead_there_once(root, tmp_path
     Image.new("L", (16, 16), 90).save(folders[-1] / "last.png")
     (root / "dog" / "chain").symlink_to(folders[0])
     with no_waiting():
-        source = PictureFolder(root)
+        source = ImageFolder(root)
     assert [value for value, _ in shown(source)].count(90) == 1
 
 
-def test_a_file_that_goes_away_is_a_blank_picture(root):
+def test_a_file_that_goes_away_is_a_blank_image(root):
     source = ClassFolders(root)
     (root / "dog" / "a.jpg").unlink()
     assert is_blank(source[2])
@@ -195,7 +195,7 @@ def test_names_that_are_no_text(tmp_path):
     path.write_bytes(flat_jpeg(50))
     assert shown(ClassFolders(tmp_path)) == [(50, 0)]
     path.write_bytes(b"")
-    assert "caf\\udce9.jpg" in PictureFolder(tmp_path)[0].problem
+    assert "caf\\udce9.jpg" in ImageFolder(tmp_path)[0].problem
 
 
 def test_a_source_can_be_pickled(root):
@@ -213,7 +213,7 @@ def test_the_description_follows_names_classes_and_sizes_but_not_the_place(root,
     }  # fmt: skip
     other = ClassFolders(root, ["dog", "cat"]).describe()
     assert other["checksum"] != original["checksum"]
-    flat = PictureFolder(root).describe()
+    flat = ImageFolder(root).describe()
     assert (flat["kind"], flat["n_pictures"]) == ("picture folder", 4)
     moved = root.rename(tmp_path / "moved")
     assert ClassFolders(moved).describe() == original
@@ -224,7 +224,7 @@ def test_the_description_follows_names_classes_and_sizes_but_not_the_place(root,
     assert len({original["checksum"], longer["checksum"], renamed["checksum"]}) == 3
 
 
-def test_the_same_pictures_as_a_labelled_list_of_them(root, tmp_path):
+def test_the_same_images_as_a_labelled_list_of_them(root, tmp_path):
     folders = ClassFolders(root)
     names = [folders.name(number) for number in range(4)]
     content = {"image_names": names, "image_labels": folders.labels.tolist()}
@@ -233,7 +233,7 @@ def test_the_same_pictures_as_a_labelled_list_of_them(root, tmp_path):
 
 
 def test_a_million_names_are_small_also_when_sent_to_a_worker():
-    names = [f"n{number % 1000:08d}/picture_{number}.JPEG" for number in range(1_000_000)]
+    names = [f"n{number % 1000:08d}/image_{number}.JPEG" for number in range(1_000_000)]
     packed = Names(names)
     assert (len(packed), packed[0], packed[999_999]) == (1_000_000, names[0], names[-1])
     sent = pickle.dumps(packed)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lowshot_kedro.images import LabeledList, picture_files
+from lowshot_kedro.images import LabeledList, image_files
 from tests.images.helpers import flat_jpeg, is_blank, value_of
 
 
@@ -20,14 +20,14 @@ def write(path, names, labels, **more):
 
 
 def test_names_are_relative_to_the_root_which_is_relative_to_the_list(path):
-    (path.parent / "pictures" / "n01").mkdir(parents=True)
-    (path.parent / "pictures" / "n01" / "a.JPEG").write_bytes(flat_jpeg(10))
-    (path.parent / "pictures" / "b.png").write_bytes(flat_jpeg(20))
+    (path.parent / "images" / "n01").mkdir(parents=True)
+    (path.parent / "images" / "n01" / "a.JPEG").write_bytes(flat_jpeg(10))
+    (path.parent / "images" / "b.png").write_bytes(flat_jpeg(20))
     write(path, ["n01/a.JPEG", "b.png"], [7, 0], label_names=["ignored"])
-    source = LabeledList(path, "pictures")
+    source = LabeledList(path, "images")
     assert len(source) == 2
-    assert [value_of(picture) for picture in source] == pytest.approx([10, 20], abs=2)
-    assert [picture.label for picture in source] == [7, 0]
+    assert [value_of(image) for image in source] == pytest.approx([10, 20], abs=2)
+    assert [image.label for image in source] == [7, 0]
     assert source[-1].label == 0
     assert str(path) in repr(source)
 
@@ -41,8 +41,8 @@ def test_the_root_may_be_absolute_or_left_out(path, tmp_path_factory):
     assert value_of(LabeledList(path)[0]) == pytest.approx(20, abs=2)
 
 
-def test_missing_and_unreadable_pictures_are_blank_and_keep_their_label(path):
-    (path.parent / "a.jpg").write_text("no picture")
+def test_missing_and_unreadable_images_are_blank_and_keep_their_label(path):
+    (path.parent / "a.jpg").write_text("no image")
     write(path, ["a.jpg", "absent.jpg"], [3, 4])
     unreadable, absent = LabeledList(path)
     assert (unreadable.label, absent.label) == (3, 4)
@@ -54,7 +54,7 @@ def test_missing_and_unreadable_pictures_are_blank_and_keep_their_label(path):
 @pytest.mark.parametrize("number", [2, -3])
 def test_a_number_outside_the_list(path, number):
     write(path, ["a.jpg", "b.jpg"], [0, 1])
-    with pytest.raises(IndexError, match=rf"train\.json: picture {number} of 2"):
+    with pytest.raises(IndexError, match=rf"train\.json: image {number} of 2"):
         LabeledList(path)[number]
 
 
@@ -120,14 +120,14 @@ def test_an_empty_list(path):
     assert list(LabeledList(path)) == []
 
 
-def test_a_picture_is_read_when_it_is_asked_for(path):
+def test_an_image_is_read_when_it_is_asked_for(path):
     write(path, ["a.png"], [0])
     source = LabeledList(path)
     Image.new("L", (16, 16), 90).save(path.parent / "a.png")
     assert value_of(source[0]) == 90
 
 
-def test_labels_are_known_without_a_picture(path):
+def test_labels_are_known_without_an_image(path):
     write(path, ["a.jpg", "b.jpg", "c.jpg"], [7, 0, 2**31 - 1])
     labels = LabeledList(path).labels
     assert (labels.tolist(), labels.dtype) == ([7, 0, 2**31 - 1], np.int32)
@@ -143,11 +143,11 @@ def test_a_list_in_utf_8_with_a_byte_order_mark(path):
 
 
 @pytest.mark.parametrize("name", ["a\0b.jpg", "\ud800.jpg", "", "x" * 5000])
-def test_a_name_that_no_file_can_have_is_a_blank_picture(path, name):
+def test_a_name_that_no_file_can_have_is_a_blank_image(path, name):
     write(path, [name], [1])
-    picture = LabeledList(path)[0]
-    assert is_blank(picture)
-    assert picture.label == 1
+    image = LabeledList(path)[0]
+    assert is_blank(image)
+    assert image.label == 1
     assert LabeledList(path).describe()["n_pictures"] == 1
 
 
@@ -175,7 +175,7 @@ def described(path, names, labels, contents):
     return LabeledList(path).describe()
 
 
-def test_the_description_tells_pictures_from_others_wherever_they_lie(tmp_path):
+def test_the_description_tells_images_from_others_wherever_they_lie(tmp_path):
     def make(folder, names=("a", "b"), labels=(0, 1), **contents):
         contents = {"a": 5, "b": 6, **contents}
         return described(tmp_path / folder / "train.json", list(names), list(labels), contents)
@@ -215,10 +215,10 @@ def test_an_absent_file_differs_from_an_empty_one(path):
 
 
 def test_of_many_files_only_some_are_asked_for_their_size(path, monkeypatch):
-    monkeypatch.setattr(picture_files, "_MAX_SIZES_LOOKED_AT", 3)
+    monkeypatch.setattr(image_files, "_MAX_SIZES_LOOKED_AT", 3)
     write(path, [f"{number}.jpg" for number in range(9)], [0] * 9)
     asked = []
-    monkeypatch.setattr(picture_files, "file_size", lambda path: asked.append(path.name) or 1)
+    monkeypatch.setattr(image_files, "file_size", lambda path: asked.append(path.name) or 1)
     before = LabeledList(path).describe()
     assert asked == ["0.jpg", "3.jpg", "6.jpg"]
     write(path, [f"{number}.jpg" for number in range(9)], [0] * 8 + [1])

@@ -1,4 +1,4 @@
-"""Pictures are turned as their EXIF data say, whatever file and source they come from."""
+"""Images are turned as their EXIF data say, whatever file and source they come from."""
 
 import io
 import json
@@ -11,15 +11,15 @@ from torchvision import datasets
 
 from lowshot_kedro.images import (
     ClassFolders,
+    ImageFolder,
     LabeledList,
     NumberedZipShards,
-    PictureFolder,
-    TorchvisionPictures,
+    TorchvisionImages,
+    decoding,
     write_labeled_list,
     write_zip_shards,
 )
-from lowshot_kedro.images import picture as picture_module
-from lowshot_kedro.images.picture import decode, to_rgb, upright
+from lowshot_kedro.images.decoding import decode, to_rgb, upright
 from tests.images.helpers import (
     CORNERS,
     ORIENTATIONS,
@@ -38,7 +38,7 @@ KINDS = [
 SIDEWAYS = (5, 6, 7, 8)
 
 
-def test_the_pictures_of_these_tests_are_stored_in_eight_different_ways():
+def test_the_images_of_these_tests_are_stored_in_eight_different_ways():
     assert len({(stored(each).size, stored(each).tobytes()) for each in ORIENTATIONS}) == 8
     assert [shows_corners(stored(each)) for each in ORIENTATIONS] == [True] + 7 * [False]
 
@@ -59,7 +59,7 @@ def test_files_of_every_kind_are_turned(kind, orientation):
         ("PNG", "I;16"), ("TIFF", "I;16"), ("TIFF", "F"), ("TIFF", "YCbCr"),
     ],
 )  # fmt: skip
-def test_pictures_of_every_mode_are_turned(kind, mode, orientation):
+def test_images_of_every_mode_are_turned(kind, mode, orientation):
     def written(orientation):
         image = stored(orientation)
         if mode in ("I;16", "F"):
@@ -85,7 +85,7 @@ def test_pictures_of_every_mode_are_turned(kind, mode, orientation):
         assert np.abs(difference).max() <= 12
 
 
-def test_both_pictures_of_a_jpeg_with_two_have_an_orientation_and_the_first_counts():
+def test_both_images_of_a_jpeg_with_two_have_an_orientation_and_the_first_counts():
     exif = Image.Exif()
     exif[0x0112] = 6
     other = Image.new("RGB", (20, 30), "white")
@@ -140,7 +140,7 @@ ORIENTATION_6 = entry(0x0112, 3, 1, 6)
         exif_of(entry(0x0112, 99, 1, 6)),
     ],
 )
-def test_exif_data_that_say_nothing_leave_a_picture_as_it_is(exif):
+def test_exif_data_that_say_nothing_leave_an_image_as_it_is(exif):
     image = decode(io.BytesIO(encoded(stored(1), "JPEG", exif=exif)))
     assert shows_corners(image)
 
@@ -169,7 +169,7 @@ def test_exif_data_that_cannot_be_written_again_do_not_matter():
     assert shows_corners(decode(io.BytesIO(content)))
 
 
-def test_a_failure_to_read_exif_data_is_no_failure_to_read_the_picture(monkeypatch):
+def test_a_failure_to_read_exif_data_is_no_failure_to_read_the_image(monkeypatch):
     def fail(image):
         raise SyntaxError("not a TIFF file")
 
@@ -179,7 +179,7 @@ def test_a_failure_to_read_exif_data_is_no_failure_to_read_the_picture(monkeypat
 
 @pytest.mark.parametrize("orientation", SIDEWAYS)
 def test_a_huge_jpeg_is_reduced_and_turned(monkeypatch, orientation):
-    monkeypatch.setattr(picture_module, "REDUCED_PIXELS", 640 * 960 - 1)
+    monkeypatch.setattr(decoding, "REDUCED_PIXELS", 640 * 960 - 1)
     exif = Image.Exif()
     exif[0x0112] = orientation
     large = stored(orientation).resize((640, 960), Image.Resampling.NEAREST)
@@ -211,9 +211,9 @@ def class_folders(folder: Path):
     return ClassFolders(folder)
 
 
-def picture_folder(folder: Path):
+def folder_of_images(folder: Path):
     write_files(folder)
-    return PictureFolder(folder)
+    return ImageFolder(folder)
 
 
 def zip_shards(folder: Path):
@@ -224,7 +224,7 @@ def zip_shards(folder: Path):
 
 def image_folder(folder: Path):
     write_files(folder / "cat")
-    return TorchvisionPictures("ImageFolder", folder)
+    return TorchvisionImages("ImageFolder", folder)
 
 
 def written_shards(folder: Path):
@@ -242,16 +242,16 @@ def written_list(folder: Path):
 @pytest.mark.parametrize(
     "make",
     [
-        labeled_list, class_folders, picture_folder, zip_shards, image_folder, written_shards,
+        labeled_list, class_folders, folder_of_images, zip_shards, image_folder, written_shards,
         written_list,
     ],
     ids=lambda make: make.__name__,
 )  # fmt: skip
-def test_every_source_turns_its_pictures(make, tmp_path):
-    pictures = list(make(tmp_path / "pictures"))
-    assert len(pictures) == 8
-    assert [shows_corners(picture.image) for picture in pictures] == 8 * [True]
-    assert {picture.problem for picture in pictures} == {None}
+def test_every_source_turns_its_images(make, tmp_path):
+    images = list(make(tmp_path / "images"))
+    assert len(images) == 8
+    assert [shows_corners(loaded.image) for loaded in images] == 8 * [True]
+    assert {loaded.problem for loaded in images} == {None}
 
 
 class Opening:
@@ -274,11 +274,11 @@ class Opening:
 def test_a_dataset_that_opens_files_itself(tmp_path, monkeypatch, convert):
     monkeypatch.setattr(datasets, "FakeData", Opening)
     monkeypatch.setattr(Opening, "convert", convert)
-    write_files(tmp_path / "pictures")
-    source = TorchvisionPictures("FakeData", tmp_path / "pictures")
-    assert [shows_corners(picture.image) for picture in source] == 8 * [True]
+    write_files(tmp_path / "images")
+    source = TorchvisionImages("FakeData", tmp_path / "images")
+    assert [shows_corners(loaded.image) for loaded in source] == 8 * [True]
 
 
-def test_a_picture_without_an_orientation_stays_the_same_picture():
+def test_an_image_without_an_orientation_stays_the_same_image():
     image = Image.fromarray(CORNERS)
     assert upright(image) is image

@@ -1,4 +1,4 @@
-"""What holds for every source: pictures of every kind, in files that are there or not."""
+"""What holds for every source: images of every kind, in files that are there or not."""
 
 import json
 import os
@@ -11,10 +11,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from lowshot_kedro.images import (
     ClassFolders,
+    ImageFolder,
     LabeledList,
     NumberedZipShards,
-    PictureFolder,
-    TorchvisionPictures,
+    TorchvisionImages,
 )
 from tests.images.helpers import BROKEN, READABLE, SIZE, is_blank, open_files, write_shard
 
@@ -22,7 +22,7 @@ CONTENTS = [*READABLE.values(), *BROKEN.values()]
 
 
 def write_files(folder: Path) -> list[str]:
-    """Every kind of picture, all of them under names that promise a JPEG."""
+    """Every kind of image, all of them under names that promise a JPEG."""
     folder.mkdir(parents=True)
     names = [f"{number:03d}.jpg" for number in range(len(CONTENTS))]
     for name, (content, _) in zip(names, CONTENTS, strict=True):
@@ -37,10 +37,10 @@ def zip_shards(folder: Path):
 
 
 def labeled_list(folder: Path):
-    names = write_files(folder / "pictures")
+    names = write_files(folder / "images")
     content = {"image_names": names, "image_labels": [0] * len(names)}
     (folder / "train.json").write_text(json.dumps(content))
-    return LabeledList(folder / "train.json", "pictures"), ""
+    return LabeledList(folder / "train.json", "images"), ""
 
 
 def class_folders(folder: Path):
@@ -48,17 +48,17 @@ def class_folders(folder: Path):
     return ClassFolders(folder), "cat/"
 
 
-def picture_folder(folder: Path):
+def folder_of_images(folder: Path):
     write_files(folder / "any" / "depth")
-    return PictureFolder(folder), "any/depth/"
+    return ImageFolder(folder), "any/depth/"
 
 
 def image_folder(folder: Path):
     write_files(folder / "cat")
-    return TorchvisionPictures("ImageFolder", folder), "cat/"
+    return TorchvisionImages("ImageFolder", folder), "cat/"
 
 
-SOURCES = [zip_shards, labeled_list, class_folders, picture_folder, image_folder]
+SOURCES = [zip_shards, labeled_list, class_folders, folder_of_images, image_folder]
 
 
 @pytest.fixture(params=SOURCES, ids=lambda make: make.__name__)
@@ -66,21 +66,21 @@ def made(request, tmp_path):
     return request.param(tmp_path / "source")
 
 
-def check(pictures, folder: str) -> None:
-    for number, ((content, expected), picture) in enumerate(zip(CONTENTS, pictures, strict=True)):
-        assert picture.label == 0
+def check(images, folder: str) -> None:
+    for number, ((content, expected), image) in enumerate(zip(CONTENTS, images, strict=True)):
+        assert image.label == 0
         if content in [content for content, _ in READABLE.values()]:
-            assert picture.problem is None
-            assert (picture.image.mode, picture.image.size) == ("RGB", SIZE)
-            assert picture.image.getpixel((15, 10)) == pytest.approx(expected, abs=3)
+            assert image.problem is None
+            assert (image.image.mode, image.image.size) == ("RGB", SIZE)
+            assert image.image.getpixel((15, 10)) == pytest.approx(expected, abs=3)
         else:
-            assert is_blank(picture)
-            assert picture.problem.startswith(f"{folder}{number:03d}.jpg: ")
-            assert expected in picture.problem
-            assert os.sep + "source" not in picture.problem
+            assert is_blank(image)
+            assert image.problem.startswith(f"{folder}{number:03d}.jpg: ")
+            assert expected in image.problem
+            assert os.sep + "source" not in image.problem
 
 
-def test_pictures_of_every_kind_are_decoded_or_blank_with_a_reason(made, tmp_path):
+def test_images_of_every_kind_are_decoded_or_blank_with_a_reason(made, tmp_path):
     source, folder = made
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -89,7 +89,7 @@ def test_pictures_of_every_kind_are_decoded_or_blank_with_a_reason(made, tmp_pat
 
 
 class Whole(Dataset):
-    """A source whose pictures are sent back as they are."""
+    """A source whose images are sent back as they are."""
 
     def __init__(self, source):
         self.source = source
@@ -108,7 +108,7 @@ def test_workers_see_the_same(make, tmp_path):
     loader = DataLoader(
         Whole(source), 8, num_workers=2, multiprocessing_context="fork", collate_fn=list
     )
-    check([picture for batch in loader for picture in batch], folder)
+    check([image for batch in loader for image in batch], folder)
 
 
 def test_a_sent_source_is_the_same(made):
@@ -130,6 +130,6 @@ def test_the_description_is_plain_json_without_a_path(made, tmp_path):
 @pytest.mark.parametrize("number", [len(CONTENTS), -len(CONTENTS) - 1])
 def test_a_number_outside_the_source(made, number):
     source, _ = made
-    with pytest.raises(IndexError, match=f"picture {number} of {len(CONTENTS)}"):
+    with pytest.raises(IndexError, match=f"image {number} of {len(CONTENTS)}"):
         source[number]
     assert source[-len(CONTENTS)].problem is None

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from torchvision import datasets
 
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.images import TorchvisionPictures, torchvision_dataset
+from lowshot_kedro.images import TorchvisionImages, torchvision_dataset
 from tests.images.helpers import flat_jpeg, is_blank, value_of
 from tests.images.test_sources import Whole
 from tests.other_processes import another_process, written
@@ -33,15 +33,15 @@ def idx(array: np.ndarray) -> bytes:
     return header + b"".join(size.to_bytes(4, "big") for size in array.shape) + array.tobytes()
 
 
-def flat_pictures(values) -> np.ndarray:
+def flat_images(values) -> np.ndarray:
     return np.array(values, dtype=np.uint8)[:, None, None] * np.ones((1, 28, 28), dtype=np.uint8)
 
 
-# Picture number n is 10 n bright in training, and 200 in the test set.
+# LoadedImage number n is 10 n bright in training, and 200 in the test set.
 MNIST_FILES = {
-    "train-images-idx3-ubyte": idx(flat_pictures([10 * number for number in range(9)])),
+    "train-images-idx3-ubyte": idx(flat_images([10 * number for number in range(9)])),
     "train-labels-idx1-ubyte": idx(np.array(TRAIN_LABELS, dtype=np.uint8)),
-    "t10k-images-idx3-ubyte": idx(flat_pictures([200, 200])),
+    "t10k-images-idx3-ubyte": idx(flat_images([200, 200])),
     "t10k-labels-idx1-ubyte": idx(np.array([2, 0], dtype=np.uint8)),
 }
 
@@ -53,7 +53,7 @@ def raw_folder(root: Path) -> Path:
 
 
 def fashion(root, **settings):
-    return TorchvisionPictures("FashionMNIST", root, **settings)
+    return TorchvisionImages("FashionMNIST", root, **settings)
 
 
 @pytest.fixture
@@ -72,15 +72,15 @@ def offline(monkeypatch):
 
 
 def values(source) -> list[int]:
-    return [picture.image.getpixel((3, 3))[0] for picture in source]
+    return [loaded.image.getpixel((3, 3))[0] for loaded in source]
 
 
 def test_files_that_are_there_are_read(root):
     source = fashion(root)
     assert values(source) == [10 * number for number in range(9)]
-    assert [picture.label for picture in source] == TRAIN_LABELS == source.labels.tolist()
+    assert [loaded.label for loaded in source] == TRAIN_LABELS == source.labels.tolist()
     assert source.labels.dtype == np.int32
-    assert {(picture.image.mode, picture.image.size) for picture in source} == {("RGB", (28, 28))}
+    assert {(loaded.image.mode, loaded.image.size) for loaded in source} == {("RGB", (28, 28))}
     assert "FashionMNIST" in repr(source)
     assert values(fashion(root, arguments={"train": False})) == [200, 200]
 
@@ -101,11 +101,11 @@ def test_files_that_are_there_are_not_downloaded(root):
     ],
 )
 @pytest.mark.parametrize("labeled", [True, False])
-def test_some_pictures_of_every_class(root, rows_per_class, expected, labeled):
+def test_some_images_of_every_class(root, rows_per_class, expected, labeled):
     source = fashion(root, rows_per_class=rows_per_class, labeled=labeled)
     assert values(source) == [10 * number for number in expected]
     labels = [TRAIN_LABELS[number] if labeled else 0 for number in expected]
-    assert source.labels.tolist() == [picture.label for picture in source] == labels
+    assert source.labels.tolist() == [loaded.label for loaded in source] == labels
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ def test_rows_per_class_that_are_no_range(root, rows_per_class):
         fashion(root, rows_per_class=rows_per_class)
 
 
-def test_no_picture_left(root):
-    with pytest.raises(ValueError, match=r"no picture left of 9 with rows_per_class \[4, None\]"):
+def test_no_image_left(root):
+    with pytest.raises(ValueError, match=r"no image left of 9 with rows_per_class \[4, None\]"):
         fashion(root, rows_per_class=(4, None))
 
 
@@ -189,7 +189,7 @@ def test_absent_files(tmp_path):
 def test_a_download_that_fails_says_why_and_where_files_may_be_placed(tmp_path):
     for name, folder in [("FashionMNIST", "FashionMNIST/raw"), ("CIFAR100", "cifar-100-python")]:
         with pytest.raises(ValueError) as caught:
-            TorchvisionPictures(name, tmp_path, download=True)
+            TorchvisionImages(name, tmp_path, download=True)
         for fact in (f"{tmp_path}/{folder}", "download failed", "refused", "put them there"):
             assert fact in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -197,7 +197,7 @@ def test_a_download_that_fails_says_why_and_where_files_may_be_placed(tmp_path):
 
 def test_files_that_cannot_be_downloaded_have_no_advice_to_do_so(tmp_path):
     with pytest.raises(FileNotFoundError, match=rf"ImageFolder: .*{tmp_path}") as caught:
-        TorchvisionPictures("ImageFolder", tmp_path, download=True)
+        TorchvisionImages("ImageFolder", tmp_path, download=True)
     assert "download" not in str(caught.value)
 
 
@@ -283,10 +283,10 @@ def test_a_downloaded_file_that_is_not_the_published_one_is_refused(tmp_path, pu
 # Other datasets.
 
 
-def cifar100(n_pictures=4) -> dict[str, bytes]:
-    """The files of CIFAR-100, picture n 10 n bright and of class n % 3."""
-    rows = np.repeat(10 * np.arange(n_pictures, dtype=np.uint8)[:, None], 3072, axis=1)
-    fine = [number % 3 for number in range(n_pictures)]
+def cifar100(n_images=4) -> dict[str, bytes]:
+    """The files of CIFAR-100, image n 10 n bright and of class n % 3."""
+    rows = np.repeat(10 * np.arange(n_images, dtype=np.uint8)[:, None], 3072, axis=1)
+    fine = [number % 3 for number in range(n_images)]
     return {
         "train": pickle.dumps({"data": rows, "fine_labels": fine}),
         "test": pickle.dumps({"data": rows[:1] + 200, "fine_labels": [2]}),
@@ -307,12 +307,12 @@ def test_cifar100(tmp_path, monkeypatch):
     for name, content in files.items():
         (tmp_path / "cifar-100-python" / name).write_bytes(content)
     with pytest.raises(FileNotFoundError, match=r"cifar-100-python, or are not what torchvision"):
-        TorchvisionPictures("CIFAR100", tmp_path)
+        TorchvisionImages("CIFAR100", tmp_path)
     trust(monkeypatch, files)
-    source = TorchvisionPictures("CIFAR100", tmp_path, arguments={"train": True})
+    source = TorchvisionImages("CIFAR100", tmp_path, arguments={"train": True})
     assert values(source) == [0, 10, 20, 30]
     assert source.labels.tolist() == [0, 1, 2, 0]
-    assert values(TorchvisionPictures("CIFAR100", tmp_path, arguments={"train": False})) == [200]
+    assert values(TorchvisionImages("CIFAR100", tmp_path, arguments={"train": False})) == [200]
 
 
 def test_cifar100_is_downloaded_and_unpacked(tmp_path, monkeypatch, server):
@@ -327,7 +327,7 @@ def test_cifar100_is_downloaded_and_unpacked(tmp_path, monkeypatch, server):
     packed = (folder / "cifar-100-python.tar.gz").read_bytes()
     monkeypatch.setattr(datasets.CIFAR100, "url", f"{address}cifar-100-python.tar.gz")
     monkeypatch.setattr(datasets.CIFAR100, "tgz_md5", md5(packed))
-    source = TorchvisionPictures("CIFAR100", tmp_path / "root", download=True)
+    source = TorchvisionImages("CIFAR100", tmp_path / "root", download=True)
     assert values(source) == [0, 10, 20, 30]
 
 
@@ -335,8 +335,8 @@ def test_image_folder(tmp_path):
     for name, value in {"dog/a.jpg": 10, "cat/b.jpg": 20, "cat/c.jpg": 30}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(flat_jpeg(value))
-    source = TorchvisionPictures("ImageFolder", tmp_path)
-    assert [value_of(picture) for picture in source] == pytest.approx([20, 30, 10], abs=2)
+    source = TorchvisionImages("ImageFolder", tmp_path)
+    assert [value_of(loaded) for loaded in source] == pytest.approx([20, 30, 10], abs=2)
     assert source.labels.tolist() == [0, 0, 1]
     (tmp_path / "cat" / "c.jpg").write_bytes(b"")
     assert is_blank(source[1])
@@ -345,7 +345,7 @@ def test_image_folder(tmp_path):
 
 def test_a_dataset_that_takes_no_root(tmp_path):
     settings = {"size": 5, "image_size": [3, 8, 8], "num_classes": 4}
-    source = TorchvisionPictures("FakeData", tmp_path, arguments=settings)
+    source = TorchvisionImages("FakeData", tmp_path, arguments=settings)
     expected = datasets.FakeData(5, (3, 8, 8), 4)
     for number in range(5):
         image, label = expected[number]
@@ -366,7 +366,7 @@ def test_a_dataset_that_takes_no_root(tmp_path):
 )
 def test_an_unknown_name(tmp_path, name, near):
     with pytest.raises(ValueError, match=f"name: got {name!r}, expected .*{near}"):
-        TorchvisionPictures(name, tmp_path)
+        TorchvisionImages(name, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -383,7 +383,7 @@ def test_an_unknown_name(tmp_path, name, near):
 @pytest.mark.parametrize("download", [True, False])
 def test_arguments_that_do_not_fit(tmp_path, name, arguments, complaint, download):
     with pytest.raises(ValueError, match=complaint):
-        TorchvisionPictures(name, tmp_path, arguments=arguments, download=download)
+        TorchvisionImages(name, tmp_path, arguments=arguments, download=download)
 
 
 # Datasets in the place of torchvision's, to meet what these hold.
@@ -415,7 +415,7 @@ def held(tmp_path, monkeypatch):
     def make(items, attributes=None, **settings):
         monkeypatch.setattr(Held, "items", items)
         monkeypatch.setattr(Held, "attributes", attributes or {})
-        return TorchvisionPictures("FakeData", tmp_path, **settings)
+        return TorchvisionImages("FakeData", tmp_path, **settings)
 
     return make
 
@@ -445,33 +445,33 @@ PAIRS = [("a.jpg", 4), ("b.jpg", 0), ("c.jpg", 4)]
 def test_labels_are_found_without_decoding(held, attributes):
     source = held(UNREADABLE, attributes)
     assert source.labels.tolist() == [4, 0, 4]
-    assert [picture.label for picture in source] == [4, 0, 4]
+    assert [loaded.label for loaded in source] == [4, 0, 4]
 
 
-PICTURE = Image.new("L", (4, 4), 50)
+IMAGE = Image.new("L", (4, 4), 50)
 
 
 def test_labels_that_the_dataset_does_not_hold_are_read_one_by_one(held, caplog):
     caplog.set_level("INFO")
-    items = [(PICTURE, 3), (PICTURE, np.int64(0)), (PICTURE, torch.tensor(2))]
+    items = [(IMAGE, 3), (IMAGE, np.int64(0)), (IMAGE, torch.tensor(2))]
     assert held(items).labels.tolist() == [3, 0, 2]
-    assert "labels of 3 pictures one by one" in caplog.text
+    assert "labels of 3 images one by one" in caplog.text
 
 
 @pytest.mark.parametrize(
     "item, found",
-    [((PICTURE, "cat"), "'cat'"), ((PICTURE, 0.5), "0.5"), (OSError("cut off"), "cut off")],
+    [((IMAGE, "cat"), "'cat'"), ((IMAGE, 0.5), "0.5"), (OSError("cut off"), "cut off")],
 )
-def test_pictures_without_labels_have_to_be_called_so(held, item, found):
-    items = [(PICTURE, 0), item]
+def test_images_without_labels_have_to_be_called_so(held, item, found):
+    items = [(IMAGE, 0), item]
     for settings in ({}, {"labeled": False, "rows_per_class": (0, 1)}):
-        with pytest.raises(ValueError, match=f"label of picture 1 is .*{found}.*labeled: false"):
+        with pytest.raises(ValueError, match=f"label of image 1 is .*{found}.*labeled: false"):
             held(items, **settings)
     assert held(items, labeled=False).labels.tolist() == [0, 0]
 
 
 def test_negative_labels_mean_no_labels(held):
-    items = [(PICTURE, -1)] * 3
+    items = [(IMAGE, -1)] * 3
     with pytest.raises(ValueError, match="found label -1, expected integers from 0"):
         held(items)
     assert held(items, labeled=False, rows_per_class=(0, 2)).labels.tolist() == [0, 0]
@@ -495,10 +495,10 @@ CHANNELS = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
     ],
 )
 @pytest.mark.parametrize("alone", [True, False])
-def test_pictures_arrays_and_tensors(held, item, expected, alone):
-    [picture] = held([item] if alone else [(item, 0)], labeled=False)
-    assert picture.problem is None
-    np.testing.assert_array_equal(np.asarray(picture.image), expected)
+def test_images_arrays_and_tensors(held, item, expected, alone):
+    [loaded] = held([item] if alone else [(item, 0)], labeled=False)
+    assert loaded.problem is None
+    np.testing.assert_array_equal(np.asarray(loaded.image), expected)
 
 
 @pytest.mark.parametrize(
@@ -506,12 +506,12 @@ def test_pictures_arrays_and_tensors(held, item, expected, alone):
     [
         (OSError("image file is truncated"), r"FakeData\[1\]: OSError: image file is truncated"),
         ((np.zeros((2, 2, 2, 3), np.uint8), 0), r"FakeData\[1\]: \w+: "),
-        (("no picture", 0), r"FakeData\[1\]: \w+: "),
+        (("no image", 0), r"FakeData\[1\]: \w+: "),
         ((None, 0), r"FakeData\[1\]: \w+: "),
     ],
 )
-def test_what_is_no_picture_is_blank(held, item, problem):
-    good, bad = held([(PICTURE, 0), item], labeled=False)
+def test_what_is_no_image_is_blank(held, item, problem):
+    good, bad = held([(IMAGE, 0), item], labeled=False)
     assert good.problem is None
     assert is_blank(bad)
     assert re.match(problem, bad.problem)
@@ -533,10 +533,10 @@ def test_a_sent_source_is_small_and_opens_its_files_itself_without_download(root
 
 def test_workers_see_the_same(root):
     loader = DataLoader(Whole(fashion(root)), 4, num_workers=2, collate_fn=list)
-    assert values(picture for batch in loader for picture in batch) == values(fashion(root))
+    assert values(loaded for batch in loader for loaded in batch) == values(fashion(root))
 
 
-def test_the_description_tells_pictures_from_others_wherever_they_lie(root, tmp_path):
+def test_the_description_tells_images_from_others_wherever_they_lie(root, tmp_path):
     original = fashion(root).describe()
     json.dumps(original)
     assert str(tmp_path) not in json.dumps(original)
@@ -564,12 +564,12 @@ def test_the_description_tells_pictures_from_others_wherever_they_lie(root, tmp_
     assert len({description["checksum"] for description in found}) == 6
 
 
-def test_no_more_than_64_pictures_are_decoded_for_the_description(held, monkeypatch):
-    source = held([(PICTURE, 0)] * 640)
+def test_no_more_than_64_images_are_decoded_for_the_description(held, monkeypatch):
+    source = held([(IMAGE, 0)] * 640)
     decoded = []
-    original = torchvision_dataset._to_picture
+    original = torchvision_dataset._to_image
     monkeypatch.setattr(
-        torchvision_dataset, "_to_picture", lambda item: decoded.append(1) or original(item)
+        torchvision_dataset, "_to_image", lambda item: decoded.append(1) or original(item)
     )
     source.describe()
     assert len(decoded) == 64

@@ -11,8 +11,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.images import NumberedZipShards, zip_shards
-from lowshot_kedro.images import picture as picture_module
+from lowshot_kedro.images import NumberedZipShards, decoding, zip_shards
 from tests.images.helpers import flat_jpeg, is_blank, open_files, value_of, write_shard
 from tests.odd_files import NO_FILES, no_waiting
 
@@ -30,13 +29,13 @@ from tests.odd_files import NO_FILES, no_waiting
 )
 def test_the_published_layout(tmp_path, number, folder, name, file):
     write_shard(tmp_path, folder, name, {file: flat_jpeg(77)})
-    picture = NumberedZipShards(tmp_path, last=100_000_000)[number]
-    assert picture.problem is None
-    assert value_of(picture) == pytest.approx(77, abs=2)
-    assert picture.label == 0
+    image = NumberedZipShards(tmp_path, last=100_000_000)[number]
+    assert image.problem is None
+    assert value_of(image) == pytest.approx(77, abs=2)
+    assert image.label == 0
 
 
-def test_the_last_picture_is_the_last_of_the_last_shard(tmp_path):
+def test_the_last_image_is_the_last_of_the_last_shard(tmp_path):
     write_shard(tmp_path, "00", "002", {"500.jpg": flat_jpeg(1)})
     write_shard(tmp_path, "01", "003", {"007.jpg": flat_jpeg(1), "004.jpg": b"", "9.png": b""})
     (tmp_path / "01" / "notes.zip").touch()
@@ -52,21 +51,21 @@ def test_a_folder_without_shards_is_empty(tmp_path):
 
 @pytest.fixture
 def four(tmp_path):
-    """Pictures 998 to 1001, in two shards, each as bright as the last two digits of its number."""
+    """Images 998 to 1001, in two shards, each as bright as the last two digits of its number."""
     write_shard(tmp_path, "00", "000", {"998.jpg": flat_jpeg(98), "999.jpg": flat_jpeg(99)})
     write_shard(tmp_path, "00", "001", {"000.jpg": flat_jpeg(0), "001.jpg": flat_jpeg(1)})
     return NumberedZipShards(tmp_path, first=998, last=1002)
 
 
-def test_a_range_counts_from_its_first_picture(four):
-    assert [value_of(picture) for picture in four] == pytest.approx([98, 99, 0, 1], abs=2)
+def test_a_range_counts_from_its_first_image(four):
+    assert [value_of(image) for image in four] == pytest.approx([98, 99, 0, 1], abs=2)
     assert value_of(four[-4]) == pytest.approx(98, abs=2)
     assert "998..1002" in repr(four)
 
 
 @pytest.mark.parametrize("number", [4, -5])
 def test_a_number_outside_the_range(four, number):
-    with pytest.raises(IndexError, match=f"picture {number} of 4"):
+    with pytest.raises(IndexError, match=f"image {number} of 4"):
         four[number]
 
 
@@ -99,7 +98,7 @@ def test_a_shard_of_a_number_too_large(tmp_path):
         NumberedZipShards(tmp_path)
 
 
-def test_missing_and_damaged_pictures_are_blank(tmp_path):
+def test_missing_and_damaged_images_are_blank(tmp_path):
     write_shard(tmp_path, "00", "000", {"001.jpg": flat_jpeg(50)[:200], "002.jpg": flat_jpeg(50)})
     (tmp_path / "00" / "002.zip").write_bytes(b"no zip")
     content = write_shard(tmp_path, "00", "003", {"000.jpg": flat_jpeg(50)}).read_bytes()
@@ -114,13 +113,13 @@ def test_missing_and_damaged_pictures_are_blank(tmp_path):
         3_000: "00/003.zip/000.jpg: BadZipFile: File is not a zip file",
     }
     for number, problem in expected.items():
-        picture = source[number]
+        image = source[number]
         if problem is None:
-            assert picture.problem is None
+            assert image.problem is None
             continue
-        assert problem in picture.problem
-        assert picture.image.size == (256, 256)
-        assert picture.image.getextrema() == ((0, 0),) * 3
+        assert problem in image.problem
+        assert image.image.size == (256, 256)
+        assert image.image.getextrema() == ((0, 0),) * 3
 
 
 def test_few_files_are_open_at_a_time(tmp_path, monkeypatch):
@@ -147,7 +146,7 @@ def test_few_files_are_open_at_a_time(tmp_path, monkeypatch):
     assert most_open == 16
 
 
-def test_a_file_stays_open_between_pictures(four, monkeypatch):
+def test_a_file_stays_open_between_images(four, monkeypatch):
     value_of(four[0])
     monkeypatch.setattr(zipfile, "ZipFile", None)
     assert value_of(four[1]) == pytest.approx(99, abs=2)
@@ -156,7 +155,7 @@ def test_a_file_stays_open_between_pictures(four, monkeypatch):
 def test_an_opened_source_can_be_pickled(four):
     four[0]
     copy = pickle.loads(pickle.dumps(four))
-    assert [value_of(picture) for picture in copy] == pytest.approx([98, 99, 0, 1], abs=2)
+    assert [value_of(image) for image in copy] == pytest.approx([98, 99, 0, 1], abs=2)
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -196,11 +195,11 @@ class Values(Dataset):
         return len(self.source)
 
     def __getitem__(self, number):
-        picture = self.source[number]
-        return value_of(picture), picture.problem or ""
+        image = self.source[number]
+        return value_of(image), image.problem or ""
 
 
-def test_workers_see_the_right_pictures_after_the_parent_has_opened_the_file(tmp_path):
+def test_workers_see_the_right_images_after_the_parent_has_opened_the_file(tmp_path):
     values = [(37 * number) % 250 for number in range(60)]
     shard = {f"{number:03d}.jpg": flat_jpeg(value) for number, value in enumerate(values)}
     write_shard(tmp_path, "00", "000", shard)
@@ -231,7 +230,7 @@ def test_workers_find_the_same_broken_shards(tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, b"no zip"], ids=["absent", "damaged"])
-def test_a_broken_shard_is_opened_once_for_its_pictures(tmp_path, monkeypatch, content):
+def test_a_broken_shard_is_opened_once_for_its_images(tmp_path, monkeypatch, content):
     if content is not None:
         (tmp_path / "00").mkdir()
         (tmp_path / "00" / "000.zip").write_bytes(content)
@@ -250,11 +249,11 @@ def test_a_shard_that_is_no_file_is_not_waited_for(tmp_path, kind):
     with no_waiting():
         source = NumberedZipShards(tmp_path)
         source.describe()
-        picture = source[7]
+        image = source[7]
         assert source[1_000].problem is None
-    assert is_blank(picture)
-    assert picture.problem.startswith("00/000.zip/007.jpg: it is ")
-    assert found.removeprefix("is ") in picture.problem
+    assert is_blank(image)
+    assert image.problem.startswith("00/000.zip/007.jpg: it is ")
+    assert found.removeprefix("is ") in image.problem
     (tmp_path / "00" / "001.zip").unlink()
     with (
         no_waiting(),
@@ -290,15 +289,15 @@ METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.
         (99_000, 49_000, "Bad CRC-32"),
     ],
 )
-def test_a_file_that_unpacks_to_more_than_a_picture_is_blank(
+def test_a_file_that_unpacks_to_more_than_an_image_is_blank(
     tmp_path, monkeypatch, method, n_bytes, declared, problem
 ):
-    for module in (picture_module, zip_shards):
+    for module in (decoding, zip_shards):
         monkeypatch.setattr(module, "MAX_BYTES", 50_000)
-    picture = packed(tmp_path, bytes(n_bytes), declared, method)
-    assert is_blank(picture)
-    assert picture.problem.startswith("00/000.zip/000.jpg: ")
-    assert problem in picture.problem
+    image = packed(tmp_path, bytes(n_bytes), declared, method)
+    assert is_blank(image)
+    assert image.problem.startswith("00/000.zip/000.jpg: ")
+    assert problem in image.problem
 
 
 def test_no_more_is_unpacked_than_is_asked_for(tmp_path):
@@ -313,11 +312,11 @@ def test_no_more_is_unpacked_than_is_asked_for(tmp_path):
     content = flat_jpeg(50) + bytes(10**6)
     with mock.patch.object(zipfile, "ZipExtFile", Noted):
         assert packed(tmp_path, content).problem is None
-    assert unpacked == [(picture_module.MAX_BYTES + 1, len(content))]
+    assert unpacked == [(decoding.MAX_BYTES + 1, len(content))]
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_packed_pictures_are_read(tmp_path, method):
+def test_packed_images_are_read(tmp_path, method):
     assert value_of(packed(tmp_path, flat_jpeg(50), method=method)) == pytest.approx(50, abs=2)
 
 
@@ -349,7 +348,7 @@ def test_no_damage_to_a_shard_stops_a_job_or_leaves_it_open(tmp_path):
         assert open_files(tmp_path) == []
 
 
-def test_a_picture_whose_bytes_have_changed_is_blank(tmp_path):
+def test_an_image_whose_bytes_have_changed_is_blank(tmp_path):
     path = write_shard(tmp_path, "00", "000", {"000.jpg": flat_jpeg(50), "001.jpg": flat_jpeg(9)})
     content = path.read_bytes()
     path.write_bytes(content[:300] + bytes([content[300] ^ 1]) + content[301:])
@@ -379,10 +378,10 @@ def test_there_are_no_labels(four):
     assert (four.labels.tolist(), four.labels.dtype) == ([0, 0, 0, 0], np.int32)
 
 
-def test_the_description_tells_pictures_from_others_wherever_they_lie(tmp_path):
+def test_the_description_tells_images_from_others_wherever_they_lie(tmp_path):
     def make(folder, shards, first=0, last=None):
-        for shard, pictures in shards.items():
-            write_shard(tmp_path / folder, "00", shard, pictures)
+        for shard, images in shards.items():
+            write_shard(tmp_path / folder, "00", shard, images)
         return NumberedZipShards(tmp_path / folder, first, last).describe()
 
     one, two = {"000.jpg": flat_jpeg(10)}, {"000.jpg": flat_jpeg(20), "001.jpg": flat_jpeg(30)}

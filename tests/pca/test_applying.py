@@ -31,7 +31,7 @@ def blocks_of(transform, features, first_row=0):
 
 
 def reading_threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 @pytest.mark.parametrize("block_rows", [1, 150, 400, 10**6])

@@ -19,7 +19,7 @@ from kedro.framework.session import KedroSession
 from kedro.io import DatasetError
 from PIL import Image
 
-from lowshot_kedro.config import UserError
+from lowshot_kedro.project.config import UserError
 from tests.images.helpers import encoded, write_shard
 from tests.projects import (
     N_COMPONENTS,
@@ -177,7 +177,7 @@ GRAPH_COMMAND = (
         ("diffusion", remove("knngraph/ndis500.index"), {}, rf"background_index: .*is missing; {GRAPH_COMMAND}"),
         ("baseline", remove(TRAIN), {}, rf"train_features: .*{TRAIN} is missing; make it with: \S*kedro run .*--pipeline features"),
         ("diffusion", remove("label_idx.json"), {}, r"class_split: .*label_idx\.json is missing; put it there"),
-        ("features", nothing, {}, r"found no pictures in AbsentPictures\(.*\), expected at least one"),
+        ("features", nothing, {}, r"found no images in AbsentImages\(.*\), expected at least one"),
         # cut off, or of another shape or type
         ("graph", cut(VECTORS), {}, rf"background_vectors: .*{VECTORS}: 44797 bytes are no whole number of rows of 16"),
         ("graph", nothing, {"pca": {"n_components": 33}}, r"background_vectors: .*concatenated_PCAR33\.raw is missing; make it with: \S*kedro run .*pca\.n_components=33.* --pipeline pca"),
@@ -189,7 +189,7 @@ GRAPH_COMMAND = (
         ("baseline", features_elsewhere, {}, rf"train_features: .*{TRAIN}: all_feats is a link to other\.hdf5"),
         ("baseline", pipe_for_a_split, {}, r"class_split: .*label_idx\.json: is a named pipe, expected a file"),
         ("baseline", deep_split, {}, r"label_idx\.json: JSONDataset cannot read it \(maximum recursion depth exceeded"),
-        ("baseline", nothing, {"graph": {"memory_budget": 1e300}}, r"graph\.memory_budget: got 1e\+300, expected a number of at least 0 and at most 1e\+09"),
+        ("baseline", nothing, {"graph": {"memory_budget_gb": 1e300}}, r"graph\.memory_budget_gb: got 1e\+300, expected a number of at least 0 and at most 1e\+09"),
         ("diffusion", other_index, {}, r"ndis500\.index: holds 499 vectors, expected graph\.n_background = 500"),
         ("baseline", cut(TRAIN, 999), {}, rf"train_features: .*{TRAIN}: not a readable HDF5 file; is it cut off"),
         ("diffusion", cut("features/PCAR16.vt", 999), {}, r"pca_transform: .*PCAR16\.vt: not a readable faiss transform"),
@@ -211,7 +211,7 @@ GRAPH_COMMAND = (
         ("diffusion", nothing, {"graph": {"n_background": 0, "k": 1000}}, r"graph\.k: got 1000, but the graph has only \d+ nodes"),
         ("baseline", nothing, {"experiment": {"n_labeled": 300}}, r"experiment\.n_labeled: got 300, but class \d \(class \d\) has only \d+ training images"),
         ("graph", nothing, {"graph": {"method": "nearest"}}, r"graph\.method: got 'nearest', expected one of: auto, exact"),
-        ("graph", nothing, {"graph": {"memory_budget": 0.001}}, r"graph\.memory_budget: got 0\.001 GB, expected at least \d\.\d+ GB"),
+        ("graph", nothing, {"graph": {"memory_budget_gb": 0.001}}, r"graph\.memory_budget_gb: got 0\.001 GB, expected at least \d\.\d+ GB"),
         ("graph", nothing, {"graph": {"method": "IVF4096,Flat"}}, r"graph\.method: faiss cannot train 'IVF4096,Flat' on 500 vectors"),
         # parameters that are impossible or unknown
         ("graph", nothing, {"graph": {"kk": 3}}, r"graph\.kk: unknown parameter \(did you mean graph\.k\?\)"),
@@ -252,23 +252,23 @@ def test_full_disk(project: Path, published: Path, monkeypatch: pytest.MonkeyPat
     assert not list((published / "knngraph").iterdir())
 
 
-FROM_PICTURES: dict[str, Any] = {
+FROM_IMAGES: dict[str, Any] = {
     "demonstration": {"enabled": False},
     "features": {"weights": "none", "image_size": 32, "num_workers": 0},
     "logistic_regression": {"max_iterations": 10},
 }
 
 
-def write_pictures(project: Path, train_labels: list[int], test_labels: list[int]) -> None:
-    """Labelled lists, a class split and one background picture in the place of raw data."""
+def write_images(project: Path, train_labels: list[int], test_labels: list[int]) -> None:
+    """Labelled lists, a class split and one background image in the place of raw data."""
     raw = project / "data" / "01_raw"
-    picture = encoded(Image.effect_noise((40, 40), 60).convert("RGB"))
-    write_shard(raw / "yfcc100m", "00", "000", {"000.jpg": picture})
+    image = encoded(Image.effect_noise((40, 40), 60).convert("RGB"))
+    write_shard(raw / "yfcc100m", "00", "000", {"000.jpg": image})
     for name, labels in (("train", train_labels), ("test", test_labels)):
         (raw / name).mkdir()
         names = [f"{number}.jpg" for number in range(len(labels))]
         for file in names:
-            (raw / name / file).write_bytes(picture)
+            (raw / name / file).write_bytes(image)
         listed = {"image_names": names, "image_labels": labels}
         (raw / f"{name}.json").write_text(json.dumps(listed))
     split = {
@@ -288,46 +288,46 @@ def write_pictures(project: Path, train_labels: list[int], test_labels: list[int
         ([0, 1, 2, 2, 3, 3], [0], 3, r"experiment\.n_labeled: got 3, but class 2 \(cat\) has only 2"),
         ([0, 1, 2, 3], [4], 1, r"label 4 in row 0 is out of range; expected 0\.\.3"),
         ([0, 1, 2, 3, 4], [0], 1, r"label 4 in row 4 is out of range; expected 0\.\.3"),
-        ([0, 1, 2, 3], [], 1, r"test_images: found no pictures in .*test\.json"),
+        ([0, 1, 2, 3], [], 1, r"test_images: found no images in .*test\.json"),
     ],
 )  # fmt: skip
-def test_classes_that_do_not_go_with_the_pictures_are_refused_before_features_are_computed(
+def test_classes_that_do_not_go_with_the_images_are_refused_before_features_are_computed(
     project: Path, train_labels: list[int], test_labels: list[int], n_labeled: int, message: str
 ) -> None:
-    write_pictures(project, train_labels, test_labels)
+    write_images(project, train_labels, test_labels)
     experiment = {"n_labeled": n_labeled}
     with pytest.raises(UserError, match=message):
-        run(project, "features", "baseline", **FROM_PICTURES, experiment=experiment)
+        run(project, "features", "baseline", **FROM_IMAGES, experiment=experiment)
     assert {path.name for path in (project / "data").iterdir()} == {"01_raw"}
 
 
-def test_too_few_pictures_for_the_pca_are_refused_before_features_are_computed(
+def test_too_few_images_for_the_pca_are_refused_before_features_are_computed(
     project: Path,
 ) -> None:
-    write_pictures(project, [0], [0])
-    message = r"pca\.n_components: got 7, but background_images has only 1 pictures .* at least 8"
+    write_images(project, [0], [0])
+    message = r"pca\.n_components: got 7, but background_images has only 1 images .* at least 8"
     with pytest.raises(UserError, match=message):
-        run(project, "features", "pca", **FROM_PICTURES, pca={"n_components": 7})
+        run(project, "features", "pca", **FROM_IMAGES, pca={"n_components": 7})
     assert not list((project / "data").rglob("*.hdf5"))
 
 
-def test_absent_pictures_are_refused_at_once(project: Path, published: Path) -> None:
-    message = r"background_images: found no pictures in AbsentPictures\(.*yfcc100m"
+def test_absent_images_are_refused_at_once(project: Path, published: Path) -> None:
+    message = r"background_images: found no images in AbsentImages\(.*yfcc100m"
     with pytest.raises(UserError, match=message):
         run(project, env="imagenet")
 
 
-def test_classes_that_go_with_the_pictures_are_not_refused(project: Path) -> None:
-    write_pictures(project, [0, 0, 1, 2, 2, 3, 3, 3], [0, 1, 2, 3, 3])
-    run(project, "features", "baseline", **FROM_PICTURES, experiment={"n_labeled": 2})
+def test_classes_that_go_with_the_images_are_not_refused(project: Path) -> None:
+    write_images(project, [0, 0, 1, 2, 2, 3, 3, 3], [0, 1, 2, 3, 3])
+    run(project, "features", "baseline", **FROM_IMAGES, experiment={"n_labeled": 2})
     found = json.loads((project / "data/08_reporting/baseline_metrics.json").read_text())
     assert (found["n_classes"], found["n_test"]) == (4, 5)
 
 
-def test_without_an_experiment_the_pictures_may_be_of_any_class(project: Path) -> None:
-    write_pictures(project, [0, 0], [7])
-    run(project, "features", **FROM_PICTURES)
-    report = json.loads((project / "data/08_reporting/broken_pictures.json").read_text())
+def test_without_an_experiment_the_images_may_be_of_any_class(project: Path) -> None:
+    write_images(project, [0, 0], [7])
+    run(project, "features", **FROM_IMAGES)
+    report = json.loads((project / "data/08_reporting/broken_images.json").read_text())
     assert {name: part["n_pictures"] for name, part in report.items()} == {
         "train": 2,
         "test": 1,
@@ -360,7 +360,7 @@ def test_evaluation_names_results_that_are_incomplete(project: Path, published: 
         run(project, "evaluation", env="imagenet", **PARAMETERS)
 
 
-def test_the_demonstration_never_overwrites_other_pictures(project: Path, published: Path) -> None:
+def test_the_demonstration_never_overwrites_other_images(project: Path, published: Path) -> None:
     before = (published / "label_idx.json").read_bytes()
     with pytest.raises(UserError, match=r"demonstration\.enabled: got false"):
         run(project, "demonstration", env="imagenet")
@@ -381,7 +381,7 @@ def test_the_command_line_shows_one_line_without_a_traceback(project: Path) -> N
     result = kedro(project, "run", "--pipeline", "features")
     assert result.returncode == 1
     lines = (result.stdout + result.stderr).splitlines()
-    assert len(lines) == 3  # one for each collection of pictures
+    assert len(lines) == 3  # one for each collection of images
     (error,) = [line for line in lines if line.startswith("Error: ")]
     found = re.escape(f"Error: background_images: {project}/data/01_raw/yfcc100m is missing; ")
     # Where the environment is not activated, its kedro is named by its path.
@@ -401,7 +401,7 @@ def test_what_only_memory_holds_is_made_by_the_pipeline_that_was_asked_for(
         session.run(pipeline_names=asked_for and [asked_for], from_nodes=["diffusion.diffuse"])
     *_, line = str(error.value).splitlines()
     assert line.startswith(
-        "completed_graph, diffusion.image_selection, graph_seconds: not kept on disk; "
+        "extended_graph, diffusion.image_selection, graph_seconds: not kept on disk; "
     )
     assert f"kedro run --env imagenet{pipeline} (in {project})" in line
 

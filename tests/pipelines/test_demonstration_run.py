@@ -14,7 +14,7 @@ from kedro.framework.session import KedroSession
 from kedro.runner import ParallelRunner
 from PIL import Image
 
-from lowshot_kedro.config import UserError
+from lowshot_kedro.project.config import UserError
 from tests.projects import configure_kedro, read_arrays, read_metrics, run
 
 ACCURACIES = {f"top{k}{group}" for k in (1, 5) for group in ("", "_novel", "_base")}
@@ -63,7 +63,7 @@ def test_metrics_follow_from_the_scores(demonstration_project: Path) -> None:
 
 
 def test_the_methods_recognise_digits(demonstration_project: Path) -> None:
-    # Ten classes: guessing gives 0.1. Two labelled pictures of each novel class are far better.
+    # Ten classes: guessing gives 0.1. Two labelled images of each novel class are far better.
     for name in ("diffusion", "baseline", "combined"):
         final = read_metrics(demonstration_project, name)["final"]
         assert final["top1"] > 0.6
@@ -232,7 +232,8 @@ def test_every_pipeline_is_a_namespace_of_its_nodes_alone() -> None:
          {"evaluation.compare_methods", "evaluation.plot_methods"}),
         ({"from_nodes": ["diffusion.select_images"], "to_nodes": ["diffusion.diffuse"]},
          {"diffusion.select_images", "diffusion.reduce_features",
-          "diffusion.choose_unlabeled_images", "diffusion.complete_graph", "diffusion.diffuse"}),
+          "diffusion.choose_unlabeled_images", "diffusion.insert_labeled_nodes",
+          "diffusion.diffuse"}),
         ({"node_namespaces": ["baseline"]},
          {"baseline.select_images", "baseline.train_logistic_regression"}),
     ],

@@ -72,6 +72,6 @@ def test_killed_while_features_are_written(demonstration_project: Path, tmp_path
     assert {path: path.stat().st_mtime_ns for path in complete} == complete
     assert {path: path.read_bytes() for path in paths} == expected
     assert not list(features.rglob(".partial-*"))
-    assert (project / "data" / "08_reporting" / "broken_pictures.json").read_bytes() == (
-        demonstration_project / "data" / "08_reporting" / "broken_pictures.json"
+    assert (project / "data" / "08_reporting" / "broken_images.json").read_bytes() == (
+        demonstration_project / "data" / "08_reporting" / "broken_images.json"
     ).read_bytes()

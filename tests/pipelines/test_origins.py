@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lowshot_kedro.config import UserError
+from lowshot_kedro.project.config import UserError
 from tests.projects import run
 
 

@@ -27,7 +27,7 @@ SMALL: dict[str, Any] = {
 PER_CLASS, LABELED, TESTED = 10, 4, 2
 
 
-def pictures(labels: np.ndarray, channels: int, size: int, seed: int) -> np.ndarray:
+def images(labels: np.ndarray, channels: int, size: int, seed: int) -> np.ndarray:
     """Noise around a coarse pattern of the class, uint8 (n, channels, size, size)."""
     n_classes = labels.max() + 1
     coarse = np.random.default_rng(0).integers(20, 236, (n_classes, channels, 4, 4))
@@ -45,7 +45,7 @@ def write_fashion_mnist(root: Path) -> np.ndarray:
     folder.mkdir(parents=True)
     for seed, (name, per_class) in enumerate((("t10k", TESTED), ("train", PER_CLASS))):
         labels = shuffled_labels(10, per_class, seed)
-        pixels = pictures(labels, 1, 28, seed)[:, 0]
+        pixels = images(labels, 1, 28, seed)[:, 0]
         (folder / f"{name}-images-idx3-ubyte").write_bytes(idx(pixels))
         (folder / f"{name}-labels-idx1-ubyte").write_bytes(idx(labels.astype(np.uint8)))
     return labels
@@ -58,7 +58,7 @@ def write_cifar100(root: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     files = {"meta": {"fine_label_names": names}}
     for seed, (name, per_class) in enumerate((("test", TESTED), ("train", PER_CLASS))):
         labels = shuffled_labels(100, per_class, seed)
-        pixels = pictures(labels, 3, 32, seed).reshape(len(labels), -1)
+        pixels = images(labels, 3, 32, seed).reshape(len(labels), -1)
         files[name] = {"data": pixels, "fine_labels": labels.tolist()}
     sums = {}
     for name, content in files.items():
@@ -97,7 +97,7 @@ def test_a_run_from_files_to_the_table(
     assert metrics["n_novel"] == len(novel)
     assert metrics["n_test"] == TESTED * n_classes / 2
     assert metrics["n_nodes"] == LABELED * len(base) + 2 * len(novel) + n_background
-    # Classes with a pattern of their own are no riddle, if labels and pictures go together.
+    # Classes with a pattern of their own are no riddle, if labels and images go together.
     assert metrics["final"]["top1"] > 3 / metrics["n_classes"]
     assert (project / "data" / env / "08_reporting" / "metrics_table.csv").is_file()
     # What another environment computes lies elsewhere.

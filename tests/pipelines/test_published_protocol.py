@@ -195,7 +195,7 @@ def test_background_graph_is_exact_and_in_the_published_format(
     assert faiss.read_index(str(graphs / "ndis600.index")).ntotal == 600
 
 
-def test_evaluation_runs_without_the_pictures(project: Path, published: Path) -> None:
+def test_evaluation_runs_without_the_images(project: Path, published: Path) -> None:
     parameters = {
         "pca": {"n_components": N_COMPONENTS},
         "graph": {"n_background": 300, "k": 10},

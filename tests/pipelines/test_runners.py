@@ -11,9 +11,9 @@ from kedro.framework.session import KedroSession
 from kedro.io import DatasetError
 from kedro.runner import ParallelRunner, ThreadRunner
 
-from lowshot_kedro.config import UserError
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.hooks import ErrorHooks, keep_causes
+from lowshot_kedro.project.config import UserError
+from lowshot_kedro.project.hooks import ErrorHooks, keep_causes
 from tests.projects import N_COMPONENTS, configure_kedro, kedro, read_metrics, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:register_new_resolver:UserWarning")
@@ -38,7 +38,7 @@ def run_with(runner, project: Path, *pipelines: str, **selection):
     ("pipeline", "selection", "named"),
     [
         ("baseline", {}, "image_selection;"),
-        ("diffusion", {}, "completed_graph, diffusion.image_selection, graph_seconds, test_"),
+        ("diffusion", {}, "extended_graph, diffusion.image_selection, graph_seconds, test_"),
         ("sweep", {}, "best_hyperparameters, prepared_sweep;"),
         ("diffusion", {"to_nodes": ["diffusion.select_images"]}, "image_selection;"),
     ],

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from lowshot_kedro.config import Project
+from lowshot_kedro.project.config import Project
 from tests.projects import kedro, run
 
 SWEEP: dict[str, Any] = {
@@ -255,8 +255,8 @@ def test_kedro_viz_has_something_to_show(sweep: Sweep) -> None:
     for plot in ("accuracy_per_n_labeled", "accuracy_per_background", "accuracy_per_step",
                  "validation_grid"):  # fmt: skip
         assert catalog.get(f"sweep_{plot}_plot").preview()
-        with Image.open(sweep.folder / f"{plot}.png") as picture:
-            darkest, brightest = picture.convert("L").getextrema()
+        with Image.open(sweep.folder / f"{plot}.png") as image:
+            darkest, brightest = image.convert("L").getextrema()
         assert darkest < brightest
 
 

@@ -8,8 +8,8 @@ import pytest
 from kedro.framework.project import settings
 from kedro.runner import SequentialRunner
 
-from lowshot_kedro.config import UserError
 from lowshot_kedro.locks import lock_path
+from lowshot_kedro.project.config import UserError
 from tests.other_processes import another_process, claimed, read
 from tests.projects import N_COMPONENTS, configure_kedro, read_metrics, run
 

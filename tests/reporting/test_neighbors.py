@@ -6,31 +6,31 @@ from hypothesis.extra import numpy as st_numpy
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from lowshot_kedro.images import Picture
-from lowshot_kedro.matrices import KnnGraph
+from lowshot_kedro.blocks import KnnGraph
+from lowshot_kedro.images import LoadedImage
 from lowshot_kedro.metrics import Scores
 from lowshot_kedro.protocol import ImageSelection
 from lowshot_kedro.reporting import (
     NeighborRow,
-    NodePictures,
+    NodeImages,
     frame_color,
+    images_worth_showing,
     neighbor_rows,
-    pictures_worth_showing,
     plot_neighbors,
 )
 
 
-def picture(shade):
+def image(shade):
     return Image.new("RGB", (4, 4), (shade, 0, 0))
 
 
-def test_the_panel_shows_each_picture_with_its_neighbors():
+def test_the_panel_shows_each_image_with_its_neighbors():
     rows = [
-        NeighborRow(picture(1), "cat", [(picture(2), "cat 0.9", frame_color(3, 3))]),
+        NeighborRow(image(1), "cat", [(image(2), "cat 0.9", frame_color(3, 3))]),
         NeighborRow(
-            picture(3),
+            image(3),
             "dog",
-            [(picture(4), "0.8", frame_color(None, 1)), (picture(5), "cat", frame_color(2, 1))],
+            [(image(4), "0.8", frame_color(None, 1)), (image(5), "cat", frame_color(2, 1))],
         ),
     ]
     figure = plot_neighbors(rows)
@@ -55,7 +55,7 @@ def test_frames_tell_labels_apart():
 
 
 def scores_of(correct, classes):
-    """Scores that recognise exactly the pictures that are said to be."""
+    """Scores that recognise exactly the images that are said to be."""
     guesses = np.where(correct, classes, (classes + 1) % 10)
     scores = np.zeros((1, len(classes), 10), dtype=np.float32)
     scores[0, np.arange(len(classes)), guesses] = 1
@@ -64,43 +64,43 @@ def scores_of(correct, classes):
 
 @settings(deadline=None, max_examples=150)
 @given(st.data(), st.integers(0, 40), st.integers(1, 12))
-def test_pictures_worth_showing_are_distinct_and_half_of_them_wrong(data, n_images, n_pictures):
+def test_images_worth_showing_are_distinct_and_half_of_them_wrong(data, n_images, n_shown):
     correct = data.draw(st_numpy.arrays(bool, n_images))
     classes = data.draw(st_numpy.arrays(np.int32, n_images, elements=st.integers(0, 5)))
-    chosen = pictures_worth_showing(scores_of(correct, classes), n_pictures)
+    chosen = images_worth_showing(scores_of(correct, classes), n_shown)
 
-    assert len(chosen) == len(set(chosen.tolist())) == min(n_pictures, n_images)
+    assert len(chosen) == len(set(chosen.tolist())) == min(n_shown, n_images)
     assert all(0 <= position < n_images for position in chosen)
     assert (np.diff(classes[chosen]) >= 0).all()
     n_wrong, n_right = int((~correct).sum()), int(correct.sum())
     shown_wrong = int((~correct[chosen]).sum())
-    if min(n_wrong, n_right) >= n_pictures:
-        assert shown_wrong == n_pictures // 2
-    elif n_wrong + n_right >= n_pictures:
+    if min(n_wrong, n_right) >= n_shown:
+        assert shown_wrong == n_shown // 2
+    elif n_wrong + n_right >= n_shown:
         # Where one kind is short, the other fills up.
-        assert shown_wrong >= min(n_wrong, n_pictures // 2)
-        assert len(chosen) - shown_wrong >= min(n_right, n_pictures // 2)
+        assert shown_wrong >= min(n_wrong, n_shown // 2)
+        assert len(chosen) - shown_wrong >= min(n_right, n_shown // 2)
 
 
-def test_pictures_worth_showing_spread_over_the_classes():
+def test_images_worth_showing_spread_over_the_classes():
     classes = np.repeat(np.arange(10, dtype=np.int32), 10)
-    chosen = pictures_worth_showing(scores_of(np.zeros(100, dtype=bool), classes), 10)
+    chosen = images_worth_showing(scores_of(np.zeros(100, dtype=bool), classes), 10)
     assert len(set(classes[chosen].tolist())) >= 9
     assert {classes[chosen].min(), classes[chosen].max()} == {0, 9}
 
 
 class Numbered:
-    """Picture i is all i."""
+    """LoadedImage i is all i."""
 
-    def __init__(self, n_pictures):
-        self.n_pictures = n_pictures
+    def __init__(self, n_shown):
+        self.n_shown = n_shown
 
     def __len__(self):
-        return self.n_pictures
+        return self.n_shown
 
     def __getitem__(self, number):
-        assert 0 <= number < self.n_pictures
-        return Picture(picture(number), 0, None)
+        assert 0 <= number < self.n_shown
+        return LoadedImage(image(number), 0, None)
 
 
 SELECTION = ImageSelection(
@@ -119,7 +119,7 @@ SELECTION = ImageSelection(
     ("unlabeled", "node", "shown"),
     [("background", 4, 1), ("train", 4, 21), ("both", 4, 21), ("both", 6, 1)],
 )
-def test_rows_of_neighbours_show_the_pictures_behind_the_nodes(unlabeled, node, shown):
+def test_rows_of_neighbours_show_the_images_behind_the_nodes(unlabeled, node, shown):
     scores = Scores(
         np.array([[[0.9, 0.1], [0.8, 0.2]]], dtype=np.float32),
         np.array([3]), SELECTION.test_classes, SELECTION.classes, SELECTION.is_novel,
@@ -128,11 +128,11 @@ def test_rows_of_neighbours_show_the_pictures_behind_the_nodes(unlabeled, node, 
         np.array([[2, node, 0], [1, -1, -1]], dtype=np.int32),
         np.array([[0.75, 0.5, 0.25], [0.5, -np.inf, -np.inf]], dtype=np.float32),
     )
-    nodes = NodePictures(SELECTION, Numbered(50), Numbered(2), unlabeled)
+    nodes = NodeImages(SELECTION, Numbered(50), Numbered(2), unlabeled)
     first, second = neighbor_rows(
         np.array([0, 1]), SELECTION, scores, neighbors, Numbered(10), nodes
     )
-    assert (first.picture.getpixel((0, 0))[0], first.title) == (5, "dog\n→ cat")
+    assert (first.image.getpixel((0, 0))[0], first.title) == (5, "dog\n→ cat")
     assert [(cell[0].getpixel((0, 0))[0], cell[1], cell[2]) for cell in first.neighbors] == [
         (12, "dog 0.75", frame_color(1, 1)),
         (shown, "0.50", frame_color(None, 1)),

@@ -301,13 +301,13 @@ WITH_BACKGROUND = {"label_spreading", "diffusion", "diffusion_both"}
 PARAMETERS = [
     ("evaluation.top_k", [1, 2], EVERY),
     ("evaluation.combination_weight", 0.9, set()),
-    ("evaluation.n_pictures", 9, set()),
+    ("evaluation.n_images", 9, set()),
     ("diffusion.sigma", 0.7, DIFFUSIONS),
     ("diffusion.local_neighbor", 3, DIFFUSIONS),
     ("diffusion.reciprocal", True, DIFFUSIONS),
     ("diffusion.sinkhorn_rounds", 2, DIFFUSIONS),
     ("diffusion.power", 2, DIFFUSIONS),
-    ("diffusion.restore_labeled", True, DIFFUSIONS),
+    ("diffusion.clamping", True, DIFFUSIONS),
     ("diffusion.class_prior", "labeled", DIFFUSIONS),
     ("diffusion.class_prior", [1, 2], DIFFUSIONS),
     ("diffusion.precision", "bfloat16", DIFFUSIONS),
@@ -327,7 +327,7 @@ PARAMETERS = [
     ("graph.target_recall", 0.5, {"diffusion_train"}),
     ("graph.k", 7, set()),
     ("graph.n_background", 7, set()),
-    ("graph.memory_budget", 7, set()),
+    ("graph.memory_budget_gb", 7, set()),
     ("graph.recall_sample", 7, set()),
     ("sweep.logistic_regression.eval_every", 50, {"logistic_regression"}),
     ("sweep.nearest_neighbors.k", [1, 3, 10], {"nearest_neighbors"}),
@@ -352,7 +352,7 @@ PARAMETERS = [
     ("sweep.n_background", [70], set()),
     ("sweep.combination_weights", [0.5], set()),
     ("sweep.n_workers", 2, set()),
-    ("sweep.memory_budget", 2, set()),
+    ("sweep.memory_budget_gb", 2, set()),
     ("sweep.max_tries", 2, set()),
 ]
 

@@ -2,8 +2,8 @@ import faiss
 import numpy as np
 import pytest
 
+from lowshot_kedro.blocks import KnnGraph
 from lowshot_kedro.graph import UnlabeledNodes, unlabeled_nodes
-from lowshot_kedro.matrices import KnnGraph
 from lowshot_kedro.sweep.preparation import (
     build_background_graph,
     describe_data,

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lowshot_kedro.matrices import row_ranges
-from lowshot_kedro.parallel import thread_names
+from lowshot_kedro.blocks import row_ranges
+from lowshot_kedro.threads import thread_names
 
 Task = Callable[[], Any]
 RunTasks = Callable[[Sequence[Task]], None]
@@ -42,12 +42,12 @@ _ROWS_LOST_IN_MEMORY = 12
 _WEIGHTS_IN_CACHE = 2**20
 _OPERATIONS_LOST = 2_000_000
 _OPERATIONS_LOST_BY_SEVERAL = 10_000_000
-_MOST_ITERATIONS = 64
-_MOST_BLOCK_ROWS = 512
+_MAX_ITERATIONS = 64
+_MAX_BLOCK_ROWS = 512
 
 # Parts that threads share. They depend on sizes alone, and so does the rounding.
-_LEAST_SHARED_OPERATIONS = 2**22
-_LEAST_SHARED_ROWS = 512
+_MIN_SHARED_OPERATIONS = 2**22
+_MIN_SHARED_ROWS = 512
 _ROWS_OF_A_PART = 256
 _STEP_ELEMENTS = 2**15
 _PRODUCT_COLUMNS = 32
@@ -385,9 +385,9 @@ class BlockDescent:
         n_configurations = len(settings.lr)
         self._row_parts: list[slice] = []
         operations = 4 * n_rows * n_columns * block_rows
-        if self._device.type != "cpu" or operations < _LEAST_SHARED_OPERATIONS:
+        if self._device.type != "cpu" or operations < _MIN_SHARED_OPERATIONS:
             n_parts = 1
-        elif n_rows < _LEAST_SHARED_ROWS:
+        elif n_rows < _MIN_SHARED_ROWS:
             n_parts = 2
         else:
             n_parts = n_rows * self._batch_size // _STEP_ELEMENTS
@@ -621,7 +621,7 @@ def iterations_of_a_block(batch_size: int, n_columns: int, n_rows: int) -> int:
         between = block_rows * (2 * n_columns + n_rows)
         return products + between + (_OPERATIONS_LOST + _OPERATIONS_LOST_BY_SEVERAL) / block_rows
 
-    most = min(_MOST_ITERATIONS, max(_MOST_BLOCK_ROWS // batch_size, 1))
+    most = min(_MAX_ITERATIONS, max(_MAX_BLOCK_ROWS // batch_size, 1))
     return min(range(1, most + 1), key=operations_of_a_row)
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from lowshot_kedro.blocks import row_ranges
 from lowshot_kedro.classifiers.vectors import require_every_class, unit_vectors
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import row_ranges
-from lowshot_kedro.resources import logged_step
+from lowshot_kedro.progress import logged_step
 
 if TYPE_CHECKING:
     from sklearn import semi_supervised

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from lowshot_kedro.blocks import row_ranges, spread_rows
 from lowshot_kedro.classifiers.gradient_descent import (
     BalancedBatches,
     BlockDescent,
@@ -25,8 +26,7 @@ from lowshot_kedro.classifiers.gradient_descent import (
 )
 from lowshot_kedro.classifiers.vectors import require_every_class
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import row_ranges, spread_rows
-from lowshot_kedro.resources import Progress, Stopwatch
+from lowshot_kedro.progress import Progress, Stopwatch
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import KnnGraph, row_ranges
 from lowshot_kedro.classifiers.vectors import require_every_class, unit_vectors
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph import search
-from lowshot_kedro.matrices import KnnGraph, row_ranges
 
 _BLOCK_ROWS = 16384
 

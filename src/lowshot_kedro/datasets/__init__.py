@@ -2,7 +2,7 @@
 
 Loading is cheap: large files come back as memmaps or as handles that read block by block. Saving
 is all or nothing: a file appears under its name when it is complete. What is computed while it is
-saved (:class:`~lowshot_kedro.matrices.Resumable`) leaves its beginning to the next run.
+saved (:class:`~lowshot_kedro.blocks.Resumable`) leaves its beginning to the next run.
 """
 
 from lowshot_kedro.datasets.class_list import ClassListDataset, ClassSplitDataset

@@ -10,6 +10,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import Blocks, InvertedFile, Resumable
 from lowshot_kedro.datasets.faiss_format import (
     FLAT_OFFSET,
     IndexHeader,
@@ -24,7 +25,6 @@ from lowshot_kedro.datasets.resumable import ResumableDataset, ResumableFiles
 from lowshot_kedro.datasets.table_dataset import PREVIEW_ROWS
 from lowshot_kedro.errors import InputError, require_integer
 from lowshot_kedro.input_files import require_file
-from lowshot_kedro.matrices import Blocks, InvertedFile, Resumable
 
 _KINDS = {
     "IxFI": "IndexFlatIP",
@@ -55,9 +55,9 @@ class FaissIndexDataset(
     file: it finds what an index in memory finds, but nothing may be added to it. Other kinds are
     loaded whole.
 
-    Saving accepts a faiss index; normalised vectors as :class:`~lowshot_kedro.matrices.Blocks`,
-    which become an IndexFlatIP; an :class:`~lowshot_kedro.matrices.InvertedFile`, which becomes an
-    IndexIVFFlat; or a :class:`~lowshot_kedro.matrices.Resumable` of one of these. Of blocks, one is
+    Saving accepts a faiss index; normalised vectors as :class:`~lowshot_kedro.blocks.Blocks`,
+    which become an IndexFlatIP; an :class:`~lowshot_kedro.blocks.InvertedFile`, which becomes an
+    IndexIVFFlat; or a :class:`~lowshot_kedro.blocks.Resumable` of one of these. Of blocks, one is
     in memory at a time.
 
     Args:
@@ -281,7 +281,7 @@ class FaissTransformDataset(
 ):
     """A faiss VectorTransform file such as PCAR256.vt.
 
-    Saving accepts a transform, or a :class:`~lowshot_kedro.matrices.Resumable` of one.
+    Saving accepts a transform, or a :class:`~lowshot_kedro.blocks.Resumable` of one.
 
     Args:
         filepath: The file.

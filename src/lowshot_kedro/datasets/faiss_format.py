@@ -16,10 +16,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import InvertedFile
 from lowshot_kedro.datasets.raw_matrix import write_rows
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.input_files import require_file
-from lowshot_kedro.matrices import InvertedFile
 
 # Kind, d, ntotal, two unused numbers, is_trained, metric.
 _HEADER = struct.Struct("<4siqqq?i")

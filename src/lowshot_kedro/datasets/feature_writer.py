@@ -19,9 +19,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import LabeledBlock
 from lowshot_kedro.datasets.files import partial_path
 from lowshot_kedro.datasets.hdf5_files import find_dataset, open_hdf5
-from lowshot_kedro.matrices import LabeledBlock
 
 FEATURES, LABELS, COUNT = "all_feats", "all_labels", "count"
 BYTES_PER_NUMBER = 4
@@ -215,42 +215,42 @@ def _find_layout(path: Path, n_rows: int, n_columns: int) -> _Layout | None:
 
 
 class ProblemList:
-    """The pictures of a collection that are blank, and why, as a CSV file: picture, problem.
+    """The images of a collection that are blank, and why, as a CSV file: image, problem.
 
     Args:
         path: Of the file.
-        first_picture: The number that the first row of the features has as a picture.
+        first_image: The number that the first row of the features has as an image.
     """
 
-    def __init__(self, path: Path, first_picture: int = 0) -> None:
+    def __init__(self, path: Path, first_image: int = 0) -> None:
         self.path = path
-        self._first_picture = first_picture
+        self._first_image = first_image
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
-        """Numbers of pictures and what is wrong with them; none where there is no list."""
+        """Numbers of images and what is wrong with them; none where there is no list."""
         try:
             # A line that a killed process has left unfinished, perhaps within a character, is none.
             with self.path.open(newline="", encoding="utf-8", errors="replace") as file:
                 rows = csv.reader(line for line in file if line.endswith("\n"))
                 next(rows, None)
-                for picture, problem in rows:
-                    yield int(picture), problem
+                for image, problem in rows:
+                    yield int(image), problem
         except FileNotFoundError:
             return
 
     def begin(self, n_rows: int) -> None:
         """Start the list, or keep what it says about the first rows, and nothing else."""
-        self._write(partial_path(self.path), _before(self, self._first_picture + n_rows), "w")
+        self._write(partial_path(self.path), _before(self, self._first_image + n_rows), "w")
         partial_path(self.path).replace(self.path)
 
     def add(self, first_row: int, problems: Mapping[int, str]) -> None:
-        """Add what is wrong with pictures of a block.
+        """Add what is wrong with images of a block.
 
         Args:
             first_row: Number of the first row of the block.
             problems: By row of the block.
         """
-        first = self._first_picture + first_row
+        first = self._first_image + first_row
         if problems:
             lines = ((first + row, problems[row]) for row in sorted(problems))
             self._write(self.path, lines, "a")
@@ -266,7 +266,7 @@ class ProblemList:
             if mode == "w":
                 writer.writerow(_PROBLEM_COLUMNS)
             # Every problem is a line, whatever the message of a library looks like.
-            writer.writerows((picture, _one_line(problem)) for picture, problem in lines)
+            writer.writerows((image, _one_line(problem)) for image, problem in lines)
 
 
 def _one_line(problem: str) -> str:
@@ -274,4 +274,4 @@ def _one_line(problem: str) -> str:
 
 
 def _before(problems: Iterable[tuple[int, str]], end: int) -> Iterator[tuple[int, str]]:
-    return ((picture, problem) for picture, problem in problems if picture < end)
+    return ((image, problem) for image, problem in problems if image < end)

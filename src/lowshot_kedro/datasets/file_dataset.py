@@ -8,7 +8,7 @@ from typing import Any, Generic
 
 from lowshot_kedro.datasets.files import written_whole
 from lowshot_kedro.datasets.table_dataset import Loaded, Saved, TableDataset
-from lowshot_kedro.resources import format_bytes
+from lowshot_kedro.memory import format_bytes
 
 
 class FileDataset(TableDataset[Saved, Loaded], Generic[Saved, Loaded]):

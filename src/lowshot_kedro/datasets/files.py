@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lowshot_kedro.locks import SECONDS_TO_WAIT, written_by_one
-from lowshot_kedro.resources import format_bytes
+from lowshot_kedro.memory import format_bytes
 
 # Of the name under which a file is written.
 UNFINISHED = ".partial-"

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import KnnGraph
 from lowshot_kedro.datasets.class_list import class_namer, in_project
 from lowshot_kedro.datasets.file_dataset import FileDataset
 from lowshot_kedro.datasets.files import require_space
@@ -17,8 +18,7 @@ from lowshot_kedro.datasets.hdf5_files import find_dataset, open_hdf5, require_s
 from lowshot_kedro.datasets.knn_graph import LINK_HEADINGS, readable_links
 from lowshot_kedro.datasets.table_dataset import PREVIEW_COLUMNS, PREVIEW_ROWS
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import KnnGraph
-from lowshot_kedro.resources import available_bytes, format_bytes
+from lowshot_kedro.memory import available_bytes, format_bytes
 
 # What the arrays of scores are called that say what their columns and rows are.
 _CLASSES, _TEST_CLASSES = "classes", "test_classes"

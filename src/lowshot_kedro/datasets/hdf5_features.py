@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import Blocks, LabeledBlock, Resumable, RowBlocks, row_ranges
 from lowshot_kedro.datasets.class_list import class_namer, in_project
 from lowshot_kedro.datasets.feature_writer import (
     BYTES_PER_NUMBER,
@@ -33,8 +34,7 @@ from lowshot_kedro.datasets.hdf5_files import find_dataset, open_hdf5, require_s
 from lowshot_kedro.datasets.resumable import ResumableDataset, ResumableFiles
 from lowshot_kedro.datasets.table_dataset import PREVIEW_COLUMNS, PREVIEW_ROWS, TableDataset
 from lowshot_kedro.errors import InputError, require_integer
-from lowshot_kedro.matrices import Blocks, LabeledBlock, Resumable, RowBlocks, row_ranges
-from lowshot_kedro.resources import format_bytes
+from lowshot_kedro.memory import format_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +79,8 @@ class HDF5Features:
         return np.concatenate(parts)
 
     @property
-    def broken_pictures(self) -> Iterator[tuple[int, str]] | None:
-        """Numbers of the pictures that were blank and why; None where nobody has kept a list."""
+    def broken_images(self) -> Iterator[tuple[int, str]] | None:
+        """Numbers of the images that were blank and why; None where nobody has kept a list."""
         lists = [ProblemList(path) for path in map(_problems_path, self.paths) if path.exists()]
         return chain.from_iterable(lists) if lists else None
 
@@ -140,7 +140,7 @@ def open_features(paths: tuple[Path, ...]) -> HDF5Features:
 
     Args:
         paths: The files, in order. Beside the first file that a job has written is its list of
-            broken pictures.
+            broken images.
 
     Raises:
         FileNotFoundError: If a file is not there.
@@ -231,7 +231,7 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
 
     Args:
         rows_per_file: Rows of every file but the last; None: all in one file.
-        first_picture: The number that the first row has as a picture.
+        first_image: The number that the first row has as an image.
         metadata: For Kedro plugins.
         class_list: A file that names the classes, for previews; None: previews name none.
     """
@@ -239,13 +239,13 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
     def __init__(
         self,
         rows_per_file: int | None,
-        first_picture: int,
+        first_image: int,
         metadata: dict[str, Any] | None,
         class_list: str | None = None,
     ) -> None:
         self._class_list = None if class_list is None else in_project(class_list)
         self._rows_per_file = rows_per_file
-        self._first_picture = first_picture
+        self._first_image = first_image
         self.metadata = metadata
 
     @abc.abstractmethod
@@ -287,7 +287,7 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
             behind = self._path(len(paths))
             if behind.is_file() and behind not in ours:
                 raise InputError(
-                    f"{behind}: is there already, but {n_rows} pictures do not fill "
+                    f"{behind}: is there already, but {n_rows} images do not fill "
                     f"{paths[-1].name} before it; expected a multiple of {self._rows_per_file}, or "
                     "no such file: move it away"
                 )
@@ -316,7 +316,7 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
         """Write all rows, or those that are not there yet; files get their names at the end.
 
         A Resumable says in its `made_from` how large the result is: n_rows and n_columns. Only with
-        one is there a list of broken pictures.
+        one is there a list of broken images.
 
         Raises:
             DiskFullError: Naming the first file.
@@ -363,18 +363,18 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
             missing = next(path for path in files.paths if path not in there)
             raise InputError(
                 f"{there[0]}: is there without a note of what it was made from, and "
-                f"{missing.name} is missing; expected all files of {n_rows} pictures or none: "
+                f"{missing.name} is missing; expected all files of {n_rows} images or none: "
                 "add the missing ones, or move the others away to have them computed"
             )
         unfinished = files.unfinished_made_from() or {}
         begun = self._paths(int(unfinished.get("n_rows", 0)))[n_files:]
-        problems = ProblemList(files.work_folder / "broken_pictures.csv", self._first_picture)
+        problems = ProblemList(files.work_folder / "broken_pictures.csv", self._first_image)
 
         def check_kept() -> None:
             found = open_features(files.paths)
             if found.n_rows != n_rows:
                 raise InputError(
-                    f"{found.name}: holds features of {found.n_rows} pictures, but there are "
+                    f"{found.name}: holds features of {found.n_rows} images, but there are "
                     f"{n_rows}; move the files away to have them computed anew"
                 )
 
@@ -412,14 +412,14 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
 
     def _facts(self) -> dict[str, str]:
         features = self._open()
-        labels, problems = features.labels, features.broken_pictures
+        labels, problems = features.labels, features.broken_images
         return {
             **({"files": str(len(features.paths))} if self._rows_per_file else {}),
             "shape": f"({features.n_rows}, {features.n_columns})",
             "dtype": "float32",
             "labels": f"{labels.min()}..{labels.max()}" if len(labels) else "none",
             "size on disk": format_bytes(self._n_bytes()),
-            "broken pictures": "not known" if problems is None else str(sum(1 for _ in problems)),
+            "broken images": "not known" if problems is None else str(sum(1 for _ in problems)),
             **self._files.facts(),
         }
 
@@ -445,7 +445,7 @@ class HDF5FeaturesDataset(_FeaturesDataset):
     """Features and labels of a training or test set: all_feats, all_labels, count.
 
     Loading gives an :class:`HDF5Features`, which reads from disk what is asked for. Saving accepts
-    :class:`~lowshot_kedro.matrices.Blocks`, or a :class:`~lowshot_kedro.matrices.Resumable`, which
+    :class:`~lowshot_kedro.blocks.Blocks`, or a :class:`~lowshot_kedro.blocks.Resumable`, which
     a later run continues where this one was stopped.
 
     Args:
@@ -490,13 +490,13 @@ class HDF5FeaturesDataset(_FeaturesDataset):
 class HDF5FeatureBlocksDataset(_FeaturesDataset):
     """Features of a background collection: block0.hdf5, block1.hdf5, … in one folder.
 
-    Several machines can share the work: each gets a range of pictures i0..i1 in its catalog, and
+    Several machines can share the work: each gets a range of images i0..i1 in its catalog, and
     the same i0 here; once all are done, an entry without i0 has all blocks.
 
     Args:
         filepath: The folder.
         rows_per_file: Images in every block file but the last.
-        i0: Number of the first picture, a multiple of rows_per_file: its block is the first one
+        i0: Number of the first image, a multiple of rows_per_file: its block is the first one
             here.
         metadata: For Kedro plugins.
 
@@ -544,5 +544,5 @@ class HDF5FeatureBlocksDataset(_FeaturesDataset):
         return {
             "filepath": str(self._filepath),
             "rows_per_file": self._rows_per_file,
-            "i0": self._first_picture,
+            "i0": self._first_image,
         }

@@ -12,7 +12,7 @@ import h5py
 
 from lowshot_kedro.errors import InputError, in_one_line
 from lowshot_kedro.input_files import require_file
-from lowshot_kedro.resources import format_bytes
+from lowshot_kedro.memory import format_bytes
 
 # What deflate makes of equal bytes; more stands in no file, but follows from its header alone.
 _MAX_RATIO = 1032

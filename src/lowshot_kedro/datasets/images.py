@@ -1,4 +1,4 @@
-"""Collections of pictures as Kedro datasets."""
+"""Collections of images as Kedro datasets."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from lowshot_kedro.datasets.files import full_disk_named
 from lowshot_kedro.datasets.previews import contact_sheet, shown_path
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.images import (
-    AbsentPictures,
+    AbsentImages,
     ClassFolders,
+    ImageFolder,
     ImageSource,
     LabeledList,
     NumberedZipShards,
-    PictureFolder,
-    TorchvisionPictures,
+    TorchvisionImages,
     write_labeled_list,
     write_zip_shards,
 )
@@ -40,7 +40,7 @@ def _png(image: Image.Image) -> str:
 
 
 class ImagesDataset(AbstractDataset[Saved, ImageSource], Generic[Saved]):
-    """A collection of pictures, shown as a contact sheet of some of them."""
+    """A collection of images, shown as a contact sheet of some of them."""
 
     def __init__(
         self,
@@ -60,11 +60,11 @@ class ImagesDataset(AbstractDataset[Saved, ImageSource], Generic[Saved]):
 
     def _source(self) -> ImageSource:
         if self._optional and not self._filepath.exists():
-            return AbsentPictures(self._filepath)
+            return AbsentImages(self._filepath)
         return self._open()
 
     def check(self) -> None:
-        """Open the collection without decoding a picture.
+        """Open the collection without decoding an image.
 
         Raises:
             FileNotFoundError: If it is not there.
@@ -77,16 +77,16 @@ class ImagesDataset(AbstractDataset[Saved, ImageSource], Generic[Saved]):
         return [self._filepath]
 
     def load(self) -> ImageSource:
-        """The collection; pictures are decoded when asked for."""
+        """The collection; images are decoded when asked for."""
         return self._source()
 
-    def count_pictures(self) -> int:
+    def count_images(self) -> int:
         """How many there are; this reads a list, or looks through folders."""
         source = self._shown()
         return 0 if source is None else len(source)
 
     def preview(self) -> ImagePreview:
-        """Some pictures, for kedro-viz."""
+        """Some images, for kedro-viz."""
         return ImagePreview(self._sheet(self._source()))
 
     def _class_namer(self, source: ImageSource) -> Callable[[int], str] | None:
@@ -94,7 +94,7 @@ class ImagesDataset(AbstractDataset[Saved, ImageSource], Generic[Saved]):
         return class_namer(self._class_list)
 
     def _sheet(self, source: ImageSource) -> str:
-        """Some pictures as a PNG file in text."""
+        """Some images as a PNG file in text."""
         return _png(contact_sheet(source, self._class_namer(source)))
 
     def _shown(self) -> ImageSource | None:
@@ -108,12 +108,12 @@ class ImagesDataset(AbstractDataset[Saved, ImageSource], Generic[Saved]):
         if source is None:
             return f"<p>{title} is not there yet</p>"
         png = self._sheet(source)
-        return f"<p>{title}: {len(source)} pictures</p><img src='data:image/png;base64,{png}'>"
+        return f"<p>{title}: {len(source)} images</p><img src='data:image/png;base64,{png}'>"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """What IPython prints in a terminal."""
         source = None if cycle else self._shown()
-        state = "not there yet" if source is None else f"{len(source)} pictures"
+        state = "not there yet" if source is None else f"{len(source)} images"
         printer.text(f"{type(self).__name__} {shown_path(self._filepath)}: {state}")
 
     def _exists(self) -> bool:
@@ -137,13 +137,13 @@ class ReadOnlyImagesDataset(ImagesDataset[Any]):
 
 
 class ZipShardImagesDataset(ImagesDataset[Iterable[Image.Image]]):
-    """Numbered pictures in numbered zip files: picture 12345678 is 678.jpg in 12/345.zip.
+    """Numbered images in numbered zip files: image 12345678 is 678.jpg in 12/345.zip.
 
     Args:
         filepath: The folder of the shards.
-        i0: Number of the first picture.
-        i1: Number after the last picture; None: as many as there are.
-        optional: Whether the collection may be absent: every picture is then a blank one.
+        i0: Number of the first image.
+        i1: Number after the last image; None: as many as there are.
+        optional: Whether the collection may be absent: every image is then a blank one.
         metadata: For Kedro plugins.
 
     Example:
@@ -174,7 +174,7 @@ class ZipShardImagesDataset(ImagesDataset[Iterable[Image.Image]]):
         return NumberedZipShards(self._filepath, self._i0, self._i1)
 
     def save(self, data: Iterable[Image.Image]) -> None:
-        """Write pictures 0, 1, … as JPEG files; the folder appears when it is complete."""
+        """Write images 0, 1, … as JPEG files; the folder appears when it is complete."""
         with full_disk_named(self._filepath), written_by_one(self._filepath):
             write_zip_shards(self._filepath, data)
 
@@ -183,14 +183,14 @@ class ZipShardImagesDataset(ImagesDataset[Iterable[Image.Image]]):
 
 
 class LabeledImagesDataset(ImagesDataset[Iterable[tuple[Image.Image, int]]]):
-    """Pictures named in a JSON list with image_names and image_labels.
+    """Images named in a JSON list with image_names and image_labels.
 
     Args:
         filepath: The JSON file.
         root: The folder that image_names are relative to, itself relative to the list's folder.
         class_list: A file that names the classes, for captions: as for
             :class:`ClassFolderImagesDataset`. None: captions have numbers.
-        optional: Whether the collection may be absent: every picture is then a blank one.
+        optional: Whether the collection may be absent: every image is then a blank one.
         metadata: For Kedro plugins.
 
     Example:
@@ -218,7 +218,7 @@ class LabeledImagesDataset(ImagesDataset[Iterable[tuple[Image.Image, int]]]):
         return LabeledList(self._filepath, self._root)
 
     def save(self, data: Iterable[tuple[Image.Image, int]]) -> None:
-        """Write (picture, label) pairs as PNG files and the list last."""
+        """Write (image, label) pairs as PNG files and the list last."""
         with full_disk_named(self._filepath), written_by_one(self._filepath):
             write_labeled_list(self._filepath, self._root, data)
 
@@ -230,16 +230,16 @@ class LabeledImagesDataset(ImagesDataset[Iterable[tuple[Image.Image, int]]]):
 
 
 class ClassFolderImagesDataset(ReadOnlyImagesDataset):
-    """Pictures in a folder for every class, at any depth below it. Read only.
+    """Images in a folder for every class, at any depth below it. Read only.
 
     Args:
         filepath: The folder of the class folders.
         class_list: A file that names the classes in the order of their labels, the others being
             left out: a CSV file as :class:`~lowshot_kedro.datasets.ClassListDataset` reads it, or
             a class split file (.json). None: all folders, sorted by name.
-        every_class: Whether every class of the list needs a picture; false for a test set that
+        every_class: Whether every class of the list needs an image; false for a test set that
             cannot have one of each.
-        optional: Whether the collection may be absent: every picture is then a blank one.
+        optional: Whether the collection may be absent: every image is then a blank one.
         metadata: For Kedro plugins.
 
     Example:
@@ -281,11 +281,11 @@ class ClassFolderImagesDataset(ReadOnlyImagesDataset):
 
 
 class FolderImagesDataset(ReadOnlyImagesDataset):
-    """All pictures anywhere below a folder, without labels. Read only.
+    """All images anywhere below a folder, without labels. Read only.
 
     Args:
         filepath: The folder.
-        optional: Whether the collection may be absent: every picture is then a blank one.
+        optional: Whether the collection may be absent: every image is then a blank one.
         metadata: For Kedro plugins.
 
     Example:
@@ -308,23 +308,23 @@ class FolderImagesDataset(ReadOnlyImagesDataset):
     def _class_namer(self, source: ImageSource) -> None:
         return None
 
-    def _open(self) -> PictureFolder:
-        return PictureFolder(self._filepath)
+    def _open(self) -> ImageFolder:
+        return ImageFolder(self._filepath)
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}
 
 
 class TorchvisionImagesDataset(ReadOnlyImagesDataset):
-    """Pictures of a torchvision dataset. Read only; files that are there are used as they are.
+    """Images of a torchvision dataset. Read only; files that are there are used as they are.
 
     Args:
         name: A class of torchvision.datasets.
         filepath: The folder that torchvision calls root.
         download: Whether files that are not there are fetched, at the start of a run.
         arguments: For the class.
-        rows_per_class: [first, last]: keep pictures first..last-1 of every class, in their order;
-            last null: to the end. So training and background can share the training pictures.
+        rows_per_class: [first, last]: keep images first..last-1 of every class, in their order;
+            last null: to the end. So training and background can share the training images.
         labeled: false hides the labels.
         class_list: A file that names the classes, for captions: as for
             :class:`ClassFolderImagesDataset`. None: captions have numbers.
@@ -361,11 +361,11 @@ class TorchvisionImagesDataset(ReadOnlyImagesDataset):
         self._rows_per_class = (0, None) if rows_per_class is None else rows_per_class
         self._labeled = labeled
 
-    def _open(self) -> TorchvisionPictures:
+    def _open(self) -> TorchvisionImages:
         return self._open_files(self._download)
 
-    def _open_files(self, download: bool) -> TorchvisionPictures:
-        return TorchvisionPictures(
+    def _open_files(self, download: bool) -> TorchvisionImages:
+        return TorchvisionImages(
             self._name,
             self._filepath,
             download=download,
@@ -375,13 +375,13 @@ class TorchvisionImagesDataset(ReadOnlyImagesDataset):
         )
 
     def preview(self) -> ImagePreview:
-        """Some pictures, for kedro-viz, which never downloads."""
+        """Some images, for kedro-viz, which never downloads."""
         return ImagePreview(self._sheet(self._open_files(download=False)))
 
     def _class_namer(self, source: ImageSource) -> Callable[[int], str] | None:
         return super()._class_namer(source) if self._labeled else None
 
-    def _shown(self) -> TorchvisionPictures | None:
+    def _shown(self) -> TorchvisionImages | None:
         try:
             return self._open_files(download=False)
         except (FileNotFoundError, InputError):

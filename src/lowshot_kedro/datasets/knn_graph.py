@@ -9,13 +9,13 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import Blocks, KnnGraph, Resumable, RowBlocks
 from lowshot_kedro.datasets.files import require_space
 from lowshot_kedro.datasets.raw_matrix import count_rows, map_matrix, write_rows
 from lowshot_kedro.datasets.resumable import ResumableDataset, ResumableFiles, append_blocks
 from lowshot_kedro.datasets.table_dataset import PREVIEW_COLUMNS, TableDataset
 from lowshot_kedro.errors import InputError, require_integer
-from lowshot_kedro.matrices import Blocks, KnnGraph, Resumable, RowBlocks
-from lowshot_kedro.resources import format_bytes
+from lowshot_kedro.memory import format_bytes
 
 GraphContent = KnnGraph | Blocks[KnnGraph] | Resumable[RowBlocks[KnnGraph]]
 
@@ -29,8 +29,8 @@ _LINK_BYTES = _INDICES.itemsize + _SIMILARITIES.itemsize
 class KnnGraphDataset(TableDataset[GraphContent, KnnGraph], ResumableDataset):
     """A graph in the published format: STEM_I_11.int32 and STEM_D_11.float32, raw, (n, k).
 
-    Loading returns memmaps. Saving accepts a :class:`~lowshot_kedro.matrices.KnnGraph`, blocks of
-    one, or a :class:`~lowshot_kedro.matrices.Resumable` of row blocks, which an interrupted run
+    Loading returns memmaps. Saving accepts a :class:`~lowshot_kedro.blocks.KnnGraph`, blocks of
+    one, or a :class:`~lowshot_kedro.blocks.Resumable` of row blocks, which an interrupted run
     leaves to the next one to continue. The two files appear together.
 
     Args:

@@ -1,4 +1,4 @@
-"""How people see data in kedro-viz and Jupyter: rounded numbers, pictures with captions."""
+"""How people see data in kedro-viz and Jupyter: rounded numbers, images with captions."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import numpy as np
 from kedro.utils import find_kedro_project
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from lowshot_kedro.blocks import spread_rows
 from lowshot_kedro.fonts import drawable, font_file
-from lowshot_kedro.images import ImageSource, Picture
-from lowshot_kedro.matrices import spread_rows
+from lowshot_kedro.images import ImageSource, LoadedImage
 
 _SIGNIFICANT_DIGITS = 4
 
 # Beside the pipeline kedro-viz squeezes a sheet into a field of 460 × 300 pixels.
 _COLUMNS, _ROWS = 5, 3
-_WIDTH, _HEIGHT, _MARGIN = 150, 128, 2  # of a picture's place
+_WIDTH, _HEIGHT, _MARGIN = 150, 128, 2  # of an image's place
 _TITLE, _CAPTION, _FONT_SIZE = 30, 28, 18
 
 
@@ -81,31 +81,31 @@ class RoundedPreview:
 
 
 def contact_sheet(source: ImageSource, class_name: Callable[[int], str] | None) -> Image.Image:
-    """Pictures from all over a collection side by side, below a line that counts them all.
+    """Images from all over a collection side by side, below a line that counts them all.
 
     Args:
         source: The collection.
         class_name: What the class of a label is called, for the captions, which begin with the
-            picture's number. None: labels say nothing.
+            image's number. None: labels say nothing.
     """
-    n_pictures = min(len(source), _COLUMNS * _ROWS)
-    n_rows = -(-n_pictures // _COLUMNS)
+    n_images = min(len(source), _COLUMNS * _ROWS)
+    n_rows = -(-n_images // _COLUMNS)
     size = (_COLUMNS * _WIDTH, _TITLE + n_rows * (_HEIGHT + _CAPTION))
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     font = _font(font_file(""))
-    title = f"{len(source)} pictures"
-    if n_pictures < len(source):
-        title += f", {n_pictures} of them"
+    title = f"{len(source)} images"
+    if n_images < len(source):
+        title += f", {n_images} of them"
     draw.text((2 * _MARGIN, _MARGIN), title, fill="black", font=font)
     width, height = _WIDTH - 2 * _MARGIN, _HEIGHT - 2 * _MARGIN
-    for place, number in enumerate(map(int, spread_rows(len(source), n_pictures))):
-        picture = source[number]
+    for place, number in enumerate(map(int, spread_rows(len(source), n_images))):
+        loaded = source[number]
         row, column = divmod(place, _COLUMNS)
         left, top = column * _WIDTH + _MARGIN, _TITLE + row * (_HEIGHT + _CAPTION) + _MARGIN
-        image = ImageOps.contain(picture.image, (width, height))
+        image = ImageOps.contain(loaded.image, (width, height))
         sheet.paste(image, (left + (width - image.width) // 2, top + (height - image.height) // 2))
-        caption = drawable(f"{number}{_said_of(picture, class_name)}")
+        caption = drawable(f"{number}{_said_of(loaded, class_name)}")
         of_caption = _font(font_file(caption))
         middle = (left + width // 2, top + height + _MARGIN)
         text = _fitting(caption, of_caption)
@@ -113,14 +113,14 @@ def contact_sheet(source: ImageSource, class_name: Callable[[int], str] | None) 
     return sheet
 
 
-def _said_of(picture: Picture, class_name: Callable[[int], str] | None) -> str:
-    if picture.problem:
+def _said_of(loaded: LoadedImage, class_name: Callable[[int], str] | None) -> str:
+    if loaded.problem:
         return ": blank"
-    return "" if class_name is None else f": {class_name(picture.label)}"
+    return "" if class_name is None else f": {class_name(loaded.label)}"
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont) -> str:
-    """As much of a caption as fits below a picture."""
+    """As much of a caption as fits below an image."""
     width = _WIDTH - 4 * _MARGIN
     if font.getlength(text) <= width:
         return text

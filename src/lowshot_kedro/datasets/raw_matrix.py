@@ -10,12 +10,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import Blocks, Resumable, RowBlocks
 from lowshot_kedro.datasets.file_dataset import FileDataset
 from lowshot_kedro.datasets.files import require_space
 from lowshot_kedro.datasets.resumable import ResumableDataset, ResumableFiles, append_blocks
 from lowshot_kedro.errors import InputError, require_integer
 from lowshot_kedro.input_files import require_file
-from lowshot_kedro.matrices import Blocks, Resumable, RowBlocks
 
 
 def map_matrix(path: Path, n_rows: int, n_columns: int, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -56,8 +56,8 @@ MatrixContent = NDArray[Any] | Blocks[NDArray[Any]] | Resumable[RowBlocks[NDArra
 class RawMatrixDataset(FileDataset[MatrixContent, NDArray[Any]], ResumableDataset):
     """A raw matrix such as concatenated_PCAR256.raw: a memmap in, an array or blocks out.
 
-    Loading takes no memory. Saving accepts an array, :class:`~lowshot_kedro.matrices.Blocks`, of
-    which one is in memory at a time, or a :class:`~lowshot_kedro.matrices.Resumable` of row blocks,
+    Loading takes no memory. Saving accepts an array, :class:`~lowshot_kedro.blocks.Blocks`, of
+    which one is in memory at a time, or a :class:`~lowshot_kedro.blocks.Resumable` of row blocks,
     which an interrupted run leaves to the next one to continue. All rows are saved, however few are
     loaded.
 

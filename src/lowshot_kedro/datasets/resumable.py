@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from lowshot_kedro.blocks import Resumable, RowBlocks
 from lowshot_kedro.datasets.files import (
     full_disk_named,
     partial_path,
@@ -26,7 +27,6 @@ from lowshot_kedro.datasets.files import (
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.input_files import read_json
 from lowshot_kedro.locks import ResultInUseError, read_by_many, written_by_one
-from lowshot_kedro.matrices import Resumable, RowBlocks
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ Facts = dict[str, Any]
 # Another process may just be tidying up.
 _SECONDS_TO_END = 1.0
 _LONGEST_FACT = 20
-_MOST_FACTS = 6
+_MAX_FACTS = 6
 
 
 class ResumableFiles:
@@ -76,7 +76,7 @@ class ResumableFiles:
             for key, value in made_from.items()
             if isinstance(value, str | int | float) and len(str(value)) <= _LONGEST_FACT
         ]
-        return {"made from": ", ".join(short[:_MOST_FACTS])} if short else {}
+        return {"made from": ", ".join(short[:_MAX_FACTS])} if short else {}
 
     def require_space(self, n_bytes: int) -> None:
         """Refuse to begin files that the disk has no room for, unless they are there already.

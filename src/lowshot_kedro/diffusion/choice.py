@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import spread_rows
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.diffusion.validation import (
-    MOST_STEPS,
+    MAX_STEPS,
     ChosenSteps,
     expected_steps,
     folds,
@@ -26,8 +27,7 @@ from lowshot_kedro.diffusion.validation import (
     steps_to_try,
 )
 from lowshot_kedro.diffusion.variants import Adjustment
-from lowshot_kedro.matrices import spread_rows
-from lowshot_kedro.resources import logged_step
+from lowshot_kedro.progress import logged_step
 
 logger = logging.getLogger(__name__)
 
@@ -224,7 +224,7 @@ def rounds_of(
     for number, fold in enumerate(folds(labeled_classes, seed)):
         dealt[fold] = number
     per_round = folds_at_a_time(n_classes)
-    room = _MAX_RESULT_BYTES // (4 * (MOST_STEPS + 1) * per_round**2 * n_classes)
+    room = _MAX_RESULT_BYTES // (4 * (MAX_STEPS + 1) * per_round**2 * n_classes)
     found = []
     for number in range(_ROUNDS):
         of_round = acting[np.arange(len(acting)) % _ROUNDS == number]

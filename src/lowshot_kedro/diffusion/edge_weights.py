@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import require_finite, require_nodes, row_ranges
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import require_finite, require_nodes, row_ranges
 
 EDGE_WEIGHTS = ("constant", "gaussian", "locally_scaled")
 

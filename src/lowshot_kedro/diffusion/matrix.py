@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from lowshot_kedro import native
+from lowshot_kedro.blocks import row_ranges
 from lowshot_kedro.diffusion.edge_weights import link_weights
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import row_ranges
 
-NUMBERINGS = ("auto", "given", "clustered")
+NODE_ORDERINGS = ("auto", "given", "clustered")
 
 # Of graphs this large, `auto` expects that their scores do not stay in cache.
 LARGE_GRAPH_NODES = 100_000
 
 # Numbering costs about as much as gathering this many scores of every node at random.
-NUMBERING_COST_SCORES = 64
+ORDERING_COST_SCORES = 64
 # Below this the scores of all nodes stay in cache anyway.
 CACHE_BYTES = 32 * 2**20
 
@@ -51,7 +51,7 @@ class PropagationMatrix:
 
     @property
     def n_bytes(self) -> int:
-        """Memory of the matrix, its numbering and its column totals (which are made later)."""
+        """Memory of the matrix, its node ordering and its column totals (which are made later)."""
         rank_bytes = 0 if self.rank is None else self.rank.nbytes
         return self.rows.n_bytes + rank_bytes + 4 * self.n_nodes
 
@@ -98,8 +98,8 @@ class PropagationMatrix:
         return sparse.csr_array((values, self.rows.indices, self.rows.indptr), shape=shape)
 
 
-def numbering_for(n_nodes: int, n_classes: int, n_iterations: int) -> str:
-    """Whether numbering the nodes by clusters saves more time than it takes.
+def choose_node_ordering(n_nodes: int, n_classes: int, n_iterations: int) -> str:
+    """How to order the nodes: whether ordering them by clusters saves more time than it takes.
 
     Args:
         n_nodes: N.
@@ -110,7 +110,7 @@ def numbering_for(n_nodes: int, n_classes: int, n_iterations: int) -> str:
         `clustered` or `given`.
     """
     pays = 4 * n_nodes * n_classes > CACHE_BYTES
-    pays = pays and n_classes * n_iterations > NUMBERING_COST_SCORES
+    pays = pays and n_classes * n_iterations > ORDERING_COST_SCORES
     return "clustered" if pays else "given"
 
 
@@ -123,7 +123,7 @@ def propagation_matrix(
     local_neighbor: int = 8,
     reciprocal: bool = False,
     sinkhorn_rounds: int = 0,
-    numbering: str = "auto",
+    node_ordering: str = "auto",
 ) -> PropagationMatrix:
     """W = D⁻¹(A + Aᵀ) of a neighbour list.
 
@@ -137,9 +137,10 @@ def propagation_matrix(
         local_neighbor: For `locally_scaled`.
         reciprocal: Keep only links between nodes that list each other.
         sinkhorn_rounds: See :func:`sinkhorn`.
-        numbering: `given`, or `clustered`: rows are ordered so that neighbours are near in memory,
-            which makes products on large graphs several times faster. `auto`: clustered from
-            100 000 nodes on; :func:`numbering_for` knows better if the classes are known.
+        node_ordering: `given`, or `clustered`: rows are ordered so that neighbours are near in
+            memory, which makes products on large graphs several times faster. `auto`: clustered
+            from 100 000 nodes on; :func:`choose_node_ordering` knows better if the
+            classes are known.
 
     Returns:
         The matrix, rows summing to 1; the row of a node without any neighbour is zero. In memory:
@@ -149,15 +150,17 @@ def propagation_matrix(
     Raises:
         ValueError: For a neighbour out of range, or an unknown name.
     """
-    if numbering not in NUMBERINGS:
-        raise InputError(f"numbering: got {numbering!r}, expected one of: {', '.join(NUMBERINGS)}")
-    if numbering == "auto":
-        numbering = "clustered" if len(neighbors) >= LARGE_GRAPH_NODES else "given"
+    if node_ordering not in NODE_ORDERINGS:
+        raise InputError(
+            f"node_ordering: got {node_ordering!r}, expected one of: {', '.join(NODE_ORDERINGS)}"
+        )
+    if node_ordering == "auto":
+        node_ordering = "clustered" if len(neighbors) >= LARGE_GRAPH_NODES else "given"
     weights = link_weights(edge_weight, neighbors, similarities, sigma, local_neighbor)
     if weights is None and sinkhorn_rounds > 0:
         weights = np.ones(neighbors.shape, np.float32)
     rank = None
-    if numbering == "clustered":
+    if node_ordering == "clustered":
         order = native.cluster_nodes(neighbors)
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order), dtype=np.int32)

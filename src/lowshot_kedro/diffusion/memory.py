@@ -9,7 +9,7 @@ import numpy as np
 from lowshot_kedro.diffusion.backends.registry import backend_class, free_bytes, on_gpu
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.resources import format_bytes
+from lowshot_kedro.memory import format_bytes
 
 # Of the memory that is free when nothing is stated, this part may be taken.
 AVAILABLE_PART = 0.8

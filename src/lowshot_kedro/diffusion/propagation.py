@@ -13,14 +13,15 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import require_nodes, row_ranges
 from lowshot_kedro.diffusion.backends.interface import Backend
 from lowshot_kedro.diffusion.backends.registry import candidates, create_backend
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.diffusion.memory import MemoryPlan, plan_memory
 from lowshot_kedro.diffusion.variants import Adjustment, LabeledRows, class_priors
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import require_nodes, row_ranges
-from lowshot_kedro.resources import Progress, format_bytes
+from lowshot_kedro.memory import format_bytes
+from lowshot_kedro.progress import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -13,23 +13,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import row_ranges, spread_rows
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.diffusion.propagation import propagate, scores_per_step
 from lowshot_kedro.diffusion.variants import Adjustment
-from lowshot_kedro.matrices import row_ranges, spread_rows
-from lowshot_kedro.resources import Progress, logged_step
+from lowshot_kedro.progress import Progress, logged_step
 
 logger = logging.getLogger(__name__)
 
-MOST_STEPS = 300
-_LEAST_TRIED = 10
+MAX_STEPS = 300
+_MIN_TRIED = 10
 _FOLDS = 5
 # Where so many labels are held out, further folds would say the same.
 _ENOUGH_HELD_OUT = 1000
 # Columns that are propagated together, if one fold has not more.
-MOST_COLUMNS = 128
+MAX_COLUMNS = 128
 # Scores of held-out nodes that are kept.
-_MOST_RESULT_BYTES = 2**28
+_MAX_RESULT_BYTES = 2**28
 _SAMPLED_NODES = 4096
 _SAMPLED_CLASSES = 16
 _WIDEST_SPREAD = 0.5
@@ -130,7 +130,7 @@ def choose_steps(
 
 def steps_to_try(expected: int) -> int:
     """How many steps are tried where a number is expected."""
-    return min(max(2 * expected, _LEAST_TRIED), MOST_STEPS)
+    return min(max(2 * expected, _MIN_TRIED), MAX_STEPS)
 
 
 def right_labels(
@@ -171,7 +171,7 @@ def right_labels(
         folds_of_part = held_out[first:last]
         n_folds = len(folds_of_part)
         if tested is None:
-            room = max(_MOST_RESULT_BYTES // (4 * (n_steps + 1) * n_folds**2 * n_classes), 1)
+            room = max(_MAX_RESULT_BYTES // (4 * (n_steps + 1) * n_folds**2 * n_classes), 1)
             looked_for = [fold[spread_rows(len(fold), room)] for fold in folds_of_part]
         else:
             looked_for = list(tested[first:last])
@@ -195,7 +195,7 @@ def right_labels(
 
 def folds_at_a_time(n_classes: int) -> int:
     """How many folds are propagated together."""
-    return max(1, MOST_COLUMNS // n_classes)
+    return max(1, MAX_COLUMNS // n_classes)
 
 
 def _right_labels(
@@ -323,7 +323,7 @@ def expected_steps(
         labeled_nodes=labeled_nodes,
     )
     spreads: list[float] = []
-    with Progress(MOST_STEPS, "spread of the classes", unit="step") as bar:
+    with Progress(MAX_STEPS, "spread of the classes", unit="step") as bar:
         for scores in steps:
             columns = scores[:, :-1].astype(np.float64)
             logarithms = np.log(columns, where=columns > 0, out=np.zeros_like(columns))
@@ -346,10 +346,10 @@ def expected_steps(
 def _enough(spreads: Sequence[float], wanted: float) -> int | None:
     """The number of steps to take, if the spread after 0, 1, 2 … steps tells already."""
     step = len(spreads) - 1
-    if step == MOST_STEPS or (step > 0 and spreads[step] >= wanted):
+    if step == MAX_STEPS or (step > 0 and spreads[step] >= wanted):
         return step
     half = step // 2
-    if step >= _LEAST_TRIED and step % 2 == 0 and spreads[step] < _HARDLY_MORE * spreads[half]:
+    if step >= _MIN_TRIED and step % 2 == 0 and spreads[step] < _HARDLY_MORE * spreads[half]:
         return half
     return None
 

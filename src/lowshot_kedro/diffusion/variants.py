@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import row_ranges
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import row_ranges
 
 BLOCK_ROWS = 16384
 
@@ -81,7 +81,7 @@ class Power:
 
 
 @dataclass(frozen=True)
-class RestoreLabeled:
+class Clamping:
     """L_i ← (L₀)_i for every labelled image i: what is known is not forgotten.
 
     The clamping of X. Zhu and Z. Ghahramani, "Learning from labeled and unlabeled data with label
@@ -95,18 +95,18 @@ class RestoreLabeled:
         scores[labeled.rows, labeled.columns] = labeled.values
 
 
-def adjustments(power: float = 1.0, restore_labeled: bool = False) -> tuple[Adjustment, ...]:
+def adjustments(power: float = 1.0, clamping: bool = False) -> tuple[Adjustment, ...]:
     """The adjustments that parameters ask for, in the order in which they are made.
 
     Args:
         power: Exponent of :class:`Power`; 1: none.
-        restore_labeled: Whether to make :class:`RestoreLabeled`.
+        clamping: Whether to make :class:`Clamping`.
     """
     chosen: list[Adjustment] = []
     if power != 1:
         chosen.append(Power(power))
-    if restore_labeled:
-        chosen.append(RestoreLabeled())
+    if clamping:
+        chosen.append(Clamping())
     return tuple(chosen)
 
 

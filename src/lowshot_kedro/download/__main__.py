@@ -20,7 +20,7 @@ from lowshot_kedro.download.published import (
 )
 from lowshot_kedro.download.transfer import Transfer, look_up
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.resources import format_bytes
+from lowshot_kedro.memory import format_bytes
 
 logger = logging.getLogger("lowshot_kedro.download")
 

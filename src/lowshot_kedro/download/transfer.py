@@ -23,7 +23,8 @@ from urllib.request import Request, urlopen
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.input_files import read_json
 from lowshot_kedro.locks import written_by_one
-from lowshot_kedro.resources import Progress, format_bytes
+from lowshot_kedro.memory import format_bytes
+from lowshot_kedro.progress import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
-"""The k-nearest-neighbour graph: index, background graph, completion with labelled and test points.
+"""The k-nearest-neighbour graph: index, background graph, and labelled nodes inserted into it.
 
-Similarity is the inner product of L2-normalised vectors, or in `node_graph` also minus the squared
-distance.
+Similarity is the inner product of L2-normalised vectors, or in `build_knn_graph` also minus the
+squared distance.
 """
 
 from lowshot_kedro.graph.background import (
@@ -11,10 +11,10 @@ from lowshot_kedro.graph.background import (
     index_in_memory,
     unlabeled_nodes,
 )
-from lowshot_kedro.graph.completion import CompletedGraph, complete_graph, require_sizes
 from lowshot_kedro.graph.index import build_index, search
+from lowshot_kedro.graph.knn_graph import NodeSearch, build_knn_graph
+from lowshot_kedro.graph.labeled_nodes import ExtendedGraph, insert_labeled_nodes, require_sizes
 from lowshot_kedro.graph.methods import METHODS, require_method
-from lowshot_kedro.graph.nodes import NodeSearch, node_graph
 from lowshot_kedro.graph.quality import measure_quality
 from lowshot_kedro.graph.spaces import METRICS
 from lowshot_kedro.graph.vectors import describe_vectors, normalize
@@ -22,17 +22,17 @@ from lowshot_kedro.graph.vectors import describe_vectors, normalize
 __all__ = [
     "METHODS",
     "METRICS",
-    "CompletedGraph",
+    "ExtendedGraph",
     "NodeSearch",
     "UnlabeledNodes",
     "background_graph",
     "build_index",
-    "complete_graph",
+    "build_knn_graph",
     "describe_index",
     "describe_vectors",
     "index_in_memory",
+    "insert_labeled_nodes",
     "measure_quality",
-    "node_graph",
     "normalize",
     "require_method",
     "require_sizes",

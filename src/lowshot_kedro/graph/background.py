@@ -11,6 +11,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import Blocks, InvertedFile, KnnGraph, Resumable, RowBlocks
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.copies import find_copies
 from lowshot_kedro.graph.descent import divided_graph
@@ -20,8 +21,8 @@ from lowshot_kedro.graph.neighbor_descent import pynndescent_graph
 from lowshot_kedro.graph.spaces import COSINE
 from lowshot_kedro.graph.vectors import BLOCK_ROWS, describe_vectors, normalized_blocks
 from lowshot_kedro.graph.workspace import MemoryBudget, Workspace, temporary_folder
-from lowshot_kedro.matrices import Blocks, InvertedFile, KnnGraph, Resumable, RowBlocks
-from lowshot_kedro.resources import Progress, format_bytes, logged_step
+from lowshot_kedro.memory import format_bytes
+from lowshot_kedro.progress import Progress, logged_step
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def unlabeled_nodes(
     method: str,
     name: str,
     target_recall: float = 0.99,
-    memory_budget: int | None = None,
+    memory_budget_bytes: int | None = None,
 ) -> UnlabeledNodes:
     """Index vectors and build the graph among them, in memory.
 
@@ -56,7 +57,7 @@ def unlabeled_nodes(
         method: As for :func:`background_graph`, like the following.
         name: What messages call the vectors.
         target_recall: See there.
-        memory_budget: See there.
+        memory_budget_bytes: See there.
 
     Returns:
         In memory: the vectors twice and 8·n·k bytes.
@@ -65,8 +66,10 @@ def unlabeled_nodes(
         ValueError: For NaN, or too few vectors for the method.
     """
     with temporary_folder() as folder:
-        index = index_in_memory(vectors, method, target_recall, memory_budget, name)
-        graph = background_graph(index, vectors, k, method, target_recall, memory_budget, name)
+        index = index_in_memory(vectors, method, target_recall, memory_budget_bytes, name)
+        graph = background_graph(
+            index, vectors, k, method, target_recall, memory_budget_bytes, name
+        )
         blocks = graph.begin(folder).starting_at(0)
         return UnlabeledNodes(vectors, index, KnnGraph.joined(blocks, k))
 
@@ -75,7 +78,7 @@ def index_in_memory(
     vectors: NDArray[np.float32],
     method: str = "auto",
     target_recall: float = 0.99,
-    memory_budget: int | None = None,
+    memory_budget_bytes: int | None = None,
     name: str = "background_vectors",
 ) -> Any:
     """A search index that holds the normalised vectors, as a rule a copy of them.
@@ -84,14 +87,14 @@ def index_in_memory(
         vectors: As for :func:`~lowshot_kedro.graph.index.build_index`, like the following.
         method: See there.
         target_recall: See there.
-        memory_budget: See there.
+        memory_budget_bytes: See there.
         name: What messages call the vectors.
 
     Returns:
         A faiss.Index of the kind that `build_index` makes.
     """
     with temporary_folder() as folder:
-        built = build_index(vectors, method, target_recall, memory_budget, name)
+        built = build_index(vectors, method, target_recall, memory_budget_bytes, name)
         content = built.begin(folder)
     if isinstance(content, Blocks):
         flat: faiss.Index = faiss.IndexFlatIP(content.n_columns)
@@ -131,7 +134,7 @@ def background_graph(
     stored_k: int,
     method: str = "auto",
     target_recall: float = 0.99,
-    memory_budget: int | None = None,
+    memory_budget_bytes: int | None = None,
     name: str = "background_vectors",
 ) -> Resumable[RowBlocks[KnnGraph]]:
     """The stored_k most similar vectors of every vector, itself included, found while it is saved.
@@ -145,7 +148,7 @@ def background_graph(
             that library. A description for faiss.index_factory searches with that index. `auto`
             is exact for few vectors and descent for more.
         target_recall: For ivf and descent: the part of the neighbours to be found.
-        memory_budget: Bytes that the process may take; None: four fifths of what is free.
+        memory_budget_bytes: Bytes that the process may take; None: four fifths of what is free.
         name: What messages call the vectors.
 
     Returns:
@@ -167,7 +170,7 @@ def background_graph(
     method = _method_with(index, method)
 
     def begin(folder: Path) -> RowBlocks[KnnGraph]:
-        budget = MemoryBudget(memory_budget)
+        budget = MemoryBudget(memory_budget_bytes)
         logger.info(
             "graph: %d neighbours of %d vectors of dimension %d by %s (%s), %s of memory left",
             stored_k,
@@ -183,7 +186,7 @@ def background_graph(
             return _searched_graph(index, vectors, stored_k, name)
         workspace = Workspace(folder, budget)
         division = division_of(index)
-        # Rows of the graph that are full of equal vectors, as pictures that are missing make them.
+        # Rows of the graph that are full of equal vectors, as images that are missing make them.
         copies = find_copies(vectors, stored_k, stored_k, workspace, name, COSINE)
         if copies is not None:
             division = division.without(copies)

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv
 
 from lowshot_kedro import native
+from lowshot_kedro.blocks import KnnGraph, row_ranges
 from lowshot_kedro.graph.codes import as_scores, search_all
 from lowshot_kedro.graph.list_search import QUERY_ROWS, ListSearch, n_candidates
-from lowshot_kedro.matrices import KnnGraph, row_ranges
 
 # Lists looked through for a first idea of how far the k-th neighbour is.
 _FIRST_PROBES = 8

@@ -10,20 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro import native
+from lowshot_kedro.blocks import row_ranges
 from lowshot_kedro.graph.codes import VectorEncoder, search_all
 from lowshot_kedro.graph.spaces import COSINE, Space
 from lowshot_kedro.interruption import require_no_stop
-from lowshot_kedro.matrices import row_ranges
-from lowshot_kedro.parallel import map_ahead, map_rows, run_in_one_thread
+from lowshot_kedro.threads import map_in_threads, map_rows, run_in_one_thread
 
 _ITERATIONS = 10
 _SEED = 1234
 _TRAINING_VECTORS_PER_GROUP = 256
 # Below this number of centroids all are compared; above, those of the nearest groups.
 _FLAT_UP_TO = 1024
-_LEAST_GROUPS = 16
+_MIN_GROUPS = 16
 _LISTS_PER_PROBE = 4
-_MOST_PROBES = 4096
+_MAX_PROBES = 4096
 _BLOCK_ROWS = 65536
 # Of an iteration of k-means beside others, which cannot be stopped: a second. Groups are about
 # equally large, unless most vectors are near to each other and some far away.
@@ -88,7 +88,7 @@ def train_centroids(
     large = [group for group in order if multiplications[group] > _MAX_MULTIPLICATIONS]
     others = [group for group in order if multiplications[group] <= _MAX_MULTIPLICATIONS]
     trained = {group: run_in_one_thread(train, group) for group in large}
-    with closing(map_ahead(train, others)) as results:
+    with closing(map_in_threads(train, others)) as results:
         trained.update(zip(others, results, strict=True))
     return np.concatenate([trained[group] for group in range(len(members))])
 
@@ -166,7 +166,7 @@ class CentroidSearch:
         n_centroids = len(self.codes.values)
         n_groups = min(
             self._n_groups,
-            max(_LEAST_GROUPS, math.ceil(_LISTS_PER_PROBE * count * self._n_groups / n_centroids)),
+            max(_MIN_GROUPS, math.ceil(_LISTS_PER_PROBE * count * self._n_groups / n_centroids)),
         )
         groups, _ = search_all(self._group_codes, queries, n_groups)
         return native.search_lists(self.codes, self._lists, queries, groups, count)[0]
@@ -188,7 +188,7 @@ def probes_needed(
         n_lists: How many lists there are.
         wanted: The part, 0..1.
     """
-    order = search.nearest(queries, min(n_lists, _MOST_PROBES))
+    order = search.nearest(queries, min(n_lists, _MAX_PROBES))
     return probes_among(order, lists, n_lists, wanted)
 
 

@@ -15,8 +15,8 @@ _SEED = 20180618
 # A code covers so many standard deviations; what lies beyond is cut off.
 _COVERED = 4.0
 _LARGEST_CODE = 127
-_MOST_STEPS = 9999.0
-_MOST_STEPS_OF_DISTANCES = 1e35
+_MAX_STEPS = 9999.0
+_MAX_STEPS_OF_DISTANCES = 1e35
 # Largest error of a similarity that is reckoned with, in standard deviations of the rounding error.
 _ERROR_DEVIATIONS = 5.0
 
@@ -42,12 +42,12 @@ class VectorEncoder:
             )
             spread = ((sample - mean) ** 2).sum(axis=1).mean() if len(sample) else 1.0
             deviation = np.sqrt(max(spread, 1e-12) / width)
-            most_steps = _MOST_STEPS
+            most_steps = _MAX_STEPS
         else:
             mean = space.origin
             spread = (lengths_of(sample) ** 2).mean() if len(sample) else 0.0
             deviation = np.sqrt((spread or 1.0) / width)
-            most_steps = _MOST_STEPS_OF_DISTANCES
+            most_steps = _MAX_STEPS_OF_DISTANCES
         self._encoder = native.Encoder(
             np.ascontiguousarray(mean, dtype=np.float32),
             signs.astype(np.float32),

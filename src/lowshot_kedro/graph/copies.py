@@ -14,11 +14,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import KnnGraph, row_ranges
 from lowshot_kedro.graph.spaces import Space
 from lowshot_kedro.graph.vectors import BLOCK_ROWS, release
 from lowshot_kedro.graph.workspace import Workspace
-from lowshot_kedro.matrices import KnnGraph, row_ranges
-from lowshot_kedro.resources import logged_step
+from lowshot_kedro.progress import logged_step
 
 logger = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro import native
+from lowshot_kedro.blocks import KnnGraph, RowBlocks, row_ranges
 from lowshot_kedro.graph.centroids import probes_needed
 from lowshot_kedro.graph.codes import search_all
 from lowshot_kedro.graph.exact_search import ExactNodes
@@ -28,8 +29,7 @@ from lowshot_kedro.graph.list_search import Division, ListSearch
 from lowshot_kedro.graph.quality import ExactSearch, recall, sample_rows
 from lowshot_kedro.graph.vectors import release
 from lowshot_kedro.graph.workspace import Stage, Workspace
-from lowshot_kedro.matrices import KnnGraph, RowBlocks, row_ranges
-from lowshot_kedro.resources import logged_step
+from lowshot_kedro.progress import logged_step
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ _FIRST_RECALL = 0.95
 _LINKS = (20, 32, 48)
 # Rows whose links are sampled at once, if memory is short, and what sampling takes for each link
 # followed: links collected, counted, chosen and copied, and pages of the pools besides.
-_LEAST_LINK_ROWS = 2**18
+_MIN_LINK_ROWS = 2**18
 _BYTES_PER_LINK = 64
 # Candidates kept for each neighbour wanted: the least, and how many times as many at most.
 _POOL_PART = 1.5
@@ -304,7 +304,7 @@ def _join(
     n_vectors, width = pools.entries.shape
     n_links = min(n_links, width)
     links = np.empty((0, 2 * n_links), np.int32)
-    most_rows = max(_LEAST_LINK_ROWS, workspace.budget.left // (_BYTES_PER_LINK * n_links))
+    most_rows = max(_MIN_LINK_ROWS, workspace.budget.left // (_BYTES_PER_LINK * n_links))
     if most_rows < n_vectors:
         links = workspace.allocate("links", (n_vectors, 2 * n_links), np.int32)
     for first, last in row_ranges(n_vectors, most_rows):

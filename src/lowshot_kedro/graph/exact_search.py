@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro import native
+from lowshot_kedro.blocks import KnnGraph, row_ranges
 from lowshot_kedro.graph.quality import ExactSearch
 from lowshot_kedro.graph.spaces import Space
 from lowshot_kedro.graph.vectors import inverse_lengths, release
-from lowshot_kedro.matrices import KnnGraph, row_ranges
 
 _QUERY_ROWS = 16384
 # Candidates of all queries that are searched for at a time.
-_MOST_CANDIDATES = 2**22
+_MAX_CANDIDATES = 2**22
 # Candidates besides the k wanted, how many times as many where these are not enough, and how many
 # at most: then every vector is ranked.
 _SPARE = 16
 _GROWTH = 8
-_MOST_WIDTH = 512
+_MAX_WIDTH = 512
 # Queries that are compared with everything at a time.
 _FEW_ROWS = 256
 _UNIT_ROUNDOFF = 2.0**-24
@@ -68,7 +68,7 @@ class ExactNodes:
     def _search(self, queries: NDArray[np.float32], k: int, width: int) -> KnnGraph:
         n_vectors = len(self._vectors)
         width = min(width, n_vectors)
-        block_rows = min(_QUERY_ROWS, max(1, _MOST_CANDIDATES // max(width, 1)))
+        block_rows = min(_QUERY_ROWS, max(1, _MAX_CANDIDATES // max(width, 1)))
         blocks = (
             self._search_block(queries[first:last], k, width)
             for first, last in row_ranges(len(queries), block_rows)
@@ -95,7 +95,7 @@ class ExactNodes:
             # Equal queries have equal neighbours.
             distinct, which = np.unique(queries[unsure], axis=0, return_inverse=True)
             distinct = np.ascontiguousarray(distinct)
-            if _GROWTH * width > _MOST_WIDTH:
+            if _GROWTH * width > _MAX_WIDTH:
                 among_more = self._compare_all(distinct, k)
             else:
                 among_more = self._search(distinct, k, _GROWTH * width)

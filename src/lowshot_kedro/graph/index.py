@@ -14,6 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro import native
+from lowshot_kedro.blocks import (
+    Blocks,
+    InvertedFile,
+    KnnGraph,
+    ListBlock,
+    Resumable,
+    row_ranges,
+    spread_rows,
+)
 from lowshot_kedro.devices import free_gpu_bytes
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.centroids import (
@@ -35,17 +44,9 @@ from lowshot_kedro.graph.vectors import (
 )
 from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
 from lowshot_kedro.interruption import require_no_stop
-from lowshot_kedro.matrices import (
-    Blocks,
-    InvertedFile,
-    KnnGraph,
-    ListBlock,
-    Resumable,
-    row_ranges,
-    spread_rows,
-)
-from lowshot_kedro.parallel import map_rows, rows_at_once, run_in_one_thread
-from lowshot_kedro.resources import Progress, format_bytes, logged_step
+from lowshot_kedro.memory import format_bytes
+from lowshot_kedro.progress import Progress, logged_step
+from lowshot_kedro.threads import map_rows, rows_at_once, run_in_one_thread
 
 logger = logging.getLogger(__name__)
 
@@ -61,11 +62,11 @@ _FACTORY_TRAINING_VECTORS = 1_000_000
 _MIN_QUERIES = 32
 # Lists of an inverted file: as many as in the published experiment, or more where these would hold
 # more vectors than this.
-_MOST_VECTORS_PER_LIST = 512
+_MAX_VECTORS_PER_LIST = 512
 _TUNING_ROWS = 256
 _TUNING_NEIGHBORS = 32
 # Lists that are put together at a time: the vectors are read once for each such block.
-_MOST_BLOCK_BYTES = 4 * 2**30
+_MAX_BLOCK_BYTES = 4 * 2**30
 # Part of the free memory of a GPU that an index may take.
 _GPU_PART = 0.6
 
@@ -74,7 +75,7 @@ IndexContent = Blocks[NDArray[np.float32]] | InvertedFile | faiss.Index
 
 def n_lists_for(n_vectors: int) -> int:
     """Lists of an inverted file: 4·√n, or one for every 512 vectors if that is more."""
-    lists = max(4 * math.isqrt(n_vectors), n_vectors // _MOST_VECTORS_PER_LIST)
+    lists = max(4 * math.isqrt(n_vectors), n_vectors // _MAX_VECTORS_PER_LIST)
     # Every list should have something to be trained on.
     return max(1, min(lists, n_vectors // 4))
 
@@ -83,7 +84,7 @@ def build_index(
     vectors: NDArray[np.float32],
     method: str = "auto",
     target_recall: float = 0.99,
-    memory_budget: int | None = None,
+    memory_budget_bytes: int | None = None,
     name: str = "background_vectors",
 ) -> Resumable[IndexContent]:
     """A search index over the normalised vectors, for inner products, built while it is saved.
@@ -94,7 +95,7 @@ def build_index(
             flat index, a factory string what it says, and the others an inverted file.
         target_recall: An inverted file is told to look through as many lists as find this part of
             the 32 nearest neighbours, estimated on 256 rows.
-        memory_budget: Bytes that the process may take; None: four fifths of what is free.
+        memory_budget_bytes: Bytes that the process may take; None: four fifths of what is free.
         name: What messages call the vectors.
 
     Returns:
@@ -110,7 +111,7 @@ def build_index(
     method = choose_method(method, n_vectors)
 
     def begin(folder: Path) -> IndexContent:
-        budget = MemoryBudget(memory_budget)
+        budget = MemoryBudget(memory_budget_bytes)
         if method == "exact":
             return _flat_blocks(vectors, name)
         if is_factory_string(method):
@@ -317,7 +318,7 @@ def _inverted_file(
     sizes = np.bincount(assigned, minlength=len(centroids))
 
     def list_blocks() -> Iterator[ListBlock]:
-        most_bytes = min(budget.left // 2, _MOST_BLOCK_BYTES)
+        most_bytes = min(budget.left // 2, _MAX_BLOCK_BYTES)
         yield from _list_blocks(vectors, inverse_lengths, assigned, sizes, most_bytes)
 
     return InvertedFile(centroids, sizes, n_probe, list_blocks)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro import native
+from lowshot_kedro.blocks import KnnGraph, row_ranges
 from lowshot_kedro.graph.bounded_search import (
     BoundedSearch,
     prefix_share_of,
@@ -32,8 +33,7 @@ from lowshot_kedro.graph.index import compare_with_all
 from lowshot_kedro.graph.list_search import QUERY_ROWS, Division, ListSearch, n_candidates
 from lowshot_kedro.graph.quality import ROUNDING, neighbors_found, sample_rows
 from lowshot_kedro.graph.workspace import Workspace
-from lowshot_kedro.matrices import KnnGraph, row_ranges
-from lowshot_kedro.resources import Progress, logged_step
+from lowshot_kedro.progress import Progress, logged_step
 
 logger = logging.getLogger(__name__)
 

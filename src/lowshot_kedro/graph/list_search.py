@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro import native
+from lowshot_kedro.blocks import KnnGraph, row_ranges, spread_rows
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.centroids import CentroidSearch
 from lowshot_kedro.graph.codes import VectorEncoder
@@ -21,7 +22,6 @@ from lowshot_kedro.graph.copies import Copies
 from lowshot_kedro.graph.spaces import COSINE, Space
 from lowshot_kedro.graph.vectors import release
 from lowshot_kedro.graph.workspace import Workspace
-from lowshot_kedro.matrices import KnnGraph, row_ranges, spread_rows
 
 QUERY_ROWS = 65536
 _SAMPLE_ROWS = 16384

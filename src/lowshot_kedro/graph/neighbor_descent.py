@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro import native
+from lowshot_kedro.blocks import KnnGraph, RowBlocks, row_ranges
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.spaces import COSINE, Space
 from lowshot_kedro.graph.vectors import BLOCK_ROWS
 from lowshot_kedro.graph.workspace import MemoryBudget
-from lowshot_kedro.matrices import KnnGraph, RowBlocks, row_ranges
-from lowshot_kedro.resources import format_bytes, logged_step
+from lowshot_kedro.memory import format_bytes
+from lowshot_kedro.progress import logged_step
 
 _SEED = 0
 # What the library holds beside the vectors, which it copies: its graph, forest and candidates.
@@ -83,7 +84,7 @@ def pynndescent_graph(
         if needed > budget.left:
             raise InputError(
                 f"graph.method: pynndescent needs about {format_bytes(needed)} for {n_vectors} "
-                f"vectors, but {format_bytes(budget.left)} of graph.memory_budget are left; use "
+                f"vectors, but {format_bytes(budget.left)} of graph.memory_budget_gb are left; use "
                 "descent"
             )
         with logged_step("graph: pynndescent"):

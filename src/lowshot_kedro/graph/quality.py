@@ -13,11 +13,11 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import KnnGraph, row_ranges
 from lowshot_kedro.graph.spaces import COSINE, Space
 from lowshot_kedro.graph.vectors import normalize, normalized_blocks, normalized_rows
-from lowshot_kedro.matrices import KnnGraph, row_ranges
-from lowshot_kedro.parallel import MIN_ROWS, map_ahead, rows_at_once
-from lowshot_kedro.resources import Progress
+from lowshot_kedro.progress import Progress
+from lowshot_kedro.threads import MIN_ROWS, map_in_threads, rows_at_once
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class ExactSearch:
         parts = product(
             row_ranges(len(self._queries), query_rows), row_ranges(len(block), chunk_rows)
         )
-        found = map_ahead(partial(self._nearest, block, first_row), parts)
+        found = map_in_threads(partial(self._nearest, block, first_row), parts)
         for first, same in groupby(found, key=attrgetter("first_query")):
             self._merge(first, list(same))
 

@@ -14,6 +14,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import spread_rows
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.vectors import (
     checked_copy,
@@ -22,7 +23,6 @@ from lowshot_kedro.graph.vectors import (
     mapped_rows,
     normalize,
 )
-from lowshot_kedro.matrices import spread_rows
 
 METRICS = ("cosine", "euclidean")
 _SAMPLE_ROWS = 16384

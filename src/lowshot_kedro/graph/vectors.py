@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import require_finite, row_ranges, spread_rows
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import require_finite, row_ranges, spread_rows
 
 BLOCK_ROWS = 16384
 _CHECKSUM_ROWS = 1024
 _SHOWN_ROWS = 10
 # Below, as for the compiled functions, 1 / length is no number of single precision.
-_LEAST_LENGTH = 1e-36
+_MIN_LENGTH = 1e-36
 
 
 def checked_copy(vectors: NDArray[np.float32], first_row: int, name: str) -> NDArray[np.float32]:
@@ -164,7 +164,7 @@ def inverse_lengths(vectors: NDArray[np.float32], name: str) -> NDArray[np.float
     inverse = np.zeros(len(vectors), np.float32)
     for first, block in mapped_blocks(vectors, checked_copy, name):
         lengths = lengths_of(block)
-        there = lengths >= _LEAST_LENGTH
+        there = lengths >= _MIN_LENGTH
         inverse[first : first + len(block)][there] = 1 / lengths[there]
     return inverse
 

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from lowshot_kedro.blocks import row_ranges
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.vectors import release
-from lowshot_kedro.matrices import row_ranges
-from lowshot_kedro.resources import Progress, available_bytes, format_bytes, rss_bytes
+from lowshot_kedro.memory import available_bytes, format_bytes, rss_bytes
+from lowshot_kedro.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class MemoryBudget:
         least = taken + SPARE_BYTES // 2
         if n_bytes is not None and n_bytes < least:
             raise InputError(
-                f"graph.memory_budget: got {n_bytes / 1e9:.3g} GB, expected at least "
+                f"graph.memory_budget_gb: got {n_bytes / 1e9:.3g} GB, expected at least "
                 f"{least / 1e9:.3g} GB: the process has {taken / 1e9:.3g} GB before it begins"
             )
 

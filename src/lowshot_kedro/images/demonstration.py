@@ -1,4 +1,4 @@
-"""Real pictures that ship with a dependency: scikit-learn's handwritten digits.
+"""Real images that ship with a dependency: scikit-learn's handwritten digits.
 
 1797 scans of 8×8 pixels from the test part of "Optical Recognition of Handwritten Digits"
 (E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998).
@@ -19,9 +19,9 @@ class Demonstration(NamedTuple):
     """The demonstration's raw data.
 
     Attributes:
-        train: (picture, label) pairs.
-        test: (picture, label) pairs.
-        background: Pictures without labels.
+        train: (image, label) pairs.
+        test: (image, label) pairs.
+        background: Images without labels.
         class_split: Content of a class split file.
     """
 
@@ -31,7 +31,7 @@ class Demonstration(NamedTuple):
     class_split: dict[str, Any]
 
 
-def digits(seed: int, picture_size: int) -> Demonstration:
+def digits(seed: int, image_size: int) -> Demonstration:
     """The digits, shuffled and dealt in thirds to training, test and background.
 
     Ten classes leave no room for disjoint sets: base and novel classes of mode test are the novel
@@ -39,21 +39,21 @@ def digits(seed: int, picture_size: int) -> Demonstration:
 
     Args:
         seed: Seed of the shuffle.
-        picture_size: Width and height in pixels that the 8×8 scans are enlarged to.
+        image_size: Width and height in pixels that the 8×8 scans are enlarged to.
     """
-    # It takes a second to import, and most commands have other pictures or none.
+    # It takes a second to import, and most commands have other images or none.
     from sklearn.datasets import load_digits
 
     scans = load_digits()
     order = np.random.default_rng(seed).permutation(len(scans.images))
-    pictures = [_enlarge(scans.images[number], picture_size) for number in order]
+    images = [_enlarge(scans.images[number], image_size) for number in order]
     labels = [int(scans.target[number]) for number in order]
     train, test, background = (slice(part, None, 3) for part in range(3))
     low, high = [1, 2, 3, 4, 5], [6, 7, 8, 9, 10]
     return Demonstration(
-        train=list(zip(pictures[train], labels[train], strict=True)),
-        test=list(zip(pictures[test], labels[test], strict=True)),
-        background=pictures[background],
+        train=list(zip(images[train], labels[train], strict=True)),
+        test=list(zip(images[test], labels[test], strict=True)),
+        background=images[background],
         class_split={
             "base_classes_1": high,
             "novel_classes_1": low,

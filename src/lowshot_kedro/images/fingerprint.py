@@ -1,4 +1,4 @@
-"""Checksums by which sources describe their pictures."""
+"""Checksums by which sources describe their images."""
 
 from __future__ import annotations
 

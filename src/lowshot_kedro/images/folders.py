@@ -1,4 +1,4 @@
-"""Pictures as they lie in folders: a folder for every class, or any folder without labels."""
+"""Images as they lie in folders: a folder for every class, or any folder without labels."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.images.picture_files import PictureFiles
+from lowshot_kedro.images.image_files import ImageFiles
 
 logger = logging.getLogger(__name__)
 
 _MAX_NAMED = 5
 
 
-class ClassFolders(PictureFiles):
-    """The pictures of a folder that has a folder for every class, with pictures at any depth.
+class ClassFolders(ImageFiles):
+    """The images of a folder that has a folder for every class, with images at any depth.
 
     They stand in the order of the classes, then of their relative paths, on any file system. Files
     count by a suffix that PIL can read; hidden files and folders do not.
@@ -28,13 +28,13 @@ class ClassFolders(PictureFiles):
         root: The folder of the class folders.
         classes: Names of class folders: the position of a name is its label. Other folders are
             left out. None: all folders, sorted by name.
-        every_class: Whether each of `classes` needs a picture; without, those that have none are
+        every_class: Whether each of `classes` needs an image; without, those that have none are
             named in the log.
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If there is no picture, a class listed twice, or, if every class needs them,
-            without a folder or without a picture.
+        ValueError: If there is no image, a class listed twice, or, if every class needs them,
+            without a folder or without an image.
     """
 
     def __init__(
@@ -54,17 +54,17 @@ class ClassFolders(PictureFiles):
         labels: list[int] = []
         empty: list[str] = []
         for label, class_name in enumerate(self.classes):
-            of_class = _pictures_below(root, class_name, suffixes) if class_name in found else []
+            of_class = _images_below(root, class_name, suffixes) if class_name in found else []
             names += of_class
             labels += [label] * len(of_class)
             if not of_class:
                 empty.append(class_name)
         if not names:
-            raise InputError(f"{root}: found no picture in a folder of a class, expected some")
+            raise InputError(f"{root}: found no image in a folder of a class, expected some")
         if empty and classes is not None and every_class:
-            raise InputError(f"{root}: found no picture of class {_some(empty)}, expected some")
+            raise InputError(f"{root}: found no image of class {_some(empty)}, expected some")
         if empty:
-            logger.warning("%s: no picture of class %s", root, _some(empty))
+            logger.warning("%s: no image of class %s", root, _some(empty))
         left_out = sorted(set(found) - set(self.classes))
         if left_out:
             logger.info(
@@ -73,8 +73,8 @@ class ClassFolders(PictureFiles):
         super().__init__("class folders", root, root, names, labels)
 
 
-class PictureFolder(PictureFiles):
-    """All pictures anywhere below a folder, without labels, sorted by relative path.
+class ImageFolder(ImageFiles):
+    """All images anywhere below a folder, without labels, sorted by relative path.
 
     Files count by a suffix that PIL can read; hidden files and folders do not.
 
@@ -83,14 +83,14 @@ class PictureFolder(PictureFiles):
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If there is no picture.
+        ValueError: If there is no image.
     """
 
     def __init__(self, root: str | Path) -> None:
         root = _require_folder(root)
-        names = _pictures_below(root, "", _suffixes())
+        names = _images_below(root, "", _suffixes())
         if not names:
-            raise InputError(f"{root}: found no picture, expected some")
+            raise InputError(f"{root}: found no image, expected some")
         super().__init__("picture folder", root, root, names, [0] * len(names))
 
 
@@ -133,8 +133,8 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
-def _pictures_below(root: Path, folder: str, suffixes: frozenset[str]) -> list[str]:
-    """Relative paths of the pictures below root/folder, sorted; "" is the root itself."""
+def _images_below(root: Path, folder: str, suffixes: frozenset[str]) -> list[str]:
+    """Relative paths of the images below root/folder, sorted; "" is the root itself."""
     names: list[str] = []
     seen = {_identity(parent) for parent in (root / folder).resolve().parents}
 
@@ -154,7 +154,7 @@ def _pictures_below(root: Path, folder: str, suffixes: frozenset[str]) -> list[s
                 if _is_folder(entry):
                     look_into(name)
                 elif PurePosixPath(entry.name).suffix.lower() in suffixes:
-                    # Whatever it is: what is no picture is a blank one, and is said to be.
+                    # Whatever it is: what is no image is a blank one, and is said to be.
                     names.append(name)
 
     look_into(folder)

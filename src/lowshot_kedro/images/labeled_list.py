@@ -1,4 +1,4 @@
-"""Pictures named in a JSON list together with their labels."""
+"""Images named in a JSON list together with their labels."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 from PIL import Image
 
 from lowshot_kedro.errors import InputError, shown
-from lowshot_kedro.images.picture import upright
-from lowshot_kedro.images.picture_files import PictureFiles
+from lowshot_kedro.images.decoding import upright
+from lowshot_kedro.images.image_files import ImageFiles
 from lowshot_kedro.input_files import read_json
 
 _MAX_LABEL = 2**31 - 1
 
 
-class LabeledList(PictureFiles):
-    """The pictures of a JSON file with image_names and image_labels, relative to a root folder.
+class LabeledList(ImageFiles):
+    """The images of a JSON file with image_names and image_labels, relative to a root folder.
 
     Args:
         list_path: The JSON file.
@@ -63,17 +63,17 @@ def _read_list(path: Path) -> tuple[list[str], list[int]]:
 
 
 def write_labeled_list(
-    list_path: Path, root: str, pictures: Iterable[tuple[Image.Image, int]]
+    list_path: Path, root: str, images: Iterable[tuple[Image.Image, int]]
 ) -> None:
-    """Write pictures as numbered PNG files and the list that names them.
+    """Write images as numbered PNG files and the list that names them.
 
-    The list is written last and all at once: where it exists, the pictures do. Pictures are turned
+    The list is written last and all at once: where it exists, the images do. Images are turned
     as their EXIF orientation says, which is not written.
 
     Args:
         list_path: The JSON file.
-        root: The folder of the pictures, relative to the list's; replaced if it exists.
-        pictures: (picture, 0-based label) pairs.
+        root: The folder of the images, relative to the list's; replaced if it exists.
+        images: (image, 0-based label) pairs.
 
     Raises:
         ValueError: If root is not a folder of its own below the list's: it would be replaced
@@ -88,10 +88,10 @@ def write_labeled_list(
     partial_folder.mkdir(parents=True)
     try:
         names, labels = [], []
-        for number, (picture, label) in enumerate(pictures):
+        for number, (image, label) in enumerate(images):
             names.append(f"{number:06d}.png")
             labels.append(int(label))
-            upright(picture).save(partial_folder / names[-1])
+            upright(image).save(partial_folder / names[-1])
         partial_list.write_text(json.dumps({"image_names": names, "image_labels": labels}))
         list_path.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)

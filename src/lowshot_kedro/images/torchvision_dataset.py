@@ -1,4 +1,4 @@
-"""Public collections of pictures through torchvision.datasets."""
+"""Public collections of images through torchvision.datasets."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from lowshot_kedro.blocks import spread_rows
 from lowshot_kedro.errors import InputError, in_one_line, shown
-from lowshot_kedro.images.fingerprint import checksum, numbers_as_bytes
-from lowshot_kedro.images.picture import (
-    Picture,
+from lowshot_kedro.images.decoding import (
+    LoadedImage,
     decode,
     no_labels,
-    open_picture,
-    read_picture,
+    open_image,
+    read_image,
     require_number,
     to_rgb,
 )
+from lowshot_kedro.images.fingerprint import checksum, numbers_as_bytes
 from lowshot_kedro.locks import ResultInUseError, written_by_one
-from lowshot_kedro.matrices import spread_rows
 
 logger = logging.getLogger(__name__)
 
-_PICTURES_LOOKED_AT = 64
+_IMAGES_LOOKED_AT = 64
 _LABEL_ATTRIBUTES = ("targets", "labels", "_labels", "y")
 _FILE_ATTRIBUTES = ("samples", "_samples", "imgs")
 _MAX_ROWS = 2**31 - 1
 _SET_HERE = ("root", "download", "loader", "transform", "target_transform", "transforms")
 
 
-class TorchvisionPictures:
-    """Pictures of a torchvision dataset, in its order. Files that are there are used as they are.
+class TorchvisionImages:
+    """Images of a torchvision dataset, in its order. Files that are there are used as they are.
 
     In memory is what the dataset holds: all pixels of a small one, file names of a large one. A
     worker to which a source is sent opens the files itself, and never downloads.
@@ -55,14 +55,14 @@ class TorchvisionPictures:
         root: The folder of the files, as torchvision expects them.
         download: Whether torchvision may fetch files that are not there.
         arguments: For the class, such as train=False or split="test".
-        rows_per_class: (first, last): keep pictures first..last-1 of every class; last None: to
+        rows_per_class: (first, last): keep images first..last-1 of every class; last None: to
             the end.
         labeled: False hides the labels.
 
     Raises:
         FileNotFoundError: If the files are not there and may not be downloaded.
         ValueError: For an unknown name, arguments that do not fit, files that cannot be read or
-            downloaded, labels that are not integers from 0, or if no picture is left.
+            downloaded, labels that are not integers from 0, or if no image is left.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class TorchvisionPictures:
                 self._labels = _as_int32(labels[self._rows], name)
         if not len(self._rows):
             raise InputError(
-                f"torchvision's {name}: no picture left of {len(self._dataset)} with "
+                f"torchvision's {name}: no image left of {len(self._dataset)} with "
                 f"rows_per_class {list(self._rows_per_class)}, expected some"
             )
 
@@ -105,9 +105,9 @@ class TorchvisionPictures:
         return no_labels(len(self)) if self._labels is None else self._labels
 
     def describe(self) -> dict[str, Any]:
-        """What was asked for, and a checksum of the labels and of up to 64 decoded pictures."""
+        """What was asked for, and a checksum of the labels and of up to 64 decoded images."""
         parts = [numbers_as_bytes(self.labels)]
-        for number in spread_rows(len(self), _PICTURES_LOOKED_AT):
+        for number in spread_rows(len(self), _IMAGES_LOOKED_AT):
             image = self[int(number)].image
             parts += [numbers_as_bytes(image.size), image.tobytes()]
         return {
@@ -123,7 +123,7 @@ class TorchvisionPictures:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, number: int) -> Picture:
+    def __getitem__(self, number: int) -> LoadedImage:
         number = require_number(number, len(self), repr(self))
         row = int(self._rows[number])
         if self._dataset is None:
@@ -131,12 +131,12 @@ class TorchvisionPictures:
 
         def load() -> Image.Image:
             item = self._dataset[row]
-            return _to_picture(item[0] if isinstance(item, tuple) else item)
+            return _to_image(item[0] if isinstance(item, tuple) else item)
 
-        return read_picture(load, self._file_name(row), int(self.labels[number]))
+        return read_image(load, self._file_name(row), int(self.labels[number]))
 
     def _file_name(self, row: int) -> str:
-        """The file of a picture where the dataset names it, else its position."""
+        """The file of an image where the dataset names it, else its position."""
         for pairs in _lists_of_pairs(self._dataset):
             if isinstance(pairs[row][0], str | Path):
                 return os.path.relpath(pairs[row][0], self.root)
@@ -147,7 +147,7 @@ class TorchvisionPictures:
         return {**self.__dict__, "_dataset": None}
 
     def __repr__(self) -> str:
-        return f"TorchvisionPictures({self.name!r}, {str(self.root)!r}, {len(self)} pictures)"
+        return f"TorchvisionImages({self.name!r}, {str(self.root)!r}, {len(self)} images)"
 
 
 def _require_class(name: str) -> Any:
@@ -215,7 +215,7 @@ def _require_rows(name: str, rows_per_class: Sequence[int | None]) -> tuple[int,
 
 def _load_file(path: str | Path) -> Image.Image:
     """How datasets of files decode them, where they let one choose."""
-    return decode(open_picture(Path(path)))
+    return decode(open_image(Path(path)))
 
 
 def _open(dataset_class: Any, root: Path, arguments: Mapping[str, Any], download: bool) -> Any:
@@ -308,7 +308,7 @@ def _unpack(dataset_class: Any, root: Path, download: bool) -> None:
 
 def _labels_of(dataset: Any, name: str) -> NDArray[np.int64]:
     """int64 (n,), from what the dataset holds of them if possible, else one by one."""
-    n_pictures = len(dataset)
+    n_images = len(dataset)
     candidates = [getattr(dataset, attribute, None) for attribute in _LABEL_ATTRIBUTES]
     candidates += [[label for _, label in pairs] for pairs in _lists_of_pairs(dataset)]
     for candidate in candidates:
@@ -316,27 +316,27 @@ def _labels_of(dataset: Any, name: str) -> NDArray[np.int64]:
             labels = np.asarray(candidate)
         except (ValueError, TypeError, RuntimeError):
             continue
-        if labels.shape == (n_pictures,) and labels.dtype.kind in "iu":
+        if labels.shape == (n_images,) and labels.dtype.kind in "iu":
             return labels.astype(np.int64)
-    logger.info("torchvision's %s: reading the labels of %d pictures one by one", name, n_pictures)
-    labels = np.empty(n_pictures, dtype=np.int64)
-    for row in range(n_pictures):
+    logger.info("torchvision's %s: reading the labels of %d images one by one", name, n_images)
+    labels = np.empty(n_images, dtype=np.int64)
+    for row in range(n_images):
         target: Any = None
         try:
             target = dataset[row][1]
             labels[row] = operator.index(target)
-        # Whatever is wrong with a picture that has to be decoded for its label.
+        # Whatever is wrong with an image that has to be decoded for its label.
         except Exception as error:
             found = repr(target) if isinstance(error, TypeError) else _one_line(error)
             raise InputError(
-                f"torchvision's {name}: the label of picture {row} is {found[:80]}; expected an "
+                f"torchvision's {name}: the label of image {row} is {found[:80]}; expected an "
                 "integer. labeled: false does without labels"
             ) from error
     return labels
 
 
 def _lists_of_pairs(dataset: Any) -> Iterator[list[tuple[Any, Any]]]:
-    """Lists of (file or picture, label), one pair for each picture, that the dataset holds."""
+    """Lists of (file or image, label), one pair for each image, that the dataset holds."""
     for attribute in _FILE_ATTRIBUTES:
         values = getattr(dataset, attribute, None)
         if isinstance(values, list) and len(values) == len(dataset) > 0:
@@ -370,8 +370,8 @@ def _rows_of_each_class(
     return np.sort(order[is_kept])
 
 
-def _to_picture(item: Any) -> Image.Image:
-    """RGB from what datasets return: a picture of PIL's, pixels (height, width[, 3]), or a tensor.
+def _to_image(item: Any) -> Image.Image:
+    """RGB from what datasets return: an image of PIL's, pixels (height, width[, 3]), or a tensor.
 
     Tensors are (3 or 1, height, width). Floating-point numbers are 0..1, integers as in PIL.
     """

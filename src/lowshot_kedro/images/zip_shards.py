@@ -1,4 +1,4 @@
-"""Numbered pictures in numbered zip files, a thousand in each."""
+"""Numbered images in numbered zip files, a thousand in each."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lowshot_kedro.blocks import spread_rows
 from lowshot_kedro.errors import InputError, require_integer
+from lowshot_kedro.images.decoding import (
+    MAX_BYTES,
+    LoadedImage,
+    decode,
+    no_labels,
+    read_image,
+    require_bytes,
+    require_number,
+    upright,
+)
 from lowshot_kedro.images.fingerprint import (
     checksum,
     file_size,
     numbers_as_bytes,
 )
-from lowshot_kedro.images.picture import (
-    MAX_BYTES,
-    Picture,
-    decode,
-    no_labels,
-    read_picture,
-    require_bytes,
-    require_number,
-    upright,
-)
 from lowshot_kedro.input_files import what_instead_of_file
-from lowshot_kedro.matrices import spread_rows
 
 SHARD_SIZE = 1000
 _SHARDS_PER_FOLDER = 1000
-# Numbers of pictures are int32.
+# Numbers of images are int32.
 _MAX_SHARD = (2**31 - 1) // SHARD_SIZE - 1
 _MAX_OPEN_SHARDS = 16
 _SHARDS_LOOKED_INTO = 16
 
 
 def shard_path(root: Path, shard: int) -> Path:
-    """The zip file of pictures 1000 · shard …: shard 12345 is root/12/345.zip."""
+    """The zip file of images 1000 · shard …: shard 12345 is root/12/345.zip."""
     return root / f"{shard // _SHARDS_PER_FOLDER:02d}" / f"{shard % _SHARDS_PER_FOLDER:03d}.zip"
 
 
@@ -61,15 +61,15 @@ def _open_shard(path: Path) -> zipfile.ZipFile | Exception:
 
 
 class NumberedZipShards:
-    """Picture 12345678 is file 678.jpg inside root/12/345.zip (the layout of YFCC100M here).
+    """LoadedImage 12345678 is file 678.jpg inside root/12/345.zip (the layout of YFCC100M here).
 
-    A picture that is missing or broken is a blank one, and so are all of a zip file that is. At
+    An image that is missing or broken is a blank one, and so are all of a zip file that is. At
     most 16 zip files are open at a time in a process.
 
     Args:
         root: The folder of the shards.
-        first: Number of the first picture of this source.
-        last: Number after its last picture; None: after the last picture in the last shard.
+        first: Number of the first image of this source.
+        last: Number after its last image; None: after the last image in the last shard.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -87,15 +87,13 @@ class NumberedZipShards:
         self.first = first
         self.last = self._count() if last is None else last
         if not 0 <= self.first <= self.last:
-            raise InputError(
-                f"{self.root}: got pictures {first}..{self.last}, expected 0 ≤ i0 ≤ i1"
-            )
-        # Those that cannot be read are kept as well: their thousand pictures need but one look.
+            raise InputError(f"{self.root}: got images {first}..{self.last}, expected 0 ≤ i0 ≤ i1")
+        # Those that cannot be read are kept as well: their thousand images need but one look.
         self._open: OrderedDict[int, zipfile.ZipFile | Exception] = OrderedDict()
         self._process = os.getpid()
 
     def _count(self) -> int:
-        """Number after the last picture on disk."""
+        """Number after the last image on disk."""
         shards = [
             int(path.parent.name + path.stem)
             for path in self.root.glob("[0-9]*/[0-9]*.zip")
@@ -124,10 +122,10 @@ class NumberedZipShards:
         return no_labels(len(self))
 
     def describe(self) -> dict[str, Any]:
-        """The range of pictures, and a checksum.
+        """The range of images, and a checksum.
 
         It covers the sizes of all zip files in the range, and in up to 16 of them, evenly spread,
-        the names and CRC-32 of the pictures.
+        the names and CRC-32 of the images.
         """
         first_shard, last_shard = self.first // SHARD_SIZE, -(-self.last // SHARD_SIZE)
         paths = [shard_path(self.root, shard) for shard in range(first_shard, last_shard)]
@@ -145,16 +143,16 @@ class NumberedZipShards:
     def __len__(self) -> int:
         return self.last - self.first
 
-    def __getitem__(self, number: int) -> Picture:
-        picture = self.first + require_number(number, len(self), str(self.root))
-        shard, position = divmod(picture, SHARD_SIZE)
+    def __getitem__(self, number: int) -> LoadedImage:
+        image = self.first + require_number(number, len(self), str(self.root))
+        shard, position = divmod(image, SHARD_SIZE)
         file = f"{position:03d}.jpg"
 
         def load() -> Image.Image:
             return decode(io.BytesIO(_unpacked(self._archive(shard), file)))
 
         path = shard_path(self.root, shard)
-        return read_picture(load, f"{path.parent.name}/{path.name}/{file}", label=0)
+        return read_image(load, f"{path.parent.name}/{path.name}/{file}", label=0)
 
     def _archive(self, shard: int) -> zipfile.ZipFile:
         # A forked worker would share file positions with its parent, so it opens its own.
@@ -170,7 +168,7 @@ class NumberedZipShards:
         self._open.move_to_end(shard)
         archive = self._open[shard]
         if isinstance(archive, Exception):
-            # Otherwise it would collect the calls of all its pictures.
+            # Otherwise it would collect the calls of all its images.
             raise archive.with_traceback(None)
         return archive
 
@@ -186,7 +184,7 @@ def _unpacked(archive: zipfile.ZipFile, name: str) -> bytes:
 
     Raises:
         FileNotFoundError: If it is not there.
-        ValueError: If it is larger than any picture, whether its entry says so or not.
+        ValueError: If it is larger than any image, whether its entry says so or not.
     """
     try:
         entry = archive.getinfo(name)
@@ -209,25 +207,25 @@ def _directory(path: Path) -> bytes:
     return "\n".join(entries).encode("utf-8", "surrogatepass")
 
 
-def write_zip_shards(root: Path, pictures: Iterable[Image.Image]) -> None:
-    """Write pictures 0, 1, … as JPEG files into uncompressed zip shards.
+def write_zip_shards(root: Path, images: Iterable[Image.Image]) -> None:
+    """Write images 0, 1, … as JPEG files into uncompressed zip shards.
 
     The folder appears under its name when it is complete; one that was there before is replaced.
-    Pictures are turned as their EXIF orientation says, which is not written.
+    Images are turned as their EXIF orientation says, which is not written.
 
     Args:
         root: The folder to write.
-        pictures: RGB or grayscale.
+        images: RGB or grayscale.
 
     Raises:
-        ValueError: If there is no picture.
+        ValueError: If there is no image.
     """
     partial, older = root.with_name(f".partial-{root.name}"), root.with_name(f".old-{root.name}")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(older, ignore_errors=True)
     archive: zipfile.ZipFile | None = None
     try:
-        for number, picture in enumerate(pictures):
+        for number, image in enumerate(images):
             shard, position = divmod(number, SHARD_SIZE)
             if position == 0:
                 if archive is not None:
@@ -236,12 +234,12 @@ def write_zip_shards(root: Path, pictures: Iterable[Image.Image]) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 archive = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
             encoded = io.BytesIO()
-            upright(picture).save(encoded, "JPEG", quality=95)
+            upright(image).save(encoded, "JPEG", quality=95)
             assert archive is not None
-            # A fixed date: the same pictures make the same file.
+            # A fixed date: the same images make the same file.
             archive.writestr(zipfile.ZipInfo(f"{position:03d}.jpg"), encoded.getvalue())
         if archive is None:
-            raise InputError(f"{root}: no pictures to write")
+            raise InputError(f"{root}: no images to write")
         archive.close()
         # A folder that is being deleted must not pass for a collection.
         if root.exists():

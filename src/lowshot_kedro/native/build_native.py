@@ -22,7 +22,7 @@ from setuptools._distutils.sysconfig import customize_compiler
 MODULE = "lowshot_kedro.native._native"
 SOURCES = (
     "checks.c",
-    "numbering.c",
+    "node_ordering.c",
     "symmetrize.c",
     "gather.c",
     "sparse.c",

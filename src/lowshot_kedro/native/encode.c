@@ -11,7 +11,7 @@
 enum { SUMS = 16 };
 
 /* Shorter vectors count as 0: their inverse length would leave the range of float. */
-static const double LEAST_LENGTH = 1e-36;
+static const double MIN_LENGTH = 1e-36;
 /* Sums of the transform would leave it with a longer mean. */
 static const double LONGEST_MEAN = 1e30;
 /* The mean of vectors of length 1 is not longer, but for rounding. */
@@ -76,7 +76,7 @@ ALWAYS_INLINE bool center_direction(const struct lowshot_encoder *encoder, const
     const double length = length_of(vector, dimension);
     if (!isfinite(length))
         return false;
-    const double inverse = length >= LEAST_LENGTH ? 1.0 / length : 0.0;
+    const double inverse = length >= MIN_LENGTH ? 1.0 / length : 0.0;
     *inverse_length = (float)inverse;
     for (int64_t j = 0; j < dimension; j++)
         values[j] = (float)((double)vector[j] * inverse);

@@ -49,11 +49,11 @@ struct lowshot_neighbors {
     int64_t stride;
 };
 
-/* A numbering of the nodes: order[new] = old, rank[old] = new. */
+/* An ordering of the nodes: order[new] = old, rank[old] = new. */
 int lowshot_cluster_nodes(const struct lowshot_neighbors *neighbors, int32_t *order,
                           struct lowshot_fault *fault);
 
-/* The same lists in that numbering: those of node order[r] in row r. */
+/* The same lists in that node_ordering: those of node order[r] in row r. */
 int lowshot_renumber(const struct lowshot_neighbors *neighbors, const int32_t *order,
                      const int32_t *rank, int32_t *renumbered, struct lowshot_fault *fault);
 

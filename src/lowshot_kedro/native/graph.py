@@ -1,4 +1,4 @@
-"""Native operations on graphs: numbering, symmetrising, normalising rows, merging neighbours."""
+"""Native operations on graphs: node ordering, symmetrising, normalising, merging neighbours."""
 
 from typing import Any, NamedTuple
 

@@ -90,7 +90,7 @@ static inline float key_to_float(int32_t key) {
 
 /* Queries that stand together have many candidates in common, which lie all over the vectors. Each
  * is copied once for all of them. */
-enum { MOST_COPIED = 1 << 24, MOST_TOGETHER = 512 };
+enum { MAX_COPIED = 1 << 24, MAX_TOGETHER = 512 };
 
 struct copies {
     float *vectors;
@@ -209,8 +209,8 @@ int lowshot_rank_candidates(const struct lowshot_matrix *vectors, const float *i
     /* Rows of queries that share candidates with each other: few of wide vectors, so that copies
      * of all candidates stay small. */
     const int64_t bytes = (n_candidates > 0 ? n_candidates : 1) * (vectors->columns + 1) * 4;
-    const int64_t most = MOST_COPIED / bytes;
-    const int64_t size = most < 1 ? 1 : most > MOST_TOGETHER ? MOST_TOGETHER : most;
+    const int64_t most = MAX_COPIED / bytes;
+    const int64_t size = most < 1 ? 1 : most > MAX_TOGETHER ? MAX_TOGETHER : most;
     const int64_t groups = queries->rows / size + (queries->rows % size != 0);
 #pragma omp parallel reduction(|| : no_memory) reduction(min : first_bad)
     {

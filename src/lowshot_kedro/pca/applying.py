@@ -11,11 +11,11 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import FeatureMatrix, Resumable, RowBlocks, require_finite, row_ranges
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import FeatureMatrix, Resumable, RowBlocks, require_finite, row_ranges
-from lowshot_kedro.parallel import map_ahead, map_rows
 from lowshot_kedro.pca.features import describe_features
-from lowshot_kedro.resources import Progress
+from lowshot_kedro.progress import Progress
+from lowshot_kedro.threads import map_in_threads, map_rows
 
 _BLOCK_ROWS = 1024
 
@@ -76,7 +76,7 @@ def apply_pca(
         )
         with (
             Progress(features.n_rows, "PCA", first_row) as bar,
-            closing(map_ahead(transformed, ranges)) as results,
+            closing(map_in_threads(transformed, ranges)) as results,
         ):
             for result in results:
                 yield result

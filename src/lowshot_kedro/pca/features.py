@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
-from lowshot_kedro.matrices import FeatureMatrix, spread_rows
+from lowshot_kedro.blocks import FeatureMatrix, spread_rows
 
 # Every row is a place of its own on a disk.
 _CHECKSUM_ROWS = 256

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from scipy import linalg
 from threadpoolctl import threadpool_limits
 
+from lowshot_kedro.blocks import FeatureMatrix, Resumable, require_finite, row_ranges
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.matrices import FeatureMatrix, Resumable, require_finite, row_ranges
-from lowshot_kedro.parallel import ahead, map_ahead, run_in_one_thread
 from lowshot_kedro.pca.features import describe_features
 from lowshot_kedro.pca.spectrum import variance_kept
-from lowshot_kedro.resources import Progress, Stopwatch, logged_step
+from lowshot_kedro.progress import Progress, Stopwatch, logged_step
+from lowshot_kedro.threads import map_in_threads, prefetch, run_in_one_thread
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _BLOCK_ROWS = 4096
 # Consecutive rows of a sample: many enough to be read fast, few enough to meet many classes.
 _RUN_ROWS = 256
 # What the blocks at work may take together: six at 2048 columns.
-_MOST_BLOCK_BYTES = 2**29
+_MAX_BLOCK_BYTES = 2**29
 _SECONDS_BETWEEN_SAVES = 60
 _SHOWN_COLUMNS = 10
 
@@ -115,7 +115,7 @@ def _n_workers(n_columns: int) -> int:
     """Blocks at work at a time: as many as faiss has threads, and memory allows."""
     # A block, the same shifted, and its products.
     block_bytes = 4 * n_columns * (2 * _BLOCK_ROWS + n_columns)
-    return max(1, min(faiss.omp_get_max_threads(), _MOST_BLOCK_BYTES // block_bytes))
+    return max(1, min(faiss.omp_get_max_threads(), _MAX_BLOCK_BYTES // block_bytes))
 
 
 def _training_blocks(n_rows: int, n_train: int) -> list[list[Range]]:
@@ -216,8 +216,8 @@ def _sums_over(features: FeatureMatrix, n_train: int, n_workers: int, path: Path
     since_save = Stopwatch()
     with (
         Progress(n_train, "PCA: products", done) as bar,
-        closing(ahead(missing, depth=1)) as read,
-        closing(map_ahead(summed, read, 0, n_workers)) as results,
+        closing(prefetch(missing, depth=1)) as read,
+        closing(map_in_threads(summed, read, 0, n_workers)) as results,
     ):
         for result in results:
             sums.add(result)

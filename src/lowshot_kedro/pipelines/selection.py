@@ -12,8 +12,8 @@ from typing import Any
 from kedro.pipeline import node
 from kedro.pipeline.node import Node
 
+from lowshot_kedro.blocks import FeatureMatrix
 from lowshot_kedro.experiment import choose_images, log_choice
-from lowshot_kedro.matrices import FeatureMatrix
 from lowshot_kedro.parameters import ExperimentParameters
 from lowshot_kedro.protocol import ImageSelection
 

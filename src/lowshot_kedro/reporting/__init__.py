@@ -1,6 +1,6 @@
-"""Tables and plots: single runs, their pictures, and what a sweep found."""
+"""Tables and plots: single runs, their images, and what a sweep found."""
 
-from lowshot_kedro.reporting.broken_pictures import describe_broken_pictures
+from lowshot_kedro.reporting.broken_images import describe_broken_images
 from lowshot_kedro.reporting.comparison import (
     compare_methods,
     plot_accuracy_per_step,
@@ -9,10 +9,10 @@ from lowshot_kedro.reporting.comparison import (
 )
 from lowshot_kedro.reporting.neighbors import (
     NeighborRow,
-    NodePictures,
+    NodeImages,
     frame_color,
+    images_worth_showing,
     neighbor_rows,
-    pictures_worth_showing,
     plot_neighbors,
 )
 from lowshot_kedro.reporting.spectrum import plot_spectrum
@@ -33,13 +33,13 @@ from lowshot_kedro.reporting.validation_grid import plot_validation_grid
 
 __all__ = [
     "NeighborRow",
-    "NodePictures",
+    "NodeImages",
     "compare_methods",
     "comparison_table",
-    "describe_broken_pictures",
+    "describe_broken_images",
     "frame_color",
+    "images_worth_showing",
     "neighbor_rows",
-    "pictures_worth_showing",
     "plot_accuracy_per_background",
     "plot_accuracy_per_n_labeled",
     "plot_accuracy_per_step",

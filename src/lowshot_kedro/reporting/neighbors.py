@@ -1,4 +1,4 @@
-"""Test pictures and their neighbours in the graph."""
+"""Test images and their neighbours in the graph."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from lowshot_kedro.blocks import KnnGraph
 from lowshot_kedro.fonts import drawable, font_families
 from lowshot_kedro.images import ImageSource
-from lowshot_kedro.matrices import KnnGraph
 from lowshot_kedro.metrics import Scores, top_k_hits
 from lowshot_kedro.protocol import ImageSelection
 from lowshot_kedro.reporting.style import GREEN, GREY, ORANGE
@@ -22,22 +22,22 @@ _NEIGHBORS_SHOWN = 8
 
 @dataclass(frozen=True)
 class NeighborRow:
-    """One test picture and its most similar nodes, as :func:`plot_neighbors` draws them.
+    """One test image and its most similar nodes, as :func:`plot_neighbors` draws them.
 
     Attributes:
-        picture: The test picture.
+        image: The test image.
         title: What is said of it.
-        neighbors: (picture, caption, colour of the frame) of each neighbour.
+        neighbors: (image, caption, colour of the frame) of each neighbour.
     """
 
-    picture: Image.Image
+    image: Image.Image
     title: str
     neighbors: Sequence[tuple[Image.Image, str, str]]
 
 
 @dataclass(frozen=True)
-class NodePictures:
-    """The pictures behind the nodes of a completed graph.
+class NodeImages:
+    """The images behind the nodes of a completed graph.
 
     Labelled images come first, then the training images that were not chosen if `unlabeled` is
     train or both, then the background.
@@ -83,9 +83,9 @@ def neighbor_rows(
     scores: Scores,
     neighbors: KnnGraph,
     test_images: ImageSource,
-    nodes: NodePictures,
+    nodes: NodeImages,
 ) -> list[NeighborRow]:
-    """Test pictures with true and guessed class, and their eight most similar nodes.
+    """Test images with true and guessed class, and their eight most similar nodes.
 
     Args:
         points: int64 (m,), which of the test images.
@@ -93,7 +93,7 @@ def neighbor_rows(
         scores: Of the test images.
         neighbors: Graph neighbours of the test images.
         test_images: The test set.
-        nodes: The pictures behind the nodes.
+        nodes: The images behind the nodes.
     """
     rows = []
     for point in points.tolist():
@@ -113,18 +113,18 @@ def neighbor_rows(
             color = frame_color(node_class, true_class)
             cells.append((nodes[node], f"{name}{similarity:.2f}", color))
         title = f"{selection.class_names[true_class]}\n→ {selection.class_names[guess]}"
-        picture = test_images[int(selection.test_positions[point])].image
-        rows.append(NeighborRow(picture, title, cells))
+        image = test_images[int(selection.test_positions[point])].image
+        rows.append(NeighborRow(image, title, cells))
     return rows
 
 
 def plot_neighbors(rows: Sequence[NeighborRow]) -> Figure:
-    """Test pictures, each followed by its neighbours in the graph, most similar first."""
+    """Test images, each followed by its neighbours in the graph, most similar first."""
     n_columns = 1 + max((len(row.neighbors) for row in rows), default=0)
     height = 1.55 * max(1, len(rows)) + 0.7
     figure = Figure(figsize=(1.25 * n_columns, height))
     figure.suptitle(
-        "Test pictures and their neighbours: green = labelled, same class; orange = labelled, "
+        "Test images and their neighbours: green = labelled, same class; orange = labelled, "
         "another class; grey = without label",
         fontsize=9,
         y=1 - 0.15 / height,
@@ -136,10 +136,10 @@ def plot_neighbors(rows: Sequence[NeighborRow]) -> Figure:
         axes.set(xticks=[], yticks=[])
         axes.axis("off")
     for row, line in zip(rows, grid, strict=False):
-        cells = [(row.picture, row.title, "black"), *row.neighbors]
-        for axes, (picture, caption, color) in zip(line, cells, strict=False):
+        cells = [(row.image, row.title, "black"), *row.neighbors]
+        for axes, (image, caption, color) in zip(line, cells, strict=False):
             axes.axis("on")
-            axes.imshow(picture)
+            axes.imshow(image)
             # A class may be called $5.
             axes.set_title(drawable(caption), fontsize=7, parse_math=False, family=families)
             for spine in axes.spines.values():
@@ -150,21 +150,21 @@ def plot_neighbors(rows: Sequence[NeighborRow]) -> Figure:
     return figure
 
 
-def pictures_worth_showing(scores: Scores, n_pictures: int) -> NDArray[np.int64]:
-    """Positions of some test pictures: half recognised, half not, spread over the classes.
+def images_worth_showing(scores: Scores, n_images: int) -> NDArray[np.int64]:
+    """Positions of some test images: half recognised, half not, spread over the classes.
 
     Args:
         scores: Of T test images.
-        n_pictures: How many.
+        n_images: How many.
 
     Returns:
-        int64 (at most n_pictures,), in class order.
+        int64 (at most n_images,), in class order.
     """
     correct = top_k_hits(scores.scores, scores.test_classes, 1)
     by_class = np.argsort(scores.test_classes, kind="stable")
     wrong, right = by_class[~correct[by_class]], by_class[correct[by_class]]
-    n_wrong = min(len(wrong), max(n_pictures // 2, n_pictures - len(right)))
-    n_right = min(len(right), n_pictures - n_wrong)
+    n_wrong = min(len(wrong), max(n_images // 2, n_images - len(right)))
+    n_right = min(len(right), n_images - n_wrong)
     chosen = np.concatenate(
         [
             group[np.linspace(0, len(group) - 1, n).round().astype(np.int64)]

@@ -10,7 +10,7 @@ from lowshot_kedro.pca import spectrum_of, variance_kept
 from lowshot_kedro.reporting.style import BLUE, GREY, ORANGE, empty_figure
 
 # Smaller variances, beside the largest, are what float32 has rounded.
-_LEAST_VARIANCE = 1e-7
+_MIN_VARIANCE = 1e-7
 
 
 def plot_spectrum(transform: faiss.VectorTransform) -> Figure:
@@ -25,7 +25,7 @@ def plot_spectrum(transform: faiss.VectorTransform) -> Figure:
     axes = figure.subplots()
     parts = 100 * variances / variances.sum()
     numbers = np.arange(1, len(parts) + 1)
-    shown = np.where(parts > _LEAST_VARIANCE * parts.max(), parts, np.nan)
+    shown = np.where(parts > _MIN_VARIANCE * parts.max(), parts, np.nan)
     (of_each,) = axes.plot(numbers, shown, color=BLUE, label="of each direction")
     cumulative = axes.twinx()
     (together,) = cumulative.plot(

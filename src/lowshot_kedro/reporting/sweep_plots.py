@@ -51,7 +51,7 @@ _METHOD_STYLES = {
 _NUMBER_COLORS = (SKY_BLUE, ORANGE, GREEN, BLUE, VERMILLION, PURPLE, GREY)
 # For the unlabelled images of a method, from the largest.
 _LINE_STYLES = ("-", "--", ":", "-.")
-_MOST_UNLABELED = 3
+_MAX_UNLABELED = 3
 # Parts of the smallest gap between two values of the x axis: what the points of one value are
 # spread over, and what is left free at the ends.
 _SPREAD, _MARGIN = 0.3, 0.4
@@ -288,7 +288,7 @@ def _number_legend(figure: Figure, rows: pd.DataFrame, others: list[Line2D]) -> 
 
 def _drawn_unlabeled(names: list[str]) -> list[str]:
     """Which of the unlabelled images of a method are drawn where there is no room for all."""
-    if len(names) <= _MOST_UNLABELED:
+    if len(names) <= _MAX_UNLABELED:
         return names
     largest = {_kind(name): name for name in sorted(names, key=unlabeled_rank)}
     return [name for name in names if name in largest.values() or name == "nbg0"]

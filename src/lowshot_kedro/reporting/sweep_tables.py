@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.memory import format_bytes
 from lowshot_kedro.reporting.names import (
     ALL_LABELED,
     METHOD_NAMES,
@@ -20,7 +21,6 @@ from lowshot_kedro.reporting.names import (
     method_rank,
 )
 from lowshot_kedro.reporting.style import GROUP_NAMES, groups_shown
-from lowshot_kedro.resources import format_bytes
 
 _MIB = 2**20
 _MISSING = "–"

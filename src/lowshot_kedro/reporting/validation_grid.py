@@ -31,7 +31,7 @@ _DARK = 0.45
 _BRIGHTNESS = (0.2126, 0.7152, 0.0722)
 # More columns than these have no numbers in their cells, which nobody could read, and not all of
 # their names.
-_MOST_COLUMNS_WRITTEN = 60
+_MAX_COLUMNS_WRITTEN = 60
 # Width and height of a cell in inches.
 _SETTING_CELL = (0.95, 0.42)
 _STEP_CELL = (0.31, 0.28)
@@ -189,7 +189,7 @@ def _diffusion_panels(validation: pd.DataFrame, chosen: pd.DataFrame) -> list[_P
         values = np.full((len(runs), len(steps)), np.nan)
         for (*run, step), metric in of_number.groupby([*setting, "iteration"])["metric"]:
             values[runs.index(tuple(run)), steps.index(step)] = 100 * metric.mean()
-        written = len(steps) <= _MOST_COLUMNS_WRITTEN
+        written = len(steps) <= _MAX_COLUMNS_WRITTEN
         texts = {
             place: f"{value:.1f}"
             for place, value in np.ndenumerate(values)
@@ -252,7 +252,7 @@ def _draw(axes: Axes, panel: _Panel, norm: Normalize) -> None:
             )
         )  # fmt: skip
     axes.set_title(panel.title, fontsize=8)
-    every = -(-len(panel.column_names) // _MOST_COLUMNS_WRITTEN)
+    every = -(-len(panel.column_names) // _MAX_COLUMNS_WRITTEN)
     axes.set_xticks(
         range(0, len(panel.column_names), every), panel.column_names[::every], fontsize=7
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
-from lowshot_kedro.matrices import Runs
+from lowshot_kedro.blocks import Runs
 from lowshot_kedro.parameters import SweepParameters
 from lowshot_kedro.sweep import plan
 from lowshot_kedro.sweep.choice import Hyperparameters

@@ -34,15 +34,8 @@ from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from lowshot_kedro.errors import InputError, in_one_line
-from lowshot_kedro.resources import (
-    Progress,
-    Stopwatch,
-    available_bytes,
-    format_bytes,
-    recent_peak_rss_bytes,
-    restart_peak,
-    shown_progress,
-)
+from lowshot_kedro.memory import available_bytes, format_bytes, recent_peak_rss_bytes, restart_peak
+from lowshot_kedro.progress import Progress, Stopwatch, shown_progress
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -77,7 +70,7 @@ _SECONDS_BETWEEN_LOOKS = 1
 _SECONDS_BETWEEN_LINES = 10
 _SECONDS_BETWEEN_COMPLAINTS = 300
 _SECONDS_WITHOUT_LOCAL_WORKERS = 120
-_MOST_NAMED_FAILURES = 3
+_MAX_NAMED_FAILURES = 3
 
 
 @dataclass(frozen=True)
@@ -250,7 +243,7 @@ def _in_one_line(error: BaseException) -> str:
 
 
 def _raise_failures(failures: Sequence[tuple[str, Exception]], n_jobs: int) -> None:
-    named = [f"{name}: {_in_one_line(error)}" for name, error in failures[:_MOST_NAMED_FAILURES]]
+    named = [f"{name}: {_in_one_line(error)}" for name, error in failures[:_MAX_NAMED_FAILURES]]
     if len(failures) > len(named):
         named.append("…")
     message = f"{len(failures)} of {n_jobs} runs failed: {'; '.join(named)}"
@@ -403,7 +396,7 @@ def _admit(
             continue
         if size > budget_bytes:
             logger.info(
-                "%s takes about %s, more than sweep.memory_budget, %s: it runs alone",
+                "%s takes about %s, more than sweep.memory_budget_gb, %s: it runs alone",
                 jobs[number].name,
                 format_bytes(size),
                 format_bytes(budget_bytes),
@@ -494,7 +487,7 @@ def _open_local_engine(jobs: Sequence[Job[Any]], workers: Workers) -> Iterator[_
         yield _Engine(
             processes.client,
             "this machine",
-            "probably for want of memory; lower sweep.memory_budget, or set sweep.n_workers = 1",
+            "probably for want of memory; lower sweep.memory_budget_gb, or set sweep.n_workers = 1",
             budget,
             max_seconds_without_workers=_SECONDS_WITHOUT_LOCAL_WORKERS,
             replace_lost=lambda n_unfinished: processes.tended.look(),

@@ -12,6 +12,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import FeatureMatrix, take_rows
 from lowshot_kedro.classifiers import (
     LogisticRegressions,
     NearestNeighbors,
@@ -27,18 +28,18 @@ from lowshot_kedro.experiment import (
     unlabeled_training_images,
     vectors_of,
 )
-from lowshot_kedro.graph import UnlabeledNodes, complete_graph
-from lowshot_kedro.matrices import FeatureMatrix, take_rows
+from lowshot_kedro.graph import UnlabeledNodes, insert_labeled_nodes
+from lowshot_kedro.memory import recent_peak_rss_bytes, restart_peak
 from lowshot_kedro.metrics import Scores, accuracies, build_metrics
 from lowshot_kedro.parameters import ExperimentParameters
+from lowshot_kedro.progress import Stopwatch
 from lowshot_kedro.protocol import ImageSelection
-from lowshot_kedro.resources import Stopwatch, recent_peak_rss_bytes, restart_peak
 from lowshot_kedro.sweep.choice import Hyperparameters
 from lowshot_kedro.sweep.plan import (
     Group,
     Settings,
     SweepData,
-    completed_k,
+    extended_k,
     iterations_of,
     largest_k,
     made_from,
@@ -354,7 +355,7 @@ def _diffusion(work: _Work) -> Iterator[tuple[str, dict[str, Any]]]:
     assert unlabeled is not None
     # As for the whole grid, whichever runs are left: an approximate search may find other
     # neighbours when more are wanted.
-    n_neighbors = completed_k(work.settings.sweep, work.data, group.runs[0])
+    n_neighbors = extended_k(work.settings.sweep, work.data, group.runs[0])
     weights = {run.edge_weight for run in group.runs}
     watch = Stopwatch()
     training = training_vectors(
@@ -375,13 +376,13 @@ def _diffusion(work: _Work) -> Iterator[tuple[str, dict[str, Any]]]:
         nodes = inputs.background(unlabeled.n_background, largest_k(work.settings.sweep))
     reading = watch.seconds
     watch = Stopwatch()
-    completed = complete_graph(
+    completed = insert_labeled_nodes(
         training,
         test,
         *nodes,
         k=n_neighbors,
         keep_similarities=weights != {"constant"},
-        memory_budget=graph.memory_budget_bytes,
+        memory_budget_bytes=graph.memory_budget_bytes,
     )
     n_nodes = len(completed.neighbors)
     del training, test
@@ -463,7 +464,7 @@ def memory_bytes(group: Group, settings: Settings, data: SweepData) -> int:
     if run.method == "label_spreading":
         n_neighbors = settings.sweep.label_spreading.n_neighbors
         return _PROCESS_BYTES + vectors + n_nodes * (24 * n_neighbors + 40 * n_classes) + 3 * scores
-    k = completed_k(settings.sweep, data, run)
+    k = extended_k(settings.sweep, data, run)
     class_slice = settings.diffusion.class_slice
     width = (
         min(n_classes, class_slice) if isinstance(class_slice, int) and class_slice else n_classes
@@ -472,7 +473,7 @@ def memory_bytes(group: Group, settings: Settings, data: SweepData) -> int:
     in_memory = 8 * data.n_components * (n_nodes - n_background) + 4 * data.n_components * n_test
     codes = (data.n_components + 16) * n_background
     is_weighted = any(member.edge_weight != "constant" for member in group.runs)
-    # Neighbours, W and what numbering them takes; with weights as much again.
+    # Neighbours, W and what ordering them takes; with weights as much again.
     graph = ((32 if is_weighted else 16) * k + 24) * n_nodes + 8 * k * n_test
     return (
         _PROCESS_BYTES

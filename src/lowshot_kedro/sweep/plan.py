@@ -195,7 +195,7 @@ def possible_k(
     return tuple(k for k in ks if k <= n_images)
 
 
-def completed_k(sweep: SweepParameters, data: SweepData, run: Run) -> int:
+def extended_k(sweep: SweepParameters, data: SweepData, run: Run) -> int:
     """Neighbours of the completed graph that all runs of a group of the diffusion share."""
     return max(possible_k(sweep, data, "diffusion", run.n_labeled, run.unlabeled))
 
@@ -204,7 +204,7 @@ def _require_possible_neighbors(run: Run, sweep: SweepParameters, data: SweepDat
     """A file that people may change can ask for more neighbours than the graphs have."""
     if run.method != "diffusion":
         return
-    most = completed_k(sweep, data, run)
+    most = extended_k(sweep, data, run)
     if run.settings["k"] > most:
         assert run.unlabeled is not None
         raise InputError(
@@ -382,7 +382,7 @@ def _followed(run: Run, settings: Settings, data: SweepData) -> dict[str, Any]:
         facts["diffusion"] = {
             name: value for name, value in parameters.items() if name not in _EXECUTION
         }
-        facts["completed_k"] = completed_k(settings.sweep, data, run)
+        facts["completed_k"] = extended_k(settings.sweep, data, run)
     if run.unlabeled is not None and run.unlabeled.kind != "train":
         background = data.background_facts[run.unlabeled.n_background]
         # Label spreading makes a graph of its own.

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro import graph as graph_domain
+from lowshot_kedro.blocks import FeatureMatrix
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.experiment import choose_images
-from lowshot_kedro.matrices import FeatureMatrix
 from lowshot_kedro.parameters import ExperimentParameters, GraphParameters, SweepParameters
 from lowshot_kedro.pca import describe_features, describe_transform
 from lowshot_kedro.protocol import MODES, ImageSelection
@@ -217,7 +217,7 @@ def _log_numbers(sweep: SweepParameters, data: SweepData, n_train: int) -> None:
             for n_labeled in sweep.n_labeled
         )
         logger.info(
-            "mode %s: of %d labelled pictures sweep.n_labeled uses %s", mode, n_train, numbers
+            "mode %s: of %d labelled images sweep.n_labeled uses %s", mode, n_train, numbers
         )
 
 

@@ -10,7 +10,7 @@ from lowshot_kedro.diffusion.backends.native_backend import NativeBackend
 from lowshot_kedro.diffusion.backends.scipy_backend import ScipyBackend
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.resources import available_bytes
+from lowshot_kedro.memory import available_bytes
 
 BACKENDS = ("auto", "native", "torch", "mkl", "scipy")
 PRECISIONS = ("float32", "bfloat16")

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import row_ranges
 from lowshot_kedro.diffusion.backends.scipy_backend import neighbor_matrix
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.diffusion.variants import Adjustment, LabeledRows
-from lowshot_kedro.matrices import row_ranges
 
 BLOCK_ROWS = 4096
 

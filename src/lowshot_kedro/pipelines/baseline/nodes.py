@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.blocks import FeatureMatrix, take_rows
 from lowshot_kedro.classifiers import LogisticRegression
 from lowshot_kedro.devices import choose_device
-from lowshot_kedro.matrices import FeatureMatrix, take_rows
+from lowshot_kedro.memory import peak_rss_bytes
 from lowshot_kedro.metrics import GROUPS, Scores, accuracies, build_metrics, telling_top_k
 from lowshot_kedro.parameters import (
     EvaluationParameters,
     ExperimentParameters,
     LogisticRegressionParameters,
 )
+from lowshot_kedro.progress import Stopwatch
 from lowshot_kedro.protocol import ImageSelection
-from lowshot_kedro.resources import Stopwatch, peak_rss_bytes
 
 logger = logging.getLogger(__name__)
 

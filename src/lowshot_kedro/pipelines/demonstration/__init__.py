@@ -1,4 +1,4 @@
-"""Pictures to try everything on."""
+"""Images to try everything on."""
 
 from lowshot_kedro.pipelines.demonstration.pipeline import create_pipeline
 

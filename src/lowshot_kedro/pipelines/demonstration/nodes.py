@@ -1,4 +1,4 @@
-"""Nodes of the demonstration's pictures."""
+"""Nodes of the demonstration's images."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from lowshot_kedro.errors import InputError
 from lowshot_kedro.images.demonstration import digits
 from lowshot_kedro.parameters import DemonstrationParameters
 
-LabeledPictures = list[tuple[Image.Image, int]]
+LabeledImages = list[tuple[Image.Image, int]]
 
 
 def write_digits(
     demonstration: DemonstrationParameters,
-) -> tuple[LabeledPictures, LabeledPictures, list[Image.Image], dict[str, Any]]:
-    """Handwritten digits as training, test and background pictures, and their class split.
+) -> tuple[LabeledImages, LabeledImages, list[Image.Image], dict[str, Any]]:
+    """Handwritten digits as training, test and background images, and their class split.
 
     Raises:
-        ValueError: Where the demonstration is not enabled: it would overwrite other pictures.
+        ValueError: Where the demonstration is not enabled: it would overwrite other images.
     """
     if not demonstration.enabled:
         raise InputError(
-            "demonstration.enabled: got false, so this environment brings its own pictures; "
+            "demonstration.enabled: got false, so this environment brings its own images; "
             "expected true to write digits in their place"
         )
-    return tuple(digits(demonstration.seed, demonstration.picture_size))  # type: ignore[return-value]
+    return tuple(digits(demonstration.seed, demonstration.image_size))  # type: ignore[return-value]

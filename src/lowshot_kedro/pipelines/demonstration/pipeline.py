@@ -1,4 +1,4 @@
-"""Pictures to try everything on."""
+"""Images to try everything on."""
 
 from kedro.pipeline import Pipeline, node, pipeline
 
@@ -6,7 +6,7 @@ from lowshot_kedro.pipelines.demonstration.nodes import write_digits
 
 
 def create_pipeline() -> Pipeline:
-    """Parameters → pictures in the layout of the published experiment."""
+    """Parameters → images in the layout of the published experiment."""
     return pipeline(
         [
             node(

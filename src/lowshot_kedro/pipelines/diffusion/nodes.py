@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from lowshot_kedro import experiment as experiment_domain
 from lowshot_kedro import graph as graph_domain
-from lowshot_kedro.matrices import FeatureMatrix, KnnGraph
+from lowshot_kedro.blocks import FeatureMatrix, KnnGraph
+from lowshot_kedro.memory import peak_rss_bytes
 from lowshot_kedro.metrics import accuracies_per_iteration, build_metrics
 from lowshot_kedro.parameters import (
     DiffusionParameters,
@@ -19,8 +20,8 @@ from lowshot_kedro.parameters import (
     ExperimentParameters,
     GraphParameters,
 )
+from lowshot_kedro.progress import Stopwatch
 from lowshot_kedro.protocol import ImageSelection
-from lowshot_kedro.resources import Stopwatch, peak_rss_bytes
 
 
 def reduce_features(
@@ -76,7 +77,7 @@ def choose_unlabeled_images(
     return background
 
 
-def complete_graph(
+def insert_labeled_nodes(
     training_vectors: NDArray[np.float32],
     test_vectors: NDArray[np.float32],
     unlabeled_images: graph_domain.UnlabeledNodes,
@@ -86,20 +87,20 @@ def complete_graph(
     """The graph of this run, the links of the test images, the part found, and the seconds."""
     watch = Stopwatch()
     n_nodes = len(training_vectors) + len(unlabeled_images.vectors)
-    completed = graph_domain.complete_graph(
+    completed = graph_domain.insert_labeled_nodes(
         training_vectors,
         test_vectors,
         *unlabeled_images,
         k=experiment_domain.max_neighbors(graph, n_nodes),
         keep_similarities=diffusion.edge_weight != "constant",
-        memory_budget=graph.memory_budget_bytes,
+        memory_budget_bytes=graph.memory_budget_bytes,
     )
     nodes = {"neighbors": completed.neighbors, "similarities": completed.similarities}
     return nodes, completed.test_neighbors._asdict(), completed.quality, watch.seconds
 
 
 def diffuse(
-    completed_graph: dict[str, NDArray[Any]],
+    extended_graph: dict[str, NDArray[Any]],
     test_neighbors: dict[str, NDArray[Any]],
     image_selection: ImageSelection,
     graph_seconds: float,
@@ -111,8 +112,8 @@ def diffuse(
     """Scores of the test images after every step, and their metrics."""
     watch = Stopwatch()
     scores, chosen = experiment_domain.chosen_scores(
-        completed_graph["neighbors"],
-        completed_graph["similarities"],
+        extended_graph["neighbors"],
+        extended_graph["similarities"],
         test_neighbors["indices"],
         image_selection,
         graph,
@@ -127,7 +128,7 @@ def diffuse(
             "graph": asdict(graph),
             "diffusion": asdict(diffusion),
         },
-        n_nodes=len(completed_graph["neighbors"]),
+        n_nodes=len(extended_graph["neighbors"]),
         seconds=seconds,
         peak_rss_bytes=peak_rss_bytes(),
     )

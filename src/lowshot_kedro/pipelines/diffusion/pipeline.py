@@ -4,8 +4,8 @@ from kedro.pipeline import Pipeline, node, pipeline
 
 from lowshot_kedro.pipelines.diffusion.nodes import (
     choose_unlabeled_images,
-    complete_graph,
     diffuse,
+    insert_labeled_nodes,
     reduce_features,
 )
 from lowshot_kedro.pipelines.selection import select_images_node
@@ -44,7 +44,7 @@ def create_pipeline() -> Pipeline:
                 name="choose_unlabeled_images",
             ),
             node(
-                complete_graph,
+                insert_labeled_nodes,
                 inputs=[
                     "training_vectors",
                     "test_vectors",
@@ -53,17 +53,17 @@ def create_pipeline() -> Pipeline:
                     "params:diffusion",
                 ],
                 outputs=[
-                    "completed_graph",
+                    "extended_graph",
                     "test_neighbors",
                     "inserted_links_quality",
                     "graph_seconds",
                 ],
-                name="complete_graph",
+                name="insert_labeled_nodes",
             ),
             node(
                 diffuse,
                 inputs=[
-                    "completed_graph",
+                    "extended_graph",
                     "test_neighbors",
                     "image_selection",
                     "graph_seconds",

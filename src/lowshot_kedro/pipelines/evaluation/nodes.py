@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lowshot_kedro import reporting
+from lowshot_kedro.blocks import FeatureMatrix, KnnGraph
 from lowshot_kedro.classifiers import combine_scores
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.experiment import choose_images
 from lowshot_kedro.images import ImageSource
-from lowshot_kedro.matrices import FeatureMatrix, KnnGraph
+from lowshot_kedro.memory import peak_rss_bytes
 from lowshot_kedro.metrics import (
     Scores,
     accuracies_per_iteration,
@@ -24,7 +25,7 @@ from lowshot_kedro.metrics import (
     log_top_k_left_out,
 )
 from lowshot_kedro.parameters import EvaluationParameters, ExperimentParameters
-from lowshot_kedro.resources import Stopwatch, peak_rss_bytes
+from lowshot_kedro.progress import Stopwatch
 
 
 def combine_methods(
@@ -140,7 +141,7 @@ def plot_neighbors(
     experiment: ExperimentParameters,
     evaluation: EvaluationParameters,
 ) -> Figure:
-    """Some test pictures with their neighbours in the graph."""
+    """Some test images with their neighbours in the graph."""
     image_selection = choose_images(class_split, train_features, test_features, experiment)
     scores = Scores.from_arrays(diffusion_scores, "diffusion_scores")
     if not np.array_equal(scores.test_classes, image_selection.test_classes):
@@ -148,10 +149,10 @@ def plot_neighbors(
             "diffusion_scores: of other test images than the parameters select; run the diffusion "
             "pipeline with the same parameters first"
         )
-    nodes = reporting.NodePictures(
+    nodes = reporting.NodeImages(
         image_selection, train_images, background_images, experiment.unlabeled
     )
-    shown = reporting.pictures_worth_showing(scores, evaluation.n_pictures)
+    shown = reporting.images_worth_showing(scores, evaluation.n_images)
     rows = reporting.neighbor_rows(
         shown, image_selection, scores, KnnGraph(**test_neighbors), test_images, nodes
     )

@@ -1,4 +1,4 @@
-"""From pictures to feature vectors."""
+"""From images to feature vectors."""
 
 from lowshot_kedro.pipelines.features.pipeline import create_pipeline
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from lowshot_kedro.extractors import create_extractor
-from lowshot_kedro.extractors import extract_features as extract
+from lowshot_kedro.blocks import FeatureMatrix, LabeledBlock, Resumable, RowBlocks
 from lowshot_kedro.images import ImageSource
-from lowshot_kedro.matrices import FeatureMatrix, LabeledBlock, Resumable, RowBlocks
+from lowshot_kedro.networks import create_extractor
+from lowshot_kedro.networks import extract_features as extract
 from lowshot_kedro.parameters import FeaturesParameters
-from lowshot_kedro.reporting import describe_broken_pictures
+from lowshot_kedro.reporting import describe_broken_images
 
 
 def extract_features(
@@ -27,10 +27,10 @@ def extract_features(
     )
 
 
-def list_broken_pictures(
+def list_broken_images(
     train_features: FeatureMatrix, test_features: FeatureMatrix, background_features: FeatureMatrix
 ) -> dict[str, Any]:
-    """Which pictures of the three collections are blank ones, and why."""
-    return describe_broken_pictures(
+    """Which images of the three collections are blank ones, and why."""
+    return describe_broken_images(
         {"train": train_features, "test": test_features, "background": background_features}
     )

@@ -1,12 +1,12 @@
-"""From pictures to feature vectors."""
+"""From images to feature vectors."""
 
 from kedro.pipeline import Pipeline, node, pipeline
 
-from lowshot_kedro.pipelines.features.nodes import extract_features, list_broken_pictures
+from lowshot_kedro.pipelines.features.nodes import extract_features, list_broken_images
 
 
 def create_pipeline() -> Pipeline:
-    """Pictures → features and labels for each of the three collections → broken pictures."""
+    """Images → features and labels for each of the three collections → broken images."""
     return pipeline(
         [
             *(
@@ -19,10 +19,10 @@ def create_pipeline() -> Pipeline:
                 for collection in ("train", "test", "background")
             ),
             node(
-                list_broken_pictures,
+                list_broken_images,
                 inputs=["train_features", "test_features", "background_features"],
-                outputs="broken_pictures",
-                name="list_broken_pictures",
+                outputs="broken_images",
+                name="list_broken_images",
             ),
         ],
         namespace="features",

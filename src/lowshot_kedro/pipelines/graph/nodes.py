@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro import graph as graph_domain
-from lowshot_kedro.matrices import KnnGraph, Resumable
+from lowshot_kedro.blocks import KnnGraph, Resumable
 from lowshot_kedro.parameters import GraphParameters
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from lowshot_kedro import pca as pca_domain
 from lowshot_kedro import reporting
-from lowshot_kedro.matrices import FeatureMatrix, Resumable
+from lowshot_kedro.blocks import FeatureMatrix, Resumable
 from lowshot_kedro.parameters import PcaParameters
 
 

@@ -10,9 +10,9 @@ import faiss
 from kedro.io import DataCatalog
 
 from lowshot_kedro import graph as graph_domain
-from lowshot_kedro.config import Project
+from lowshot_kedro.blocks import FeatureMatrix
 from lowshot_kedro.locks import files_in_use, of_this_run
-from lowshot_kedro.matrices import FeatureMatrix
+from lowshot_kedro.project.config import Project
 
 
 @dataclass(frozen=True)

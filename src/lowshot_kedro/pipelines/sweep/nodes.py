@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lowshot_kedro import reporting
-from lowshot_kedro.config import Project
-from lowshot_kedro.matrices import FeatureMatrix, Runs
+from lowshot_kedro.blocks import FeatureMatrix, Runs
 from lowshot_kedro.metrics import log_top_k_left_out, telling_top_k
 from lowshot_kedro.parameters import (
     DiffusionParameters,
@@ -23,6 +22,7 @@ from lowshot_kedro.parameters import (
     SweepParameters,
 )
 from lowshot_kedro.pipelines.sweep.inputs import CatalogInputs
+from lowshot_kedro.project.config import Project
 from lowshot_kedro.sweep import choice, execution, frames, plan
 from lowshot_kedro.sweep.choice import Hyperparameters, Metrics
 from lowshot_kedro.sweep.execution import PreparedSweep

@@ -1,0 +1,94 @@
+"""Networks that turn images into vectors.
+
+A new network enters through `EXTRACTORS`: a function of (weights, image_size) that returns an
+:class:`~lowshot_kedro.networks.extractor.Extractor`. A library of networks enters through
+`LIBRARIES`: a function of (model, weights, image_size) for all names `library/model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import partial
+
+from lowshot_kedro.errors import InputError, shown
+from lowshot_kedro.networks.efficientnet_lite0 import efficientnet_lite0
+from lowshot_kedro.networks.extractor import (
+    PRECISIONS,
+    Extractor,
+    extract_features,
+)
+from lowshot_kedro.networks.preprocessing import Preprocessing
+from lowshot_kedro.networks.resnet import DEPTHS, resnet
+from lowshot_kedro.networks.timm_networks import timm_network
+from lowshot_kedro.networks.torchvision_networks import torchvision_network
+
+EXTRACTORS: dict[str, Callable[[str, int | None], Extractor]] = {
+    "efficientnet_lite0": efficientnet_lite0,
+    **{f"ResNet{depth}": partial(resnet, depth) for depth in DEPTHS},
+}
+
+LIBRARIES: dict[str, Callable[[str, str, int | None], Extractor]] = {
+    "timm": timm_network,
+    "torchvision": torchvision_network,
+}
+
+
+def require_extractor(name: object) -> None:
+    """Check the name of a network as far as that takes no time.
+
+    Whether a library has the model is found out when it is created.
+
+    Args:
+        name: A name in `EXTRACTORS`, or `library/model` with a library in `LIBRARIES`.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if name in tuple(EXTRACTORS):
+        return
+    text = name if isinstance(name, str) else ""
+    library, _, model = text.partition("/")
+    if library in LIBRARIES and model:
+        return
+    by_lower = {known.lower(): known for known in EXTRACTORS}
+    near = get_close_matches(text.lower(), by_lower, n=1)
+    hint = f" (did you mean {by_lower[near[0]]}?)" if near else ""
+    exact = ", ".join(EXTRACTORS)
+    prefixed = " or ".join(f"{library}/NAME" for library in LIBRARIES)
+    raise InputError(
+        f"features.extractor: got {shown(name)}, expected one of: {exact}, {prefixed}{hint}"
+    )
+
+
+def create_extractor(name: str, weights: str, image_size: int | None) -> Extractor:
+    """A network by its name, in evaluation mode, with the preprocessing that belongs to it.
+
+    Args:
+        name: See :func:`require_extractor`.
+        weights: `none` (random, always the same), `download` (the library's own), `package` (a
+            Python package made for this network), `package:MODULE/FILE` (a file that any installed
+            package carries), or a file: a PyTorch checkpoint or .safetensors.
+        image_size: Width and height of the network's input in pixels; None: the network's own.
+
+    Raises:
+        ValueError: For an unknown network, an input size it does not take, a download that fails,
+            or weights that do not fit it.
+        FileNotFoundError: For a file of weights that is not there.
+    """
+    require_extractor(name)
+    if name in EXTRACTORS:
+        return EXTRACTORS[name](weights, image_size)
+    library, _, model = name.partition("/")
+    return LIBRARIES[library](model, weights, image_size)
+
+
+__all__ = [
+    "EXTRACTORS",
+    "PRECISIONS",
+    "Extractor",
+    "Preprocessing",
+    "create_extractor",
+    "extract_features",
+    "require_extractor",
+]

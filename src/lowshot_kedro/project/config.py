@@ -1,0 +1,219 @@
+"""How the files in conf/ are read: what may stand in `${…}`, and what is said when it fails."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from click import ClickException
+from kedro.config import MissingConfigException, OmegaConfigLoader
+from kedro.framework.project import configure_project
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+from kedro.io import DataCatalog
+from kedro.utils import is_kedro_project
+from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from yaml import YAMLError
+
+from lowshot_kedro.errors import InputError, shown_line
+from lowshot_kedro.parameters import stored_columns
+from lowshot_kedro.project import PACKAGE
+
+# Folders of data that people name: an example, and which page says what is expected there.
+_FOLDERS = {
+    "DDIR": ("/data/low-shot-diffusion", "docs/published_files.md"),
+    "IMAGES": ("/data/images", "docs/own_images.md"),
+}
+_MISSING_FOLDER = "Given configuration path either does not exist"
+# What YAML's readers raise: also for characters of no encoding, and brackets without end.
+_UNREADABLE = (YAMLError, UnicodeError, RecursionError, OmegaConfBaseException)
+_PREFIX = "UserError raised while resolving interpolation: "
+
+
+class UserError(ClickException, InputError):
+    """An input error at the surface: the command line shows it without a traceback."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ConfigLoader(OmegaConfigLoader):
+    """Kedro's loader, with a catalog that follows the parameters and the environment.
+
+    `${parameter:graph.k}` in a catalog is the value that the run uses, whether it comes from
+    conf/base, an environment, conf/local or the command line. `${layer:08_reporting}` in globals is
+    a folder that each environment has to itself.
+    """
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        # Resolvers belong to the process, what they say to this loader.
+        if key == "catalog":
+            self._register_globals_resolver()
+            resolve = partial(_parameter, self["parameters"])
+            OmegaConf.register_new_resolver("parameter", resolve, replace=True)
+        elif key == "globals":
+            has_own = self.env not in (None, "", self.base_env, self.default_run_env)
+            folder = f"data/{self.env}" if has_own else "data"
+            OmegaConf.register_new_resolver("layer", partial(_layer, folder), replace=True)
+        try:
+            content: dict[str, Any] = super().__getitem__(key)
+        except MissingConfigException as error:
+            # Without files of a kind is another error of this class, and Kedro's own business.
+            if not str(error).startswith(_MISSING_FOLDER):
+                raise
+            raise UserError(self._describe_missing(error)) from error
+        except InterpolationResolutionError as error:
+            # The first line says what is wrong, the others which node of the tree it stands in.
+            raise UserError(str(error).splitlines()[0].removeprefix(_PREFIX)) from error
+        except _UNREADABLE as error:
+            raise UserError(self._describe_unreadable(error)) from error
+        return content
+
+    def _describe_unreadable(self, error: Exception) -> str:
+        """Which file of settings cannot be read, and why; Kedro does not always name it."""
+        reason = error
+        where = str(self.conf_source)
+        for env in (self.base_env, self.env or self.default_run_env):
+            for path in sorted(Path(self.conf_source, env).rglob("*.*")):
+                if path.suffix not in (".yml", ".yaml", ".json") or not path.is_file():
+                    continue
+                try:
+                    OmegaConf.load(path)
+                except _UNREADABLE as found:
+                    where, reason = str(path), found
+        mark = getattr(reason, "problem_mark", None)
+        place = "" if mark is None else f", line {mark.line + 1}"
+        said = getattr(reason, "problem", None) or f"{type(reason).__name__}: {reason}"
+        return f"{where}{place}: not readable as settings ({shown_line(str(said))})"
+
+    def _describe_missing(self, error: MissingConfigException) -> str:
+        """Which folder of settings is not there."""
+        # Kedro's last word is the folder, which may be one within an archive.
+        missing = str(error).rpartition(" ")[2]
+        if Path(missing).name == self.env:
+            return f"--env: got {self.env!r}, but there is no {missing}"
+        return (
+            f"{missing}: not there, expected the settings; run this in the folder of the project, "
+            "or name a folder or an archive of settings by --conf-source"
+        )
+
+
+def _parameter(parameters: Mapping[str, Any], name: str) -> Any:
+    """`${parameter:section.name}`; what is missing has been refused before."""
+    value: Any = parameters
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _layer(folder: str, name: str) -> str:
+    """`${layer:08_reporting}`: one of Kedro's layers in the folder of the environment."""
+    return f"{folder}/{name}"
+
+
+def _environment_variable(name: str) -> str:
+    """`${oc.env:NAME}`: the value of an environment variable."""
+    value = os.environ.get(name)
+    if not value:
+        example, page = _FOLDERS.get(name, ("/data", "README.md"))
+        raise UserError(
+            f"{name}: this environment variable is not set; expected the folder of your data, for "
+            f"instance: export {name}={example} ({page} says what is expected there)"
+        )
+    return value
+
+
+def absent_folder(paths: Iterable[Path], project: Path) -> str | None:
+    """What is wrong if files are missing because an environment variable names no folder.
+
+    Args:
+        paths: Of the files.
+        project: The folder of the project, which paths can be relative to.
+
+    Returns:
+        One line, or None if that is not why.
+    """
+    for path in paths:
+        name, folder, page = _folder_of(path, project)
+        if folder is not None and not folder.is_dir():
+            return (
+                f"{name}: no such folder: {folder}; expected the folder of your data ({page} says "
+                "what is expected there)"
+            )
+    return None
+
+
+def where_to_read(path: Path, project: Path) -> str:
+    """Which page is about a file that people put there, and how else it comes there."""
+    name, _, page = _folder_of(path, project)
+    others = ", lowshot-download fetches the published ones" if name == "DDIR" else ""
+    return f"{page} says which file this is{others}"
+
+
+def _folder_of(path: Path, project: Path) -> tuple[str, Path | None, str]:
+    """The environment variable whose folder a file lies in, that folder, and the page about it."""
+    for name, (_, page) in _FOLDERS.items():
+        value = os.environ.get(name)
+        if value and (project / value) in (path, *path.parents):
+            return name, project / value, page
+    return "", None, "README.md"
+
+
+def _background_rows(n_background: int | None, unlabeled: str) -> int | None:
+    """`${background_rows:…}`: none of the background where the unlabelled images are others."""
+    return n_background if unlabeled in ("background", "both") else 0
+
+
+def _or_all(n_rows: int | None) -> str:
+    """`${or_all:…}`: how a file name counts rows."""
+    return "all" if n_rows is None else str(n_rows)
+
+
+RESOLVERS = {
+    "oc.env": _environment_variable,
+    "background_rows": _background_rows,
+    "stored_columns": stored_columns,
+    "or_all": _or_all,
+}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project as it runs, which other processes can open too.
+
+    Attributes:
+        path: Its folder.
+        env: The environment, None being Kedro's default.
+        runtime_params: What the command line changed.
+        conf_source: Where its settings come from; None: its folder `conf`.
+    """
+
+    path: Path
+    env: str | None
+    runtime_params: Mapping[str, Any]
+    conf_source: str | None = None
+
+    def catalog(self, changes: Mapping[str, Mapping[str, Any]]) -> DataCatalog:
+        """The catalog as it is with some parameters changed.
+
+        Args:
+            changes: Values by section and name.
+        """
+        if is_kedro_project(self.path):
+            bootstrap_project(self.path)
+        else:  # the package in some folder
+            configure_project(PACKAGE)
+        merged = {
+            section: {**self.runtime_params.get(section, {}), **changes.get(section, {})}
+            for section in {*self.runtime_params, *changes}
+        }
+        with KedroSession.create(
+            self.path, env=self.env, runtime_params=merged, conf_source=self.conf_source
+        ) as session:
+            catalog: DataCatalog = session.load_context().catalog  # type: ignore[attr-defined]
+            return catalog

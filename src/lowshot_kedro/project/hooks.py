@@ -1,0 +1,477 @@
+"""What happens around every run: parameters and inputs are checked, time and memory are logged."""
+
+from __future__ import annotations
+
+import copyreg
+import logging
+import pickle
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines
+from kedro.framework.session import KedroSession
+from kedro.io import DataCatalog, DatasetError, MemoryDataset, SharedMemoryDataCatalog
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+from rich.console import Console
+from rich.table import Table
+
+from lowshot_kedro.datasets.files import DiskFullError
+from lowshot_kedro.datasets.resumable import ResumableDataset
+from lowshot_kedro.errors import InputError
+from lowshot_kedro.experiment import choose_images, log_choice
+from lowshot_kedro.locks import files_in_use, of_this_run
+from lowshot_kedro.memory import format_bytes, recent_peak_rss_bytes, restart_peak
+from lowshot_kedro.parameters import check_parameters
+from lowshot_kedro.progress import Stopwatch
+from lowshot_kedro.project.commands import Invocation
+from lowshot_kedro.project.config import Project, UserError, absent_folder, where_to_read
+from lowshot_kedro.reporting import print_resources
+from lowshot_kedro.sweep.jobs import close_idle_workers
+
+logger = logging.getLogger(__name__)
+
+_COMPOSED = ("__default__", "experiment", "sweep")
+
+
+class InvocationHooks:
+    """Knows how the run was started, for whoever has to advise another command."""
+
+    def __init__(self) -> None:
+        self._conf_source: str | None = None
+
+    @hook_impl(tryfirst=True)
+    def after_context_created(self, context: KedroContext) -> None:
+        """Note what Kedro does not tell later."""
+        self._conf_source = str(context.config_loader.conf_source)
+
+    def _invocation(self, run_params: Mapping[str, Any]) -> Invocation:
+        project_path = Path(run_params["project_path"])
+        return Invocation(
+            project_path,
+            self._conf_source or str(project_path / "conf"),
+            run_params.get("env"),
+            run_params.get("runtime_params") or {},
+        )
+
+
+class ErrorHooks(InvocationHooks):
+    """Shows what is wrong with an input in one line."""
+
+    @hook_impl
+    def on_pipeline_error(self, error: Exception, run_params: Mapping[str, Any]) -> None:
+        """Replace an error about an input or a file by its message alone.
+
+        Anything else is a defect, and keeps its traceback.
+        """
+        cause = _cause(error)
+        if isinstance(cause, InputError | OSError):
+            raise UserError(self._invocation(run_params).completed(_message(cause))) from error
+        if isinstance(cause, BrokenProcessPool):
+            raise UserError(
+                "ParallelRunner: one of its processes died, probably for want of memory; take "
+                "SequentialRunner, the default"
+            ) from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What a dataset, or several within each other, could not go on for."""
+    while isinstance(error, DatasetError):
+        cause = getattr(error, "cause_elsewhere", None) or error.__cause__
+        if cause is None:
+            break
+        error = cause
+    return error
+
+
+def _pickle_dataset_error(error: DatasetError) -> tuple[Any, ...]:
+    """Keep the cause where an error comes from another process, which Python does not."""
+    cause: BaseException | None = _cause(error)
+    try:
+        pickle.dumps(cause)
+    except Exception:
+        cause = None
+    return _dataset_error, (type(error), error.args, None if cause is error else cause)
+
+
+def _dataset_error(
+    kind: type[DatasetError], arguments: tuple[Any, ...], cause: BaseException | None
+) -> DatasetError:
+    error = kind(*arguments)
+    vars(error)["cause_elsewhere"] = cause
+    return error
+
+
+def keep_causes() -> None:
+    """Have the causes of such errors sent from now on; Dask's tblib takes the place of that."""
+    copyreg.pickle(DatasetError, _pickle_dataset_error)
+
+
+keep_causes()
+
+
+def _message(error: BaseException) -> str:
+    """The message of an error; ours has no use for the number that OSError puts in front."""
+    return str(error.strerror if isinstance(error, DiskFullError) else error)
+
+
+class ParameterHooks:
+    """Checks all parameters before anything else happens."""
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Refuse parameters that are unknown or out of range, and compose the default pipeline."""
+        parameters = context.config_loader["parameters"]
+        try:
+            check_parameters(parameters)
+        except InputError as error:
+            raise UserError(str(error)) from error
+        own_images = not parameters["demonstration"]["enabled"]
+        pipelines["__default__"] = pipelines["experiment"] + (
+            Pipeline([]) if own_images else pipelines["demonstration"]
+        )
+
+
+class InputHooks(InvocationHooks):
+    """Checks everything a run needs before it starts to work."""
+
+    @hook_impl
+    def before_pipeline_run(
+        self, run_params: Mapping[str, Any], pipeline: Pipeline, catalog: DataCatalog
+    ) -> None:
+        """Refuse missing inputs with the command that makes them, damaged ones, and a full disk.
+
+        And before all that a runner that cannot run the pipeline.
+        """
+        if isinstance(catalog, SharedMemoryDataCatalog):
+            _require_outputs_on_disk(pipeline, catalog)
+            keep_causes()
+        if "project" in pipeline.inputs():
+            catalog["project"] = MemoryDataset(self._project(run_params), copy_mode="assign")
+        names = sorted(name for name in pipeline.inputs() if not _is_parameter(name))
+        missing = [name for name in names if not catalog.exists(name)]
+        if missing:
+            requested = run_params.get("pipeline_names") or ["__default__"]
+            invocation = self._invocation(run_params)
+            raise UserError(_describe_missing(missing, catalog, requested, invocation))
+        checks = [(name, getattr(catalog.get(name), "check", None)) for name in names]
+        checks += [
+            (name, getattr(catalog.get(name), check, None))
+            for check in ("check_kept", "check_space")
+            for name in sorted(pipeline.all_outputs())
+        ]
+        for name, check in checks:
+            if check is None:
+                continue
+            try:
+                check()
+            except (OSError, InputError) as error:
+                advice = _about(catalog, name).get("guide")
+                more = f" ({advice} says what is expected)" if advice else ""
+                raise UserError(f"{name}: {_message(error)}{more}") from error
+        _require_images(pipeline, catalog)
+
+    def _project(self, run_params: Mapping[str, Any]) -> Project:
+        """What other processes need to open the same catalog."""
+        return Project(
+            Path(run_params["project_path"]),
+            run_params["env"],
+            run_params["runtime_params"] or {},
+            self._conf_source,
+        )
+
+
+def _require_outputs_on_disk(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Refuse to run nodes in several processes that pass something on in the memory of one.
+
+    Kedro would give the next node a placeholder (kedro-org/kedro issue 5773). Arrays of gigabytes
+    are better not copied from process to process either.
+    """
+    names = sorted(
+        name for name in pipeline.all_outputs() if isinstance(catalog.get(name), MemoryDataset)
+    )
+    if names:
+        raise UserError(
+            f"ParallelRunner: its processes do not share the memory in which nodes pass on "
+            f"{', '.join(names)}; take SequentialRunner, which is the default, or ThreadRunner "
+            "(demonstration, features, pca, graph and evaluation run with ParallelRunner too)"
+        )
+
+
+def _require_images(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Refuse images before features are computed that a later step would refuse.
+
+    Raises:
+        UserError: If there are none, too few for the PCA, or classes do not belong to them.
+    """
+    inputs, outputs = pipeline.inputs(), pipeline.all_outputs()
+    if "train_features" not in outputs:
+        return
+    names = {"train_images", "test_images", "background_images"} & inputs
+    images = {name: catalog.load(name) for name in sorted(names)}
+    for name, source in images.items():
+        if len(source) == 0:
+            raise UserError(f"{name}: found no images in {source!r}, expected at least one")
+    if "background_images" in images and "pca_transform" in outputs:
+        n_components = catalog.load("params:pca").n_components
+        n_images = len(images["background_images"])
+        if n_images <= n_components:
+            fewer = 1 << max(0, (n_images - 1).bit_length() - 1)
+            advice = f', or fewer components: --params "pca.n_components={fewer}"'
+            raise UserError(
+                f"pca.n_components: got {n_components}, but background_images has only "
+                f"{n_images} images to train on; expected at least {n_components + 1}"
+                + (advice if fewer < n_images else "")
+            )
+    if {"train_images", "test_images", "class_split", "params:experiment"} <= inputs:
+        experiment = catalog.load("params:experiment")
+        train, test = images["train_images"], images["test_images"]
+        try:
+            selection = choose_images(catalog.load("class_split"), train, test, experiment)
+        except InputError as error:
+            raise UserError(str(error)) from error
+        # Features take long: whoever wants other labels is not to find out afterwards.
+        if not catalog.exists("train_features"):
+            log_choice(selection, len(train), experiment)
+
+
+def _describe_missing(
+    names: Sequence[str], catalog: DataCatalog, requested: Sequence[str], invocation: Invocation
+) -> str:
+    """What is missing and how to make it, in the order in which to make it."""
+    places = {name: _place(catalog, name) for name in names}
+    paths = [Path(where) for where in places.values() if where is not None]
+    project = invocation.project_path
+    absent = absent_folder(paths, project)
+    if absent is not None:
+        return absent
+    # An environment that brings its own images has no demonstration.
+    own_images = not set(pipelines["demonstration"].nodes) <= set(pipelines["__default__"].nodes)
+    left_out = (*_COMPOSED, "demonstration") if own_images else _COMPOSED
+    order = [name for name in pipelines if name not in left_out]
+    lines: list[tuple[int, str]] = []
+    in_memory: dict[str, list[str]] = {}
+    for name, where in places.items():
+        makers = [maker for maker in order if name in pipelines[maker].all_outputs()]
+        about = _about(catalog, name)
+        if where is None and makers:
+            # A part of a pipeline was asked for; the same command without the choice makes it.
+            whole = [each for each in requested if name in pipelines[each].all_outputs()]
+            in_memory.setdefault((whole or makers)[0], []).append(name)
+            continue
+        if makers:
+            advice = f"{where} is missing; make it with: {invocation.command(makers[0])}"
+        elif "missing" in about:
+            advice = f"{where} is missing: {about['missing']} ({about['guide']} says more)"
+        else:
+            page = where_to_read(Path(where or ""), project)
+            advice = f"{where} is missing; put it there ({page})"
+        lines.append((order.index(makers[0]) if makers else -1, f"{name}: {advice}"))
+    for maker, made in in_memory.items():
+        command = invocation.command(None if maker == "__default__" else maker)
+        line = f"{', '.join(made)}: not kept on disk; run the whole pipeline: {command}"
+        lines.append((len(order), line))
+    return "\n".join(line for _, line in sorted(lines))
+
+
+def _place(catalog: DataCatalog, name: str) -> Any:
+    """Where a dataset lies; None for one that is not kept on disk."""
+    dataset = catalog.get(name)
+    return None if dataset is None else dataset._describe().get("filepath")
+
+
+def _about(catalog: DataCatalog, name: str) -> Mapping[str, str]:
+    """What a catalog says to people about a dataset, in its metadata."""
+    metadata = getattr(catalog.get(name), "metadata", None) or {}
+    about: Mapping[str, str] = metadata.get("lowshot-kedro", {})
+    return about
+
+
+def _is_parameter(name: str) -> bool:
+    return name == "parameters" or name.startswith("params:")
+
+
+class Session(KedroSession):
+    """Kedro's session, with short names of nodes and an end of what a run has claimed.
+
+    Kedro tells its hooks of errors, not of Ctrl-C, and a notebook's process goes on after that.
+    """
+
+    def run(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Run a pipeline, as Kedro's session does.
+
+        Where one node only has a name such as `train_pca`, it need not be called `pca.train_pca`.
+
+        Raises:
+            UserError: If there is no such pipeline, node or namespace.
+        """
+        asked_for = kwargs.get("pipeline_names") or ["__default__"]
+        known = [name for name in pipelines if name != "__default__"]
+        for name in asked_for:
+            if name not in (*known, "__default__"):
+                raise UserError(f"--pipeline: got {name!r}, expected one of: {', '.join(known)}")
+        nodes = {node.name for name in asked_for for node in pipelines[name].nodes}
+        for option in ("node_names", "from_nodes", "to_nodes"):
+            if kwargs.get(option):
+                kwargs[option] = [_node_named(name, nodes, option) for name in kwargs[option]]
+        namespaces = {name.rpartition(".")[0] for name in nodes} - {""}
+        for name in kwargs.get("namespaces") or ():
+            if not any(f"{each}.".startswith(f"{name}.") for each in namespaces):
+                found = ", ".join(sorted(namespaces)) or "none here"
+                raise UserError(f"--namespaces: got {name!r}, expected one of: {found}")
+        try:
+            result: dict[str, Any] = super().run(*args, **kwargs)
+        finally:
+            of_this_run.release()
+        return result
+
+
+def _node_named(name: str, nodes: Collection[str], option: str) -> str:
+    """The node that is called so, or of which that is the last part."""
+    found = [node for node in nodes if name in (node, node.rpartition(".")[2])]
+    if name in found or len(found) == 1:
+        return name if name in found else found[0]
+    written = "--nodes" if option == "node_names" else f"--{option.replace('_', '-')}"
+    if found:
+        raise UserError(f"{written}: {name!r} may be any of: {', '.join(sorted(found))}")
+    short = {node.rpartition(".")[2]: node for node in nodes}
+    near = {short.get(match, match) for match in get_close_matches(name, [*nodes, *short])}
+    raise UserError(
+        f"{written}: got {name!r}, expected for instance: {', '.join(sorted(near or nodes))}"
+    )
+
+
+class ClaimHooks:
+    """Keeps other processes from writing what a run reads or writes, from its beginning on.
+
+    What a run is sure to write, no other one may read or write meanwhile. What it perhaps keeps,
+    since it was made from the same, others may read: it is claimed when it has to be computed.
+    """
+
+    @hook_impl(trylast=True)
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Claim inputs and outputs, or say in one line what uses them."""
+        # A run that was interrupted in this process has told nobody that it ended.
+        of_this_run.release()
+        # In the order in which they are written, so that the first one is named.
+        outputs = [
+            name
+            for node in pipeline.nodes
+            for name in node.outputs
+            if not isinstance(catalog.get(name), ResumableDataset)
+        ]
+        try:
+            for name in outputs:
+                of_this_run.to_write(files_in_use(catalog.get(name)))
+            for name in sorted((pipeline.inputs() | pipeline.all_outputs()) - {*outputs}):
+                of_this_run.to_read(files_in_use(catalog.get(name)))
+        except (OSError, InputError) as error:
+            of_this_run.release()
+            raise UserError(f"{name}: {_message(error)}") from error
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """Let others have them."""
+        of_this_run.release()
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Let others have them."""
+        of_this_run.release()
+
+
+class _NodeUsage:
+    """Time and peak memory of one node, from loading its first input to saving its last output."""
+
+    def __init__(self) -> None:
+        restart_peak()
+        self._watch = Stopwatch()
+        self.seconds = 0.0
+        self.peak_rss_bytes = 0
+
+    def update(self) -> None:
+        self.seconds = self._watch.seconds
+        self.peak_rss_bytes = recent_peak_rss_bytes()
+
+
+class WorkerHooks:
+    """Ends the worker processes that a sweep has kept from one node to the next."""
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """They are not needed any more."""
+        close_idle_workers()
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Nor are they then."""
+        close_idle_workers()
+
+
+class ResourceHooks:
+    """Logs time and peak memory of every node, and a table of all of them if it is wanted."""
+
+    def __init__(self) -> None:
+        # Inputs may be loaded by several threads at a time.
+        self._lock = threading.Lock()
+        self._usage: dict[str, _NodeUsage] = {}
+        self._unsaved: dict[str, set[str]] = {}
+
+    @hook_impl
+    def before_pipeline_run(self) -> None:
+        """Begin a new table."""
+        self._usage.clear()
+        self._unsaved.clear()
+
+    @hook_impl
+    def before_dataset_loaded(self, node: Node) -> None:
+        """A node's time begins with its first input."""
+        self._begin(node)
+
+    @hook_impl
+    def before_node_run(self, node: Node) -> None:
+        """A node without inputs begins here."""
+        self._begin(node)
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
+        """A node's time ends with its last output: blocks are computed while they are saved."""
+        unsaved = self._unsaved[node.name]
+        unsaved.discard(dataset_name)
+        usage = self._usage[node.name]
+        usage.update()
+        if not unsaved:
+            logger.info(
+                "%s: %.1f s, peak memory %s",
+                node.name,
+                usage.seconds,
+                format_bytes(usage.peak_rss_bytes),
+            )
+
+    @hook_impl
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Print time and peak memory of all nodes, and of all runs of a sweep, where wanted."""
+        if not catalog.load("parameters")["reporting"]["show_resources"]:
+            return
+        if "sweep_resources" in pipeline.all_outputs():
+            print_resources(catalog.load("sweep_resources"))
+        if not self._usage:
+            logger.info("Time and memory: measured in other processes, see the lines above")
+            return
+        table = Table("node", "seconds", "peak memory", title="Time and memory")
+        for name, usage in self._usage.items():
+            table.add_row(name, f"{usage.seconds:.1f}", format_bytes(usage.peak_rss_bytes))
+        Console().print(table)
+
+    def _begin(self, node: Node) -> None:
+        with self._lock:
+            if node.name not in self._usage:
+                logger.info("%s …", node.name)
+                self._usage[node.name] = _NodeUsage()
+                self._unsaved[node.name] = set(node.outputs)
