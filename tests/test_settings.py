@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from lowshot_kedro import settings
-from lowshot_kedro.parameters import GraphParameters, SweepParameters, check_parameters
+from lowshot_kedro.graph.parameters import GraphParameters
 from lowshot_kedro.project.config import UserError
+from lowshot_kedro.project.parameters import read_parameters
 from lowshot_kedro.sweep import METHODS
+from lowshot_kedro.sweep.parameters import SweepParameters
 
 pytestmark = pytest.mark.filterwarnings("ignore:register_new_resolver:UserWarning")
 
@@ -22,7 +24,7 @@ def config(env=None, folder=CONF, **runtime_params):
 
 def parameters(env=None, folder=CONF, **runtime_params):
     found = config(env, folder, **runtime_params)["parameters"]
-    check_parameters(found)
+    read_parameters(found)
     return found
 
 

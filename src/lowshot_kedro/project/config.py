@@ -21,8 +21,9 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from yaml import YAMLError
 
 from lowshot_kedro.errors import InputError, shown_line
-from lowshot_kedro.parameters import stored_columns
+from lowshot_kedro.graph.parameters import stored_columns
 from lowshot_kedro.project import PACKAGE
+from lowshot_kedro.project.parameters import with_new_names
 
 # Folders of data that people name: an example, and which page says what is expected there.
 _FOLDERS = {
@@ -56,6 +57,8 @@ class ConfigLoader(OmegaConfigLoader):
             self._register_globals_resolver()
             resolve = partial(_parameter, self["parameters"])
             OmegaConf.register_new_resolver("parameter", resolve, replace=True)
+        elif key == "parameters" and key not in self:
+            self[key] = with_new_names(super().__getitem__(key))
         elif key == "globals":
             has_own = self.env not in (None, "", self.base_env, self.default_run_env)
             folder = f"data/{self.env}" if has_own else "data"
