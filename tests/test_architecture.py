@@ -109,7 +109,7 @@ def test_every_area_is_looked_at():
     assert areas >= {
         "images", "networks", "graph", "diffusion", "classifiers", "protocol", "metrics",
         "reporting", "pca", "blocks", "memory", "progress", "parameters", "native", "datasets",
-        "pipelines", "sweep", "experiment", "download", "estimators", "project",
+        "pipelines", "sweep", "methods", "download", "estimators", "project",
     }  # fmt: skip
 
 

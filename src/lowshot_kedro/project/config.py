@@ -57,8 +57,6 @@ class ConfigLoader(OmegaConfigLoader):
             self._register_globals_resolver()
             resolve = partial(_parameter, self["parameters"])
             OmegaConf.register_new_resolver("parameter", resolve, replace=True)
-        elif key == "parameters" and key not in self:
-            self[key] = with_new_names(super().__getitem__(key))
         elif key == "globals":
             has_own = self.env not in (None, "", self.base_env, self.default_run_env)
             folder = f"data/{self.env}" if has_own else "data"
@@ -75,6 +73,10 @@ class ConfigLoader(OmegaConfigLoader):
             raise UserError(str(error).splitlines()[0].removeprefix(_PREFIX)) from error
         except _UNREADABLE as error:
             raise UserError(self._describe_unreadable(error)) from error
+        if key == "parameters":
+            # Kept, so that what has another name is said once.
+            content = with_new_names(content)
+            self[key] = content
         return content
 
     def _describe_unreadable(self, error: Exception) -> str:
