@@ -216,6 +216,6 @@ def test_bars_for_missing_accuracies_are_empty(tmp_path):
 def test_plots_show_the_k_asked_for(k):
     wide = metrics_of(entry(3, 10, 20, 30, 40, 50, 60, top_k=(1, 5)))
     height = {1: 10, 5: 40}[k]
-    figure = plot_accuracy_per_step(wide, wide, k)
+    figure = plot_accuracy_per_step(wide, wide, k, TITLES)
     assert lines_by_label(figure)["diffusion, all classes"].get_ydata() == pytest.approx([height])
     assert bars(plot_methods(compare_methods({"a": wide}, [1, 5]), k))[0] == pytest.approx([height])
