@@ -6,9 +6,9 @@ import pytest
 
 from lowshot_kedro import settings
 from lowshot_kedro.graph.parameters import GraphParameters
+from lowshot_kedro.methods import METHODS
 from lowshot_kedro.project.config import UserError
 from lowshot_kedro.project.parameters import read_parameters
-from lowshot_kedro.methods import METHODS
 from lowshot_kedro.sweep.parameters import read_sweep
 
 pytestmark = pytest.mark.filterwarnings("ignore:register_new_resolver:UserWarning")
