@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -159,14 +160,19 @@ def write_environment(project: Path, env: str, **section: Any) -> None:
 
 def test_another_data_set_is_one_file(project: Path) -> None:
     labels = write_mnist_files(project / "data" / "01_raw", "KMNIST")
-    write_environment(project, "signs", name="KMNIST", train={"rows_per_class": [0, LABELED]})
-    run(project, env="signs", **SMALL)
+    page = (ROOT / "docs" / "public_data.md").read_text()
+    example = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0]
+    assert "rows_per_class: [0, 100]" in example
+    (project / "conf" / "kmnist").mkdir()
+    path = project / "conf" / "kmnist" / "globals.yml"
+    path.write_text(example.replace("[0, 100]", f"[0, {LABELED}]"))
+    run(project, env="kmnist", **SMALL)
 
-    metrics = read_metrics(project, "combined", "signs")
+    metrics = read_metrics(project, "combined", "kmnist")
     assert (metrics["n_classes"], metrics["n_novel"], metrics["n_test"]) == (5, 2, 5 * TESTED)
     assert metrics["n_nodes"] == 3 * LABELED + 2 * 2 + 10 * (PER_CLASS - LABELED)
     assert metrics["final"]["top1"] > 3 / 5
-    catalog = catalog_of(project, "signs")
+    catalog = catalog_of(project, "kmnist")
     # The first class to the base classes of test, the second to those of val, and so on.
     assert catalog.load("class_split") == {
         "base_classes_2": [1, 5, 9],
@@ -180,7 +186,7 @@ def test_another_data_set_is_one_file(project: Path) -> None:
     assert catalog.load("train_images").labels.tolist() == [
         label for row, label in enumerate(labels) if (labels[:row] == label).sum() < LABELED
     ]
-    assert {path.name for path in (project / "data").iterdir()} == {"01_raw", "signs"}
+    assert {path.name for path in (project / "data").iterdir()} == {"01_raw", "kmnist"}
 
 
 def test_kedro_viz_shows_the_names_of_torchvision(project: Path) -> None:
