@@ -198,7 +198,7 @@ def test_own_images_without_test_figures(
     with (project / "labels.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 41
-    assert {row["picture"] for row in rows} >= {"0/0.jpg", "1/broken.jpg"}
+    assert {row["image"] for row in rows} >= {"0/0.jpg", "1/broken.jpg"}
     assert {row["class"] for row in rows} <= {*LABELED, "-1"}
     assert all(0 <= float(row["share"]) <= 1 for row in rows)
 
