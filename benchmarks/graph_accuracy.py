@@ -31,7 +31,6 @@ from lowshot_kedro import native
 from lowshot_kedro.blocks import KnnGraph
 from lowshot_kedro.datasets import FaissIndexDataset, KnnGraphDataset
 from lowshot_kedro.diffusion import choose_node_ordering, propagate, propagation_matrix
-from lowshot_kedro.experiment import choose_images, vectors_of
 from lowshot_kedro.graph import (
     background_graph,
     build_index,
@@ -39,10 +38,16 @@ from lowshot_kedro.graph import (
     measure_quality,
     require_method,
 )
+from lowshot_kedro.methods.images import vectors_of
 from lowshot_kedro.metrics import accuracies
-from lowshot_kedro.parameters import ExperimentParameters
 from lowshot_kedro.progress import Stopwatch
-from lowshot_kedro.protocol import MODES, ImageSelection, read_class_split
+from lowshot_kedro.protocol import (
+    MODES,
+    ExperimentParameters,
+    ImageSelection,
+    choose_images,
+    read_class_split,
+)
 
 FASHION, MADE_UP = "fashion-mnist", "synthetic"
 DATA = (FASHION, MADE_UP)

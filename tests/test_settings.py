@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from lowshot_kedro import settings
-from lowshot_kedro.parameters import GraphParameters, SweepParameters, check_parameters
+from lowshot_kedro.graph.parameters import GraphParameters
+from lowshot_kedro.methods import METHODS
 from lowshot_kedro.project.config import UserError
-from lowshot_kedro.sweep import METHODS
+from lowshot_kedro.project.parameters import read_parameters
+from lowshot_kedro.sweep.parameters import SweepParameters
 from tests.projects import kedro
 
 pytestmark = pytest.mark.filterwarnings("ignore:register_new_resolver:UserWarning")
@@ -23,7 +25,7 @@ def config(env=None, folder=CONF, **runtime_params):
 
 def parameters(env=None, folder=CONF, **runtime_params):
     found = config(env, folder, **runtime_params)["parameters"]
-    check_parameters(found)
+    read_parameters(found)
     return found
 
 
@@ -294,11 +296,12 @@ def test_old_names_are_told_of_in_a_line_each(project):
     result = kedro(project, "run", "--env", "own_pictures", "--pipelines", "pca", PICTURES="/old")
     printed = " ".join((result.stdout + result.stderr).split())
     for old, new in {
-        "--env own_pictures: got the old name of this environment": "--env own_images",
-        "PICTURES: got the old name of this environment variable": "IMAGES",
-        "data/own_pictures: got the old name of this folder of results": "data/own_images",
+        "--env own_pictures: this environment": "own_images",
+        "PICTURES: this environment variable": "IMAGES",
+        "data/own_pictures: this folder of results": "data/own_images",
     }.items():
-        assert printed.count(f"{old}, expected {new}; the next version needs that") == 1
+        line = f"{old} is called {new} now; the old name works until the next version"
+        assert printed.count(line) == 1
     # What is advised has the new name.
     assert "data/own_pictures/04_feature/f100m is missing" in printed
     assert "run --env own_images --pipeline features" in printed

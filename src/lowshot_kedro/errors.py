@@ -21,6 +21,19 @@ class InputError(ValueError):
     `kedro run` shows the message alone. Any other ValueError is a defect and keeps its traceback.
     """
 
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        parameter: str | None = None,
+        found: Any = None,
+        expected: str | None = None,
+    ) -> None:
+        if message is None:
+            message = f"{parameter}: got {shown(found)}, expected {expected}"
+        super().__init__(message)
+        self.parameter, self.found, self.expected = parameter, found, expected
+
 
 def shown(value: Any) -> str:
     """What has been given, in one line of a message, shortened where it is long."""

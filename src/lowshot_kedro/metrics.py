@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import row_ranges
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.parameters import is_list, refuse, require_integer, require_part
 from lowshot_kedro.protocol import ImageSelection
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,27 @@ logger = logging.getLogger(__name__)
 GROUPS = ("", "_novel", "_base")
 
 _BLOCK_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class EvaluationParameters:
+    """Which accuracies are reported, and how the two methods are combined.
+
+    Section `evaluation` of the parameters.
+    """
+
+    top_k: tuple[int, ...]
+    combination_weight: float
+    n_images: int
+
+    def __post_init__(self) -> None:
+        if not is_list(self.top_k) or not tuple(self.top_k):
+            raise refuse("top_k", self.top_k, "a list of integers, such as [1, 5]")
+        for k in self.top_k:
+            require_integer("top_k", k, 1)
+        object.__setattr__(self, "top_k", tuple(sorted(set(self.top_k))))
+        require_part("combination_weight", self.combination_weight)
+        require_integer("n_images", self.n_images, 1, 100)
 
 
 @dataclass(frozen=True)

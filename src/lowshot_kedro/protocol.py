@@ -9,23 +9,48 @@ published runs. Where people bring a few labels of their own, novel classes can 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.errors import InputError, shown
+from lowshot_kedro.parameters import require_integer, require_one_of
+
+logger = logging.getLogger(__name__)
 
 MODES = ("test", "val")
 UNLABELED = ("background", "train", "both", "none")
+
+_MAX_CLASSES_NAMED = 5
 
 # 1-based, so that the label is one of int32.
 _MAX_CLASS = 2**31
 
 # The class split file numbers its sets: 1 are the classes for choosing hyper-parameters.
 _SPLIT_NUMBER = {"val": 1, "test": 2}
+
+
+@dataclass(frozen=True)
+class ExperimentParameters:
+    """Which classes, how many labelled images of the novel ones, and which unlabelled images.
+
+    Section `experiment` of the parameters.
+    """
+
+    mode: str
+    n_labeled: int | None
+    seed: int
+    unlabeled: str
+
+    def __post_init__(self) -> None:
+        require_one_of("mode", self.mode, MODES)
+        require_integer("n_labeled", self.n_labeled, 1, null="all that are given")
+        require_integer("seed", self.seed, 0)
+        require_one_of("unlabeled", self.unlabeled, UNLABELED)
 
 
 @dataclass(frozen=True)
@@ -234,3 +259,75 @@ def _require_labels(name: str, labels: NDArray[np.int32], n_names: int) -> None:
         raise InputError(
             f"{name}: label {labels[bad[0]]} in row {bad[0]} is out of range; expected 0..{last}"
         )
+
+
+class Labeled(Protocol):
+    """A collection whose labels are known."""
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """int32 (n,), 0-based."""
+        ...
+
+
+def choose_images(
+    class_split: Mapping[str, Any],
+    train: Labeled,
+    test: Labeled,
+    experiment: ExperimentParameters,
+) -> ImageSelection:
+    """The labelled, unlabelled and test images of an experiment.
+
+    Args:
+        class_split: Content of the class split file.
+        train: The training set, features or images.
+        test: The test set.
+        experiment: Which classes and how many labelled images.
+
+    Raises:
+        ValueError: If classes and labels do not go together.
+    """
+    return select_images(
+        read_class_split(class_split, experiment.mode),
+        train.labels,
+        test.labels,
+        experiment.n_labeled,
+        experiment.seed,
+    )
+
+
+def log_choice(selection: ImageSelection, n_train: int, experiment: ExperimentParameters) -> None:
+    """Say in one line how many labelled images are used, how many are not, and why.
+
+    A warning where novel classes have fewer than were asked for.
+
+    Args:
+        selection: The images of the experiment.
+        n_train: Images of the training set.
+        experiment: Which classes and how many labelled images.
+    """
+    counts = np.bincount(selection.labeled_classes, minlength=selection.n_classes)
+    n_left = len(selection.unlabeled_positions)
+    n_used = len(selection.labeled_positions)
+    n_others = n_train - n_used - n_left
+    n_labeled = experiment.n_labeled
+    parts = [f"{n_used} of {n_train} labelled images are used, of {selection.n_classes} classes"]
+    if n_left:
+        fate = "without their labels" if experiment.unlabeled in ("train", "both") else "left out"
+        parts.append(
+            f"{n_left} {fate}, as n_labeled = {n_labeled} for every novel class (null: all)"
+        )
+    if n_others:
+        parts.append(f"{n_others} of classes that mode {experiment.mode} does not have")
+    few = selection.is_novel & (counts < (n_labeled or 0))
+    if few.any():
+        named = [
+            f"{selection.class_names[number]} ({counts[number]})"
+            for number in np.flatnonzero(few)[:_MAX_CLASSES_NAMED]
+        ]
+        n_more = int(few.sum()) - len(named)
+        parts.append(
+            f"fewer than n_labeled = {n_labeled} have {', '.join(named)}"
+            + (f" and {n_more} more" if n_more else "")
+        )
+    logger.log(logging.WARNING if few.any() else logging.INFO, "%s", "; ".join(parts))

@@ -1,13 +1,24 @@
 import numpy as np
 import pytest
 
-from lowshot_kedro.classifiers import combine_scores, combined_at_weights
+from lowshot_kedro.classifiers import weighted_averages
+from lowshot_kedro.methods import METHODS
 
 
 def combine(diffusion, probabilities, weight):
+    """As sweeps and single runs do it."""
     with np.errstate(divide="ignore"):
         logarithms = np.log(np.array(probabilities, dtype=np.float32))
     return combine_scores(np.array(diffusion, dtype=np.float32), logarithms, weight)
+
+
+def combine_scores(diffusion, logarithms, weight):
+    (found,) = weighted_averages(
+        METHODS["diffusion"].probabilities(diffusion),
+        METHODS["logistic_regression"].probabilities(logarithms),
+        [weight],
+    )
+    return found
 
 
 def test_a_combination_worked_out_by_hand():
@@ -53,7 +64,7 @@ def test_the_arguments_stay_as_they_are():
 
 
 def test_different_shapes_are_refused():
-    message = r"diffusion has shape \(2, 3\), logistic regression \(1, 3\); expected the same"
+    message = r"scores to combine: found shapes \(2, 3\) and \(1, 3\), expected the same"
     with pytest.raises(ValueError, match=message):
         combine_scores(np.zeros((2, 3), np.float32), np.zeros((1, 3), np.float32), 0.5)
 
@@ -64,11 +75,12 @@ def test_several_weights_give_what_each_gives_alone():
     diffusion[2] = 0
     logarithms = np.log(rng.dirichlet(np.ones(3), 5)).astype(np.float32)
     weights = [0.75, 0, 1, 0.25]
-    found = combined_at_weights(diffusion, logarithms, iter(weights))
+    probabilities = METHODS["diffusion"].probabilities(diffusion)
+    found = weighted_averages(probabilities, np.exp(logarithms), iter(weights))
     for weight, combined in zip(weights, found, strict=True):
         np.testing.assert_array_equal(combined, combine_scores(diffusion, logarithms, weight))
 
 
 def test_different_shapes_are_refused_before_the_first_is_asked_for():
-    with pytest.raises(ValueError, match="scores to combine: diffusion has shape"):
-        combined_at_weights(np.zeros((2, 3), np.float32), np.zeros((1, 3), np.float32), [0.5])
+    with pytest.raises(ValueError, match="scores to combine: found shapes"):
+        weighted_averages(np.zeros((2, 3), np.float32), np.zeros((1, 3), np.float32), [0.5])

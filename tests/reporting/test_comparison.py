@@ -14,6 +14,8 @@ from lowshot_kedro.reporting import (
 
 GROUPS = ("", "_novel", "_base")
 
+TITLES = ("diffusion", "logistic regression")
+
 
 def entry(iteration, *percents, top_k=(1,)):
     """Accuracies in the order all, novel, base for each k."""
@@ -137,7 +139,7 @@ def lines_by_label(figure):
 
 
 def test_the_plot_per_step_shows_the_metrics():
-    figure = plot_accuracy_per_step(DIFFUSION, BASELINE, 1)
+    figure = plot_accuracy_per_step(DIFFUSION, BASELINE, 1, TITLES)
     lines = lines_by_label(figure)
     assert len(lines) == 6
     expected = {"all": [10, 40, 61.2], "novel": [12, 50, 70], "base": [8, 30, 52.4]}
@@ -178,7 +180,7 @@ def test_the_plot_per_step_leaves_out_what_was_not_measured(place):
 
     diffusion = metrics_of(entry(0, *one_sided(10)), entry(1, *one_sided(40)))
     baseline = metrics_of(entry(9, *one_sided(55)))
-    lines = lines_by_label(plot_accuracy_per_step(diffusion, baseline, 1))
+    lines = lines_by_label(plot_accuracy_per_step(diffusion, baseline, 1, TITLES))
     assert set(lines) == {"diffusion, all classes", "logistic regression, all classes"}
     np.testing.assert_allclose(lines["diffusion, all classes"].get_ydata(), [10, 40])
 

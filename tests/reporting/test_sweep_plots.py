@@ -192,7 +192,7 @@ def steps_of(iterations, seeds=(1, 2), unlabeled=(("nbg300", 300), ("nbg1200", 1
                     percent = 10 * n_labeled + 2 * seed + iteration + (n_background == 300)
                     records.append(
                         {
-                            "unlabeled": name, "n_background": n_background, "seed": seed,
+                            "method": "diffusion", "unlabeled": name, "n_background": n_background, "seed": seed,
                             "n_labeled": n_labeled, "iteration": iteration,
                             "chosen": iteration == chosen + n_labeled,
                             "top1": percent / 100, "top1_novel": percent / 200,
@@ -322,7 +322,7 @@ def test_without_runs_the_figure_says_so():
     no_diffusion = summary_of([("logistic_regression", "", math.nan, 1, 45, 1)])
     assert message_of(plot_accuracy_per_background(no_diffusion, 1)) == no_background
     steps = plot_accuracy_per_step_over_seeds(pd.DataFrame(), 1)
-    assert message_of(steps) == "No test runs of the diffusion"
+    assert message_of(steps) == "No test runs with steps"
 
 
 @pytest.mark.filterwarnings("error")

@@ -34,7 +34,7 @@ def features_of(n: int, seed: int, name: str) -> MemoryFeatures:
 
 
 class MemoryInputs:
-    """Follows lowshot_kedro.sweep.methods.Inputs and notes which backgrounds are opened."""
+    """Follows lowshot_kedro.sweep.work.Inputs and notes which backgrounds are opened."""
 
     def __init__(self, stored_k: int = 16) -> None:
         self.class_split = SPLIT
@@ -55,7 +55,7 @@ class MemoryInputs:
 
 
 class MemoryStore:
-    """Follows lowshot_kedro.sweep.methods.ScoreStore."""
+    """Follows lowshot_kedro.sweep.work.ScoreStore."""
 
     def __init__(self) -> None:
         self.content: dict[tuple[str, str], np.ndarray] = {}

@@ -5,28 +5,15 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from lowshot_kedro.parameters import (
-    DiffusionParameters,
-    EvaluationParameters,
-    GraphParameters,
-    LogisticRegressionParameters,
-    SweepParameters,
-)
-from lowshot_kedro.sweep.plan import ImageCounts, Settings, SweepData
+from lowshot_kedro.project.parameters import read_parameters
+from lowshot_kedro.sweep.parameters import SweepParameters
+from lowshot_kedro.sweep.plan import ImageCounts, SweepData, SweepSettings
 from tests.test_parameters import VALID
 
-SECTIONS: dict[str, type] = {
-    "sweep": SweepParameters,
-    "graph": GraphParameters,
-    "diffusion": DiffusionParameters,
-    "logistic_regression": LogisticRegressionParameters,
-    "evaluation": EvaluationParameters,
-}
 
-
-def make_settings(**changes: Any) -> Settings:
+def make_settings(**changes: Any) -> SweepSettings:
     """Those of tests/test_parameters.py, but for some: `{"sweep.diffusion.k": [3]}`."""
-    values = {name: copy.deepcopy(VALID[name]) for name in SECTIONS}
+    values = copy.deepcopy(VALID)
     for name, value in changes.items():
         *sections, parameter = name.split(".")
         section = values
@@ -34,7 +21,7 @@ def make_settings(**changes: Any) -> Settings:
             section = section[section_name]
         assert parameter in section, name
         section[parameter] = value
-    return Settings(**{name: kind(**values[name]) for name, kind in SECTIONS.items()})
+    return SweepSettings(read_parameters(values))
 
 
 def make_sweep(**changes: Any) -> SweepParameters:

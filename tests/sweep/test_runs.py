@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowshot_kedro.sweep import METHODS, Run, UnlabeledImages
+from lowshot_kedro.methods import METHODS
+from lowshot_kedro.sweep import Run, UnlabeledImages
 
 BACKGROUND = UnlabeledImages("background", 1_000_000)
 
@@ -75,7 +76,7 @@ def settings_of(method):
 
 @st.composite
 def runs(draw):
-    method = draw(st.sampled_from(METHODS))
+    method = draw(st.sampled_from(list(METHODS)))
     return Run(
         method,
         draw(st.sampled_from(["val", "test"])),

@@ -6,7 +6,7 @@ too, for classes with few and with many labels.
 """
 
 from lowshot_kedro.diffusion.backends import BACKENDS, PRECISIONS, Backend, create_backend
-from lowshot_kedro.diffusion.choice import ChosenDiffusion, choose_diffusion, neighbor_candidates
+from lowshot_kedro.diffusion.choice import ChosenDiffusion, choose_diffusion
 from lowshot_kedro.diffusion.edge_weights import EDGE_WEIGHTS
 from lowshot_kedro.diffusion.matrix import (
     NODE_ORDERINGS,
@@ -67,7 +67,6 @@ __all__ = [
     "expected_steps",
     "labeled_rows",
     "matrix_of_weights",
-    "neighbor_candidates",
     "plan_memory",
     "propagate",
     "propagation_matrix",

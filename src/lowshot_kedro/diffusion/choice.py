@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 # Without held-out labels, and as long as these do not speak against it; LabelDiffusion's default.
 USUAL_NEIGHBORS = 10
-_NEIGHBORS = (5, USUAL_NEIGHBORS, 20, 30)
 _ROUNDS = 5
 # Labels that are looked for in a round, and scores that are kept of them.
 _MAX_TESTED = 1000
@@ -82,11 +81,6 @@ class ChosenDiffusion(NamedTuple):
             "validation_accuracy": None if accuracy is None else accuracy.tolist(),
             "validation_accuracy_per_k": {str(k): of_k for k, of_k in self.accuracy_per_k.items()},
         }
-
-
-def neighbor_candidates(max_k: int) -> tuple[int, ...]:
-    """The numbers of neighbours among which one is chosen, up to a largest one."""
-    return tuple(k for k in _NEIGHBORS if k <= max_k) or (max_k,)
 
 
 def choose_diffusion(

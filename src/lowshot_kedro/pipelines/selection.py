@@ -13,9 +13,12 @@ from kedro.pipeline import node
 from kedro.pipeline.node import Node
 
 from lowshot_kedro.blocks import FeatureMatrix
-from lowshot_kedro.experiment import choose_images, log_choice
-from lowshot_kedro.parameters import ExperimentParameters
-from lowshot_kedro.protocol import ImageSelection
+from lowshot_kedro.protocol import (
+    ExperimentParameters,
+    ImageSelection,
+    choose_images,
+    log_choice,
+)
 
 
 def select_images(

@@ -22,8 +22,9 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from yaml import YAMLError
 
 from lowshot_kedro.errors import InputError, shown_line
-from lowshot_kedro.parameters import stored_columns
+from lowshot_kedro.graph.parameters import stored_columns
 from lowshot_kedro.project import PACKAGE, torchvision_environment
+from lowshot_kedro.project.parameters import with_new_names
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class ConfigLoader(OmegaConfigLoader):
         new = _RENAMED_ENVIRONMENTS.get(env or "")
         # Whoever has changed settings of that name goes on with them.
         if new is not None and not Path(conf_source, str(env)).is_dir():
-            _warn_of_old_name(f"--env {env}", "this environment", f"--env {new}")
+            _warn_of_old_name(f"--env {env}", "this environment", new)
             env = new
         super().__init__(conf_source, env, *args, **kwargs)
 
@@ -78,6 +79,7 @@ class ConfigLoader(OmegaConfigLoader):
             has_own = self.env not in (None, "", self.base_env, self.default_run_env)
             folder = self._data_folder() if has_own else "data"
             OmegaConf.register_new_resolver("layer", partial(_layer, folder), replace=True)
+        is_kept = key in self
         try:
             content: dict[str, Any] = super().__getitem__(key)
         except MissingConfigException as error:
@@ -90,6 +92,9 @@ class ConfigLoader(OmegaConfigLoader):
             raise UserError(str(error).splitlines()[0].removeprefix(_PREFIX)) from error
         except _UNREADABLE as error:
             raise UserError(self._describe_unreadable(error)) from error
+        if key == "parameters" and not is_kept:
+            # Kept, so that each old name is told of once.
+            content = self[key] = with_new_names(content)
         if key == "globals" and content.get(torchvision_environment.SECTION) is not None:
             self._complete_globals(content)
         return content
@@ -200,8 +205,8 @@ def _value_of(name: str) -> str | None:
 
 
 def _warn_of_old_name(old: str, what: str, new: str) -> None:
-    """Say what to write in place of a name that the next version will not know."""
-    _warn_once(f"{old}: got the old name of {what}, expected {new}; the next version needs that")
+    """Say what takes the place of a name of an earlier version."""
+    _warn_once(f"{old}: {what} is called {new} now; the old name works until the next version")
 
 
 @cache

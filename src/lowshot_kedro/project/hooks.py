@@ -25,13 +25,13 @@ from rich.table import Table
 from lowshot_kedro.datasets.files import DiskFullError
 from lowshot_kedro.datasets.resumable import ResumableDataset
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.experiment import choose_images, log_choice
 from lowshot_kedro.locks import files_in_use, of_this_run
 from lowshot_kedro.memory import format_bytes, recent_peak_rss_bytes, restart_peak
-from lowshot_kedro.parameters import check_parameters
 from lowshot_kedro.progress import Stopwatch
 from lowshot_kedro.project.commands import Invocation
 from lowshot_kedro.project.config import Project, UserError, absent_folder, where_to_read
+from lowshot_kedro.project.parameters import read_parameters
+from lowshot_kedro.protocol import choose_images, log_choice
 from lowshot_kedro.reporting import print_resources
 from lowshot_kedro.sweep.jobs import close_idle_workers
 
@@ -132,7 +132,7 @@ class ParameterHooks:
         """Refuse parameters that are unknown or out of range, and compose the default pipeline."""
         parameters = context.config_loader["parameters"]
         try:
-            check_parameters(parameters)
+            read_parameters(parameters)
         except InputError as error:
             raise UserError(str(error)) from error
         own_images = not parameters["demonstration"]["enabled"]

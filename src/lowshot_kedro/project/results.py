@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lowshot_kedro import reporting
+from lowshot_kedro.sweep.parameters import read_sweep
 from lowshot_kedro.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class ResultHooks:
 
 def _show_sweep(catalog: DataCatalog, outputs: set[str]) -> None:
     summary = catalog.load("sweep_table")
-    context = {"mode": "test", "seeds": list(catalog.load("params:sweep").seeds)}
+    context = {"mode": "test", "seeds": list(read_sweep(catalog.load("params:sweep")).seeds)}
     for k in _top_k(summary.columns, r"top(\d+)_mean"):
         reporting.print_summary(summary, k, context)
 

@@ -84,9 +84,18 @@ def _cell(value: Any) -> str:
 
 
 def plot_accuracy_per_step(
-    diffusion_metrics: Mapping[str, Any], baseline_metrics: Mapping[str, Any], k: int
+    diffusion_metrics: Mapping[str, Any],
+    baseline_metrics: Mapping[str, Any],
+    k: int,
+    titles: tuple[str, str] = ("diffusion", "baseline"),
 ) -> Figure:
     """Top-k accuracy after each diffusion step, with the baseline as dashed lines.
+
+    Args:
+        diffusion_metrics: Content of a metrics file.
+        baseline_metrics: The same of the method that it is compared with.
+        k: Of the accuracy.
+        titles: What both are called.
 
     Where all classes are novel, there is one curve for all of them. Where neighbours or steps were
     chosen by the data, a vertical line marks the choice, and with top-1 a grey one shows the
@@ -99,22 +108,22 @@ def plot_accuracy_per_step(
     for group in groups_shown(pd.DataFrame(entries), k):
         key, color, name = f"top{k}{group}", GROUP_COLORS[group], GROUP_NAMES[group]
         values = [np.nan if entry[key] is None else 100 * entry[key] for entry in entries]
-        axes.plot(steps, values, marker="o", color=color, label=f"diffusion, {name}")
+        axes.plot(steps, values, marker="o", color=color, label=f"{titles[0]}, {name}")
         baseline = baseline_metrics["final"][key]
         if baseline is not None:
             axes.axhline(
                 100 * baseline, color=color, linestyle="--", linewidth=1,
-                label=f"logistic regression, {name}",
+                label=f"{titles[1]}, {name}",
             )  # fmt: skip
-    _mark_choice(axes, diffusion_metrics.get("chosen", {}), k)
+    _mark_choice(axes, diffusion_metrics.get("chosen", {}), k, titles[0])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="diffusion step", ylabel=f"top-{k} accuracy (%)", title="Accuracy per step")
+    axes.set(xlabel=f"{titles[0]} step", ylabel=f"top-{k} accuracy (%)", title="Accuracy per step")
     axes.grid(alpha=0.3)
     figure.legend(fontsize=8, ncols=3, loc="outside lower center")
     return figure
 
 
-def _mark_choice(axes: Axes, chosen: Mapping[str, Any], k: int) -> None:
+def _mark_choice(axes: Axes, chosen: Mapping[str, Any], k: int, title: str) -> None:
     if not chosen.get("validation_accuracy_per_k"):
         return
     n_steps = chosen["n_iterations"]
@@ -124,7 +133,7 @@ def _mark_choice(axes: Axes, chosen: Mapping[str, Any], k: int) -> None:
     if held_out is not None and k == 1:
         axes.plot(
             range(len(held_out)), 100 * np.array(held_out), color="0.55", linestyle=":",
-            label="diffusion, held-out labels",
+            label=f"{title}, held-out labels",
         )  # fmt: skip
 
 

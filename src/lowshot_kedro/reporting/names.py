@@ -6,16 +6,8 @@ import math
 
 import pandas as pd
 
-from lowshot_kedro.sweep import METHODS, UnlabeledImages
-
-METHOD_NAMES = {
-    "nearest_class_mean": "nearest class mean",
-    "nearest_neighbors": "nearest neighbours",
-    "label_spreading": "label spreading",
-    "logistic_regression": "logistic regression",
-    "diffusion": "diffusion",
-    "combined": "combined",
-}
+from lowshot_kedro.methods import METHODS
+from lowshot_kedro.sweep import UnlabeledImages
 
 _KINDS = ("background", "train", "both")
 _SIZES = ((1_000_000, "M"), (1_000, "k"))
@@ -71,8 +63,8 @@ def unlabeled_size(unlabeled: str) -> tuple[int, float]:
 
 
 def method_rank(method: str, unlabeled: str = "") -> tuple[int, tuple[int, float]]:
-    """For sorting: the order of :data:`METHODS`, then that of the unlabelled images."""
-    return (METHODS.index(method), unlabeled_rank(unlabeled))
+    """For sorting: the order of the methods, then that of the unlabelled images."""
+    return (list(METHODS).index(method), unlabeled_rank(unlabeled))
 
 
 def count_name(number: int) -> str:
@@ -107,4 +99,5 @@ def unlabeled_name(unlabeled: str, n_background: float = math.nan) -> str:
 def method_name(method: str, unlabeled: str, n_background: float = math.nan) -> str:
     """`logistic regression`, `diffusion, 1M background`."""
     images = unlabeled_name(unlabeled, n_background)
-    return f"{METHOD_NAMES[method]}, {images}" if images else METHOD_NAMES[method]
+    title = METHODS[method].title
+    return f"{title}, {images}" if images else title

@@ -13,9 +13,9 @@ from PIL import Image
 from lowshot_kedro.blocks import KnnGraph
 from lowshot_kedro.fonts import drawable, font_families
 from lowshot_kedro.images import ImageSource
+from lowshot_kedro.methods.palette import GREEN, GREY, ORANGE
 from lowshot_kedro.metrics import Scores, top_k_hits
 from lowshot_kedro.protocol import ImageSelection
-from lowshot_kedro.reporting.style import GREEN, GREY, ORANGE
 
 _NEIGHBORS_SHOWN = 8
 

@@ -6,8 +6,9 @@ import faiss
 import numpy as np
 from matplotlib.figure import Figure
 
+from lowshot_kedro.methods.palette import BLUE, GREY, ORANGE
 from lowshot_kedro.pca import spectrum_of, variance_kept
-from lowshot_kedro.reporting.style import BLUE, GREY, ORANGE, empty_figure
+from lowshot_kedro.reporting.style import empty_figure
 
 # Smaller variances, beside the largest, are what float32 has rounded.
 _MIN_VARIANCE = 1e-7

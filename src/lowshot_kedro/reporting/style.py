@@ -5,9 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which people with colour-blindness tell apart.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
-SKY_BLUE, VERMILLION, PURPLE = "#56B4E9", "#D55E00", "#CC79A7"
+from lowshot_kedro.methods.palette import BLUE, GREEN, ORANGE
 
 # The groups of test images that accuracies are computed for, as the names of columns end.
 GROUP_NAMES = {"": "all classes", "_novel": "novel classes", "_base": "base classes"}

@@ -14,39 +14,29 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from lowshot_kedro.reporting.names import (
-    METHOD_NAMES,
-    count_name,
-    for_reading,
-    labeled_name,
-    method_name,
-    parse_unlabeled,
-    unlabeled_name,
-    unlabeled_rank,
-    unlabeled_size,
-)
-from lowshot_kedro.reporting.style import (
+from lowshot_kedro.methods import METHODS
+from lowshot_kedro.methods.palette import (
     BLUE,
     GREEN,
     GREY,
-    GROUP_NAMES,
     ORANGE,
     PURPLE,
     SKY_BLUE,
     VERMILLION,
-    empty_figure,
-    groups_shown,
 )
+from lowshot_kedro.reporting.names import (
+    count_name,
+    for_reading,
+    labeled_name,
+    method_name,
+    method_rank,
+    parse_unlabeled,
+    unlabeled_rank,
+    unlabeled_size,
+)
+from lowshot_kedro.reporting.style import GROUP_NAMES, empty_figure, groups_shown
 
 _GROUPS = ("", "_novel")
-_METHOD_STYLES = {
-    "nearest_class_mean": (PURPLE, "v"),
-    "nearest_neighbors": (SKY_BLUE, "^"),
-    "label_spreading": (GREY, "D"),
-    "logistic_regression": (ORANGE, "s"),
-    "diffusion": (BLUE, "o"),
-    "combined": (GREEN, "P"),
-}
 # For n_labeled, in increasing order.
 _NUMBER_COLORS = (SKY_BLUE, ORANGE, GREEN, BLUE, VERMILLION, PURPLE, GREY)
 # For the unlabelled images of a method, from the largest.
@@ -89,11 +79,11 @@ def plot_accuracy_per_n_labeled(summary: pd.DataFrame, k: int) -> Figure:
     )
     for axes, group in panels:
         for (method, line_style, rows), factor in zip(curves, factors, strict=True):
-            color, marker = _METHOD_STYLES[method]
+            style = METHODS[method].style
             first = rows.iloc[0]
             _error_bars(
                 axes, rows["n_labeled"].map(places) * factor, rows, f"top{k}{group}",
-                color=color, marker=marker, linestyle=line_style, markersize=5,
+                color=style.color, marker=style.marker, linestyle=line_style, markersize=5,
                 label=method_name(method, first["unlabeled"], first["n_background"]),
             )  # fmt: skip
         axes.set_xscale("log")
@@ -108,26 +98,28 @@ def plot_accuracy_per_n_labeled(summary: pd.DataFrame, k: int) -> Figure:
 
 
 def plot_accuracy_per_step_over_seeds(steps: pd.DataFrame, k: int) -> Figure:
-    """Top-k accuracy against the diffusion step, with deviations: all and novel classes.
+    """Top-k accuracy against the number of steps, with deviations: all and novel classes.
 
     With the largest background; the step that was chosen on the validation classes is marked.
 
     Args:
-        steps: A row per test run of the diffusion and iteration: unlabeled, n_background,
+        steps: A row per test run of one method and iteration: method, unlabeled, n_background,
             n_labeled, seed, iteration, the accuracies, and chosen (bool): whether this is the
             number of steps that was chosen.
         k: One of its values of k.
     """
     if steps.empty:
-        return empty_figure("No test runs of the diffusion")
+        return empty_figure("No test runs with steps")
     steps = for_reading(steps)
+    # Of several methods with steps the first is drawn.
+    method = METHODS[min(steps["method"], key=method_rank)]
+    steps = steps[steps["method"] == method.name]
     largest = max(steps["unlabeled"], key=unlabeled_size)
     steps = steps[steps["unlabeled"] == largest]
-
-    images = unlabeled_name(largest, steps["n_background"].iloc[0])
+    name = method_name(method.name, largest, steps["n_background"].iloc[0])
     figure, panels = _panels(
-        f"Diffusion, {images}: mean over the seeds; shaded: standard deviation; diamond: the step "
-        "that was chosen on the validation classes",
+        f"{name[:1].upper()}{name[1:]}: mean over the seeds; shaded: standard deviation; diamond: "
+        "the step that was chosen on the validation classes",
         k,
         groups_shown(steps, k),
     )
@@ -148,15 +140,15 @@ def plot_accuracy_per_step_over_seeds(steps: pd.DataFrame, k: int) -> Figure:
                 markeredgecolor="black", label=f"{name}, chosen",
             )  # fmt: skip
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("diffusion step")
+        axes.set_xlabel(method.step_label or "step")
     _number_legend(figure, steps, [])
     return figure
 
 
 def plot_accuracy_per_background(summary: pd.DataFrame, k: int) -> Figure:
-    """Top-k accuracy of diffusion and combination against the number of background images.
+    """Top-k accuracy against the number of background images, of methods that are drawn so.
 
-    The sizes stand at equal distances. Logistic regression, which uses none, is a level.
+    The sizes stand at equal distances. A method that uses none is a level.
 
     Args:
         summary: Of :func:`lowshot_kedro.reporting.summarize`.
@@ -165,14 +157,16 @@ def plot_accuracy_per_background(summary: pd.DataFrame, k: int) -> Figure:
     summary = for_reading(summary)
     summary["kind"] = summary["unlabeled"].map(_kind)
     has_size = summary["kind"].isin(("background", "both"))
-    curves = summary[has_size & summary["method"].isin(("diffusion", "combined"))]
+    lines: dict[str, Any] = {name: METHODS[name].style.line for name in summary["method"].unique()}
+    drawn = summary["method"].map(lines).notna()
+    uses_unlabeled = summary["method"].map(lambda name: METHODS[name].uses_unlabeled)
+    curves = summary[has_size & drawn]
     if curves.empty:
         return empty_figure("No test runs with background images")
-    levels = summary[summary["method"] == "logistic_regression"]
+    levels = summary[drawn & ~uses_unlabeled.astype(bool)]
     sizes = sorted(curves["n_background"].unique())
     positions = {size: position for position, size in enumerate(sizes)}
     colors = _colors(pd.concat([curves, levels]))
-    line_styles: dict[str, Any] = {"diffusion": "-", "combined": "--"}
     markers = {"background": "o", "both": "s"}
     groups = list(curves.groupby(["method", "kind", "n_labeled"], sort=False))
     offsets = _offsets(len(groups), 1)
@@ -185,14 +179,14 @@ def plot_accuracy_per_background(summary: pd.DataFrame, k: int) -> Figure:
             rows = rows.sort_values("n_background")
             _error_bars(
                 axes, rows["n_background"].map(positions) + offset, rows, f"top{k}{group}",
-                color=colors[number], marker=markers[kind], linestyle=line_styles[method],
+                color=colors[number], marker=markers[kind], linestyle=lines[method],
                 markersize=5, label=f"{_curve_name(method, kind)}, {labeled_name(number)}",
             )  # fmt: skip
         for level in levels.itertuples():
             axes.axhline(
                 100 * getattr(level, f"top{k}{group}_mean"), color=colors[level.n_labeled],
-                linestyle=":", linewidth=1,
-                label=f"logistic regression, {labeled_name(level.n_labeled)}",
+                linestyle=lines[level.method], linewidth=1,
+                label=f"{METHODS[level.method].title}, {labeled_name(level.n_labeled)}",
             )  # fmt: skip
         axes.set_xticks(range(len(sizes)), [count_name(int(size)) for size in sizes])
         axes.set_xlim(-_MARGIN, len(sizes) - 1 + _MARGIN)
@@ -200,15 +194,18 @@ def plot_accuracy_per_background(summary: pd.DataFrame, k: int) -> Figure:
     kinds_drawn = {(method, kind): None for (method, kind, _), _ in groups}
     handles = [
         Line2D(
-            [], [], color="black", linestyle=line_styles[method], marker=markers[kind],
+            [], [], color="black", linestyle=lines[method], marker=markers[kind],
             markersize=5, label=_curve_name(method, kind),
         )
         for method, kind in kinds_drawn
     ]  # fmt: skip
-    if len(levels):
-        handles.append(
-            Line2D([], [], color="black", linestyle=":", linewidth=1, label="logistic regression")
+    handles += [
+        Line2D(
+            [], [], color="black", linestyle=lines[method], linewidth=1,
+            label=METHODS[method].title,
         )
+        for method in levels["method"].unique()
+    ]  # fmt: skip
     _number_legend(figure, pd.concat([curves, levels]), handles)
     return figure
 
@@ -300,4 +297,4 @@ def _kind(unlabeled: str) -> str:
 
 
 def _curve_name(method: str, kind: str) -> str:
-    return METHOD_NAMES[method] + (" + training images" if kind == "both" else "")
+    return METHODS[method].title + (" + training images" if kind == "both" else "")

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.memory import format_bytes
+from lowshot_kedro.methods import METHODS
 from lowshot_kedro.reporting.names import (
     ALL_LABELED,
-    METHOD_NAMES,
     for_reading,
     labeled_name,
     method_name,
@@ -172,7 +172,7 @@ def print_resources(resources: pd.DataFrame) -> None:
     for method in sorted(resources["method"].unique(), key=method_rank):
         runs = resources[resources["method"] == method]
         peak = format_bytes(runs["peak_mib"].max() * _MIB)
-        printed.add_row(METHOD_NAMES[method], str(len(runs)), f"{runs['seconds'].sum():.1f}", peak)
+        printed.add_row(METHODS[method].title, str(len(runs)), f"{runs['seconds'].sum():.1f}", peak)
     _print_whole(printed)
 
 

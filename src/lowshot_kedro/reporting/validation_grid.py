@@ -16,13 +16,17 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from lowshot_kedro.methods import METHODS, Method
+from lowshot_kedro.methods.method import HeatMap
+from lowshot_kedro.methods.palette import VERMILLION
 from lowshot_kedro.reporting.names import (
     for_reading,
     labeled_name,
+    method_rank,
     unlabeled_name,
     unlabeled_rank,
 )
-from lowshot_kedro.reporting.style import VERMILLION, empty_figure
+from lowshot_kedro.reporting.style import empty_figure
 
 _COLORS = colormaps["cividis"].with_extremes(bad="#DDDDDD")
 # Numbers on colours darker than this are white. Brightness: how red, green and blue count
@@ -75,26 +79,31 @@ class _Panel:
 def plot_validation_grid(validation: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
     """Accuracies on the validation classes, mean over the seeds, as heat maps.
 
-    Logistic regression: for every n_labeled and batch size, learning rate against weight decay; a
-    cell holds the best accuracy over the iterations, and the iteration. Diffusion: for every
-    n_labeled, unlabelled images, k and edge weight against the step. All share their colours;
-    what was chosen has a frame. Other methods are not drawn.
+    As each method says (:class:`~lowshot_kedro.methods.method.HeatMap`): for every n_labeled one
+    setting against another, a cell holding the best accuracy along the axis, and the place; or all
+    runs against the places of the axis. All share their colours; what was chosen has a frame.
 
     Args:
-        validation: A row per run and entry of its metrics: method, unlabeled, n_labeled, seed, lr,
-            weight_decay, batch_size, k, edge_weight, iteration (NaN where it does not apply),
-            metric (fraction) and metric_name.
+        validation: A row per run and entry of its metrics: method, unlabeled, n_labeled, seed, all
+            settings and axes (NaN where one does not apply), metric (fraction) and metric_name.
         chosen: What was chosen: method, unlabeled, n_labeled and the same settings.
     """
     if validation.empty or validation["metric"].isna().all():
         return empty_figure("No validation runs")
     validation = for_reading(validation).dropna(subset="metric")
     chosen = pd.DataFrame(columns=validation.columns) if chosen.empty else for_reading(chosen)
-    regression = _regression_panels(*_of_method("logistic_regression", validation, chosen))
-    diffusion = _diffusion_panels(*_of_method("diffusion", validation, chosen))
-    rows = [*regression, *([panel] for panel in diffusion)]
+    rows: list[list[_Panel]] = []
+    for name in sorted(validation["method"].unique(), key=method_rank):
+        method = METHODS[name]
+        heat_map, of_method = method.heat_map, _of_method(name, validation, chosen)
+        if heat_map is None:
+            continue
+        if heat_map.rows is None:
+            rows += [[panel] for panel in _panels_of_places(method, heat_map, *of_method)]
+        else:
+            rows += _panels_of_settings(method, heat_map, *of_method)
     if not rows:
-        return empty_figure("No validation runs of logistic regression or diffusion")
+        return empty_figure("No validation runs that are drawn")
 
     heights = [row[0].size[1] + _PANEL_MARGIN for row in rows]
     widths = [[max(panel.size[0], _TITLE_WIDTH) for panel in row] for row in rows]
@@ -129,56 +138,69 @@ def _of_method(method: str, *frames: pd.DataFrame) -> list[pd.DataFrame]:
     return [frame[frame["method"] == method] for frame in frames]
 
 
-def _regression_panels(validation: pd.DataFrame, chosen: pd.DataFrame) -> list[list[_Panel]]:
-    """A row for every n_labeled, in it a panel for every batch size; one row if there is one."""
-    cell = ["n_labeled", "batch_size", "lr", "weight_decay"]
-    means = validation.groupby([*cell, "iteration"], as_index=False)["metric"].mean()
+def _panels_of_settings(
+    method: Method, heat_map: HeatMap, validation: pd.DataFrame, chosen: pd.DataFrame
+) -> list[list[_Panel]]:
+    """A row for every n_labeled, in it a panel for every value; one row if there is one value."""
+    assert method.axis is not None and heat_map.rows and heat_map.columns and heat_map.panels
+    place, names = method.axis.name, (heat_map.rows, heat_map.columns, heat_map.panels)
+    cell = ["n_labeled", *names]
+    means = validation.groupby([*cell, place], as_index=False)["metric"].mean()
     # The first of equal ones, so the least iterations.
     best = means.loc[means.groupby(cell)["metric"].idxmax()]
-    rates, decays, sizes = (
-        sorted(validation[name].unique()) for name in ("lr", "weight_decay", "batch_size")
-    )
+    downwards, to_the_right, panels = (sorted(validation[name].unique()) for name in names)
     rows: list[list[_Panel]] = []
     for n_labeled in sorted(validation["n_labeled"].unique()):
         rows.append([])
-        for batch_size in sizes:
-            values = np.full((len(rates), len(decays)), np.nan)
+        for value in panels:
+            which = {"n_labeled": n_labeled, heat_map.panels: value}
+            values = np.full((len(downwards), len(to_the_right)), np.nan)
             texts: dict[tuple[int, ...], str] = {}
-            for entry in _where(best, n_labeled=n_labeled, batch_size=batch_size).itertuples():
-                place = (rates.index(entry.lr), decays.index(entry.weight_decay))
-                values[place] = 100 * entry.metric
-                texts[place] = f"{values[place]:.1f}\nafter {entry.iteration:.0f}"
+            for entry in _where(best, **which).to_dict("records"):
+                at = (
+                    downwards.index(entry[heat_map.rows]),
+                    to_the_right.index(entry[heat_map.columns]),
+                )
+                values[at] = 100 * entry["metric"]
+                texts[at] = f"{values[at]:.1f}\nafter {entry[place]:.0f}"
             framed = [
-                (rates.index(entry.lr), decays.index(entry.weight_decay))
-                for entry in _where(chosen, n_labeled=n_labeled, batch_size=batch_size).itertuples()
-                if entry.lr in rates and entry.weight_decay in decays
+                (
+                    downwards.index(entry[heat_map.rows]),
+                    to_the_right.index(entry[heat_map.columns]),
+                )
+                for entry in _where(chosen, **which).to_dict("records")
+                if entry[heat_map.rows] in downwards and entry[heat_map.columns] in to_the_right
             ]
             rows[-1].append(
                 _Panel(
-                    f"logistic regression, {labeled_name(n_labeled)}, batch {batch_size:.0f}",
+                    f"{method.title}, {labeled_name(n_labeled)}, "
+                    f"{heat_map.panel_label} {value:.0f}",
                     values,
                     texts,
-                    [f"{rate:g}" for rate in rates],
-                    [f"{decay:g}" for decay in decays],
-                    "learning rate",
-                    "weight decay",
+                    [f"{number:g}" for number in downwards],
+                    [f"{number:g}" for number in to_the_right],
+                    heat_map.row_label,
+                    heat_map.column_label,
                     framed,
                     _SETTING_CELL,
                 )
             )
-    if len(sizes) == 1:
+    if len(panels) == 1:
         return [[panel for row in rows for panel in row]]
     return rows
 
 
-def _diffusion_panels(validation: pd.DataFrame, chosen: pd.DataFrame) -> list[_Panel]:
-    """A panel for every n_labeled: unlabelled images, k and edge weight against the step.
+def _panels_of_places(
+    method: Method, heat_map: HeatMap, validation: pd.DataFrame, chosen: pd.DataFrame
+) -> list[_Panel]:
+    """A panel for every n_labeled: unlabelled images and settings against the place.
 
     Not everything need be possible with every n_labeled.
     """
-    setting = ["unlabeled", "k", "edge_weight"]
-    names = _run_names(list(validation[setting].drop_duplicates().itertuples(False, None)))
-    steps = sorted(validation["iteration"].unique())
+    assert method.axis is not None
+    place, setting = method.axis.name, ["unlabeled", *method.settings]
+    names = _run_names(method, list(validation[setting].drop_duplicates().itertuples(False, None)))
+    places = sorted(validation[place].unique())
     panels = []
     for n_labeled in sorted(validation["n_labeled"].unique()):
         of_number = _where(validation, n_labeled=n_labeled)
@@ -186,30 +208,30 @@ def _diffusion_panels(validation: pd.DataFrame, chosen: pd.DataFrame) -> list[_P
             of_number[setting].drop_duplicates().itertuples(index=False, name=None),
             key=lambda run: (unlabeled_rank(run[0]), *run[1:]),
         )
-        values = np.full((len(runs), len(steps)), np.nan)
-        for (*run, step), metric in of_number.groupby([*setting, "iteration"])["metric"]:
-            values[runs.index(tuple(run)), steps.index(step)] = 100 * metric.mean()
-        written = len(steps) <= _MAX_COLUMNS_WRITTEN
+        values = np.full((len(runs), len(places)), np.nan)
+        for (*run, at), metric in of_number.groupby([*setting, place])["metric"]:
+            values[runs.index(tuple(run)), places.index(at)] = 100 * metric.mean()
+        written = len(places) <= _MAX_COLUMNS_WRITTEN
         texts = {
-            place: f"{value:.1f}"
-            for place, value in np.ndenumerate(values)
+            at: f"{value:.1f}"
+            for at, value in np.ndenumerate(values)
             if written and not np.isnan(value)
         }
-        places = _where(chosen, n_labeled=n_labeled)[[*setting, "iteration"]]
+        of_chosen = _where(chosen, n_labeled=n_labeled)[[*setting, place]]
         framed = [
-            (runs.index(tuple(run)), steps.index(step))
-            for *run, step in places.itertuples(index=False, name=None)
-            if tuple(run) in runs and step in steps
+            (runs.index(tuple(run)), places.index(at))
+            for *run, at in of_chosen.itertuples(index=False, name=None)
+            if tuple(run) in runs and at in places
         ]
         panels.append(
             _Panel(
-                f"diffusion, {labeled_name(n_labeled)}",
+                f"{method.title}, {labeled_name(n_labeled)}",
                 values,
                 texts,
                 [names[run] for run in runs],
-                [f"{step:.0f}" for step in steps],
+                [f"{at:.0f}" for at in places],
                 "",
-                "diffusion step",
+                heat_map.column_label,
                 framed,
                 _STEP_CELL,
             )
@@ -217,16 +239,20 @@ def _diffusion_panels(validation: pd.DataFrame, chosen: pd.DataFrame) -> list[_P
     return panels
 
 
-def _run_names(runs: list[tuple[str, float, str]]) -> dict[tuple[str, float, str], str]:
-    """What tells the runs of the diffusion from each other, in all panels."""
-    columns = [
-        [unlabeled_name(unlabeled) for unlabeled, _, _ in runs],
-        [f"k={k:.0f}" for _, k, _ in runs],
-        [edge_weight.replace("_", " ") for _, _, edge_weight in runs],
-    ]
+def _run_names(method: Method, runs: list[tuple[Any, ...]]) -> dict[tuple[Any, ...], str]:
+    """What tells the runs of a method from each other, in all panels."""
+    columns = [[unlabeled_name(run[0]) for run in runs]]
+    for number, setting in enumerate(method.settings.values(), start=1):
+        columns.append([_setting_name(setting.short, run[number]) for run in runs])
     different = [column for column in columns if len(set(column)) > 1] or columns[:1]
     names = [", ".join(parts) for parts in zip(*different, strict=True)]
     return dict(zip(runs, names, strict=True))
+
+
+def _setting_name(short: str, value: Any) -> str:
+    """`k=30`, `locally scaled`."""
+    text = value.replace("_", " ") if isinstance(value, str) else f"{value:g}"
+    return f"{short}={text}" if short else text
 
 
 def _where(rows: pd.DataFrame, **settings: Any) -> pd.DataFrame:

@@ -3,53 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral, Real
 from typing import Any
 
 from lowshot_kedro.errors import InputError, shown
-from lowshot_kedro.sweep.runs import AXES, Run, UnlabeledImages, labeled_name
+from lowshot_kedro.methods import METHODS
+from lowshot_kedro.sweep.runs import Run, UnlabeledImages, labeled_name
 
 Metrics = Mapping[str, Callable[[], Mapping[str, Any]]]
-
-# How the place along a method's axis is called as a parameter.
-_CHOSEN_NAMES = {
-    "nearest_neighbors": "k",
-    "logistic_regression": "max_iterations",
-    "diffusion": "n_iterations",
-    "combined": "combination_weight",
-}
-
-_MAX_COUNT = 2**31 - 1
-# Its square is a number of single precision.
-_MAX_RATE = 1e18
-
-_COUNT, _STEPS = f"an integer from 1 to {_MAX_COUNT}", f"an integer from 0 to {_MAX_COUNT}"
-_NAME = "a name"
-_RATE, _PART = f"a number from 0 to {_MAX_RATE:g}", "a number above 0 and below 1"
-# What has to stand in the file of the hyper-parameters, which people may change.
-_EXPECTED = {
-    "nearest_neighbors": {"k": _COUNT},
-    "label_spreading": {"alpha": _PART},
-    "logistic_regression": {
-        "lr": _RATE, "weight_decay": _RATE, "batch_size": _COUNT, "max_iterations": _COUNT,
-    },
-    "diffusion": {"k": _COUNT, "edge_weight": _NAME, "n_iterations": _STEPS},
-    "combined": {"combination_weight": _RATE},
-}  # fmt: skip
-_TYPES: dict[str, type] = {_COUNT: Integral, _STEPS: Integral, _RATE: Real, _PART: Real}
-_IN_RANGE: dict[str, Callable[[Any], bool]] = {
-    _COUNT: lambda value: 1 <= value <= _MAX_COUNT,
-    _STEPS: lambda value: 0 <= value <= _MAX_COUNT,
-    _RATE: lambda value: 0 <= value <= _MAX_RATE,
-    _PART: lambda value: 0 < value < 1,
-}
-
-
-def _is_valid(value: Any, expected: str) -> bool:
-    if expected == _NAME:
-        return isinstance(value, str)
-    is_number = isinstance(value, _TYPES[expected]) and not isinstance(value, bool)
-    return is_number and _IN_RANGE[expected](value)
 
 
 class Hyperparameters:
@@ -86,19 +46,19 @@ class Hyperparameters:
             raise InputError(
                 f"hyperparameters: {place} is {shown(values)}, expected names and values"
             )
-        for name, expected in _EXPECTED[method].items():
-            if not _is_valid(values.get(name), expected):
+        for name, expected in METHODS[method].expected().items():
+            if not expected.holds(values.get(name)):
                 raise InputError(
                     f"hyperparameters: {place}.{name} is {shown(values.get(name))}, expected "
-                    f"{expected}"
+                    f"{expected.text}"
                 )
         return values
 
 
 def entries_of(run: Run, metrics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """What a run measured: an entry for every iteration, k or weight, or its only one."""
-    axis = AXES.get(run.method)
-    entries: list[Mapping[str, Any]] = metrics[f"per_{axis}"] if axis else [metrics["final"]]
+    axis = METHODS[run.method].axis
+    entries: list[Mapping[str, Any]] = metrics[f"per_{axis.name}"] if axis else [metrics["final"]]
     return entries
 
 
@@ -109,16 +69,16 @@ def entry_at(run: Run, metrics: Mapping[str, Any], chosen: Hyperparameters) -> M
         ValueError: If it has none such.
     """
     entries = entries_of(run, metrics)
-    if run.method not in _CHOSEN_NAMES:
+    axis = METHODS[run.method].axis
+    if axis is None:
         return entries[0]
-    name, axis = _CHOSEN_NAMES[run.method], AXES[run.method]
-    wanted = chosen.of(run.method, run.n_labeled, run.unlabeled)[name]
+    wanted = chosen.of(run.method, run.n_labeled, run.unlabeled)[axis.parameter]
     for entry in entries:
-        if entry[axis] == wanted:
+        if entry[axis.name] == wanted:
             return entry
     raise InputError(
-        f"hyperparameters: {run.method} {name} = {wanted} was not run; {run.key} has "
-        f"{axis} {entries[0][axis]} to {entries[-1][axis]}"
+        f"hyperparameters: {run.method} {axis.parameter} = {wanted} was not run; {run.key} has "
+        f"{axis.name} {entries[0][axis.name]} to {entries[-1][axis.name]}"
     )
 
 
@@ -183,12 +143,9 @@ def accuracies_of(
     Raises:
         ValueError: If the run has no such accuracy.
     """
-    settings = dict(run.settings)
-    if run.method == "diffusion":
-        settings["edge_weight"] = run.edge_weight
-    axis, name = AXES.get(run.method), _CHOSEN_NAMES.get(run.method)
-    if run.method == "combined":
-        settings = {}
+    method = METHODS[run.method]
+    # Those of a combination are chosen for its parts.
+    settings = {} if method.parts else method.with_usual(run.settings)
     found = []
     for entry in entries_of(run, metrics):
         accuracy = entry.get(metric)
@@ -196,6 +153,7 @@ def accuracies_of(
             raise InputError(
                 f"sweep.metric: got {metric!r}, but {run.key} has none: no test image belongs to it"
             )
-        place = {} if axis is None or name is None else {name: entry[axis]}
+        axis = method.axis
+        place = {} if axis is None else {axis.parameter: entry[axis.name]}
         found.append(({**settings, **place}, float(accuracy)))
     return found

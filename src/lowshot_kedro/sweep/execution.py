@@ -7,11 +7,14 @@ from contextlib import closing
 from typing import Any, NamedTuple
 
 from lowshot_kedro.blocks import Runs
-from lowshot_kedro.parameters import SweepParameters
+from lowshot_kedro.methods import METHODS
 from lowshot_kedro.sweep import plan
 from lowshot_kedro.sweep.choice import Hyperparameters
 from lowshot_kedro.sweep.jobs import Job, Workers, run_jobs
-from lowshot_kedro.sweep.methods import (
+from lowshot_kedro.sweep.parameters import SweepParameters
+from lowshot_kedro.sweep.plan import Group, SweepData, SweepSettings
+from lowshot_kedro.sweep.runs import Run
+from lowshot_kedro.sweep.work import (
     Inputs,
     Results,
     ScoreStore,
@@ -19,8 +22,6 @@ from lowshot_kedro.sweep.methods import (
     run_combination,
     run_group,
 )
-from lowshot_kedro.sweep.plan import Group, Settings, SweepData
-from lowshot_kedro.sweep.runs import Run
 
 NamedResults = Iterator[tuple[str, Mapping[str, Any]]]
 
@@ -35,7 +36,7 @@ class PreparedSweep(NamedTuple):
     """
 
     inputs: Inputs
-    settings: Settings
+    settings: SweepSettings
     data: SweepData
 
 
@@ -60,27 +61,24 @@ def validation_results(prepared: PreparedSweep, store: ScoreStore) -> Runs:
     """
     sweep = prepared.settings.sweep
     runs = {run.key: run for run in plan.validation_runs(sweep, prepared.data)}
-    n_iterations = {
-        "logistic_regression": sweep.logistic_regression.max_iterations,
-        "diffusion": sweep.diffusion.n_iterations,
-    }
+    n_steps = {name: METHODS[name].n_steps(sweep.grids.get(name)) for name in sweep.methods}
 
     def compute(missing: Sequence[str]) -> NamedResults:
         groups = [
-            Group(group, n_iterations.get(group[0].method, 0), frozenset(run.key for run in group))
+            Group(group, n_steps[group[0].method], frozenset(run.key for run in group))
             for group in plan.groups_of([runs[key] for key in missing])
         ]
         return _run_groups(groups, prepared, store, "validation")
 
-    made_from = {
-        key: plan.made_from(run, n_iterations.get(run.method, 0), prepared.settings, prepared.data)
+    provenance = {
+        key: plan.provenance(run, n_steps[run.method], prepared.settings, prepared.data)
         for key, run in runs.items()
     }
-    return Runs(made_from, compute)
+    return Runs(provenance, compute)
 
 
 def test_results(prepared: PreparedSweep, chosen: Hyperparameters, store: ScoreStore) -> Runs:
-    """All methods but the combination with the hyper-parameters chosen, over the seeds.
+    """All methods but combinations with the hyper-parameters chosen, over the seeds.
 
     Args:
         prepared: Data and parameters.
@@ -90,37 +88,38 @@ def test_results(prepared: PreparedSweep, chosen: Hyperparameters, store: ScoreS
     sweep = prepared.settings.sweep
     runs = {run.key: run for run in plan.chosen_runs(sweep, prepared.data, chosen)}
 
-    def n_iterations(run: Run) -> int:
-        wanted = plan.iterations_of(run, chosen)
-        # All numbers of steps come from one propagation, and a plot shows them.
-        return max(wanted, sweep.diffusion.n_iterations) if run.method == "diffusion" else wanted
+    combined = plan.combined_methods(sweep)
+
+    def n_steps(run: Run) -> int:
+        n_chosen = plan.steps_of(run, chosen)
+        return METHODS[run.method].n_test_steps(sweep.grids.get(run.method), n_chosen)
 
     def compute(missing: Sequence[str]) -> NamedResults:
         groups = []
         for group in plan.groups_of([runs[key] for key in missing]):
             keys = frozenset(run.key for run in group)
             kept = {}
-            if "combined" in sweep.methods and group[0].method in plan.COMBINED:
-                kept = {run.key: plan.iterations_of(run, chosen) for run in group}
-            groups.append(Group(group, n_iterations(group[0]), keys, kept))
+            if group[0].method in combined:
+                kept = {run.key: plan.steps_of(run, chosen) for run in group}
+            groups.append(Group(group, n_steps(group[0]), keys, kept))
         return _run_groups(groups, prepared, store, "test")
 
-    made_from = {
-        key: plan.made_from(run, n_iterations(run), prepared.settings, prepared.data)
+    provenance = {
+        key: plan.provenance(run, n_steps(run), prepared.settings, prepared.data)
         for key, run in runs.items()
     }
-    return Runs(made_from, compute)
+    return Runs(provenance, compute)
 
 
 def combination_results(
     mode: str, prepared: PreparedSweep, chosen: Hyperparameters, store: ScoreStore
 ) -> Runs:
-    """Logistic regression and diffusion combined with all weights.
+    """Scores of other methods combined with all weights.
 
     Args:
         mode: `val` or `test`.
         prepared: Data and parameters.
-        chosen: Hyper-parameters of the two methods.
+        chosen: Hyper-parameters of these methods.
         store: Their scores; those that are missing are computed first.
     """
     inputs, settings, data = prepared
@@ -130,11 +129,11 @@ def combination_results(
         parts = {
             part.key: part for key in missing for part in plan.parts_of(runs[key], chosen).values()
         }
-        kept = {key: plan.iterations_of(part, chosen) for key, part in parts.items()}
+        kept = {key: plan.steps_of(part, chosen) for key, part in parts.items()}
         absent = [
             part
             for key, part in parts.items()
-            if not store.has(key, plan.scores_made_from(part, kept[key], settings, data))
+            if not store.has(key, plan.scores_provenance(part, kept[key], settings, data))
         ]
         groups = [
             Group(group, kept[group[0].key], kept={run.key: kept[run.key] for run in group})
@@ -152,10 +151,10 @@ def combination_results(
         ]
         yield from _results_of(jobs, settings, "combination")
 
-    made_from = {
-        key: plan.combination_made_from(run, chosen, settings, data) for key, run in runs.items()
+    provenance = {
+        key: plan.combination_provenance(run, chosen, settings, data) for key, run in runs.items()
     }
-    return Runs(made_from, compute)
+    return Runs(provenance, compute)
 
 
 def _run_groups(
@@ -175,7 +174,9 @@ def _run_groups(
     return _results_of(jobs, settings, description)
 
 
-def _results_of(jobs: Sequence[Job[Results]], settings: Settings, description: str) -> NamedResults:
+def _results_of(
+    jobs: Sequence[Job[Results]], settings: SweepSettings, description: str
+) -> NamedResults:
     with closing(run_jobs(jobs, workers_of(settings.sweep), description)) as done:
         for _, results in done:
             yield from results.items()

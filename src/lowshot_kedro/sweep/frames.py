@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from lowshot_kedro.methods import METHODS
 from lowshot_kedro.sweep.choice import (
     Hyperparameters,
     Metrics,
@@ -16,12 +17,6 @@ from lowshot_kedro.sweep.choice import (
     metrics_of,
 )
 from lowshot_kedro.sweep.runs import Run
-
-# How settings are called in the tables, whatever parameter they are.
-_COLUMNS = {
-    "max_iterations": "iteration", "n_iterations": "iteration", "combination_weight": "weight",
-}  # fmt: skip
-_SETTINGS = ("lr", "weight_decay", "batch_size", "alpha", "k", "edge_weight", "iteration", "weight")
 
 
 def final_accuracies(
@@ -80,16 +75,16 @@ def validation_grid(runs: Sequence[Run], metrics: Metrics, metric: str) -> pd.Da
     """One row per validation run and entry: its settings, and the accuracy that is maximised.
 
     Returns:
-        Columns method, mode, unlabeled, n_background, n_labeled, seed, lr, weight_decay,
-        batch_size, alpha, k, edge_weight, iteration, weight (None where it does not apply), metric
-        (a fraction), metric_name.
+        Columns method, mode, unlabeled, n_background, n_labeled, seed, the settings and axes of all
+        methods (lr, k, iteration, …; None where one does not apply), metric (a fraction),
+        metric_name.
     """
     rows = []
     for run in runs:
         content = metrics_of(run, metrics)
         of_run = _of_run(run, content)
         for settings, accuracy in accuracies_of(run, content, metric):
-            rows.append({**of_run, **_settings(settings), "metric": accuracy})
+            rows.append({**of_run, **_settings(run, settings), "metric": accuracy})
     frame = pd.DataFrame(rows)
     frame["metric_name"] = metric
     return frame
@@ -110,7 +105,7 @@ def chosen_settings(runs: Sequence[Run], chosen: Hyperparameters) -> pd.DataFram
             "method": run.method,
             "unlabeled": name,
             "n_labeled": _labeled(run),
-            **_settings(values),
+            **_settings(run, values),
         }
     return pd.DataFrame(list(rows.values()))
 
@@ -157,6 +152,12 @@ def _resources(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    named = {_COLUMNS.get(name, name): value for name, value in settings.items()}
-    return {name: named.get(name) for name in _SETTINGS}
+def _settings(run: Run, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A value or None for every setting and axis that a method has; places by name of the axis."""
+    axis = METHODS[run.method].axis
+    named = dict(settings)
+    if axis is not None and axis.parameter in named:
+        named[axis.name] = named.pop(axis.parameter)
+    columns = [name for method in METHODS.values() for name in method.settings]
+    columns += [method.axis.name for method in METHODS.values() if method.axis is not None]
+    return {name: named.get(name) for name in dict.fromkeys(columns)}

@@ -17,17 +17,19 @@ from numpy.typing import NDArray
 from lowshot_kedro import graph as graph_domain
 from lowshot_kedro.blocks import FeatureMatrix
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.experiment import choose_images
-from lowshot_kedro.parameters import ExperimentParameters, GraphParameters, SweepParameters
+from lowshot_kedro.graph.parameters import GraphParameters
+from lowshot_kedro.methods import METHODS
+from lowshot_kedro.parameters import refuse
 from lowshot_kedro.pca import describe_features, describe_transform
-from lowshot_kedro.protocol import MODES, ImageSelection
+from lowshot_kedro.protocol import MODES, ExperimentParameters, ImageSelection, choose_images
+from lowshot_kedro.sweep.parameters import SweepParameters
 from lowshot_kedro.sweep.plan import (
     ImageCounts,
-    Settings,
     SweepData,
-    fits,
-    possible_k,
+    SweepSettings,
+    possible_images,
     possible_methods,
+    unlabeled_images,
 )
 from lowshot_kedro.sweep.runs import UnlabeledImages, labeled_name
 
@@ -69,7 +71,7 @@ def describe_data(
     test_features: FeatureMatrix,
     pca_transform: faiss.VectorTransform,
     backgrounds: Mapping[int | None, graph_domain.UnlabeledNodes],
-    settings: Settings,
+    settings: SweepSettings,
 ) -> SweepData:
     """Sizes and checksums of the data, after a look at which runs are possible.
 
@@ -121,10 +123,15 @@ def describe_data(
     _log_numbers(sweep, data, train_features.n_rows)
     _log_left_out(sweep, data)
     if not possible_methods(sweep, data):
-        raise InputError(
-            f"sweep.methods: got {list(sweep.methods)}, but there are too few images for the "
-            "neighbours of each; expected a smaller k among sweep.nearest_neighbors.k, "
-            "sweep.diffusion.k, or sweep.label_spreading.n_neighbors"
+        few = min(min(data.n_images(n_labeled, None)) for n_labeled in sweep.n_labeled)
+        left_out = {
+            name: METHODS[name].left_out(sweep.grids.get(name), few)[0] for name in sweep.methods
+        }
+        names = [f"sweep.{name}.{parameter}" for name, parameter in left_out.items() if parameter]
+        raise refuse(
+            "sweep.methods",
+            list(sweep.methods),
+            f"one that can do with these images: a smaller {', '.join(names)}",
         )
     return data
 
@@ -223,23 +230,28 @@ def _log_numbers(sweep: SweepParameters, data: SweepData, n_train: int) -> None:
 
 def _log_left_out(sweep: SweepParameters, data: SweepData) -> None:
     """Say in a line for each what of the grid cannot be, there being too few images."""
-    for method in ("nearest_neighbors", "diffusion", "label_spreading"):
-        if method not in sweep.methods:
+    for method in METHODS.values():
+        if method.name not in sweep.methods or method.parts:
             continue
-        found: dict[str, list[str]] = {}
+        found: dict[tuple[str, str], list[str]] = {}
         for n_labeled in sweep.n_labeled:
-            for unlabeled in sweep.unlabeled_images if method != "nearest_neighbors" else [None]:
-                too_large = _too_large(sweep, data, method, n_labeled, unlabeled)
-                if too_large:
-                    n_images = min(data.n_images(n_labeled, unlabeled))
+            for unlabeled in unlabeled_images(sweep, method):
+                n_images = min(data.n_images(n_labeled, unlabeled))
+                name, values = method.left_out(sweep.grids.get(method.name), n_images)
+                if values:
                     place = f"{n_images} ({_described(n_labeled, unlabeled)})"
-                    found.setdefault(too_large, []).append(place)
-        name = "label_spreading.n_neighbors" if method == "label_spreading" else f"{method}.k"
-        if found:
+                    found.setdefault((name, ", ".join(map(str, values))), []).append(place)
+        for name in dict.fromkeys(name for name, _ in found):
+            places = [
+                f"{values} of {', '.join(of_values)}"
+                for (of_name, values), of_values in found.items()
+                if of_name == name
+            ]
             logger.warning(
-                "sweep.%s: left out where there are fewer images: %s",
+                "sweep.%s.%s: left out where there are fewer images: %s",
+                method.name,
                 name,
-                "; ".join(f"{values} of {', '.join(places)}" for values, places in found.items()),
+                "; ".join(places),
             )
 
 
@@ -258,38 +270,27 @@ def _described(n_labeled: int | None, unlabeled: UnlabeledImages | None) -> str:
     return f"{labels}, {background}{more}"
 
 
-def _too_large(
-    sweep: SweepParameters,
-    data: SweepData,
-    method: str,
-    n_labeled: int | None,
-    unlabeled: UnlabeledImages | None,
-) -> str:
-    """The numbers of neighbours that are more than there are images, as text."""
-    if method == "label_spreading":
-        asked: tuple[int, ...] = (sweep.label_spreading.n_neighbors,)
-        possible = tuple(k for k in asked if k <= min(data.n_images(n_labeled, unlabeled)))
-    else:
-        asked = getattr(sweep, method).k
-        possible = possible_k(sweep, data, method, n_labeled, unlabeled)
-    return ", ".join(str(k) for k in asked if k not in possible)
-
-
 def _require_stored_graphs(
     sweep: SweepParameters,
     data: SweepData,
     backgrounds: Mapping[int | None, graph_domain.UnlabeledNodes],
 ) -> None:
-    """Refuse stored graphs that the diffusion cannot work with, before the first run."""
-    if "diffusion" not in sweep.methods:
-        return
-    for unlabeled, n_labeled, mode in product(sweep.unlabeled_images, sweep.n_labeled, MODES):
-        if unlabeled.kind == "train" or not fits(sweep, data, "diffusion", n_labeled, unlabeled):
+    """Refuse stored graphs that the methods cannot work with, before the first run."""
+    for name in sweep.methods:
+        method, grid = METHODS[name], sweep.grids.get(name)
+        most = method.max_neighbors(grid)
+        if not most:
             continue
-        counts, nodes = data.counts[mode, n_labeled], backgrounds[unlabeled.n_background]
-        n_training = counts.n_labeled + (counts.n_unlabeled if unlabeled.kind == "both" else 0)
-        k = max(possible_k(sweep, data, "diffusion", n_labeled, unlabeled))
-        graph_domain.require_sizes(n_training, *nodes, k=k)
+        for (n_labeled, unlabeled), mode in product(possible_images(sweep, data, method), MODES):
+            if unlabeled is None or unlabeled.kind == "train":
+                continue
+            counts, nodes = data.counts[mode, n_labeled], backgrounds[unlabeled.n_background]
+            n_training = counts.n_labeled + (counts.n_unlabeled if unlabeled.kind == "both" else 0)
+            k = max(
+                settings["k"]
+                for settings in method.candidates(grid, min(data.n_images(n_labeled, unlabeled)))
+            )
+            graph_domain.require_sizes(n_training, *nodes, k=k)
 
 
 def _describe_labeled(features: FeatureMatrix) -> dict[str, Any]:

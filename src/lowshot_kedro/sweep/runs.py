@@ -6,28 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-METHODS = (
-    "nearest_class_mean",
-    "nearest_neighbors",
-    "label_spreading",
-    "logistic_regression",
-    "diffusion",
-    "combined",
-)
-
-# Along what a method's metrics hold more than one entry: `per_iteration` of the diffusion, …
-AXES = {
-    "nearest_neighbors": "k",
-    "logistic_regression": "iteration",
-    "diffusion": "iteration",
-    "combined": "weight",
-}
-
-# How settings are called in the names of runs, in which they come in this order.
-_SHORT = {
-    "lr": "lr", "weight_decay": "wd", "batch_size": "bs", "k": "k", "edge_weight": "",
-    "alpha": "alpha",
-}  # fmt: skip
+from lowshot_kedro.methods import METHODS
 
 
 def labeled_name(n_labeled: int | None) -> str:
@@ -61,7 +40,7 @@ class Run:
     """One method on one choice of labelled images.
 
     Attributes:
-        method: One of :data:`METHODS`.
+        method: A name in :data:`~lowshot_kedro.methods.METHODS`.
         mode: `val` or `test`.
         n_labeled: Labelled images of every novel class; None: all that are given.
         seed: Of their choice.
@@ -77,18 +56,16 @@ class Run:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def edge_weight(self) -> str:
-        """Of the diffusion; names of runs leave out the usual one."""
-        return str(self.settings.get("edge_weight", "constant"))
-
-    @property
     def key(self) -> str:
         """`diffusion/test/nl2/nbg1000000/k30/seed1`."""
         parts = [self.method, self.mode, labeled_name(self.n_labeled)]
         if self.unlabeled is not None:
             parts.append(self.unlabeled.name)
-        for name in sorted(self.settings, key=list(_SHORT).index):
-            parts.append(_SHORT[name] + _as_text(self.settings[name]))
+        # A combination has the settings of its first part.
+        method = METHODS[(METHODS[self.method].parts or (self.method,))[0]]
+        for name, setting in method.settings.items():
+            if name in self.settings:
+                parts.append(setting.short + _as_text(self.settings[name]))
         return "/".join([*parts, f"seed{self.seed}"])
 
 

@@ -1,4 +1,4 @@
-"""Nodes of the logistic regression baseline."""
+"""Nodes of the baseline."""
 
 from __future__ import annotations
 
@@ -9,80 +9,77 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lowshot_kedro.blocks import FeatureMatrix, take_rows
-from lowshot_kedro.classifiers import LogisticRegression
-from lowshot_kedro.devices import choose_device
+from lowshot_kedro.blocks import FeatureMatrix
 from lowshot_kedro.memory import peak_rss_bytes
-from lowshot_kedro.metrics import GROUPS, Scores, accuracies, build_metrics, telling_top_k
-from lowshot_kedro.parameters import (
+from lowshot_kedro.methods import METHODS, ChosenImages, Options, Work
+from lowshot_kedro.metrics import (
+    GROUPS,
     EvaluationParameters,
-    ExperimentParameters,
-    LogisticRegressionParameters,
+    Scores,
+    accuracies,
+    build_metrics,
+    telling_top_k,
 )
-from lowshot_kedro.progress import Stopwatch
-from lowshot_kedro.protocol import ImageSelection
+from lowshot_kedro.parameters import in_section
+from lowshot_kedro.project.parameters import read_parameters
+from lowshot_kedro.protocol import ExperimentParameters, ImageSelection
 
 logger = logging.getLogger(__name__)
 
 
-def train_logistic_regression(
+def train_baseline(
     image_selection: ImageSelection,
     train_features: FeatureMatrix,
     test_features: FeatureMatrix,
     experiment: ExperimentParameters,
-    logistic_regression: LogisticRegressionParameters,
     evaluation: EvaluationParameters,
+    parameters: dict[str, Any],
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]], dict[str, Any]]:
-    """Train on the full features; the state, the scores of the test images, and the metrics.
+    """Train the method `baseline.method` on the full features.
 
-    In memory: the features of the labelled and of the test images.
+    Returns:
+        What it has learnt, the scores of the test images, and the metrics. In memory: the features
+        of the labelled and of the test images.
     """
-    parameters = asdict(logistic_regression)
-    eval_every = parameters.pop("eval_every")
-    reading = Stopwatch()
-    labeled = take_rows(train_features, image_selection.labeled_positions)
-    test = take_rows(test_features, image_selection.test_positions)
-    seconds = {"reading": reading.seconds}
-
-    classifier = LogisticRegression(
-        image_selection.n_classes,
-        seed=experiment.seed,
-        device=choose_device("auto"),
-        **parameters,
-    )
-    per_iteration: list[dict[str, Any]] = []
-    latest: list[NDArray[np.float32]] = []
-
+    sections = read_parameters(parameters)
+    method = METHODS[sections["baseline"].method]
+    own = sections.get(method.name)
+    settings, places = method.single(own)
     telling = telling_top_k(evaluation.top_k, image_selection.n_classes)
+    latest: list[Any] = []
 
-    def evaluate(iteration: int) -> None:
-        latest[:] = [classifier.scores(test)]
+    def judge(_: int, place: Any, scores: NDArray[np.float32]) -> dict[str, Any]:
+        latest[:] = [place, scores]
         entry = accuracies(
-            latest[0], image_selection.test_classes, image_selection.is_novel, evaluation.top_k
+            scores, image_selection.test_classes, image_selection.is_novel, evaluation.top_k
         )
-        per_iteration.append({"iteration": iteration, **entry})
-        logger.info(
-            "iteration %d: %s",
-            iteration,
-            ", ".join(
-                f"{name} {entry[name]:.3f}"
-                for name in (f"top{k}{group}" for group in GROUPS for k in telling)
-                if entry[name] is not None
-            ),
-        )
+        names = [f"top{k}{group}" for group in GROUPS for k in telling]
+        described = (f"{name} {entry[name]:.3f}" for name in names if entry[name] is not None)
+        where = "" if method.axis is None else f"{method.axis.name} {place}: "
+        logger.info("%s%s", where, ", ".join(described))
+        return {"iteration": place or 0, **entry}
 
-    training = Stopwatch()
-    classifier.fit(labeled, image_selection.labeled_classes, evaluate, eval_every)
-    seconds["training"] = training.seconds
-    scores = Scores.of_selection(
-        latest[0][None], [logistic_regression.max_iterations], image_selection
+    work = Work(
+        images=ChosenImages(image_selection, train_features, test_features, experiment.seed),
+        settings=[settings],
+        options=Options(own, sections),
+        judge=judge,
+        names=[method.name],
+        is_strict=True,
+        **places,
     )
+    (outcome,) = in_section(method.name, lambda: list(method.run(work)))
+    place, last = latest
+    scores = Scores.of_selection(last[None], [place or 0], image_selection)
     metrics = build_metrics(
         scores,
-        per_iteration,
-        experiment={**asdict(experiment), "logistic_regression": asdict(logistic_regression)},
+        outcome.entries,
+        experiment={
+            **asdict(experiment),
+            **({} if own is None else {method.name: asdict(own)}),
+        },
         n_nodes=None,
-        seconds=seconds,
+        seconds=outcome.seconds,
         peak_rss_bytes=peak_rss_bytes(),
     )
-    return classifier.state_dict(), scores.to_arrays(), metrics
+    return dict(outcome.state), scores.to_arrays(), {**metrics, "method": method.name}

@@ -8,7 +8,7 @@ from PIL import Image
 
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.images.demonstration import digits
-from lowshot_kedro.parameters import DemonstrationParameters
+from lowshot_kedro.images.parameters import DemonstrationParameters
 
 LabeledImages = list[tuple[Image.Image, int]]
 

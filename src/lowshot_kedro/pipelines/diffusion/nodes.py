@@ -9,19 +9,20 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from lowshot_kedro import experiment as experiment_domain
 from lowshot_kedro import graph as graph_domain
 from lowshot_kedro.blocks import FeatureMatrix, KnnGraph
+from lowshot_kedro.diffusion.parameters import DiffusionParameters
+from lowshot_kedro.graph.parameters import GraphParameters
 from lowshot_kedro.memory import peak_rss_bytes
-from lowshot_kedro.metrics import accuracies_per_iteration, build_metrics
-from lowshot_kedro.parameters import (
-    DiffusionParameters,
-    EvaluationParameters,
-    ExperimentParameters,
-    GraphParameters,
+from lowshot_kedro.methods import diffusion as diffusion_method
+from lowshot_kedro.methods.images import (
+    training_vectors,
+    unlabeled_training_images,
+    vectors_of_test_images,
 )
+from lowshot_kedro.metrics import EvaluationParameters, accuracies_per_iteration, build_metrics
 from lowshot_kedro.progress import Stopwatch
-from lowshot_kedro.protocol import ImageSelection
+from lowshot_kedro.protocol import ExperimentParameters, ImageSelection
 
 
 def reduce_features(
@@ -33,15 +34,8 @@ def reduce_features(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Vectors of the training images that become nodes, labelled ones first, and of the test."""
     return (
-        experiment_domain.training_vectors(
-            image_selection, train_features, pca_transform, experiment.unlabeled
-        ),
-        experiment_domain.vectors_of(
-            test_features,
-            image_selection.test_positions,
-            pca_transform,
-            "vectors of the test images",
-        ),
+        training_vectors(image_selection, train_features, pca_transform, experiment.unlabeled),
+        vectors_of_test_images(image_selection, test_features, pca_transform),
     )
 
 
@@ -64,15 +58,13 @@ def choose_unlabeled_images(
         ValueError: If the graph of this run cannot be completed with them.
     """
     if experiment.unlabeled == "train":
-        return experiment_domain.unlabeled_training_images(
-            image_selection, train_features, pca_transform, graph
-        )
+        return unlabeled_training_images(image_selection, train_features, pca_transform, graph)
     background = graph_domain.UnlabeledNodes(background_vectors, background_index, background_graph)
     # Long before the graph is completed: the features have to be read first.
     n_first = len(image_selection.labeled_positions)
     if experiment.unlabeled == "both":
         n_first += len(image_selection.unlabeled_positions)
-    k = experiment_domain.max_neighbors(graph, n_first + len(background_vectors))
+    k = diffusion_method.searched_neighbors(graph, n_first + len(background_vectors))
     graph_domain.require_sizes(n_first, *background, k=k)
     return background
 
@@ -91,7 +83,7 @@ def insert_labeled_nodes(
         training_vectors,
         test_vectors,
         *unlabeled_images,
-        k=experiment_domain.max_neighbors(graph, n_nodes),
+        k=diffusion_method.searched_neighbors(graph, n_nodes),
         keep_similarities=diffusion.edge_weight != "constant",
         memory_budget_bytes=graph.memory_budget_bytes,
     )
@@ -111,7 +103,7 @@ def diffuse(
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Scores of the test images after every step, and their metrics."""
     watch = Stopwatch()
-    scores, chosen = experiment_domain.chosen_scores(
+    scores, chosen = diffusion_method.chosen_scores(
         extended_graph["neighbors"],
         extended_graph["similarities"],
         test_neighbors["indices"],
@@ -132,4 +124,5 @@ def diffuse(
         seconds=seconds,
         peak_rss_bytes=peak_rss_bytes(),
     )
-    return scores.to_arrays(), {**metrics, "chosen": chosen.as_metrics()}
+    described = {"method": diffusion_method.DiffusionMethod.name, "chosen": chosen.as_metrics()}
+    return scores.to_arrays(), {**metrics, **described}

@@ -13,19 +13,23 @@ from numpy.typing import NDArray
 
 from lowshot_kedro import reporting
 from lowshot_kedro.blocks import FeatureMatrix, KnnGraph
-from lowshot_kedro.classifiers import combine_scores
+from lowshot_kedro.classifiers import weighted_averages
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.experiment import choose_images
 from lowshot_kedro.images import ImageSource
 from lowshot_kedro.memory import peak_rss_bytes
+from lowshot_kedro.methods import Method, method_named
+from lowshot_kedro.methods.combined import CombinedMethod
+from lowshot_kedro.methods.diffusion import DiffusionMethod
+from lowshot_kedro.methods.logistic_regression import LogisticRegressionMethod
 from lowshot_kedro.metrics import (
+    EvaluationParameters,
     Scores,
     accuracies_per_iteration,
     build_metrics,
     log_top_k_left_out,
 )
-from lowshot_kedro.parameters import EvaluationParameters, ExperimentParameters
 from lowshot_kedro.progress import Stopwatch
+from lowshot_kedro.protocol import ExperimentParameters, choose_images
 
 
 def combine_methods(
@@ -36,7 +40,7 @@ def combine_methods(
     experiment: ExperimentParameters,
     evaluation: EvaluationParameters,
 ) -> dict[str, Any]:
-    """Metrics of the weighted average of diffusion and logistic regression.
+    """Metrics of the weighted average of diffusion and baseline.
 
     Raises:
         ValueError: If the two were not run on the experiment that the parameters describe.
@@ -54,12 +58,16 @@ def combine_methods(
             "baseline_scores and diffusion_scores are of different test images; run both pipelines "
             "again on the same features"
         )
-    combined = combine_scores(diffusion.scores, baseline.scores, evaluation.combination_weight)
+    (combined,) = weighted_averages(
+        _method_of(diffusion_metrics).probabilities(diffusion.scores),
+        _method_of(baseline_metrics).probabilities(baseline.scores),
+        [evaluation.combination_weight],
+    )
     scores = Scores(
         combined[None], diffusion.iterations[-1:], diffusion.test_classes, diffusion.classes,
         diffusion.is_novel,
     )  # fmt: skip
-    return build_metrics(
+    metrics = build_metrics(
         scores,
         accuracies_per_iteration(scores, evaluation.top_k),
         experiment={
@@ -71,6 +79,13 @@ def combine_methods(
         seconds={"combination": watch.seconds},
         peak_rss_bytes=peak_rss_bytes(),
     )
+    return {**metrics, "method": CombinedMethod.name}
+
+
+def _method_of(metrics: Mapping[str, Any]) -> Method:
+    """Who a metrics file is of; those of earlier versions do not say it."""
+    usual = DiffusionMethod if "diffusion" in metrics["experiment"] else LogisticRegressionMethod
+    return method_named(metrics.get("method", usual.name))
 
 
 def _require_experiment(
@@ -104,13 +119,14 @@ def compare_methods(
     evaluation: EvaluationParameters,
 ) -> pd.DataFrame:
     """The table of methods."""
-    metrics = {
-        "logistic regression": baseline_metrics,
-        "diffusion": diffusion_metrics,
-        "combined": combined_metrics,
-    }
     log_top_k_left_out(evaluation.top_k, diffusion_metrics["n_classes"])
-    return reporting.compare_methods(metrics, evaluation.top_k)
+    return reporting.compare_methods(
+        {
+            _method_of(metrics).title: metrics
+            for metrics in (baseline_metrics, diffusion_metrics, combined_metrics)
+        },
+        evaluation.top_k,
+    )
 
 
 def plot_accuracy_per_step(
@@ -119,8 +135,9 @@ def plot_accuracy_per_step(
     evaluation: EvaluationParameters,
 ) -> Figure:
     """Accuracy after each diffusion step."""
+    titles = (_method_of(diffusion_metrics).title, _method_of(baseline_metrics).title)
     return reporting.plot_accuracy_per_step(
-        diffusion_metrics, baseline_metrics, evaluation.top_k[0]
+        diffusion_metrics, baseline_metrics, evaluation.top_k[0], titles
     )
 
 

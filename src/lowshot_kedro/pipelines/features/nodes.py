@@ -8,7 +8,7 @@ from lowshot_kedro.blocks import FeatureMatrix, LabeledBlock, Resumable, RowBloc
 from lowshot_kedro.images import ImageSource
 from lowshot_kedro.networks import create_extractor
 from lowshot_kedro.networks import extract_features as extract
-from lowshot_kedro.parameters import FeaturesParameters
+from lowshot_kedro.networks.parameters import FeaturesParameters
 from lowshot_kedro.reporting import describe_broken_images
 
 

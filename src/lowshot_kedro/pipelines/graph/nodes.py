@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lowshot_kedro import graph as graph_domain
 from lowshot_kedro.blocks import KnnGraph, Resumable
-from lowshot_kedro.parameters import GraphParameters
+from lowshot_kedro.graph.parameters import GraphParameters
 
 
 def build_background_index(

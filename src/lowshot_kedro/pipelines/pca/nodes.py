@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from lowshot_kedro import pca as pca_domain
 from lowshot_kedro import reporting
 from lowshot_kedro.blocks import FeatureMatrix, Resumable
-from lowshot_kedro.parameters import PcaParameters
+from lowshot_kedro.pca.parameters import PcaParameters
 
 
 def train_pca(background_features: FeatureMatrix, pca: PcaParameters) -> Resumable[Any]:

@@ -13,28 +13,24 @@ from numpy.typing import NDArray
 
 from lowshot_kedro import reporting
 from lowshot_kedro.blocks import FeatureMatrix, Runs
+from lowshot_kedro.methods import METHODS
 from lowshot_kedro.metrics import log_top_k_left_out, telling_top_k
-from lowshot_kedro.parameters import (
-    DiffusionParameters,
-    EvaluationParameters,
-    GraphParameters,
-    LogisticRegressionParameters,
-    SweepParameters,
-)
 from lowshot_kedro.pipelines.sweep.inputs import CatalogInputs
 from lowshot_kedro.project.config import Project
+from lowshot_kedro.project.parameters import read_parameters
 from lowshot_kedro.sweep import choice, execution, frames, plan
 from lowshot_kedro.sweep.choice import Hyperparameters, Metrics
 from lowshot_kedro.sweep.execution import PreparedSweep
 from lowshot_kedro.sweep.jobs import check_workers
-from lowshot_kedro.sweep.methods import ScoreStore
-from lowshot_kedro.sweep.plan import Settings, SweepData
+from lowshot_kedro.sweep.parameters import SweepParameters
+from lowshot_kedro.sweep.plan import SweepData, SweepSettings
 from lowshot_kedro.sweep.preparation import (
     build_background_graph,
     describe_data,
     possible_sweep,
 )
 from lowshot_kedro.sweep.runs import Run
+from lowshot_kedro.sweep.work import ScoreStore
 
 
 def prepare_sweep(
@@ -44,28 +40,28 @@ def prepare_sweep(
     test_features: FeatureMatrix,
     pca_transform: faiss.VectorTransform,
     background_vectors: NDArray[np.float32],
-    sweep: SweepParameters,
-    graph: GraphParameters,
-    diffusion: DiffusionParameters,
-    logistic_regression: LogisticRegressionParameters,
-    evaluation: EvaluationParameters,
+    parameters: dict[str, Any],
 ) -> PreparedSweep:
     """See which runs are possible, and build the background graphs that are missing.
+
+    All sections of parameters are read, for each method may have one.
 
     Raises:
         ValueError: If no run is, a stored graph does not fit, or nobody is there to do the work.
     """
+    sections = read_parameters(parameters)
+    sweep: SweepParameters = sections["sweep"]
     check_workers(execution.workers_of(sweep))
     inputs = CatalogInputs(project)
     sweep = possible_sweep(
         sweep, class_split, train_features, test_features, _background_size(inputs, sweep)
     )
-    settings = Settings(sweep, graph, diffusion, logistic_regression, evaluation)
+    settings = SweepSettings({**sections, "sweep": sweep})
     sizes = () if list(sweep.unlabeled) == ["train"] else sweep.n_background
     backgrounds = {}
     for n_background in sizes:
         catalog = inputs.background_catalog(n_background, plan.largest_k(sweep))
-        build_background_graph(catalog, graph)
+        build_background_graph(catalog, settings.graph)
         inputs.claim_background(n_background, plan.largest_k(sweep))
         backgrounds[n_background] = inputs.background(n_background, plan.largest_k(sweep))
     data = describe_data(
@@ -100,7 +96,7 @@ def validate_combination(
     best_hyperparameters: dict[str, Any],
     run_scores: ScoreStore,
 ) -> Runs:
-    """Logistic regression and diffusion combined with all weights on the validation classes."""
+    """Scores of the validation classes combined with all weights."""
     chosen = Hyperparameters(best_hyperparameters)
     return execution.combination_results("val", prepared_sweep, chosen, run_scores)
 
@@ -130,7 +126,7 @@ def combine_tests(
     test_metrics: Metrics,
     run_scores: ScoreStore,
 ) -> Runs:
-    """Logistic regression and diffusion combined on the test classes.
+    """Scores of the test classes combined with all weights.
 
     Args:
         prepared_sweep: Data and parameters.
@@ -187,7 +183,7 @@ def tabulate_resources(
     return reporting.run_resources(frames.resources(runs, metrics))
 
 
-def _test_runs(settings: Settings, data: SweepData, chosen: Hyperparameters) -> list[Run]:
+def _test_runs(settings: SweepSettings, data: SweepData, chosen: Hyperparameters) -> list[Run]:
     return [
         *plan.chosen_runs(settings.sweep, data, chosen),
         *plan.combined_runs(settings.sweep, data, "test", chosen),
@@ -210,11 +206,11 @@ def plot_steps(
     hyperparameters: dict[str, Any],
     prepared_sweep: PreparedSweep,
 ) -> Figure:
-    """Accuracy against the number of diffusion steps."""
+    """Accuracy against the number of steps."""
     chosen = Hyperparameters(hyperparameters)
     runs = plan.chosen_runs(prepared_sweep.settings.sweep, prepared_sweep.data, chosen)
-    diffusions = [run for run in runs if run.method == "diffusion"]
-    steps = frames.accuracies_per_step(diffusions, test_metrics, chosen)
+    with_steps = [run for run in runs if METHODS[run.method].step_label is not None]
+    steps = frames.accuracies_per_step(with_steps, test_metrics, chosen)
     return reporting.plot_accuracy_per_step_over_seeds(steps, _plotted_k(prepared_sweep))
 
 

@@ -13,9 +13,9 @@ from sklearn.semi_supervised import LabelSpreading
 from lowshot_kedro.classifiers import LogisticRegression, logistic_regression
 from lowshot_kedro.sweep import Run, UnlabeledImages
 from lowshot_kedro.sweep.choice import Hyperparameters
-from lowshot_kedro.sweep.methods import experiment_of, memory_bytes, run_combination, run_group
-from lowshot_kedro.sweep.plan import Group, ImageCounts, groups_of, made_from, scores_made_from
+from lowshot_kedro.sweep.plan import Group, ImageCounts, groups_of, provenance, scores_provenance
 from lowshot_kedro.sweep.preparation import describe_data
+from lowshot_kedro.sweep.work import experiment_of, memory_bytes, run_combination, run_group
 from tests.diffusion.truth import dense_matrix, dense_scores, relative_difference
 from tests.graph.truth import dense_graph, similarities_of, unit
 
@@ -141,7 +141,7 @@ def assert_useful(accuracy):
 @pytest.mark.parametrize("n_labeled", [1, 5])
 def test_nearest_class_mean(inputs, mode, n_labeled):
     run = Run("nearest_class_mean", mode, n_labeled, SEED)
-    settings = settings_with()
+    settings = settings_with(**{"sweep.n_labeled": [n_labeled]})
     found = run_measured([run], inputs, settings)
     images = Images(inputs, mode, n_labeled)
     features = unit(images.features("train", images.labeled))
@@ -417,8 +417,8 @@ def test_runs_of_which_scores_alone_are_wanted_have_no_metrics(inputs, run):
     assert run_group(group, inputs, settings, data, keeping) == {}
     assert keeping.content.keys() == measuring.content.keys()
     np.testing.assert_allclose(keeping.of(run.key), measuring.of(run.key), rtol=1e-4, atol=1e-6)
-    assert keeping.has(run.key, scores_made_from(run, 80, settings, data))
-    assert not keeping.has(run.key, scores_made_from(run, 79, settings, data))
+    assert keeping.has(run.key, scores_provenance(run, 80, settings, data))
+    assert not keeping.has(run.key, scores_provenance(run, 79, settings, data))
 
 
 def test_runs_measured_and_runs_kept_may_be_different_ones(inputs, store):
@@ -437,7 +437,7 @@ def test_the_same_run_is_made_from_the_same(inputs):
     settings = settings_with()
     one, other = data_of(inputs, settings), data_of(MemoryInputs(), settings)
     for run in (REGRESSION, DIFFUSION):
-        assert made_from(run, 5, settings, one) == made_from(run, 5, settings, other)
+        assert provenance(run, 5, settings, one) == provenance(run, 5, settings, other)
 
 
 # --- combination ---

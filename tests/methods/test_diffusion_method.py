@@ -2,21 +2,20 @@ import faiss
 import numpy as np
 import pytest
 
-from lowshot_kedro import experiment, graph
+from lowshot_kedro import graph
 from lowshot_kedro.diffusion import adjustments, propagate, propagation_matrix
+from lowshot_kedro.diffusion.parameters import DiffusionParameters
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.experiment import (
-    choose_images,
+from lowshot_kedro.graph.parameters import GraphParameters
+from lowshot_kedro.methods import diffusion as diffusion_method
+from lowshot_kedro.methods.diffusion import (
     choose_parameters,
     chosen_scores,
     diffusion_scores,
-    log_choice,
-    max_neighbors,
-    training_vectors,
-    unlabeled_training_images,
-    vectors_of,
+    searched_neighbors,
 )
-from lowshot_kedro.parameters import DiffusionParameters, ExperimentParameters, GraphParameters
+from lowshot_kedro.methods.images import training_vectors, unlabeled_training_images, vectors_of
+from lowshot_kedro.protocol import ExperimentParameters, choose_images, log_choice
 from tests.diffusion.truth import dense_matrix, dense_scores, relative_difference
 from tests.features import MemoryFeatures
 from tests.graph.truth import assert_nearest, dense_graph, similarities_of, unit
@@ -112,18 +111,18 @@ def labeled(*counts):
         (
             2, "background", {},
             "7 of 56 labelled images are used, of 4 classes; 49 left out, as "
-            "experiment.n_labeled = 2 for every novel class (null: all); fewer than "
-            "experiment.n_labeled = 2 have d (1)", "WARNING",
+            "n_labeled = 2 for every novel class (null: all); fewer than "
+            "n_labeled = 2 have d (1)", "WARNING",
         ),
         (
             1, "both", {"base_classes_2": [4], "novel_classes_2": [1, 2]},
             "3 of 56 labelled images are used, of 3 classes; 13 without their labels, as "
-            "experiment.n_labeled = 1 for every novel class (null: all); 40 of classes that "
+            "n_labeled = 1 for every novel class (null: all); 40 of classes that "
             "mode test does not have", "INFO",
         ),
         (
             40, "train", {},
-            "56 of 56 labelled images are used, of 4 classes; fewer than experiment.n_labeled = "
+            "56 of 56 labelled images are used, of 4 classes; fewer than n_labeled = "
             "40 have a (3), b (12), d (1)", "WARNING",
         ),
     ],
@@ -370,7 +369,7 @@ def test_the_choice_sees_the_variant(completed, monkeypatch, changes):
     def record(matrix_of, *arguments, **options):
         seen.update(options, matrix=matrix_of(10).to_scipy().toarray())
 
-    monkeypatch.setattr(experiment, "choose_diffusion", record)
+    monkeypatch.setattr(diffusion_method, "choose_diffusion", record)
     choose_parameters(
         neighbors, similarities, selection, graph_of("auto"), diffusion("auto", **changes)
     )
@@ -391,4 +390,4 @@ def test_the_choice_sees_the_variant(completed, monkeypatch, changes):
 def test_no_more_neighbors_are_looked_for_than_there_are(k, stored_k, n_nodes, expected):
     found = GraphParameters(**(VALID["graph"] | {"k": k, "stored_k": stored_k}))
     # A number that is too large is refused elsewhere.
-    assert max_neighbors(found, n_nodes) == expected
+    assert searched_neighbors(found, n_nodes) == expected

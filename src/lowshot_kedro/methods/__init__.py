@@ -1,0 +1,58 @@
+"""The methods that sweeps, single runs, tables and plots compare: a file each.
+
+A new one is a file with a class that follows :class:`~lowshot_kedro.methods.method.Method`, and a
+line in :data:`METHODS`.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from lowshot_kedro.errors import InputError, shown
+from lowshot_kedro.methods.combined import CombinedMethod
+from lowshot_kedro.methods.diffusion import DiffusionMethod
+from lowshot_kedro.methods.images import ChosenImages
+from lowshot_kedro.methods.label_spreading import LabelSpreadingMethod
+from lowshot_kedro.methods.logistic_regression import LogisticRegressionMethod
+from lowshot_kedro.methods.method import Method, Options, Outcome, Work
+from lowshot_kedro.methods.nearest_class_mean import NearestClassMeanMethod
+from lowshot_kedro.methods.nearest_neighbors import NearestNeighborsMethod
+from lowshot_kedro.methods.self_training import SelfTrainingMethod
+
+# By name, in the order of tables.
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        NearestClassMeanMethod(),
+        NearestNeighborsMethod(),
+        LabelSpreadingMethod(),
+        SelfTrainingMethod(),
+        LogisticRegressionMethod(),
+        DiffusionMethod(),
+        CombinedMethod(),
+    )
+}
+
+
+def method_named(name: str) -> Method:
+    """A method by its name.
+
+    Raises:
+        InputError: For an unknown name, with the one that is probably meant.
+    """
+    if name not in METHODS:
+        near = get_close_matches(str(name).lower(), METHODS, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise InputError(f"method: got {shown(name)}, expected one of: {', '.join(METHODS)}{hint}")
+    return METHODS[name]
+
+
+__all__ = [
+    "METHODS",
+    "ChosenImages",
+    "Method",
+    "Options",
+    "Outcome",
+    "Work",
+    "method_named",
+]

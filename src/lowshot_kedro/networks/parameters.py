@@ -1,0 +1,37 @@
+"""The parameters of the features: section `features`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lowshot_kedro.devices import DEVICES
+from lowshot_kedro.networks import PRECISIONS, require_extractor
+from lowshot_kedro.parameters import AUTO, refuse, require_integer, require_one_of
+
+
+@dataclass(frozen=True)
+class FeaturesParameters:
+    """The network that turns images into vectors, and how it is run."""
+
+    extractor: str
+    weights: str
+    image_size: int | None
+    batch_size: int
+    num_workers: int | str
+    device: str
+    precision: str
+    compile: bool | str
+
+    def __post_init__(self) -> None:
+        require_extractor(self.extractor)
+        if not isinstance(self.weights, str) or not self.weights:
+            expected = "none, download, package, package:MODULE/FILE or a file"
+            raise refuse("weights", self.weights, expected)
+        require_integer("image_size", self.image_size, 32, 4096, null="the network's own")
+        require_integer("batch_size", self.batch_size, 1)
+        if self.num_workers != AUTO:
+            require_integer("num_workers", self.num_workers, 0, 1024, alternative=AUTO)
+        require_one_of("device", self.device, DEVICES)
+        require_one_of("precision", self.precision, PRECISIONS)
+        if self.compile != AUTO and not isinstance(self.compile, bool):
+            raise refuse("compile", self.compile, "true, false or auto")
