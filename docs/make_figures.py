@@ -24,7 +24,7 @@ from typing import NamedTuple
 from executed_notebooks import execute
 from headless_browser import NAMES, Page, find_browser, opened_page
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.images import TorchvisionFigures
+from lowshot_kedro.images import TorchvisionImages
 from lowshot_kedro.project.config import Project
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -255,7 +255,7 @@ def _link_fashion_mnist() -> bool:
     try:
         for train in (True, False):
             arguments = {"train": train}
-            TorchvisionFigures(
+            TorchvisionImages(
                 "FashionMNIST", folder.parent.parent, download=True, arguments=arguments
             )
     except (OSError, InputError) as error:

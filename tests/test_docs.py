@@ -23,8 +23,9 @@ from sklearn.datasets import load_digits
 from lowshot_kedro import LabelDiffusion
 from lowshot_kedro.diffusion import propagate, propagation_matrix
 from lowshot_kedro.images import write_zip_shards
-from lowshot_kedro.project.config import UserError
+from lowshot_kedro.project.config import Project, UserError
 from tests.own_images import LABELED, SMALL, run_own_images, write_own_images
+from tests.pipelines.test_public_data import write_mnist_files
 from tests.projects import ROOT, configure_kedro, read_arrays, read_metrics, run
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -197,7 +198,7 @@ def test_own_images_without_test_figures(
     with (project / "labels.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 41
-    assert {row["picture"] for row in rows} >= {"0/0.jpg", "1/broken.jpg"}
+    assert {row["image"] for row in rows} >= {"0/0.jpg", "1/broken.jpg"}
     assert {row["class"] for row in rows} <= {*LABELED, "-1"}
     assert all(0 <= float(row["share"]) <= 1 for row in rows)
 
@@ -255,6 +256,25 @@ def test_a_background_split_over_machines(project: Path, own_images: Path) -> No
     for number, part in enumerate(parts):
         found = read_arrays(whole / f"block{number}.hdf5")["all_feats"]
         np.testing.assert_allclose(found, part, rtol=1e-4, atol=1e-5)
+
+
+def test_another_data_set_of_torchvision(project: Path) -> None:
+    """The first example as it stands; tests/pipelines/test_public_data.py runs it with less."""
+    first, *others = blocks("public_data.md", "yaml")
+    assert "`conf/kmnist/globals.yml`" in (ROOT / "docs" / "public_data.md").read_text()
+    assert blocks("public_data.md", "sh") == ["kedro run --env kmnist\n"]
+    path = project / "conf" / "kmnist" / "globals.yml"
+    path.parent.mkdir()
+    path.write_text(first)
+    write_mnist_files(project / "data" / "01_raw", "KMNIST", per_class=102)
+    catalog = Project(project, "kmnist", {}).catalog({})
+    assert np.bincount(catalog.load("train_images").labels).tolist() == [100] * 10
+    assert len(catalog.load("background_images")) == 20
+    for example in others:
+        path.write_text(example)
+        catalog = Project(project, "kmnist", {}).catalog({})
+        for name in ("train_images", "test_images", "background_images", "class_split"):
+            assert type(catalog[name]).__name__.startswith("Torchvision")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -10,6 +10,7 @@ from lowshot_kedro.methods import METHODS
 from lowshot_kedro.project.config import UserError
 from lowshot_kedro.project.parameters import read_parameters
 from lowshot_kedro.sweep.parameters import read_sweep
+from tests.projects import kedro
 
 pytestmark = pytest.mark.filterwarnings("ignore:register_new_resolver:UserWarning")
 
@@ -198,13 +199,112 @@ def class_lists(catalog):
     [
         (None, "data/01_raw/label_idx.json"),
         ("own_images", "/somewhere/classes.csv"),
-        ("fashion_mnist", "conf/fashion_mnist/class_split.json"),
-        ("cifar100", "conf/cifar100/class_split.json"),
     ],
 )
 def test_an_environment_has_one_list_of_classes(env, expected, monkeypatch):
     monkeypatch.setenv("IMAGES", "/somewhere")
     assert class_lists(config(env)["catalog"]) == {expected}
+
+
+@pytest.mark.parametrize(
+    ("env", "name"), [("fashion_mnist", "FashionMNIST"), ("cifar100", "CIFAR100")]
+)
+def test_the_classes_of_a_torchvision_data_set_are_its_own(env, name):
+    catalog = config(env)["catalog"]
+    expected = {"name": name, "filepath": "data/01_raw", "arguments": {}}
+    entries = [entry for entry in catalog.values() if "class_list" in entry]
+    assert {"train_images", "train_features", "diffusion_scores"} <= {
+        entry for entry, content in catalog.items() if content in entries
+    }
+    assert all(entry["class_list"] == expected for entry in entries)
+    split = catalog["class_split"]
+    assert (split["name"], split["filepath"]) == (name, "data/01_raw")
+
+
+# Catalogs and parameters as they were when each data set had files of its own for them.
+@pytest.mark.parametrize(
+    ("env", "name", "labeled"),
+    [("fashion_mnist", "FashionMNIST", 500), ("cifar100", "CIFAR100", 100)],
+)
+def test_what_follows_from_the_name_of_a_data_set(env, name, labeled):
+    catalog = config(env)["catalog"]
+    shared = {
+        "type": "lowshot_kedro.datasets.TorchvisionImagesDataset",
+        "name": name,
+        "filepath": "data/01_raw",
+        "download": True,
+        "metadata": {"kedro-viz": {"layer": "raw"}},
+    }
+    parts = {
+        "train_images": {"part": "train", "rows_per_class": [0, labeled]},
+        "test_images": {"part": "test"},
+        "background_images": {
+            "part": "train", "rows_per_class": [labeled, None], "labeled": False, "arguments": {},
+        },
+    }  # fmt: skip
+    for entry, part in parts.items():
+        found = catalog[entry]
+        assert {key: found[key] for key in found if key != "class_list"} == {**shared, **part}
+    found, base = parameters(env), parameters("base")
+    assert found.pop("demonstration") == {**base.pop("demonstration"), "enabled": False}
+    differing = {section for section in base if found[section] != base[section]}
+    assert differing == ({"evaluation", "sweep"} if env == "fashion_mnist" else set())
+
+
+@pytest.mark.parametrize(("images", "expected"), [(None, "/old"), ("", "/old"), ("/new", "/new")])
+@pytest.mark.parametrize("env", ["own_images", "own_pictures"])
+def test_names_of_an_earlier_version_are_understood(monkeypatch, env, images, expected):
+    monkeypatch.setenv("PICTURES", "/old")
+    if images is None:
+        monkeypatch.delenv("IMAGES", raising=False)
+    else:
+        monkeypatch.setenv("IMAGES", images)
+    found = config(env)
+    assert found["globals"]["folders"]["raw"] == expected
+    assert found["globals"]["class_list"] == f"{expected}/classes.csv"
+    assert found["catalog"]["train_images"]["filepath"] == f"{expected}/train"
+    assert found["parameters"] == config("own_images")["parameters"]
+    assert found["globals"]["folders"]["features"] == "data/own_images/04_feature"
+
+
+def test_settings_of_ones_own_keep_an_old_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("PICTURES", "/old")
+    folder = Path(shutil.copytree(CONF, tmp_path / "conf"))
+    (folder / "own_images").rename(folder / "own_pictures")
+    (folder / "own_pictures" / "parameters.yml").write_text("pca: {n_components: 7}")
+    found = config("own_pictures", folder)
+    assert found["parameters"]["pca"]["n_components"] == 7
+    assert found["globals"]["folders"]["features"] == "data/own_pictures/04_feature"
+
+
+@pytest.mark.parametrize("env", ["own_images", "own_pictures"])
+def test_results_in_a_folder_of_the_old_name_are_used(project, monkeypatch, env):
+    monkeypatch.setenv("IMAGES", "/somewhere")
+
+    def features():
+        return config(env, project / "conf")["globals"]["folders"]["features"]
+
+    assert features() == "data/own_images/04_feature"
+    (project / "data" / "own_pictures").mkdir(parents=True)
+    assert features() == "data/own_pictures/04_feature"
+    (project / "data" / "own_images").mkdir()
+    assert features() == "data/own_images/04_feature"
+
+
+def test_old_names_are_told_of_in_a_line_each(project):
+    (project / "data" / "own_pictures").mkdir(parents=True)
+    result = kedro(project, "run", "--env", "own_pictures", "--pipelines", "pca", PICTURES="/old")
+    printed = " ".join((result.stdout + result.stderr).split())
+    for old, new in {
+        "--env own_pictures: this environment": "own_images",
+        "PICTURES: this environment variable": "IMAGES",
+        "data/own_pictures: this folder of results": "data/own_images",
+    }.items():
+        line = f"{old} is called {new} now; the old name works until the next version"
+        assert printed.count(line) == 1
+    # What is advised has the new name.
+    assert "data/own_pictures/04_feature/f100m is missing" in printed
+    assert "run --env own_images --pipeline features" in printed
 
 
 @pytest.mark.parametrize("value", [None, ""])

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from common.idx import CLASSES, IMAGES, find_idx
@@ -28,7 +29,7 @@ from lowshot_kedro.threads import run_in_one_thread
 
 PROJECT = Path(__file__).parents[2]
 ENVIRONMENT = "fashion_mnist"
-CLASS_SPLIT = PROJECT / "conf" / ENVIRONMENT / "class_split.json"
+CLASS_SPLIT = PROJECT / "conf" / ENVIRONMENT / "globals.yml"
 
 # Of a class of the points that are made up, for training and for the test.
 IMAGES_PER_CLASS = 50
@@ -45,7 +46,7 @@ class PublishedFiles(NamedTuple):
 
     Attributes:
         features: Folder of train.hdf5, val.hdf5, PCAR….vt and f100m/concatenated_PCAR….raw.
-        class_split: The JSON file.
+        class_split: The JSON file, or an environment's globals.yml that states the split.
         n_columns: Of the vectors, as file names say.
         description: What it is.
     """
@@ -76,7 +77,7 @@ class PublishedFiles(NamedTuple):
             for name in ("train", "val")
         )
         return PublishedData(
-            json.loads(self.class_split.read_text()),
+            _read_class_split(self.class_split),
             train,
             test,
             FaissTransformDataset(filepath=str(self.transform)).load(),
@@ -100,6 +101,16 @@ class PublishedData(NamedTuple):
     test: HDF5Features
     transform: faiss.VectorTransform
     background: NDArray[np.float32]
+
+
+def _read_class_split(path: Path) -> dict[str, Any]:
+    """Base and novel classes, from a class split file or from an environment's globals.yml."""
+    text = path.read_text()
+    if path.suffix == ".json":
+        split: dict[str, Any] = json.loads(text)
+    else:
+        split = yaml.safe_load(text)["torchvision"]["class_split"]
+    return split
 
 
 def fashion_mnist(folder: Path, images: Path, n_columns: int) -> PublishedFiles:

@@ -372,7 +372,7 @@ def test_images_of_fashion_mnist_go_through_the_pipelines(
         started.append(command[1:])
         raw = cwd / "data" / "01_raw" / "FashionMNIST" / "raw"
         assert sorted(path.read_text() for path in raw.iterdir()) == sorted(names)
-        for file in ("base/catalog.yml", "fashion_mnist/catalog.yml", "fashion_mnist/globals.yml"):
+        for file in ("base/catalog.yml", "fashion_mnist/globals.yml"):
             assert (cwd / "conf" / file).read_text() == (ROOT / "conf" / file).read_text()
         assert (cwd / "pyproject.toml").is_file()
 

@@ -347,6 +347,26 @@ def test_captions_name_classes_where_they_are_known(tmp_path, monkeypatch):
         assert written_below(dataset, monkeypatch) == ["0: 1", "1: 7"]
 
 
+def test_captions_of_torchvision_images_have_its_names(fashion, monkeypatch):
+    assert written_below(fashion(part="test"), monkeypatch) == ["0: Pullover", "1: T-shirt/top"]
+    assert written_below(fashion(part="test", labeled=False), monkeypatch) == ["0", "1"]
+
+
+def test_captions_of_torchvision_images_have_the_names_that_are_given(
+    fashion, monkeypatch, tmp_path
+):
+    source = {"name": "KMNIST", "filepath": str(tmp_path)}
+    captions = written_below(fashion(part="test", class_list=source), monkeypatch)
+    assert captions == ["0: su", "1: o"]
+    given = {**source, "label_names": ["a", "b"]}
+    captions = written_below(fashion(part="test", class_list=given), monkeypatch)
+    assert captions == ["0: 2", "1: a"]
+    # Names that are in files which are not there.
+    absent = {**source, "name": "CIFAR100"}
+    captions = written_below(fashion(part="test", class_list=absent), monkeypatch)
+    assert captions == ["0: 2", "1: 0"]
+
+
 def test_captions_of_images_without_labels_are_their_numbers(tmp_path, monkeypatch):
     write_images(tmp_path / "some", a=[1, 2])
     folder = FolderImagesDataset(filepath=str(tmp_path / "some"))

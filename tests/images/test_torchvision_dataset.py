@@ -19,7 +19,11 @@ from torch.utils.data import DataLoader
 from torchvision import datasets
 
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.images import TorchvisionImages, torchvision_dataset
+from lowshot_kedro.images import (
+    TorchvisionImages,
+    torchvision_class_names,
+    torchvision_dataset,
+)
 from tests.images.helpers import flat_jpeg, is_blank, value_of
 from tests.images.test_sources import Whole
 from tests.other_processes import another_process, written
@@ -119,6 +123,47 @@ def test_rows_per_class_that_are_no_range(root, rows_per_class):
 def test_no_image_left(root):
     with pytest.raises(ValueError, match=r"no image left of 9 with rows_per_class \[4, None\]"):
         fashion(root, rows_per_class=(4, None))
+
+
+@pytest.mark.parametrize("part, expected", [("train", True), ("test", False)])
+def test_a_part_is_an_argument_of_the_class(root, part, expected):
+    source = fashion(root, part=part)
+    assert source.arguments == {"train": expected}
+    assert source.describe() == fashion(root, arguments={"train": expected}).describe()
+    other = fashion(root, part=part, arguments={"train": not expected})
+    assert values(other) == values(fashion(root, arguments={"train": not expected}))
+
+
+def test_a_part_that_is_none(root):
+    with pytest.raises(InputError, match=r"^part: got 'val', expected one of: train, test$"):
+        fashion(root, part="val")
+
+
+def test_parts_of_a_class_without_a_word_for_them_are_rows(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for value in (10, 20, 30):
+            (tmp_path / name / f"{value}.jpg").write_bytes(flat_jpeg(value))
+    with pytest.raises(InputError, match=r"ImageFolder: its training and test images are the same"):
+        TorchvisionImages("ImageFolder", tmp_path, part="test")
+    source = TorchvisionImages("ImageFolder", tmp_path, part="test", rows_per_class=(1, 2))
+    assert (len(source), source.arguments) == (2, {})
+    assert source.class_names == ("cat", "dog")
+
+
+def test_names_of_classes(root, tmp_path, monkeypatch):
+    assert fashion(root).class_names == tuple(datasets.FashionMNIST.classes)
+    # The class has them: no file is needed. The names of EMNIST are not those of MNIST.
+    names = torchvision_class_names("KMNIST", tmp_path / "nowhere")
+    assert names == tuple(datasets.KMNIST.classes)
+    with pytest.raises(FileNotFoundError):
+        torchvision_class_names("EMNIST", tmp_path, arguments={"split": "letters"})
+    # Of an object in several words, the first.
+    monkeypatch.setattr(datasets.FashionMNIST, "classes", [("tench", "Tinca tinca"), "goldfish"])
+    assert fashion(root).class_names == ("tench", "goldfish")
+    for nothing in (None, [1, 2], "ab", []):
+        monkeypatch.setattr(datasets.FashionMNIST, "classes", nothing)
+        assert fashion(root).class_names == ()
 
 
 # Packed files of the MNIST family.
@@ -310,6 +355,7 @@ def test_cifar100(tmp_path, monkeypatch):
         TorchvisionImages("CIFAR100", tmp_path)
     trust(monkeypatch, files)
     source = TorchvisionImages("CIFAR100", tmp_path, arguments={"train": True})
+    assert source.class_names == torchvision_class_names("CIFAR100", tmp_path) == ("a", "b", "c")
     assert values(source) == [0, 10, 20, 30]
     assert source.labels.tolist() == [0, 1, 2, 0]
     assert values(TorchvisionImages("CIFAR100", tmp_path, arguments={"train": False})) == [200]

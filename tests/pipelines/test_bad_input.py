@@ -401,7 +401,7 @@ def test_what_only_memory_holds_is_made_by_the_pipeline_that_was_asked_for(
         session.run(pipeline_names=asked_for and [asked_for], from_nodes=["diffusion.diffuse"])
     *_, line = str(error.value).splitlines()
     assert line.startswith(
-        "extended_graph, diffusion.image_selection, graph_seconds: not kept on disk; "
+        "diffusion.image_selection, extended_graph, graph_seconds: not kept on disk; "
     )
     assert f"kedro run --env imagenet{pipeline} (in {project})" in line
 

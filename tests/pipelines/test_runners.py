@@ -38,7 +38,7 @@ def run_with(runner, project: Path, *pipelines: str, **selection):
     ("pipeline", "selection", "named"),
     [
         ("baseline", {}, "image_selection;"),
-        ("diffusion", {}, "extended_graph, diffusion.image_selection, graph_seconds, test_"),
+        ("diffusion", {}, "diffusion.image_selection, extended_graph, graph_seconds, test_"),
         ("sweep", {}, "best_hyperparameters, prepared_sweep;"),
         ("diffusion", {"to_nodes": ["diffusion.select_images"]}, "image_selection;"),
     ],

@@ -25,6 +25,7 @@ from lowshot_kedro.datasets.knn_graph import KnnGraphDataset
 from lowshot_kedro.datasets.raw_matrix import RawMatrixDataset
 from lowshot_kedro.datasets.runs import RunMetricsDataset, RunScoresDataset
 from lowshot_kedro.datasets.torch_state import TorchStateDataset
+from lowshot_kedro.datasets.torchvision_classes import TorchvisionClassSplitDataset
 from lowshot_kedro.datasets.whole_file import EditableFileDataset, WholeFileDataset
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "RunMetricsDataset",
     "RunScoresDataset",
     "TorchStateDataset",
+    "TorchvisionClassSplitDataset",
     "TorchvisionImagesDataset",
     "WholeFileDataset",
     "ZipShardImagesDataset",

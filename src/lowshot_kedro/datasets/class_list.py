@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import pandas as pd
 from kedro.utils import find_kedro_project
@@ -15,6 +15,9 @@ from lowshot_kedro.datasets.file_dataset import FileDataset
 from lowshot_kedro.datasets.whole_file import WholeFileDataset
 from lowshot_kedro.errors import InputError, shown
 from lowshot_kedro.input_files import read_json, require_file
+
+# A file, or name, filepath, arguments and label_names of a torchvision data set.
+ClassList: TypeAlias = Path | Mapping[str, Any]
 
 _PREVIEW_ROWS = 100
 
@@ -123,19 +126,27 @@ class ClassSplitDataset(WholeFileDataset):
 
     def _table(self) -> TablePreview:
         """The role of every class in both modes, for kedro-viz."""
-        content = self.load()
-        name = namer(content.get("label_names", []))
-        roles: dict[int, dict[str, str]] = {}
-        for mode, number in _SPLIT_NUMBER.items():
-            for role in _ROLES:
-                for label in content.get(f"{role}_classes_{number}", []):
-                    roles.setdefault(label, {})[mode] = role
-        rows = [
-            {"label": label - 1, "class": name(label - 1)}
-            | {f"mode {mode}": roles[label].get(mode, "") for mode in _SPLIT_NUMBER}
-            for label in sorted(roles)[:_PREVIEW_ROWS]
-        ]
-        return TablePreview(pd.DataFrame(rows).to_dict("split"))
+        return split_table(self.load())
+
+
+def split_table(content: Mapping[str, Any]) -> TablePreview:
+    """The role of every class in both modes.
+
+    Args:
+        content: A class split: 1-based lists for each mode and role, and label_names.
+    """
+    name = namer(content.get("label_names", []))
+    roles: dict[int, dict[str, str]] = {}
+    for mode, number in _SPLIT_NUMBER.items():
+        for role in _ROLES:
+            for label in content.get(f"{role}_classes_{number}", []):
+                roles.setdefault(label, {})[mode] = role
+    rows = [
+        {"label": label - 1, "class": name(label - 1)}
+        | {f"mode {mode}": roles[label].get(mode, "") for mode in _SPLIT_NUMBER}
+        for label in sorted(roles)[:_PREVIEW_ROWS]
+    ]
+    return TablePreview(pd.DataFrame(rows).to_dict("split"))
 
 
 def namer(names: Sequence[str]) -> Callable[[int], str]:
@@ -143,34 +154,49 @@ def namer(names: Sequence[str]) -> Callable[[int], str]:
     return lambda label: names[label] if 0 <= label < len(names) else str(label)
 
 
-def class_namer(path: Path | None) -> Callable[[int], str]:
-    """As :func:`namer`, from a file as :func:`read_class_names` reads it, where it can be read."""
+def class_namer(class_list: ClassList | None) -> Callable[[int], str]:
+    """As :func:`namer`, from what :func:`read_class_names` reads, where it can be read."""
     try:
-        return namer([] if path is None else read_class_names(path))
+        return namer([] if class_list is None else read_class_names(class_list))
     except (OSError, InputError):
         return namer([])
 
 
-def in_project(path: str) -> Path:
-    """A path relative to the project, wherever in the project one works.
+def in_project(class_list: str | Mapping[str, Any] | None) -> ClassList | None:
+    """A class list with a path relative to the project, wherever in the project one works.
 
     Kedro sees to that where the argument is called filepath, but under no other name.
     """
-    folder = Path.cwd()
-    return (find_kedro_project(folder) or folder) / Path(path).expanduser()
+    if class_list is None:
+        return None
+    folder = find_kedro_project(Path.cwd()) or Path.cwd()
+    if isinstance(class_list, Mapping):
+        return {**class_list, "filepath": folder / Path(class_list["filepath"]).expanduser()}
+    return folder / Path(class_list).expanduser()
 
 
-def read_class_names(path: Path) -> list[str]:
+def read_class_names(class_list: ClassList) -> list[str]:
     """Names of classes in the order of their labels.
 
     Args:
-        path: A class split file (.json, with label_names), or a CSV file as
-            :class:`ClassListDataset` reads it.
+        class_list: A class split file (.json, with label_names), a CSV file as
+            :class:`ClassListDataset` reads it, or name, filepath and arguments as of
+            :class:`~lowshot_kedro.datasets.TorchvisionClassSplitDataset`, and label_names where
+            they are not torchvision's.
 
     Raises:
         FileNotFoundError: If the file is not there.
-        ValueError: If it is neither, or has no names.
+        ValueError: If it is none of these, or has no names.
     """
+    if isinstance(class_list, Mapping):
+        if "label_names" in class_list:
+            return list(class_list["label_names"])
+        # Loading torchvision takes a second that other class lists should not pay.
+        from lowshot_kedro.images import torchvision_class_names
+
+        name, root = class_list["name"], class_list["filepath"]
+        return list(torchvision_class_names(name, root, arguments=class_list.get("arguments", {})))
+    path = class_list
     if path.suffix.lower() != ".json":
         return _in_order(_read_rows(path))
     content = read_json(path)

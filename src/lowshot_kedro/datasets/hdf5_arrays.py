@@ -29,9 +29,10 @@ class HDF5ArraysDataset(FileDataset[dict[str, NDArray[Any]], dict[str, NDArray[A
 
     Args:
         filepath: The HDF5 file.
-        class_list: A class split file (.json) or a CSV file as
-            :class:`~lowshot_kedro.datasets.ClassListDataset` reads it, for previews of scores,
-            which then name classes.
+        class_list: What names the classes in previews of scores: a class split file (.json), a
+            CSV file as :class:`~lowshot_kedro.datasets.ClassListDataset` reads it, or name,
+            filepath and arguments as of
+            :class:`~lowshot_kedro.datasets.TorchvisionClassSplitDataset`.
         metadata: For Kedro plugins.
 
     Example:
@@ -49,11 +50,11 @@ class HDF5ArraysDataset(FileDataset[dict[str, NDArray[Any]], dict[str, NDArray[A
         self,
         *,
         filepath: str,
-        class_list: str | None = None,
+        class_list: str | Mapping[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(filepath=filepath, metadata=metadata)
-        self._class_list = None if class_list is None else in_project(class_list)
+        self._class_list = in_project(class_list)
 
     def check(self) -> None:
         """Open the file and look at what it says of its arrays.

@@ -7,7 +7,7 @@ import itertools
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -233,7 +233,7 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
         rows_per_file: Rows of every file but the last; None: all in one file.
         first_image: The number that the first row has as an image.
         metadata: For Kedro plugins.
-        class_list: A file that names the classes, for previews; None: previews name none.
+        class_list: What names the classes, for previews; None: previews name none.
     """
 
     def __init__(
@@ -241,9 +241,9 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
         rows_per_file: int | None,
         first_image: int,
         metadata: dict[str, Any] | None,
-        class_list: str | None = None,
+        class_list: str | Mapping[str, Any] | None = None,
     ) -> None:
-        self._class_list = None if class_list is None else in_project(class_list)
+        self._class_list = in_project(class_list)
         self._rows_per_file = rows_per_file
         self._first_image = first_image
         self.metadata = metadata
@@ -450,9 +450,9 @@ class HDF5FeaturesDataset(_FeaturesDataset):
 
     Args:
         filepath: The HDF5 file.
-        class_list: A class split file (.json) or a CSV file as
-            :class:`~lowshot_kedro.datasets.ClassListDataset` reads it, for previews, which then
-            name the classes of rows.
+        class_list: What names the classes of rows in previews: a class split file (.json), a CSV
+            file as :class:`~lowshot_kedro.datasets.ClassListDataset` reads it, or name, filepath
+            and arguments as of :class:`~lowshot_kedro.datasets.TorchvisionClassSplitDataset`.
         metadata: For Kedro plugins.
 
     Example:
@@ -471,7 +471,7 @@ class HDF5FeaturesDataset(_FeaturesDataset):
         self,
         *,
         filepath: str,
-        class_list: str | None = None,
+        class_list: str | Mapping[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(None, 0, metadata, class_list)

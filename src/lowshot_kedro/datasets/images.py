@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import base64
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -47,11 +47,11 @@ class ImagesDataset(AbstractDataset[Saved, ImageSource], Generic[Saved]):
         filepath: str,
         optional: bool,
         metadata: dict[str, Any] | None,
-        class_list: str | None = None,
+        class_list: str | Mapping[str, Any] | None = None,
     ) -> None:
         self._filepath = Path(filepath)
         self._optional = optional
-        self._class_list = None if class_list is None else in_project(class_list)
+        self._class_list = in_project(class_list)
         self.metadata = metadata
 
     @abc.abstractmethod
@@ -188,7 +188,7 @@ class LabeledImagesDataset(ImagesDataset[Iterable[tuple[Image.Image, int]]]):
     Args:
         filepath: The JSON file.
         root: The folder that image_names are relative to, itself relative to the list's folder.
-        class_list: A file that names the classes, for captions: as for
+        class_list: What names the classes, for captions: as for
             :class:`ClassFolderImagesDataset`. None: captions have numbers.
         optional: Whether the collection may be absent: every image is then a blank one.
         metadata: For Kedro plugins.
@@ -207,7 +207,7 @@ class LabeledImagesDataset(ImagesDataset[Iterable[tuple[Image.Image, int]]]):
         *,
         filepath: str,
         root: str = ".",
-        class_list: str | None = None,
+        class_list: str | Mapping[str, Any] | None = None,
         optional: bool = False,
         metadata: dict[str, Any] | None = None,
     ) -> None:
@@ -236,7 +236,9 @@ class ClassFolderImagesDataset(ReadOnlyImagesDataset):
         filepath: The folder of the class folders.
         class_list: A file that names the classes in the order of their labels, the others being
             left out: a CSV file as :class:`~lowshot_kedro.datasets.ClassListDataset` reads it, or
-            a class split file (.json). None: all folders, sorted by name.
+            a class split file (.json); or name, filepath and arguments as of
+            :class:`~lowshot_kedro.datasets.TorchvisionClassSplitDataset`. None: all folders,
+            sorted by name.
         every_class: Whether every class of the list needs an image; false for a test set that
             cannot have one of each.
         optional: Whether the collection may be absent: every image is then a blank one.
@@ -255,7 +257,7 @@ class ClassFolderImagesDataset(ReadOnlyImagesDataset):
         self,
         *,
         filepath: str,
-        class_list: str | None = None,
+        class_list: str | Mapping[str, Any] | None = None,
         every_class: bool = True,
         optional: bool = False,
         metadata: dict[str, Any] | None = None,
@@ -326,8 +328,10 @@ class TorchvisionImagesDataset(ReadOnlyImagesDataset):
         rows_per_class: [first, last]: keep images first..last-1 of every class, in their order;
             last null: to the end. So training and background can share the training images.
         labeled: false hides the labels.
-        class_list: A file that names the classes, for captions: as for
-            :class:`ClassFolderImagesDataset`. None: captions have numbers.
+        class_list: What names the classes, for captions: as for
+            :class:`ClassFolderImagesDataset`. None: torchvision's own names.
+        part: train or test: adds `train` or `split` to the arguments of a class that takes one of
+            them, where they do not say it. None adds nothing.
         metadata: For Kedro plugins.
 
     Example:
@@ -351,7 +355,8 @@ class TorchvisionImagesDataset(ReadOnlyImagesDataset):
         arguments: dict[str, Any] | None = None,
         rows_per_class: Sequence[int | None] | None = None,
         labeled: bool = True,
-        class_list: str | None = None,
+        class_list: str | Mapping[str, Any] | None = None,
+        part: str | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(filepath, False, metadata, class_list)
@@ -360,6 +365,7 @@ class TorchvisionImagesDataset(ReadOnlyImagesDataset):
         self._arguments = arguments or {}
         self._rows_per_class = (0, None) if rows_per_class is None else rows_per_class
         self._labeled = labeled
+        self._part = part
 
     def _open(self) -> TorchvisionImages:
         return self._open_files(self._download)
@@ -372,6 +378,7 @@ class TorchvisionImagesDataset(ReadOnlyImagesDataset):
             arguments=self._arguments,
             rows_per_class=self._rows_per_class,
             labeled=self._labeled,
+            part=self._part,
         )
 
     def preview(self) -> ImagePreview:
@@ -379,7 +386,11 @@ class TorchvisionImagesDataset(ReadOnlyImagesDataset):
         return ImagePreview(self._sheet(self._open_files(download=False)))
 
     def _class_namer(self, source: ImageSource) -> Callable[[int], str] | None:
-        return super()._class_namer(source) if self._labeled else None
+        if not self._labeled:
+            return None
+        if self._class_list is None and isinstance(source, TorchvisionImages):
+            return namer(source.class_names)
+        return super()._class_namer(source)
 
     def _shown(self) -> TorchvisionImages | None:
         try:
@@ -399,4 +410,5 @@ class TorchvisionImagesDataset(ReadOnlyImagesDataset):
             "arguments": self._arguments,
             "rows_per_class": self._rows_per_class,
             "labeled": self._labeled,
+            "part": self._part,
         }

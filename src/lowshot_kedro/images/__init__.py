@@ -8,7 +8,7 @@ wrong.
 from lowshot_kedro.images.decoding import AbsentImages, ImageSource, LoadedImage
 from lowshot_kedro.images.folders import ClassFolders, ImageFolder
 from lowshot_kedro.images.labeled_list import LabeledList, write_labeled_list
-from lowshot_kedro.images.torchvision_dataset import TorchvisionImages
+from lowshot_kedro.images.torchvision_dataset import TorchvisionImages, torchvision_class_names
 from lowshot_kedro.images.zip_shards import NumberedZipShards, write_zip_shards
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "LoadedImage",
     "NumberedZipShards",
     "TorchvisionImages",
+    "torchvision_class_names",
     "write_labeled_list",
     "write_zip_shards",
 ]

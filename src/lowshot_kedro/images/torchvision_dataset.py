@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 _IMAGES_LOOKED_AT = 64
 _LABEL_ATTRIBUTES = ("targets", "labels", "_labels", "y")
+_PARTS = ("train", "test")
 _FILE_ATTRIBUTES = ("samples", "_samples", "imgs")
 _MAX_ROWS = 2**31 - 1
 _SET_HERE = ("root", "download", "loader", "transform", "target_transform", "transforms")
@@ -58,6 +59,11 @@ class TorchvisionImages:
         rows_per_class: (first, last): keep images first..last-1 of every class; last None: to
             the end.
         labeled: False hides the labels.
+        part: "train" or "test" adds train=True or False, or else split="train" or "test", to the
+            arguments of a class that takes one of them, unless they are given. None adds nothing.
+
+    Attributes:
+        class_names: The name of each class by label; empty where torchvision names none.
 
     Raises:
         FileNotFoundError: If the files are not there and may not be downloaded.
@@ -74,18 +80,20 @@ class TorchvisionImages:
         arguments: Mapping[str, Any] = MappingProxyType({}),
         rows_per_class: Sequence[int | None] = (0, None),
         labeled: bool = True,
+        part: str | None = None,
     ) -> None:
         self.name = name
         self.root = Path(root).expanduser()
-        self.arguments = dict(arguments)
         self.labeled = labeled
         self._rows_per_class = _require_rows(name, rows_per_class)
+        everything = self._rows_per_class == (0, None)
         dataset_class = _require_class(name)
-        _require_arguments(dataset_class, self.arguments)
+        _require_arguments(dataset_class, arguments)
+        self.arguments = _complete(dataset_class, arguments, part, everything)
         _unpack(dataset_class, self.root, download)
         self._dataset: Any = _open(dataset_class, self.root, self.arguments, download)
+        self.class_names = _names(getattr(self._dataset, "classes", None))
 
-        everything = self._rows_per_class == (0, None)
         self._rows = np.arange(len(self._dataset))
         self._labels = None
         if labeled or not everything:
@@ -194,6 +202,71 @@ def _require_arguments(dataset_class: Any, arguments: Mapping[str, Any]) -> None
                 f"arguments: torchvision's {dataset_class.__name__} has no {name}{hint}; "
                 f"allowed: {', '.join(allowed) or 'none'}"
             )
+
+
+def _complete(
+    dataset_class: Any, arguments: Mapping[str, Any], part: str | None, everything: bool
+) -> dict[str, Any]:
+    """The arguments, and the one that tells training from test images."""
+    if part not in (None, *_PARTS):
+        raise InputError(f"part: got {shown(part)}, expected one of: {', '.join(_PARTS)}")
+    taken = _parameters(dataset_class)
+    if part is None:
+        return dict(arguments)
+    if "train" in taken:
+        return {"train": part == "train", **arguments}
+    if "split" in taken:
+        return {"split": part, **arguments}
+    if everything and not arguments:
+        raise InputError(
+            f"torchvision's {dataset_class.__name__}: its training and test images are the same; "
+            "expected rows_per_class for train and for test, such as [0, 100] and [100, 200]"
+        )
+    return dict(arguments)
+
+
+def _names(found: Any) -> tuple[str, ...]:
+    """Names of classes by label, as datasets hold them; of several for a class, the first."""
+    if not isinstance(found, list | tuple):
+        return ()
+    names = tuple(name[0] if isinstance(name, tuple) and name else name for name in found)
+    return names if all(isinstance(name, str) for name in names) else ()
+
+
+def torchvision_class_names(
+    name: str,
+    root: str | Path,
+    *,
+    arguments: Mapping[str, Any] = MappingProxyType({}),
+    part: str | None = "train",
+) -> tuple[str, ...]:
+    """Names of the classes of a torchvision dataset, from its files where the class has none.
+
+    Nothing is downloaded.
+
+    Args:
+        name: A class of torchvision.datasets.
+        root: The folder of the files, as torchvision expects them.
+        arguments: For the class.
+        part: As for :class:`TorchvisionImages`.
+
+    Returns:
+        The name of each class by label; empty where torchvision names none.
+
+    Raises:
+        FileNotFoundError: If the files are needed and not there.
+        ValueError: As for :class:`TorchvisionImages`.
+    """
+    # An inherited list can be that of other images: EMNIST inherits the digits of MNIST.
+    names = _names(vars(_require_class(name)).get("classes"))
+    if names:
+        return names
+    dataset_class, folder = _require_class(name), Path(root).expanduser()
+    _require_arguments(dataset_class, arguments)
+    completed = _complete(dataset_class, arguments, part, everything=False)
+    _unpack(dataset_class, folder, download=False)
+    dataset = _open(dataset_class, folder, completed, download=False)
+    return _names(getattr(dataset, "classes", None))
 
 
 def _require_rows(name: str, rows_per_class: Sequence[int | None]) -> tuple[int, int | None]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,26 @@ from kedro.framework.project import configure_project
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 from kedro.io import DataCatalog
-from kedro.utils import is_kedro_project
+from kedro.utils import find_kedro_project, is_kedro_project
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
 from lowshot_kedro.errors import InputError, shown_line
 from lowshot_kedro.graph.parameters import stored_columns
-from lowshot_kedro.project import PACKAGE
+from lowshot_kedro.project import PACKAGE, torchvision_environment
 from lowshot_kedro.project.parameters import with_new_names
+
+logger = logging.getLogger(__name__)
 
 # Folders of data that people name: an example, and which page says what is expected there.
 _FOLDERS = {
     "DDIR": ("/data/low-shot-diffusion", "docs/published_files.md"),
     "IMAGES": ("/data/images", "docs/own_images.md"),
 }
+# Names of an earlier version, which this one still understands.
+_RENAMED_ENVIRONMENTS = {"own_pictures": "own_images"}
+_RENAMED_VARIABLES = {"PICTURES": "IMAGES"}
 _MISSING_FOLDER = "Given configuration path either does not exist"
 # What YAML's readers raise: also for characters of no encoding, and brackets without end.
 _UNREADABLE = (YAMLError, UnicodeError, RecursionError, OmegaConfBaseException)
@@ -48,8 +54,20 @@ class ConfigLoader(OmegaConfigLoader):
 
     `${parameter:graph.k}` in a catalog is the value that the run uses, whether it comes from
     conf/base, an environment, conf/local or the command line. `${layer:08_reporting}` in globals is
-    a folder that each environment has to itself.
+    a folder that each environment has to itself. An environment whose globals name a data set of
+    torchvision has the catalog entries and parameters that follow from it; what it says itself goes
+    before them.
     """
+
+    def __init__(
+        self, conf_source: str | Path, env: str | None = None, *args: Any, **kwargs: Any
+    ) -> None:
+        new = _RENAMED_ENVIRONMENTS.get(env or "")
+        # Whoever has changed settings of that name goes on with them.
+        if new is not None and not Path(conf_source, str(env)).is_dir():
+            _warn_of_old_name(f"--env {env}", "this environment", new)
+            env = new
+        super().__init__(conf_source, env, *args, **kwargs)
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         # Resolvers belong to the process, what they say to this loader.
@@ -59,8 +77,9 @@ class ConfigLoader(OmegaConfigLoader):
             OmegaConf.register_new_resolver("parameter", resolve, replace=True)
         elif key == "globals":
             has_own = self.env not in (None, "", self.base_env, self.default_run_env)
-            folder = f"data/{self.env}" if has_own else "data"
+            folder = self._data_folder() if has_own else "data"
             OmegaConf.register_new_resolver("layer", partial(_layer, folder), replace=True)
+        is_kept = key in self
         try:
             content: dict[str, Any] = super().__getitem__(key)
         except MissingConfigException as error:
@@ -73,11 +92,53 @@ class ConfigLoader(OmegaConfigLoader):
             raise UserError(str(error).splitlines()[0].removeprefix(_PREFIX)) from error
         except _UNREADABLE as error:
             raise UserError(self._describe_unreadable(error)) from error
-        if key == "parameters":
-            # Kept, so that what has another name is said once.
-            content = with_new_names(content)
-            self[key] = content
+        if key == "parameters" and not is_kept:
+            # Kept, so that each old name is told of once.
+            content = self[key] = with_new_names(content)
+        if key == "globals" and content.get(torchvision_environment.SECTION) is not None:
+            self._complete_globals(content)
         return content
+
+    def _complete_globals(self, content: dict[str, Any]) -> None:
+        """Check the data set that they name; captions have the names of its classes."""
+        section = content[torchvision_environment.SECTION]
+        try:
+            torchvision_environment.require_section(section)
+        except InputError as error:
+            path = Path(self.conf_source, self.env or self.default_run_env, "globals.yml")
+            raise UserError(f"{path}: {error}") from error
+        names = torchvision_environment.class_list(section, content["folders"]["raw"])
+        content.setdefault("class_list", names)
+
+    def _merge_configs(
+        self, config: dict[str, Any], env_config: dict[str, Any], key: str, env_path: str
+    ) -> Any:
+        # Kedro knows a base and an environment; what follows from a data set stands between them.
+        between: Mapping[str, Any] = {}
+        section = None if key == "globals" else self._globals.get(torchvision_environment.SECTION)
+        if section is not None and key == "parameters":
+            between = torchvision_environment.PARAMETERS
+        elif section is not None and key == "catalog":
+            raw, names = self._globals["folders"]["raw"], self._globals["class_list"]
+            between = torchvision_environment.catalog_entries(section, raw, names)
+        if between:
+            config = super()._merge_configs(config, dict(between), key, env_path)
+        return super()._merge_configs(config, env_config, key, env_path)
+
+    def _data_folder(self) -> str:
+        """Where the results of the environment are, relative to the project."""
+        folder = f"data/{self.env}"
+        old = {new: f"data/{old}" for old, new in _RENAMED_ENVIRONMENTS.items()}.get(str(self.env))
+        conf = Path(self.conf_source)
+        project = conf.parent if is_kedro_project(conf.parent) else None
+        project = project or find_kedro_project(Path.cwd()) or Path.cwd()
+        if old is None or not (project / old).is_dir():
+            return folder
+        if (project / folder).is_dir():
+            _warn_once(f"{old}: not used, as {folder} is there, the new name of this folder")
+            return folder
+        _warn_of_old_name(old, "this folder of results", folder)
+        return old
 
     def _describe_unreadable(self, error: Exception) -> str:
         """Which file of settings cannot be read, and why; Kedro does not always name it."""
@@ -123,7 +184,7 @@ def _layer(folder: str, name: str) -> str:
 
 def _environment_variable(name: str) -> str:
     """`${oc.env:NAME}`: the value of an environment variable."""
-    value = os.environ.get(name)
+    value = _value_of(name)
     if not value:
         example, page = _FOLDERS.get(name, ("/data", "README.md"))
         raise UserError(
@@ -131,6 +192,27 @@ def _environment_variable(name: str) -> str:
             f"instance: export {name}={example} ({page} says what is expected there)"
         )
     return value
+
+
+def _value_of(name: str) -> str | None:
+    """What a variable says, or else the one that had its place in an earlier version."""
+    value = os.environ.get(name)
+    for old, new in _RENAMED_VARIABLES.items():
+        if new == name and not value and os.environ.get(old):
+            _warn_of_old_name(old, "this environment variable", new)
+            return os.environ[old]
+    return value
+
+
+def _warn_of_old_name(old: str, what: str, new: str) -> None:
+    """Say what takes the place of a name of an earlier version."""
+    _warn_once(f"{old}: {what} is called {new} now; the old name works until the next version")
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """Log a message once: a process reads settings many times."""
+    logger.warning("%s", message)
 
 
 def absent_folder(paths: Iterable[Path], project: Path) -> str | None:
@@ -163,7 +245,7 @@ def where_to_read(path: Path, project: Path) -> str:
 def _folder_of(path: Path, project: Path) -> tuple[str, Path | None, str]:
     """The environment variable whose folder a file lies in, that folder, and the page about it."""
     for name, (_, page) in _FOLDERS.items():
-        value = os.environ.get(name)
+        value = _value_of(name)
         if value and (project / value) in (path, *path.parents):
             return name, project / value, page
     return "", None, "README.md"

@@ -45,18 +45,21 @@ class InvocationHooks:
 
     def __init__(self) -> None:
         self._conf_source: str | None = None
+        self._env: str | None = None
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
         """Note what Kedro does not tell later."""
         self._conf_source = str(context.config_loader.conf_source)
+        # The command line may have given an old name.
+        self._env = context.config_loader.env
 
     def _invocation(self, run_params: Mapping[str, Any]) -> Invocation:
         project_path = Path(run_params["project_path"])
         return Invocation(
             project_path,
             self._conf_source or str(project_path / "conf"),
-            run_params.get("env"),
+            self._env or run_params.get("env"),
             run_params.get("runtime_params") or {},
         )
 
@@ -181,7 +184,7 @@ class InputHooks(InvocationHooks):
         """What other processes need to open the same catalog."""
         return Project(
             Path(run_params["project_path"]),
-            run_params["env"],
+            self._env,
             run_params["runtime_params"] or {},
             self._conf_source,
         )
