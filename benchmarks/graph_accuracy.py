@@ -30,7 +30,12 @@ from common.vectors import FASHION_MNIST
 from lowshot_kedro import native
 from lowshot_kedro.blocks import KnnGraph
 from lowshot_kedro.datasets import FaissIndexDataset, KnnGraphDataset
-from lowshot_kedro.diffusion import choose_node_ordering, propagate, propagation_matrix
+from lowshot_kedro.diffusion import (
+    PropagationOptions,
+    choose_node_ordering,
+    propagate,
+    propagation_matrix,
+)
 from lowshot_kedro.experiment import choose_images, vectors_of
 from lowshot_kedro.graph import (
     background_graph,
@@ -277,7 +282,7 @@ class AccuracyBenchmark:
             test_neighbors,
             n_classes,
             n_steps,
-            backend="native",
+            PropagationOptions(0, "native"),
         )
         found = {
             step: accuracies(

@@ -367,8 +367,8 @@ def test_the_choice_sees_the_variant(completed, monkeypatch, changes):
     neighbors, similarities, _, selection = completed
     seen = {}
 
-    def record(matrix_of, *arguments, **options):
-        seen.update(options, matrix=matrix_of(10).to_scipy().toarray())
+    def record(matrix_of, *arguments, **_):
+        seen.update(vars(arguments[-1]), matrix=matrix_of(10).to_scipy().toarray())
 
     monkeypatch.setattr(experiment, "choose_diffusion", record)
     choose_parameters(

@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lowshot_kedro import LabelDiffusion, native
-from lowshot_kedro.diffusion import propagate, propagation_matrix
+from lowshot_kedro.diffusion import PropagationOptions, propagate, propagation_matrix
 from lowshot_kedro.graph import insert_labeled_nodes, unlabeled_nodes
 
 from .making import clusters, digits, few_labels
@@ -115,7 +115,7 @@ def test_new_rows_score_as_test_images_do_in_a_run_of_the_pipeline(n_iterations,
         graph.test_neighbors.indices,
         5,
         n_iterations,
-        class_prior=class_prior,
+        PropagationOptions(class_prior=class_prior),
     )[-1]
 
     y = np.full(len(nodes), -1)
