@@ -38,6 +38,7 @@ from lowshot_kedro.diffusion import (
 )
 from lowshot_kedro.experiment import choose_images, vectors_of
 from lowshot_kedro.graph import (
+    UnlabeledNodes,
     background_graph,
     build_index,
     insert_labeled_nodes,
@@ -263,9 +264,7 @@ class AccuracyBenchmark:
         completed = insert_labeled_nodes(
             labeled,
             tested,
-            self._data.background,
-            background.index,
-            background.graph,
+            UnlabeledNodes(self._data.background, background.index, background.graph),
             self._options.k,
         )
         seconds = watch.seconds

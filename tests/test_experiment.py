@@ -215,7 +215,7 @@ def test_the_graph_of_both_is_that_over_all_images(train, test, transform, selec
     completed = graph.insert_labeled_nodes(
         training_vectors(selection, train, transform, "both"),
         vectors_of(test, selection.test_positions, transform, "test"),
-        *background,
+        background,
         k=K,
         keep_similarities=True,
     )
@@ -267,7 +267,7 @@ def test_few_images_without_a_label_are_no_obstacle(train, test, transform, n_un
     nodes = unlabeled_training_images(selection, small, transform, parameters())
     tests = vectors_of(test, selection.test_positions, transform, "test")
     labeled = training_vectors(selection, small, transform, "train")
-    completed = graph.insert_labeled_nodes(labeled, tests, *nodes, k=K)
+    completed = graph.insert_labeled_nodes(labeled, tests, nodes, k=K)
     everything = reduced(small, transform)[
         [*selection.labeled_positions, *selection.unlabeled_positions]
     ]

@@ -44,7 +44,7 @@ def test_scores_are_those_of_the_published_procedure(seed, n_background, backend
 
     graph = insert_labeled_nodes(
         normalize(labeled, 0, "labelled"), normalize(test, 0, "test"),
-        *unlabeled_nodes(background, 8, "auto", "background"), k=K,
+        unlabeled_nodes(background, 8, "auto", "background"), k=K,
     )  # fmt: skip
     found = propagate(
         propagation_matrix(graph.neighbors), labeled_classes, graph.test_neighbors.indices,

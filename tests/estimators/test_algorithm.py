@@ -108,7 +108,7 @@ def test_new_rows_score_as_test_images_do_in_a_run_of_the_pipeline(n_iterations,
     assert is_clear(nodes, nodes, k, "cosine") and is_clear(new, nodes, k, "cosine")
     labeled_classes = classes[:n_labeled].astype(np.int32)
     background = unlabeled_nodes(nodes[n_labeled:], k, "exact", "background")
-    graph = insert_labeled_nodes(nodes[:n_labeled], new, *background, k)
+    graph = insert_labeled_nodes(nodes[:n_labeled], new, background, k)
     scores = propagate(
         propagation_matrix(graph.neighbors),
         labeled_classes,

@@ -379,7 +379,7 @@ def _diffusion(work: _Work) -> Iterator[tuple[str, dict[str, Any]]]:
     completed = insert_labeled_nodes(
         training,
         test,
-        *nodes,
+        nodes,
         k=n_neighbors,
         keep_similarities=weights != {"constant"},
         memory_budget_bytes=graph.memory_budget_bytes,

@@ -289,7 +289,7 @@ def _require_stored_graphs(
         counts, nodes = data.counts[mode, n_labeled], backgrounds[unlabeled.n_background]
         n_training = counts.n_labeled + (counts.n_unlabeled if unlabeled.kind == "both" else 0)
         k = max(possible_k(sweep, data, "diffusion", n_labeled, unlabeled))
-        graph_domain.require_sizes(n_training, *nodes, k=k)
+        graph_domain.require_sizes(n_training, nodes, k=k)
 
 
 def _describe_labeled(features: FeatureMatrix) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def choose_unlabeled_images(
     if experiment.unlabeled == "both":
         n_first += len(image_selection.unlabeled_positions)
     k = experiment_domain.max_neighbors(graph, n_first + len(background_vectors))
-    graph_domain.require_sizes(n_first, *background, k=k)
+    graph_domain.require_sizes(n_first, background, k=k)
     return background
 
 
@@ -90,7 +90,7 @@ def insert_labeled_nodes(
     completed = graph_domain.insert_labeled_nodes(
         training_vectors,
         test_vectors,
-        *unlabeled_images,
+        unlabeled_images,
         k=experiment_domain.max_neighbors(graph, n_nodes),
         keep_similarities=diffusion.edge_weight != "constant",
         memory_budget_bytes=graph.memory_budget_bytes,
