@@ -5,6 +5,9 @@ steps on one of the `backends` with `options` of one kind, and `validation` says
 says how many neighbours, too, for classes with few and with many labels.
 """
 
+from typing import TYPE_CHECKING
+
+from lowshot_kedro.deprecated import old_names
 from lowshot_kedro.diffusion.backends import BACKENDS, PRECISIONS, Backend, create_backend
 from lowshot_kedro.diffusion.choice import ChosenDiffusion, choose_diffusion, neighbor_candidates
 from lowshot_kedro.diffusion.edge_weights import EDGE_WEIGHTS
@@ -78,3 +81,6 @@ __all__ = [
     "scores_when_reached",
     "sinkhorn",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = old_names(__name__)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import spread_rows
+from lowshot_kedro.deprecated import gathers_keywords
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.diffusion.options import DEFAULT_OPTIONS, PropagationOptions
 from lowshot_kedro.diffusion.validation import (
@@ -90,6 +91,7 @@ def neighbor_candidates(max_k: int) -> tuple[int, ...]:
     return tuple(k for k in _NEIGHBORS if k <= max_k) or (max_k,)
 
 
+@gathers_keywords(PropagationOptions)
 def choose_diffusion(
     matrix_of: Callable[[int], PropagationMatrix],
     neighbors: NDArray[np.int32],

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from lowshot_kedro import native
 from lowshot_kedro.blocks import row_ranges
+from lowshot_kedro.deprecated import takes_old_keywords
 from lowshot_kedro.diffusion.edge_weights import link_weights
 from lowshot_kedro.errors import InputError
 
@@ -114,6 +115,7 @@ def choose_node_ordering(n_nodes: int, n_classes: int, n_iterations: int) -> str
     return "clustered" if pays else "given"
 
 
+@takes_old_keywords
 def propagation_matrix(
     neighbors: NDArray[np.int32],
     edge_weight: str = "constant",

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import require_nodes, row_ranges
+from lowshot_kedro.deprecated import gathers_keywords
 from lowshot_kedro.diffusion.backends.interface import Backend
 from lowshot_kedro.diffusion.backends.registry import candidates, create_backend
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
@@ -59,6 +60,7 @@ def labeled_rows(
     return LabeledRows(rows[nodes], columns, values, last_class - first_class, rows)
 
 
+@gathers_keywords(PropagationOptions)
 def propagate(
     matrix: PropagationMatrix,
     labeled_classes: NDArray[np.int32],
@@ -129,6 +131,7 @@ def propagate(
     return result
 
 
+@gathers_keywords(PropagationOptions)
 def scores_per_step(
     matrix: PropagationMatrix,
     labeled_classes: NDArray[np.int32],
@@ -166,6 +169,7 @@ def scores_per_step(
         engine.step(options.adjustments)
 
 
+@gathers_keywords(PropagationOptions)
 def scores_when_reached(
     matrix: PropagationMatrix,
     labeled_classes: NDArray[np.int32],

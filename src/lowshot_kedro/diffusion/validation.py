@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import row_ranges, spread_rows
+from lowshot_kedro.deprecated import gathers_keywords
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.diffusion.options import DEFAULT_OPTIONS, PropagationOptions
 from lowshot_kedro.diffusion.propagation import propagate, scores_per_step
@@ -66,6 +67,7 @@ class Fold(NamedTuple):
     tested: NDArray[np.int64] | None = None
 
 
+@gathers_keywords(PropagationOptions)
 def choose_steps(
     matrix: PropagationMatrix,
     labeled_nodes: NDArray[np.int32],
@@ -263,6 +265,7 @@ def folds(labeled_classes: NDArray[np.int32], seed: int) -> Iterator[NDArray[np.
             yield held_out
 
 
+@gathers_keywords(PropagationOptions)
 def expected_steps(
     matrix: PropagationMatrix,
     labeled_nodes: NDArray[np.int32],

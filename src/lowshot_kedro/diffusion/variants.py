@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import row_ranges
+from lowshot_kedro.deprecated import takes_old_keywords
 from lowshot_kedro.errors import InputError
 
 BLOCK_ROWS = 16384
@@ -95,6 +96,7 @@ class Clamping:
         scores[labeled.rows, labeled.columns] = labeled.values
 
 
+@takes_old_keywords
 def adjustments(power: float = 1.0, clamping: bool = False) -> tuple[Adjustment, ...]:
     """The adjustments that parameters ask for, in the order in which they are made.
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from lowshot_kedro import native
 from lowshot_kedro.blocks import KnnGraph, require_finite, require_nodes, row_ranges
+from lowshot_kedro.deprecated import takes_old_keywords
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.background import UnlabeledNodes
 from lowshot_kedro.graph.index import (
@@ -110,6 +111,7 @@ class _Neighborhoods(Protocol):
         ...
 
 
+@takes_old_keywords
 def insert_labeled_nodes(
     labeled_vectors: NDArray[np.float32],
     test_vectors: NDArray[np.float32],
