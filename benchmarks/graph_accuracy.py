@@ -30,8 +30,14 @@ from common.vectors import FASHION_MNIST
 from lowshot_kedro import native
 from lowshot_kedro.blocks import KnnGraph
 from lowshot_kedro.datasets import FaissIndexDataset, KnnGraphDataset
-from lowshot_kedro.diffusion import choose_node_ordering, propagate, propagation_matrix
+from lowshot_kedro.diffusion import (
+    PropagationOptions,
+    choose_node_ordering,
+    propagate,
+    propagation_matrix,
+)
 from lowshot_kedro.graph import (
+    UnlabeledNodes,
     background_graph,
     build_index,
     insert_labeled_nodes,
@@ -263,9 +269,7 @@ class AccuracyBenchmark:
         completed = insert_labeled_nodes(
             labeled,
             tested,
-            self._data.background,
-            background.index,
-            background.graph,
+            UnlabeledNodes(self._data.background, background.index, background.graph),
             self._options.k,
         )
         seconds = watch.seconds
@@ -282,7 +286,7 @@ class AccuracyBenchmark:
             test_neighbors,
             n_classes,
             n_steps,
-            backend="native",
+            PropagationOptions(0, "native"),
         )
         found = {
             step: accuracies(

@@ -7,7 +7,7 @@ from sklearn import semi_supervised
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from lowshot_kedro.classifiers import LabelSpreading, label_spreading
+from lowshot_kedro.classifiers import LabelSpreading
 
 
 def unit(rows):
@@ -69,11 +69,10 @@ def test_scores_are_those_of_the_method_computed_densely(alpha):
 
 
 @pytest.mark.parametrize("block_rows", [7, 4096])
-def test_scores_are_those_of_scikit_learn_called_by_hand(monkeypatch, block_rows):
-    monkeypatch.setattr(label_spreading, "_BLOCK_ROWS", block_rows)
+def test_scores_are_those_of_scikit_learn_called_by_hand(block_rows):
     vectors, classes = clusters(300)
     test, _ = clusters(80, seed=1)
-    model = spreading(vectors[40:], n_neighbors=5, alpha=0.7)
+    model = spreading(vectors[40:], n_neighbors=5, alpha=0.7, block_rows=block_rows)
     model.fit(vectors[:40], classes[:40])
     peer = semi_supervised.LabelSpreading(kernel="knn", n_neighbors=5, alpha=0.7)
     peer.fit(vectors, np.where(np.arange(300) < 40, classes, -1))

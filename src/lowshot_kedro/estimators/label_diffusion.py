@@ -27,6 +27,7 @@ from lowshot_kedro.diffusion import (
     MAX_STEPS,
     PRECISIONS,
     PropagationMatrix,
+    PropagationOptions,
     choose_node_ordering,
     choose_steps,
     class_priors,
@@ -233,15 +234,10 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         seed: int,
     ) -> None:
         n_classes = len(classes)
-        options: dict[str, Any] = {
-            "class_slice": self.class_slice,
-            "precision": self.precision,
-            "class_prior": self.class_prior,
-            "memory_budget_bytes": self._memory_budget,
-        }
+        options = self._options()
         self.validation_accuracy_ = None
         if self.n_iterations == "auto":
-            chosen = choose_steps(matrix, nodes, node_classes, n_classes, seed=seed, **options)
+            chosen = choose_steps(matrix, nodes, node_classes, n_classes, options, seed=seed)
             n_iterations, self.validation_accuracy_ = chosen.n_iterations, chosen.accuracy
         else:
             n_iterations = int(self.n_iterations)
@@ -253,9 +249,9 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 everyone,
                 n_classes,
                 n_iterations,
+                options,
                 every_step=False,
                 labeled_nodes=nodes,
-                **options,
             )[0]
         unreached = np.flatnonzero(_most(scores) < 0).astype(np.int32)
         if self.n_iterations == "auto" and len(unreached):
@@ -290,21 +286,19 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Scores of rows for which more steps are needed than are good for the others."""
         try:
             with logged_step(f"diffusion to {len(unreached)} rows that are farther away"):
-                scores = scores_when_reached(
+                return scores_when_reached(
                     matrix,
                     node_classes,
                     unreached,
                     n_classes,
                     n_iterations,
                     n_iterations + MAX_STEPS,
-                    precision=self.precision,
-                    memory_budget_bytes=self._memory_budget,
+                    self._options(),
                     labeled_nodes=nodes,
                 )
         except InputError as error:
             logger.info("rows that are farther away stay without a label: %s", error)
             return np.zeros((len(unreached), n_classes), np.float32)
-        return scores * class_priors(self.class_prior, node_classes, n_classes)
 
     @property
     def label_distributions_(self) -> NDArray[np.float32]:
@@ -560,6 +554,14 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "2³² - 1, a RandomState of numpy, or None"
             ) from error
         return int(random.randint(np.iinfo(np.int32).max))
+
+    def _options(self) -> PropagationOptions:
+        return PropagationOptions(
+            class_slice=self.class_slice,
+            precision=self.precision,
+            class_prior=self.class_prior,
+            memory_budget_bytes=self._memory_budget,
+        )
 
     @property
     def _memory_budget(self) -> int | None:

@@ -23,6 +23,7 @@ from lowshot_kedro.blocks import (
     row_ranges,
     spread_rows,
 )
+from lowshot_kedro.deprecated import takes_old_keywords
 from lowshot_kedro.devices import free_gpu_bytes
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.centroids import (
@@ -80,6 +81,7 @@ def n_lists_for(n_vectors: int) -> int:
     return max(1, min(lists, n_vectors // 4))
 
 
+@takes_old_keywords
 def build_index(
     vectors: NDArray[np.float32],
     method: str = "auto",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lowshot_kedro import native
 from lowshot_kedro.blocks import KnnGraph, row_ranges
+from lowshot_kedro.deprecated import takes_old_keywords
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.bounded_search import BoundedSearch
 from lowshot_kedro.graph.copies import Copies, find_copies
@@ -89,6 +90,7 @@ class NodeSearch:
         return KnnGraph.joined(blocks, k)
 
 
+@takes_old_keywords
 def build_knn_graph(
     vectors: NDArray[np.float32],
     k: int,

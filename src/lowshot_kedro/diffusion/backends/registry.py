@@ -31,16 +31,15 @@ def backend_class(name: str) -> type[Backend]:
     return others[name]
 
 
-def candidates(name: str, precision: str = "float32") -> list[str]:
-    """The back ends to try, the first one whose memory is enough being taken.
+def require_backend(name: str, precision: str) -> None:
+    """Refuse an unknown name or precision, or a precision that the back end does not have.
 
     Args:
-        name: One of :data:`BACKENDS`. `auto`: torch if there is a GPU, then native.
+        name: One of :data:`BACKENDS`.
         precision: One of :data:`PRECISIONS`.
 
     Raises:
-        ValueError: For an unknown name or precision, a precision that the back end does not have,
-            or mkl where MKL is not installed.
+        ValueError: If they are not.
     """
     if name not in BACKENDS:
         raise InputError(f"diffusion.backend: got {name!r}, expected one of: {', '.join(BACKENDS)}")
@@ -48,13 +47,25 @@ def candidates(name: str, precision: str = "float32") -> list[str]:
         raise InputError(
             f"diffusion.precision: got {precision!r}, expected one of: {', '.join(PRECISIONS)}"
         )
-    if name == "auto":
-        use_gpu = gpu_available() and precision == "float32"
-        return ["torch", "native"] if use_gpu else ["native"]
-    if precision == "bfloat16" and name != "native":
+    if precision == "bfloat16" and name not in ("auto", "native"):
         raise InputError(
             f"diffusion.precision: got 'bfloat16', which back end {name} does not have; use native"
         )
+
+
+def candidates(name: str, precision: str = "float32") -> list[str]:
+    """The back ends to try, the first one whose memory is enough being taken.
+
+    Args:
+        name: One of :data:`BACKENDS`. `auto`: torch if there is a GPU, then native.
+        precision: One of :data:`PRECISIONS`, which the back end has.
+
+    Raises:
+        ValueError: For mkl where MKL is not installed.
+    """
+    if name == "auto":
+        use_gpu = gpu_available() and precision == "float32"
+        return ["torch", "native"] if use_gpu else ["native"]
     if name == "mkl" and not native.mkl_available():
         raise InputError("diffusion.backend: got 'mkl', but Intel MKL is not installed; use auto")
     return [name]
