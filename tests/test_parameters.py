@@ -17,6 +17,7 @@ from lowshot_kedro.parameters import (
     check_parameters,
     stored_columns,
 )
+from lowshot_kedro.project.wording import Wording
 
 VALID = {
     "demonstration": {"enabled": True, "seed": 0, "image_size": 32},
@@ -361,9 +362,10 @@ def test_public_names_are_kept(section, names):
 
 @pytest.mark.parametrize(("name", "value", "expected"), REFUSED)
 def test_a_value_that_cannot_be_used_says_so(name, value, expected):
-    with pytest.raises(ValueError, match=f"expected {expected}") as error:
+    with pytest.raises(InputError, match=f"expected {expected}") as error:
         check_parameters(changed(name, value))
-    assert str(error.value).startswith(f"{name}: got {value!r}, ")
+    message = Wording(VALID).message(error.value)
+    assert message.startswith(f"{name}: got {value!r}, ")
 
 
 @pytest.mark.parametrize(("name", "value", "expected"), ENTRIES_REFUSED)
@@ -399,8 +401,9 @@ def test_every_parameter_is_needed_and_checked(section, name):
     del parameters[section][name]
     with pytest.raises(ValueError, match=f"^{section}.{name}: missing; expected it in conf/"):
         check_parameters(parameters)
-    with pytest.raises(ValueError, match=f"^{section}.{name}: got"):
+    with pytest.raises(InputError) as error:
         check_parameters(changed(f"{section}.{name}", object()))
+    assert Wording(VALID).message(error.value).startswith(f"{section}.{name}: got")
 
 
 @pytest.mark.parametrize(

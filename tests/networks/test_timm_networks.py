@@ -111,9 +111,9 @@ def test_an_input_size_that_the_network_does_not_take(name, image_size):
     size = f"{image_size}×{image_size}"
     with pytest.raises(ValueError) as caught:
         create_extractor(name, "none", image_size)
-    expected = f"features.image_size: {name} does not take images of {size} pixels ("
+    expected = f"image_size: {name} does not take images of {size} pixels ("
     assert str(caught.value).startswith(expected)
-    assert str(caught.value).endswith("; null is its own size")
+    assert str(caught.value).endswith("; without a number, its own size is taken")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_an_input_size_that_the_network_does_not_take(name, image_size):
 def test_an_unknown_model(name, near):
     with pytest.raises(ValueError) as caught:
         create_extractor(f"timm/{name}", "none", None)
-    assert f"features.extractor: timm has no model {name!r}; " in str(caught.value)
+    assert f"name: timm has no model {name!r}; " in str(caught.value)
     assert near in str(caught.value)
 
 
@@ -231,8 +231,8 @@ def test_a_download_that_fails(monkeypatch, unreachable_server):
     with pytest.raises(ValueError) as caught:
         create_extractor("timm/test_resnet", "download", 64)
     message = str(caught.value)
-    start = "features.weights: cannot download the weights of timm/test_resnet (URLError: "
+    start = "weights: cannot download the weights of timm/test_resnet (URLError: "
     assert message.startswith(start)
     assert "refused" in message
-    assert message.endswith("bring the file to this machine and name it in features.weights")
+    assert message.endswith("bring the file to this machine and give its path")
     assert "\n" not in message

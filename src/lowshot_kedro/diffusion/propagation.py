@@ -19,7 +19,7 @@ from lowshot_kedro.diffusion.backends.registry import candidates, create_backend
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.diffusion.memory import MemoryPlan, plan_memory
 from lowshot_kedro.diffusion.variants import Adjustment, LabeledRows, class_priors
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, NotEnoughMemoryError
 from lowshot_kedro.memory import format_bytes
 from lowshot_kedro.progress import Progress
 
@@ -115,7 +115,7 @@ def propagate(
     require_nodes(test_neighbors, matrix.n_nodes, "test_neighbors")
     if adjustments and precision == "bfloat16":
         raise InputError(
-            "diffusion.precision: got 'bfloat16', which adjustments cannot change; use float32"
+            "which adjustments cannot change; use float32", parameter="precision", found=precision
         )
     priors = class_priors(class_prior, labeled_classes, n_classes)
 
@@ -230,7 +230,8 @@ def scores_when_reached(
         float32 (m, C); zero in the rows of nodes that are not reached. Uniform class priors.
 
     Raises:
-        ValueError: As :func:`propagate`, and if scores of all classes at once do not fit.
+        NotEnoughMemoryError: If scores of all classes at once do not fit.
+        ValueError: As :func:`propagate`.
     """
     result = np.zeros((len(nodes), n_classes), np.float32)
     steps = scores_per_step(
@@ -265,7 +266,7 @@ def _engine(
     name, *others = candidates(backend, precision)
     try:
         plan = plan_for(name)
-    except InputError:
+    except NotEnoughMemoryError:
         if not others:
             raise
         name = others[0]

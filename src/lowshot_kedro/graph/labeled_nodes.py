@@ -87,8 +87,10 @@ def require_sizes(
     n_stored, stored_k = background_neighbors.indices.shape
     if k > n_nodes:
         raise InputError(
-            f"graph.k: got {k}, but the graph has only {n_nodes} nodes ({n_labeled} labelled and "
-            f"{n_background} background images)"
+            f"but the graph has only {n_nodes} nodes ({n_labeled} labelled and {n_background} "
+            "background images)",
+            parameter="k",
+            found=k,
         )
     if n_background and stored_k < k:
         raise InputError(f"background_graph: has {stored_k} columns, expected at least k = {k}")

@@ -22,7 +22,6 @@ from kedro.pipeline.node import Node
 from rich.console import Console
 from rich.table import Table
 
-from lowshot_kedro.datasets.files import DiskFullError
 from lowshot_kedro.datasets.resumable import ResumableDataset
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.experiment import choose_images, log_choice
@@ -32,6 +31,7 @@ from lowshot_kedro.parameters import check_parameters
 from lowshot_kedro.progress import Stopwatch
 from lowshot_kedro.project.commands import Invocation
 from lowshot_kedro.project.config import Project, UserError, absent_folder, where_to_read
+from lowshot_kedro.project.wording import Wording
 from lowshot_kedro.reporting import print_resources
 from lowshot_kedro.sweep.jobs import close_idle_workers
 
@@ -45,11 +45,13 @@ class InvocationHooks:
 
     def __init__(self) -> None:
         self._conf_source: str | None = None
+        self._config_loader: Mapping[str, Any] = {}
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
         """Note what Kedro does not tell later."""
         self._conf_source = str(context.config_loader.conf_source)
+        self._config_loader = context.config_loader
 
     def _invocation(self, run_params: Mapping[str, Any]) -> Invocation:
         project_path = Path(run_params["project_path"])
@@ -60,19 +62,30 @@ class InvocationHooks:
             run_params.get("runtime_params") or {},
         )
 
+    def _wording(self, run_params: Mapping[str, Any], pipeline: Pipeline) -> Wording:
+        # Those of the catalog may be objects by now.
+        parameters = self._config_loader["parameters"]
+        is_sweep = "params:sweep" in pipeline.inputs()
+        return Wording(parameters, is_sweep, self._invocation(run_params))
+
 
 class ErrorHooks(InvocationHooks):
     """Shows what is wrong with an input in one line."""
 
     @hook_impl
-    def on_pipeline_error(self, error: Exception, run_params: Mapping[str, Any]) -> None:
+    def on_pipeline_error(
+        self,
+        error: Exception,
+        run_params: Mapping[str, Any],
+        pipeline: Pipeline,
+    ) -> None:
         """Replace an error about an input or a file by its message alone.
 
         Anything else is a defect, and keeps its traceback.
         """
         cause = _cause(error)
         if isinstance(cause, InputError | OSError):
-            raise UserError(self._invocation(run_params).completed(_message(cause))) from error
+            raise self._wording(run_params, pipeline).user_error(cause) from error
         if isinstance(cause, BrokenProcessPool):
             raise UserError(
                 "ParallelRunner: one of its processes died, probably for want of memory; take "
@@ -116,11 +129,6 @@ def keep_causes() -> None:
 keep_causes()
 
 
-def _message(error: BaseException) -> str:
-    """The message of an error; ours has no use for the number that OSError puts in front."""
-    return str(error.strerror if isinstance(error, DiskFullError) else error)
-
-
 class ParameterHooks:
     """Checks all parameters before anything else happens."""
 
@@ -131,7 +139,7 @@ class ParameterHooks:
         try:
             check_parameters(parameters)
         except InputError as error:
-            raise UserError(str(error)) from error
+            raise Wording(parameters).user_error(error) from error
         own_images = not parameters["demonstration"]["enabled"]
         pipelines["__default__"] = pipelines["experiment"] + (
             Pipeline([]) if own_images else pipelines["demonstration"]
@@ -160,6 +168,7 @@ class InputHooks(InvocationHooks):
             requested = run_params.get("pipeline_names") or ["__default__"]
             invocation = self._invocation(run_params)
             raise UserError(_describe_missing(missing, catalog, requested, invocation))
+        wording = self._wording(run_params, pipeline)
         checks = [(name, getattr(catalog.get(name), "check", None)) for name in names]
         checks += [
             (name, getattr(catalog.get(name), check, None))
@@ -174,8 +183,8 @@ class InputHooks(InvocationHooks):
             except (OSError, InputError) as error:
                 advice = _about(catalog, name).get("guide")
                 more = f" ({advice} says what is expected)" if advice else ""
-                raise UserError(f"{name}: {_message(error)}{more}") from error
-        _require_images(pipeline, catalog)
+                raise wording.user_error(error, f"{name}: ", more) from error
+        _require_images(pipeline, catalog, wording)
 
     def _project(self, run_params: Mapping[str, Any]) -> Project:
         """What other processes need to open the same catalog."""
@@ -204,7 +213,7 @@ def _require_outputs_on_disk(pipeline: Pipeline, catalog: DataCatalog) -> None:
         )
 
 
-def _require_images(pipeline: Pipeline, catalog: DataCatalog) -> None:
+def _require_images(pipeline: Pipeline, catalog: DataCatalog, wording: Wording) -> None:
     """Refuse images before features are computed that a later step would refuse.
 
     Raises:
@@ -235,7 +244,7 @@ def _require_images(pipeline: Pipeline, catalog: DataCatalog) -> None:
         try:
             selection = choose_images(catalog.load("class_split"), train, test, experiment)
         except InputError as error:
-            raise UserError(str(error)) from error
+            raise wording.user_error(error) from error
         # Features take long: whoever wants other labels is not to find out afterwards.
         if not catalog.exists("train_features"):
             log_choice(selection, len(train), experiment)
@@ -347,7 +356,7 @@ def _node_named(name: str, nodes: Collection[str], option: str) -> str:
     )
 
 
-class ClaimHooks:
+class ClaimHooks(InvocationHooks):
     """Keeps other processes from writing what a run reads or writes, from its beginning on.
 
     What a run is sure to write, no other one may read or write meanwhile. What it perhaps keeps,
@@ -355,7 +364,9 @@ class ClaimHooks:
     """
 
     @hook_impl(trylast=True)
-    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+    def before_pipeline_run(
+        self, run_params: Mapping[str, Any], pipeline: Pipeline, catalog: DataCatalog
+    ) -> None:
         """Claim inputs and outputs, or say in one line what uses them."""
         # A run that was interrupted in this process has told nobody that it ended.
         of_this_run.release()
@@ -373,7 +384,8 @@ class ClaimHooks:
                 of_this_run.to_read(files_in_use(catalog.get(name)))
         except (OSError, InputError) as error:
             of_this_run.release()
-            raise UserError(f"{name}: {_message(error)}") from error
+            wording = self._wording(run_params, pipeline)
+            raise wording.user_error(error, f"{name}: ") from error
 
     @hook_impl
     def after_pipeline_run(self) -> None:
