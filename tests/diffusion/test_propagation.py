@@ -9,7 +9,7 @@ from lowshot_kedro.diffusion import (
     propagation_matrix,
     scores_when_reached,
 )
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, NotEnoughMemoryError
 
 from .cases import (
     BACKENDS,
@@ -440,3 +440,13 @@ def test_scores_of_far_nodes_are_those_of_the_step_that_reaches_them():
             step = min(node, 8 - node)
             expected = per_step[step, node] if node in reached else [0, 0]
             np.testing.assert_array_equal(scores, expected)
+
+
+def test_only_too_little_memory_is_said_as_such():
+    matrix, nodes = two_nodes(), ints(0, 1)
+    with pytest.raises(NotEnoughMemoryError):
+        scores_when_reached(matrix, ints(0), nodes, 1, 1, 2, memory_budget_bytes=10)
+    for labels, options in ((ints(3), {}), (ints(0), {"backend": "gpu"})):
+        with pytest.raises(InputError) as caught:
+            scores_when_reached(matrix, labels, nodes, 1, 1, 2, **options)
+        assert not isinstance(caught.value, NotEnoughMemoryError)
