@@ -31,6 +31,7 @@ from lowshot_kedro import native
 from lowshot_kedro.blocks import KnnGraph
 from lowshot_kedro.datasets import FaissIndexDataset, KnnGraphDataset
 from lowshot_kedro.diffusion import choose_node_ordering, propagate, propagation_matrix
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.experiment import choose_images, vectors_of
 from lowshot_kedro.graph import (
     background_graph,
@@ -465,9 +466,9 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
         parser.error(f"--classes: a multiple of 4, got {options.classes}")
     for method in options.methods:
         try:
-            require_method(method, options.columns or FASHION_COLUMNS, "--methods")
-        except ValueError as error:
-            parser.error(str(error))
+            require_method(method, options.columns or FASHION_COLUMNS)
+        except InputError as error:
+            parser.error(str(error.renamed("--methods")))
     return options
 
 

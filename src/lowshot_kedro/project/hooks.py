@@ -6,9 +6,10 @@ import copyreg
 import logging
 import pickle
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class InvocationHooks:
 
     def __init__(self) -> None:
         self._conf_source: str | None = None
-        self._config_loader: Mapping[str, Any] = {}
+        self._config_loader: Mapping[str, Any] | None = None
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
@@ -62,10 +63,11 @@ class InvocationHooks:
             run_params.get("runtime_params") or {},
         )
 
-    def _wording(self, run_params: Mapping[str, Any], pipeline: Pipeline) -> Wording:
+    def _wording(self, run_params: Mapping[str, Any]) -> Wording:
         # Those of the catalog may be objects by now.
-        parameters = self._config_loader["parameters"]
-        is_sweep = "params:sweep" in pipeline.inputs()
+        parameters = {} if self._config_loader is None else self._config_loader["parameters"]
+        names = run_params.get("pipeline_names") or ["__default__"]
+        is_sweep = any("params:sweep" in pipelines[name].inputs() for name in names)
         return Wording(parameters, is_sweep, self._invocation(run_params))
 
 
@@ -73,19 +75,14 @@ class ErrorHooks(InvocationHooks):
     """Shows what is wrong with an input in one line."""
 
     @hook_impl
-    def on_pipeline_error(
-        self,
-        error: Exception,
-        run_params: Mapping[str, Any],
-        pipeline: Pipeline,
-    ) -> None:
+    def on_pipeline_error(self, error: Exception, run_params: Mapping[str, Any]) -> None:
         """Replace an error about an input or a file by its message alone.
 
         Anything else is a defect, and keeps its traceback.
         """
         cause = _cause(error)
         if isinstance(cause, InputError | OSError):
-            raise self._wording(run_params, pipeline).user_error(cause) from error
+            raise self._wording(run_params).user_error(cause) from error
         if isinstance(cause, BrokenProcessPool):
             raise UserError(
                 "ParallelRunner: one of its processes died, probably for want of memory; take "
@@ -168,7 +165,6 @@ class InputHooks(InvocationHooks):
             requested = run_params.get("pipeline_names") or ["__default__"]
             invocation = self._invocation(run_params)
             raise UserError(_describe_missing(missing, catalog, requested, invocation))
-        wording = self._wording(run_params, pipeline)
         checks = [(name, getattr(catalog.get(name), "check", None)) for name in names]
         checks += [
             (name, getattr(catalog.get(name), check, None))
@@ -183,8 +179,8 @@ class InputHooks(InvocationHooks):
             except (OSError, InputError) as error:
                 advice = _about(catalog, name).get("guide")
                 more = f" ({advice} says what is expected)" if advice else ""
-                raise wording.user_error(error, f"{name}: ", more) from error
-        _require_images(pipeline, catalog, wording)
+                raise self._wording(run_params).user_error(error, f"{name}: ", more) from error
+        _require_images(pipeline, catalog, partial(self._wording, run_params))
 
     def _project(self, run_params: Mapping[str, Any]) -> Project:
         """What other processes need to open the same catalog."""
@@ -213,7 +209,9 @@ def _require_outputs_on_disk(pipeline: Pipeline, catalog: DataCatalog) -> None:
         )
 
 
-def _require_images(pipeline: Pipeline, catalog: DataCatalog, wording: Wording) -> None:
+def _require_images(
+    pipeline: Pipeline, catalog: DataCatalog, wording: Callable[[], Wording]
+) -> None:
     """Refuse images before features are computed that a later step would refuse.
 
     Raises:
@@ -244,7 +242,7 @@ def _require_images(pipeline: Pipeline, catalog: DataCatalog, wording: Wording) 
         try:
             selection = choose_images(catalog.load("class_split"), train, test, experiment)
         except InputError as error:
-            raise wording.user_error(error) from error
+            raise wording().user_error(error) from error
         # Features take long: whoever wants other labels is not to find out afterwards.
         if not catalog.exists("train_features"):
             log_choice(selection, len(train), experiment)
@@ -384,7 +382,7 @@ class ClaimHooks(InvocationHooks):
                 of_this_run.to_read(files_in_use(catalog.get(name)))
         except (OSError, InputError) as error:
             of_this_run.release()
-            wording = self._wording(run_params, pipeline)
+            wording = self._wording(run_params)
             raise wording.user_error(error, f"{name}: ") from error
 
     @hook_impl
