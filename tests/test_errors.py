@@ -151,6 +151,7 @@ def test_an_error_that_sums_up_others_words_them_too():
     expected += "b/2: disk full; c: RuntimeError"
     assert str(error) == expected.format("graph_size")
     assert error.worded(lambda error: error.parameter.upper()) == expected.format("GRAPH_SIZE")
+    assert str(InputError("4 of 4 failed", details={**details, "d": refuse()})).endswith("or; …")
 
 
 def test_a_missing_file_is_one_for_whoever_expects_that():

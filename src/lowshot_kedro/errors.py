@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from copy import copy
 from enum import Enum
+from itertools import islice
 from numbers import Integral, Real
 from pathlib import Path
 from reprlib import Repr
@@ -17,6 +18,7 @@ from typing import Any, TypeVar, cast
 from lowshot_kedro.memory import format_gigabytes
 
 MAX_SHOWN = 80
+_MAX_DETAILS = 3
 # Set to 1, commands show the traceback above the line that says what is wrong.
 TRACEBACK_VARIABLE = "LOWSHOT_TRACEBACK"
 
@@ -52,7 +54,8 @@ class InputError(ValueError):
         expected: What could be used.
         where: The file, or the entry of a catalog, in which the parameter stands.
         made_by: The pipeline that makes what is missing.
-        details: The errors that this one sums up, by the name of what failed.
+        details: The errors that this one sums up, by the name of what failed; the text has the
+            first three of them.
 
     Attributes:
         parameter: As given; None for an error that is about no parameter.
@@ -121,8 +124,10 @@ class InputError(ValueError):
         if self._details:
             details = [
                 f"{what}: {_detail(error, name_of, command)}"
-                for what, error in self._details.items()
+                for what, error in islice(self._details.items(), _MAX_DETAILS)
             ]
+            if len(self._details) > len(details):
+                details.append("…")
             text += f": {'; '.join(details)}"
         if self.made_by is None:
             return text
