@@ -36,6 +36,7 @@ from lowshot_kedro.diffusion import (
     propagate,
     propagation_matrix,
 )
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph import (
     UnlabeledNodes,
     background_graph,
@@ -474,9 +475,9 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
         parser.error(f"--classes: a multiple of 4, got {options.classes}")
     for method in options.methods:
         try:
-            require_method(method, options.columns or FASHION_COLUMNS, "--methods")
-        except ValueError as error:
-            parser.error(str(error))
+            require_method(method, options.columns or FASHION_COLUMNS)
+        except InputError as error:
+            parser.error(str(error.renamed("--methods")))
     return options
 
 

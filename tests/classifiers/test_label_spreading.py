@@ -175,7 +175,7 @@ def test_more_images_than_allowed_are_refused():
     vectors, classes = clusters(60)
     spreading(vectors[12:], max_images=60).fit(vectors[:12], classes[:12])
     message = (
-        r"sweep.label_spreading.max_images: got 59, but there are 60 images "
+        r"max_images: got 59, but there are 60 images "
         r"\(12 labelled, 48 unlabelled\)"
     )
     with pytest.raises(ValueError, match=message):
@@ -184,7 +184,7 @@ def test_more_images_than_allowed_are_refused():
 
 def test_more_neighbors_than_images_are_refused():
     vectors, classes = clusters(10)
-    message = "sweep.label_spreading.n_neighbors: got 11, but there are only 10 images"
+    message = "n_neighbors: got 11, but there are only 10 images"
     with pytest.raises(ValueError, match=message):
         spreading(vectors[4:], n_neighbors=11).fit(vectors[:4], classes[:4])
     spreading(vectors[4:], n_neighbors=10).fit(vectors[:4], classes[:4])

@@ -138,7 +138,7 @@ def test_the_number_of_threads_changes_nothing():
 
 def test_more_neighbors_than_labelled_images_are_refused_before_anything_is_searched():
     features, classes = draw(20, 3, 4)
-    message = "sweep.nearest_neighbors.k: got 21, but there are only 20 labelled images"
+    message = "k: got 21, but there are only 20 labelled images"
     with pytest.raises(ValueError, match=message):
         fitted(features, classes, k=21)
     with pytest.raises(ValueError, match=message):

@@ -86,28 +86,28 @@ def test_a_run_goes_where_it_fits(monkeypatch, free, expected):
 
 
 def test_an_unknown_back_end_is_refused():
-    message = "diffusion.backend: got 'cuda', expected one of: auto, native, torch, mkl, scipy"
+    message = "backend: got 'cuda', expected one of: auto, native, torch, mkl, scipy"
     with pytest.raises(InputError, match=message):
         PropagationOptions(backend="cuda")
 
 
 @pytest.mark.parametrize("backend", ["auto", "native", "scipy"])
 def test_an_unknown_precision_is_refused(backend):
-    message = "diffusion.precision: got 'float16', expected one of: float32, bfloat16"
+    message = "precision: got 'float16', expected one of: float32, bfloat16"
     with pytest.raises(InputError, match=message):
         PropagationOptions(backend=backend, precision="float16")
 
 
 @pytest.mark.parametrize("backend", ["scipy", "torch", "mkl"])
 def test_half_precision_elsewhere_than_native_is_refused(backend):
-    message = f"diffusion.precision: got 'bfloat16', which back end {backend} does not have"
+    message = f"precision: got 'bfloat16', which back end {backend} does not have"
     with pytest.raises(InputError, match=message):
         PropagationOptions(backend=backend, precision="bfloat16")
 
 
 def test_mkl_that_is_not_installed_is_refused(monkeypatch):
     monkeypatch.setattr(native, "mkl_available", lambda: False)
-    with pytest.raises(InputError, match=r"diffusion.backend: got 'mkl', but .* not installed;"):
+    with pytest.raises(InputError, match=r"backend: got 'mkl', but .* not installed;"):
         run(two_nodes(), ints(0), ints([0]), 1, 1, backend="mkl")
 
 

@@ -150,7 +150,7 @@ def test_similarities_that_are_no_numbers_are_named_by_their_row(kind, value, bl
 
 
 def test_an_unknown_kind_is_refused():
-    message = "diffusion.edge_weight: got 'cosine', expected one of: constant, gaussian, locally_sc"
+    message = "edge_weight: got 'cosine', expected one of: constant, gaussian, locally_sc"
     with pytest.raises(InputError, match=message):
         link_weights("cosine", ints([0]), floats([1]), 0.5, 7)
 

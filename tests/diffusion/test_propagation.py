@@ -12,7 +12,7 @@ from lowshot_kedro.diffusion import (
     scores_per_step,
     scores_when_reached,
 )
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, NotEnoughMemoryError
 
 from .cases import (
     BACKENDS,
@@ -405,7 +405,7 @@ def test_test_neighbours_out_of_range_are_refused(backend, bad, n_iterations, no
 @pytest.mark.parametrize("variant", [{"power": 2.0}, {"clamping": True}])
 @pytest.mark.parametrize("backend", ["auto", "native"])
 def test_adjustments_in_half_precision_are_refused(variant, backend):
-    message = "diffusion.precision: got 'bfloat16', which .* cannot change; use float32"
+    message = "precision: got 'bfloat16', which .* cannot change; use float32"
     with pytest.raises(InputError, match=message):
         run(two_nodes(), ints(0), ints([0]), 1, 1, 0, backend, precision="bfloat16", **variant)
 
@@ -420,7 +420,7 @@ def test_adjustments_in_half_precision_are_refused(variant, backend):
     ],
 )
 def test_a_prior_that_is_none_is_refused(prior, message):
-    with pytest.raises(InputError, match=f"diffusion.{message}"):
+    with pytest.raises(InputError, match=f"{message}"):
         run(two_nodes(), ints(0), ints([0]), 2, 1, class_prior=prior)
 
 
@@ -466,3 +466,13 @@ def test_scores_of_far_nodes_are_those_of_the_step_that_reaches_them():
             step = min(node, 8 - node)
             expected = per_step[step, node] if node in reached else [0, 0]
             np.testing.assert_array_equal(scores, expected)
+
+
+def test_only_too_little_memory_is_said_as_such():
+    matrix, nodes = two_nodes(), ints(0, 1)
+    with pytest.raises(NotEnoughMemoryError):
+        scores_when_reached(matrix, ints(0), nodes, 1, 1, 2, memory_budget_bytes=10)
+    for labels, options in ((ints(3), {}), (ints(0), {"backend": "gpu"})):
+        with pytest.raises(InputError) as caught:
+            scores_when_reached(matrix, labels, nodes, 1, 1, 2, **options)
+        assert not isinstance(caught.value, NotEnoughMemoryError)

@@ -175,7 +175,7 @@ def test_without_test_points_there_are_no_test_neighbors():
 @pytest.mark.parametrize(
     ("changes", "k", "message"),
     [
-        ({}, 15, r"graph.k: got 15, but the graph has only 14 nodes \(4 labelled and 10 backgr"),
+        ({}, 15, r"k: got 15, but the graph has only 14 nodes \(4 labelled and 10 backgr"),
         ({"neighbors": dense_graph(random_vectors(10), 4)}, 5,
          "background_graph: has 4 columns, expected at least k = 5"),
         ({"neighbors": dense_graph(random_vectors(9), 8)}, 5,

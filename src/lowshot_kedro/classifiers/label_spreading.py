@@ -87,13 +87,13 @@ class LabelSpreading:
         counts = f"{n_images} images ({n_labeled} labelled, {n_unlabeled} unlabelled)"
         if n_images > self.max_images:
             raise InputError(
-                f"sweep.label_spreading.max_images: got {self.max_images}, but there are {counts}; "
-                "use fewer, or allow more and wait"
+                f"but there are {counts}; use fewer, or allow more and wait",
+                parameter="max_images",
+                found=self.max_images,
             )
         if self.n_neighbors > n_images:
             raise InputError(
-                f"sweep.label_spreading.n_neighbors: got {self.n_neighbors}, but there are only "
-                f"{counts}"
+                f"but there are only {counts}", parameter="n_neighbors", found=self.n_neighbors
             )
         require_every_class(classes, n_labeled, self.n_classes, "label spreading")
         vectors = np.concatenate(

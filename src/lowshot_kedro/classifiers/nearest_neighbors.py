@@ -124,9 +124,7 @@ class NearestNeighbors:
 
 def _require_k(k: int, n_labeled: int) -> None:
     if k > n_labeled:
-        raise InputError(
-            f"sweep.nearest_neighbors.k: got {k}, but there are only {n_labeled} labelled images"
-        )
+        raise InputError(f"but there are only {n_labeled} labelled images", parameter="k", found=k)
 
 
 def _nearest(

@@ -115,9 +115,8 @@ def link_weights(
             neighbour out of range.
     """
     if kind not in EDGE_WEIGHTS:
-        raise InputError(
-            f"diffusion.edge_weight: got {kind!r}, expected one of: {', '.join(EDGE_WEIGHTS)}"
-        )
+        expected = f"one of: {', '.join(EDGE_WEIGHTS)}"
+        raise InputError(parameter="edge_weight", found=kind, expected=expected)
     if kind == "constant":
         return None
     if similarities is None or similarities.shape != neighbors.shape:

@@ -153,9 +153,8 @@ def propagation_matrix(
         ValueError: For a neighbour out of range, or an unknown name.
     """
     if node_ordering not in NODE_ORDERINGS:
-        raise InputError(
-            f"node_ordering: got {node_ordering!r}, expected one of: {', '.join(NODE_ORDERINGS)}"
-        )
+        expected = f"one of: {', '.join(NODE_ORDERINGS)}"
+        raise InputError(parameter="node_ordering", found=node_ordering, expected=expected)
     if node_ordering == "auto":
         node_ordering = "clustered" if len(neighbors) >= LARGE_GRAPH_NODES else "given"
     weights = link_weights(edge_weight, neighbors, similarities, sigma, local_neighbor)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from lowshot_kedro.diffusion.backends.registry import backend_class, free_bytes, on_gpu
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.diffusion.options import PropagationOptions
-from lowshot_kedro.errors import InputError
-from lowshot_kedro.memory import format_bytes
+from lowshot_kedro.errors import NotEnoughMemoryError
+from lowshot_kedro.memory import format_bytes, format_gigabytes
 
 # Of the memory that is free when nothing is stated, this part may be taken.
 AVAILABLE_PART = 0.8
@@ -90,10 +90,13 @@ def plan_memory(
     return plan(max(-(-n_classes // n_slices), 1))
 
 
-def _too_small(plan: MemoryPlan, budget_bytes: int) -> InputError:
-    return InputError(
-        f"diffusion.memory_budget_gb: {format_bytes(budget_bytes)} is too little: "
-        f"{plan.class_slice} class(es) at a time take {format_bytes(plan.total)}, of which matrix "
-        f"{format_bytes(plan.matrix)}, scores {format_bytes(plan.scores)}, test scores "
-        f"{format_bytes(plan.results)}"
+def _too_small(plan: MemoryPlan, budget_bytes: int) -> NotEnoughMemoryError:
+    total, matrix, scores, results = map(
+        format_bytes, (plan.total, plan.matrix, plan.scores, plan.results)
+    )
+    return NotEnoughMemoryError(
+        parameter="memory_budget_bytes",
+        found=budget_bytes,
+        expected=f"at least {format_gigabytes(plan.total)}: {plan.class_slice} class(es) at a time "
+        f"take {total}, of which matrix {matrix}, scores {scores}, test scores {results}",
     )

@@ -46,14 +46,14 @@ class PropagationOptions:
             class_slice, bool
         )
         if class_slice != "auto" and not (is_integer and int(class_slice) >= 0):
-            raise InputError(
-                f"diffusion.class_slice: got {class_slice!r}, expected an integer of at least 0, "
-                "or auto"
-            )
+            expected = "an integer of at least 0, or auto"
+            raise InputError(parameter="class_slice", found=class_slice, expected=expected)
         require_backend(self.backend, self.precision)
         if self.adjustments and self.precision == "bfloat16":
             raise InputError(
-                "diffusion.precision: got 'bfloat16', which adjustments cannot change; use float32"
+                "which adjustments cannot change; use float32",
+                parameter="precision",
+                found=self.precision,
             )
         require_class_prior(self.class_prior)
 

@@ -22,7 +22,7 @@ from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.diffusion.memory import MemoryPlan, plan_memory
 from lowshot_kedro.diffusion.options import DEFAULT_OPTIONS, PropagationOptions
 from lowshot_kedro.diffusion.variants import LabeledRows, class_priors
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, NotEnoughMemoryError
 from lowshot_kedro.memory import format_bytes
 from lowshot_kedro.progress import Progress
 
@@ -197,6 +197,7 @@ def scores_when_reached(
         float32 (m, C); zero in the rows of nodes that are not reached.
 
     Raises:
+        NotEnoughMemoryError: If scores of all classes at once do not fit.
         ValueError: As :func:`scores_per_step`.
     """
     priors = class_priors(options.class_prior, labeled_classes, n_classes)
@@ -237,7 +238,7 @@ def _engine(
     name, *others = candidates(options.backend, options.precision)
     try:
         plan = plan_for(name)
-    except InputError:
+    except NotEnoughMemoryError:
         if not others:
             raise
         name = others[0]

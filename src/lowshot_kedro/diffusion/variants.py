@@ -123,26 +123,20 @@ def require_class_prior(prior: str | Sequence[float]) -> None:
     """
     if isinstance(prior, str):
         if prior not in CLASS_PRIORS:
-            names = ", ".join(CLASS_PRIORS)
-            raise InputError(
-                f"diffusion.class_prior: got {prior!r}, expected one of: {names}, or a list"
-            )
+            expected = f"one of: {', '.join(CLASS_PRIORS)}, or a list"
+            raise InputError(parameter="class_prior", found=prior, expected=expected)
         return
     try:
         weights = np.asarray(prior, dtype=np.float64)
     except (TypeError, ValueError):
         weights = np.empty(())
     if weights.ndim != 1:
-        raise InputError(
-            f"diffusion.class_prior: got {prior!r}, expected one of: {', '.join(CLASS_PRIORS)}, or "
-            "a list of numbers"
-        )
+        expected = f"one of: {', '.join(CLASS_PRIORS)}, or a list of numbers"
+        raise InputError(parameter="class_prior", found=prior, expected=expected)
     are_priors = np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0
     if len(weights) and not are_priors:
-        raise InputError(
-            f"diffusion.class_prior: got {prior!r}, expected numbers of at least 0, not all of "
-            "them 0"
-        )
+        expected = "numbers of at least 0, not all of them 0"
+        raise InputError(parameter="class_prior", found=prior, expected=expected)
 
 
 def class_priors(
@@ -167,13 +161,13 @@ def class_priors(
         if prior == "uniform":
             return np.ones(n_classes, np.float32)
         if len(labeled_classes) == 0:
-            raise InputError("diffusion.class_prior: got 'labeled', but no image is labelled")
+            raise InputError("but no image is labelled", parameter="class_prior", found=prior)
         prior = np.bincount(labeled_classes, minlength=n_classes).tolist()
     weights = np.asarray(prior, dtype=np.float64)
     if len(weights) != n_classes:
         raise InputError(
-            f"diffusion.class_prior: got {weights.size} numbers, expected one for each of the "
-            f"{n_classes} classes"
+            f"got {weights.size} numbers, expected one for each of the {n_classes} classes",
+            parameter="class_prior",
         )
     priors: NDArray[np.float32] = (weights * (n_classes / weights.sum())).astype(np.float32)
     return priors

@@ -238,8 +238,10 @@ def _method_with(index: faiss.Index, method: str) -> str:
     if method in needed and not isinstance(index, needed[method]):
         kind = "a flat index" if method == "exact" else "an inverted file"
         raise InputError(
-            f"graph.method: got {method!r}, which needs {kind}, but background_index is a "
-            f"{type(index).__name__}; remove its file to have it built anew, or use auto"
+            f"which needs {kind}, but background_index is a {type(index).__name__}; remove its "
+            "file to have it built anew, or use auto",
+            parameter="method",
+            found=method,
         )
     return method
 

@@ -81,8 +81,10 @@ def require_sizes(n_first: int, unlabeled: UnlabeledNodes, k: int) -> None:
     n_stored, stored_k = unlabeled.neighbors.indices.shape
     if k > n_nodes:
         raise InputError(
-            f"graph.k: got {k}, but the graph has only {n_nodes} nodes ({n_first} labelled and "
-            f"{n_background} background images)"
+            f"but the graph has only {n_nodes} nodes ({n_first} labelled and {n_background} "
+            "background images)",
+            parameter="k",
+            found=k,
         )
     if n_background and stored_k < k:
         raise InputError(f"background_graph: has {stored_k} columns, expected at least k = {k}")

@@ -42,14 +42,16 @@ def require_backend(name: str, precision: str) -> None:
         ValueError: If they are not.
     """
     if name not in BACKENDS:
-        raise InputError(f"diffusion.backend: got {name!r}, expected one of: {', '.join(BACKENDS)}")
+        expected = f"one of: {', '.join(BACKENDS)}"
+        raise InputError(parameter="backend", found=name, expected=expected)
     if precision not in PRECISIONS:
-        raise InputError(
-            f"diffusion.precision: got {precision!r}, expected one of: {', '.join(PRECISIONS)}"
-        )
+        expected = f"one of: {', '.join(PRECISIONS)}"
+        raise InputError(parameter="precision", found=precision, expected=expected)
     if precision == "bfloat16" and name not in ("auto", "native"):
         raise InputError(
-            f"diffusion.precision: got 'bfloat16', which back end {name} does not have; use native"
+            f"which back end {name} does not have; use native",
+            parameter="precision",
+            found=precision,
         )
 
 
@@ -67,7 +69,9 @@ def candidates(name: str, precision: str = "float32") -> list[str]:
         use_gpu = gpu_available() and precision == "float32"
         return ["torch", "native"] if use_gpu else ["native"]
     if name == "mkl" and not native.mkl_available():
-        raise InputError("diffusion.backend: got 'mkl', but Intel MKL is not installed; use auto")
+        raise InputError(
+            "but Intel MKL is not installed; use auto", parameter="backend", found=name
+        )
     return [name]
 
 
