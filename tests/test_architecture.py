@@ -83,7 +83,8 @@ def is_allowed(module: str, name: str) -> bool:
         return target_area in ("native", "interruption")
     if target_area == "native" and area not in NATIVE_USERS:
         return False
-    if target_area and layer_of(target_area) > layer_of(area):
+    # Old names lead anywhere, when they are asked for.
+    if target_area and area != "deprecated" and layer_of(target_area) > layer_of(area):
         return False
     if area not in KEDRO_SIDE:
         knows_kedro = within(name, "kedro") or within(name, "kedro_datasets")
@@ -107,23 +108,26 @@ def too_many_arguments(source: str, module: str) -> list[str]:
     """Functions with more than eight arguments besides `self`.
 
     scikit-learn wants every parameter of an estimator by name, and Kedro hands a node one argument
-    for every dataset.
+    for every dataset, and a dataset one for every line of its catalog entry.
     """
     if module.startswith(f"{PROJECT}.pipelines.") and module.endswith(".nodes"):
         return []
     tree, found = ast.parse(source), []
-    of_estimators = {
+    of_estimators_and_datasets = {
         id(function)
         for item in ast.walk(tree)
         if isinstance(item, ast.ClassDef)
-        and any(getattr(base, "id", "") == "BaseEstimator" for base in item.bases)
+        and (
+            item.name.endswith("Dataset")
+            or any(getattr(base, "id", "") == "BaseEstimator" for base in item.bases)
+        )
         for function in item.body
         if getattr(function, "name", "") == "__init__"
     }
     for item in ast.walk(tree):
         if (
             isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)
-            and id(item) not in of_estimators
+            and id(item) not in of_estimators_and_datasets
         ):
             names = [
                 a.arg for a in (*item.args.posonlyargs, *item.args.args, *item.args.kwonlyargs)

@@ -9,9 +9,9 @@ from lowshot_kedro.diffusion import (
     choice,
     choose_diffusion,
     expected_steps,
-    neighbor_candidates,
     propagation_matrix,
 )
+from lowshot_kedro.graph.parameters import neighbor_candidates
 
 from .truth import dense_matrix, dense_scores
 
