@@ -23,10 +23,10 @@ def test_advice_is_about_the_package_and_nothing_else_is_printed(tmp_path):
         archive.add(ROOT / "conf", arcname="conf-lowshot_kedro")
     command = [sys.executable, "-m", "lowshot_kedro", "--conf-source", "conf.tar.gz"]
     result = subprocess.run(
-        [*command, "--pipeline", "graph"], cwd=tmp_path, capture_output=True, text=True
+        [*command, "--pipelines", "graph"], cwd=tmp_path, capture_output=True, text=True
     )
     assert result.returncode == 1
     (line,) = (result.stdout + result.stderr).splitlines()
     assert line.startswith(f"Error: background_vectors: {tmp_path}/data/")
-    assert line.endswith(" -m lowshot_kedro --conf-source conf.tar.gz --pipeline pca")
+    assert line.endswith(" -m lowshot_kedro --conf-source conf.tar.gz --pipelines pca")
     assert [path.name for path in tmp_path.iterdir()] == ["conf.tar.gz"]
