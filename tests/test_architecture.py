@@ -18,7 +18,8 @@ SOURCES = Path(lowshot_kedro.__file__).parent
 KEDRO_SIDE = ("pipelines", "datasets", "project", "settings", "pipeline_registry", "__main__")
 NATIVE_USERS = ("graph", "diffusion", "native")
 DATASETS_MAY_USE = (
-    "blocks", "datasets", "errors", "fonts", "images", "input_files", "locks", "memory", "progress",
+    "blocks", "datasets", "errors", "extras", "fonts", "images", "input_files", "locks", "memory",
+    "progress",
 )  # fmt: skip
 
 

@@ -5,6 +5,10 @@ is missing or cannot be read never stops a job: the source returns a blank one a
 wrong.
 """
 
+from lowshot_kedro.extras import require
+
+require("PIL", __name__)
+
 from lowshot_kedro.images.decoding import AbsentImages, ImageSource, LoadedImage
 from lowshot_kedro.images.folders import ClassFolders, ImageFolder
 from lowshot_kedro.images.labeled_list import LabeledList, write_labeled_list

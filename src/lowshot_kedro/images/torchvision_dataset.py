@@ -14,15 +14,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from lowshot_kedro.blocks import spread_rows
 from lowshot_kedro.errors import InputError, in_one_line, shown
+from lowshot_kedro.extras import LazyModule, needed_by
 from lowshot_kedro.images.decoding import (
     LoadedImage,
     decode,
@@ -34,6 +34,11 @@ from lowshot_kedro.images.decoding import (
 )
 from lowshot_kedro.images.fingerprint import checksum, numbers_as_bytes
 from lowshot_kedro.locks import ResultInUseError, written_by_one
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = LazyModule("torch", "TorchvisionImages")
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +157,8 @@ class TorchvisionImages:
 
 def _require_class(name: str) -> Any:
     # Loading torchvision takes a second that commands without it should not pay.
-    from torchvision import datasets
+    with needed_by("TorchvisionImages"):
+        from torchvision import datasets
 
     known = {
         known_name: known_class

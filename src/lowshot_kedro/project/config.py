@@ -151,7 +151,7 @@ def absent_folder(paths: Iterable[Path], project: Path) -> str | None:
 def where_to_read(path: Path, project: Path) -> str:
     """Which page is about a file that people put there, and how else it comes there."""
     name, _, page = _folder_of(path, project)
-    others = ", lowshot-download fetches the published ones" if name == "DDIR" else ""
+    others = ", `lowshot download` fetches the published ones" if name == "DDIR" else ""
     return f"{page} says which file this is{others}"
 
 

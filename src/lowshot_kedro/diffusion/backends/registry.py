@@ -10,6 +10,7 @@ from lowshot_kedro.diffusion.backends.native_backend import NativeBackend
 from lowshot_kedro.diffusion.backends.scipy_backend import ScipyBackend
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.extras import command, require
 from lowshot_kedro.memory import available_bytes
 
 BACKENDS = ("auto", "native", "torch", "mkl", "scipy")
@@ -40,7 +41,7 @@ def candidates(name: str, precision: str = "float32") -> list[str]:
 
     Raises:
         ValueError: For an unknown name or precision, a precision that the back end does not have,
-            or mkl where MKL is not installed.
+            or torch or mkl where that is not installed.
     """
     if name not in BACKENDS:
         raise InputError(f"diffusion.backend: got {name!r}, expected one of: {', '.join(BACKENDS)}")
@@ -55,8 +56,13 @@ def candidates(name: str, precision: str = "float32") -> list[str]:
         raise InputError(
             f"diffusion.precision: got 'bfloat16', which back end {name} does not have; use native"
         )
+    if name == "torch":
+        require("torch", "diffusion.backend = torch")
     if name == "mkl" and not native.mkl_available():
-        raise InputError("diffusion.backend: got 'mkl', but Intel MKL is not installed; use auto")
+        raise InputError(
+            "diffusion.backend: got 'mkl', but Intel MKL is not installed; use auto, or type: "
+            + command("mkl")
+        )
     return [name]
 
 
