@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import email
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -130,3 +131,12 @@ def test_advice_is_about_the_package_and_nothing_else_is_printed(tmp_path: Path)
     assert line.startswith(f"Error: background_vectors: {tmp_path}/data/")
     assert line.endswith(" -m lowshot_kedro --conf-source conf.tar.gz --pipelines pca")
     assert [path.name for path in tmp_path.iterdir()] == ["conf.tar.gz"]
+
+
+def test_without_settings_it_says_how_to_get_some(tmp_path: Path, new_environment: Path) -> None:
+    result = run_alone(tmp_path, new_environment / "python", "-m", "lowshot_kedro")
+    (line,) = (result.stdout + result.stderr).splitlines()
+    assert line.startswith(f"Error: {tmp_path}/conf/base: not there, expected the settings; ")
+    (command,) = re.findall(r"`(.*) new FOLDER`", line)
+    assert run_alone(tmp_path, command, "new", "project").returncode == 0
+    assert (tmp_path / "project" / "conf" / "base").is_dir()

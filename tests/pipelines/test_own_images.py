@@ -118,7 +118,7 @@ def test_the_page_about_a_missing_file_is_that_of_its_folder(
     project: Path, published: Path, own_images: Path
 ) -> None:
     (published / "label_idx.json").unlink()
-    message = r"label_idx\.json is missing; .*docs/published_files\.md .* `lowshot download` fet"
+    message = r"label_idx\.json is missing; .*docs/published_files\.md .* `.*lowshot.* download` f"
     with pytest.raises(UserError, match=message):
         run(project, "baseline", env="imagenet")
     path = project / "conf" / "own_images" / "catalog.yml"

@@ -9,7 +9,7 @@ import pytest
 from kedro.framework.cli.utils import _split_params
 
 import lowshot_kedro
-from lowshot_kedro.project.commands import Invocation
+from lowshot_kedro.project.commands import Invocation, lowshot_command
 
 
 def invocation(project, **changes):
@@ -57,6 +57,16 @@ def test_another_kedro_on_the_path_is_not_meant(project, monkeypatch):
 def test_without_a_script_python_runs_kedro(project):
     (project / ".venv" / "bin" / "kedro").unlink()
     assert invocation(project).command("pca") == "python -m kedro run --pipelines pca"
+
+
+def test_the_packages_own_command_too(project, monkeypatch):
+    script = project / ".venv" / "bin" / "lowshot"
+    assert lowshot_command() == "python -m lowshot_kedro.project.command_line"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    assert lowshot_command() == "lowshot"
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert lowshot_command() == ".venv/bin/lowshot"
 
 
 def test_a_package_is_run_as_a_package(project, monkeypatch):

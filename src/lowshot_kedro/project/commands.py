@@ -69,11 +69,21 @@ def _program() -> str:
 
 def kedro_command(folder: Path) -> str:
     """What to type in a folder for `kedro`."""
+    return _script("kedro", "kedro", folder)
+
+
+def lowshot_command() -> str:
+    """What to type for `lowshot`."""
+    return _script("lowshot", f"{PACKAGE}.project.command_line", Path.cwd())
+
+
+def _script(name: str, module: str, folder: Path) -> str:
+    """The name or path of a script of this environment, or the module that it calls."""
     python = Path(sys.executable)
-    script = python.with_name("kedro")
+    script = python.with_name(name)
     if script.is_file():
         return _callable(script, folder)
-    return f"{_callable(python, folder)} -m kedro"
+    return f"{_callable(python, folder)} -m {module}"
 
 
 def _callable(program: Path, folder: Path) -> str:
