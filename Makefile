@@ -11,6 +11,7 @@ PYTHON ?= python3
 CC ?= cc
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 # What an installation depends on: the code itself is installed in place.
 SOURCES := pyproject.toml setup.py $(wildcard src/lowshot_kedro/native/*.c) \
@@ -70,19 +71,30 @@ $(VENV)/bin/python:
 		{ echo "make: the venv module of $(PYTHON) is missing (Debian: python3-venv)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
+# faiss-cpu, which the package asks for, and faiss-gpu own the same module: never both. Where there
+# is a GPU, the one takes the place of the other, after every installation, which brings it back.
+ON_GPU = nvidia-smi -L 2>/dev/null | grep -q GPU
+install = echo "make: installing lowshot-kedro[$(1)]"; \
+	$(PIP) --quiet uninstall --yes faiss-gpu; \
+	$(PIP) install --editable '.[$(1)]'; status=$$?; \
+	if $(ON_GPU); then \
+		$(PIP) --quiet uninstall --yes faiss-cpu; $(PIP) install 'faiss-gpu>=1.15' || status=1; \
+	fi; \
+	test $$status -eq 0
+
 $(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(call install,all)
 	@touch $@
 
 $(VENV)/.installed-lab: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lab]'
+	@$(call install,lab)
 	@touch $@
 
 # Without a peer that cannot be installed the benchmarks run all the same, and say so.
 $(VENV)/.installed-bench: $(VENV)/.installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]' \
+	@$(call install,bench) \
 		&& touch $@ || echo "make: not all peers could be installed; they are left out" >&2
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(call install,dev)
 	@touch $@

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from common.images import write_crops
 from torch import nn
 
 from common import machine
+from common.images import write_crops
 from common.memory import in_new_process, missing
 from common.options import positive
 from common.output import note, print_json, print_table, ratio

@@ -93,7 +93,7 @@ def main() -> None:
     if set(parts) & set(QUICK_PARTS):
         _kedro("run")
     if "digits" in parts:
-        _kedro("run", "--pipeline", "sweep")
+        _kedro("run", "--pipelines", "sweep")
     _copy_plots(parts)
     if "kedro_viz" in parts:
         _take_screenshots()
@@ -104,7 +104,7 @@ def main() -> None:
         _execute_notebook("label_diffusion")
     if "fashion_mnist" in parts and has_fashion_mnist:
         _kedro("run", "--env", "fashion_mnist")
-        _kedro("run", "--env", "fashion_mnist", "--pipeline", "sweep")
+        _kedro("run", "--env", "fashion_mnist", "--pipelines", "sweep")
         _copy_plots(["fashion_mnist"])
     for part in parts:
         if part in TABLES:

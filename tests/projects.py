@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
+import venv
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ import h5py
 import numpy as np
 from kedro.framework.project import configure_project
 from kedro.framework.session import KedroSession
+
+from lowshot_kedro import native
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,15 +37,75 @@ def copy_project(folder: Path) -> Path:
     return folder
 
 
-def kedro(project: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def kedro(
+    project: Path, *arguments: str, python: str | Path = sys.executable, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run a kedro command as a person would."""
     return subprocess.run(
-        [sys.executable, "-m", "kedro", *arguments],
+        [python, "-m", "kedro", *arguments],
         cwd=project,
         env={**os.environ, "COLUMNS": "200", **environment},
         capture_output=True,
         text=True,
     )
+
+
+# Stands in for a compiler, and gives the module that is compiled already.
+NO_COMPILER = """#!/bin/sh
+for argument in "$@"; do
+    if [ "$before" = -o ]; then output=$argument; fi
+    before=$argument
+done
+cp '{module}' "$output"
+"""
+
+
+def build_wheel(folder: Path) -> Path:
+    """The wheel, made from a copy of what the repository holds, with the module as it is here."""
+    sources = folder / "sources"
+    for name in ("conf", "data", "docs", "notebooks", "src"):
+        shutil.copytree(ROOT / name, sources / name, ignore=_left_out)
+    for name in ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"):
+        shutil.copy(ROOT / name, sources / name)
+    compiler = folder / "compiler"
+    module = Path(native.__file__).with_name("_native.abi3.so")
+    compiler.write_text(NO_COMPILER.format(module=module))
+    compiler.chmod(0o755)
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"),
+            *("--no-build-isolation", "--wheel-dir", folder, sources),
+        ],
+        env={**os.environ, "CC": str(compiler), "LDSHARED": f"{compiler} -shared"},
+        check=True,
+    )
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def _left_out(folder: str, names: list[str]) -> list[str]:
+    """What a fresh copy of the repository has not: results of runs, and what is compiled."""
+    if Path(folder).parent == ROOT / "data":
+        return [name for name in names if name != ".gitkeep"]
+    return [name for name in names if name == "__pycache__" or name.endswith((".so", ".egg-info"))]
+
+
+def install_wheel(wheel: Path, folder: Path) -> Path:
+    """A new environment with the wheel, which sees the libraries of this one; its Python."""
+    venv.create(folder, symlinks=True)
+    python = folder / "bin" / "python"
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "--python", python, "install", "--quiet"),
+            *("--disable-pip-version-check", "--no-deps", "--no-index", wheel),
+        ],
+        check=True,
+    )
+    (site,) = folder.glob("lib/python*/site-packages")
+    # Files of this kind in the folders that it names are not read: nothing points to src/.
+    here = {sysconfig.get_paths()[kind] for kind in ("purelib", "platlib")}
+    (site / "libraries.pth").write_text("\n".join(sorted(here)))
+    return python
 
 
 @cache

@@ -27,7 +27,8 @@ LAYERS = (
     ("reporting",),
 )
 DATASETS_MAY_USE = (
-    "blocks", "datasets", "errors", "fonts", "images", "input_files", "locks", "memory", "progress",
+    "blocks", "datasets", "errors", "extras", "fonts", "images", "input_files", "locks", "memory",
+    "progress",
 )  # fmt: skip
 
 

@@ -596,7 +596,7 @@ def test_the_command_fetches_what_is_missing(
     assert "features/val.hdf5: kept" in caplog.text
     assert "features/train.hdf5: complete" in caplog.text
     assert "No graph was published for 30 background images" in caplog.text
-    assert "with: kedro run --env imagenet --pipeline graph --params graph.n_back" in caplog.text
+    assert "with: kedro run --env imagenet --pipelines graph --params graph.n_back" in caplog.text
     mirror.forget()
     assert main(arguments) == 0
     assert mirror.sent == []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.extras import needed_by
 
 if TYPE_CHECKING:
     import torch
@@ -17,13 +19,14 @@ _GPU_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/kfd"))
 
 
 def gpu_available() -> bool:
-    """Whether PyTorch finds a GPU.
+    """Whether PyTorch, where it is installed, finds a GPU.
 
     PyTorch takes seconds to import, and half a gigabyte, so it is not asked where the system shows
     none.
     """
-    if "torch" not in sys.modules and sys.platform == "linux":
-        if not any(file.exists() for file in _GPU_FILES):
+    if sys.modules.get("torch") is None:
+        shows_one = sys.platform != "linux" or any(file.exists() for file in _GPU_FILES)
+        if not shows_one or find_spec("torch") is None:
             return False
     import torch
 
@@ -32,7 +35,8 @@ def gpu_available() -> bool:
 
 def free_gpu_bytes(number: int | None = None) -> int:
     """Free memory of a GPU, by its number, or of the one that is used."""
-    import torch
+    with needed_by("the memory of a GPU"):
+        import torch
 
     return int(torch.cuda.mem_get_info(*([] if number is None else [number]))[0])
 
@@ -46,7 +50,8 @@ def choose_device(device: str) -> torch.device:
     Raises:
         ValueError: For `cuda` on a machine without a usable GPU.
     """
-    import torch
+    with needed_by(parameter="device", found=device):
+        import torch
 
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

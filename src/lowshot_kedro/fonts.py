@@ -7,9 +7,12 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-import matplotlib
-from matplotlib.font_manager import FontEntry, fontManager
-from matplotlib.ft2font import FT2Font
+from lowshot_kedro.extras import needed_by
+
+with needed_by(__name__):
+    import matplotlib
+    from matplotlib.font_manager import FontEntry, fontManager
+    from matplotlib.ft2font import FT2Font
 
 logger = logging.getLogger(__name__)
 

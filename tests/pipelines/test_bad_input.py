@@ -167,7 +167,7 @@ def nothing(folder: Path) -> None:
 
 GRAPH_COMMAND = (
     r"make it with: \S*kedro run --env imagenet "
-    r'--params ".*graph\.n_background=500,graph\.k=10.*" --pipeline graph'
+    r'--params ".*graph\.n_background=500,graph\.k=10.*" --pipelines graph'
 )
 
 
@@ -175,15 +175,15 @@ GRAPH_COMMAND = (
     ("pipeline", "spoil", "changed", "message"),
     [
         # missing
-        ("graph", remove(VECTORS), {}, rf"background_vectors: .*{VECTORS} is missing; make it with: \S*kedro run .*--pipeline pca"),
+        ("graph", remove(VECTORS), {}, rf"background_vectors: .*{VECTORS} is missing; make it with: \S*kedro run .*--pipelines pca"),
         ("diffusion", remove(GRAPH), {}, rf"background_graph: .*{GRAPH} is missing; {GRAPH_COMMAND}"),
         ("diffusion", remove("knngraph/ndis500.index"), {}, rf"background_index: .*is missing; {GRAPH_COMMAND}"),
-        ("baseline", remove(TRAIN), {}, rf"train_features: .*{TRAIN} is missing; make it with: \S*kedro run .*--pipeline features"),
+        ("baseline", remove(TRAIN), {}, rf"train_features: .*{TRAIN} is missing; make it with: \S*kedro run .*--pipelines features"),
         ("diffusion", remove("label_idx.json"), {}, r"class_split: .*label_idx\.json is missing; put it there"),
         ("features", nothing, {}, r"found no images in AbsentImages\(.*\), expected at least one"),
         # cut off, or of another shape or type
         ("graph", cut(VECTORS), {}, rf"background_vectors: .*{VECTORS}: 44797 bytes are no whole number of rows of 16"),
-        ("graph", nothing, {"pca": {"n_components": 33}}, r"background_vectors: .*concatenated_PCAR33\.raw is missing; make it with: \S*kedro run .*pca\.n_components=33.* --pipeline pca"),
+        ("graph", nothing, {"pca": {"n_components": 33}}, r"background_vectors: .*concatenated_PCAR33\.raw is missing; make it with: \S*kedro run .*pca\.n_components=33.* --pipelines pca"),
         ("diffusion", cut(GRAPH), {}, rf"background_graph: .*{GRAPH}: 63997 bytes are no whole number of rows of 32"),
         ("diffusion", cut(GRAPH, 128), {}, rf"background_graph: .*{GRAPH}: holds 499 rows, but ndis500_k32_D_11.float32 500"),
         ("diffusion", cut("knngraph/ndis500.index", 999), {}, r"ndis500\.index: not a readable faiss index; is it cut off"),
@@ -374,7 +374,7 @@ def test_what_is_missing_is_listed_in_the_order_to_make_it(project: Path) -> Non
     with pytest.raises(UserError) as caught:
         run(project, "diffusion")
     lines = str(caught.value).splitlines()
-    commands = [line.rpartition("--pipeline ")[2].split()[0] for line in lines]
+    commands = [line.rpartition("--pipelines ")[2].split()[0] for line in lines]
     order = ["demonstration", "features", "pca", "graph"]
     assert commands == sorted(commands, key=order.index)
     assert set(commands) == set(order)
@@ -388,7 +388,7 @@ def test_the_command_line_shows_one_line_without_a_traceback(project: Path) -> N
     (error,) = [line for line in lines if line.startswith("Error: ")]
     found = re.escape(f"Error: background_images: {project}/data/01_raw/yfcc100m is missing; ")
     # Where the environment is not activated, its kedro is named by its path.
-    advice = r"make it with: \S*kedro run --pipeline demonstration"
+    advice = r"make it with: \S*kedro run --pipelines demonstration"
     assert re.fullmatch(found + advice, error)
     assert not any("Traceback" in line for line in lines)
 
@@ -425,7 +425,7 @@ def test_where_an_error_comes_from_is_logged_for_whoever_looks(
 
 
 @pytest.mark.parametrize(
-    ("asked_for", "pipeline"), [("diffusion", " --pipeline diffusion"), (None, "")]
+    ("asked_for", "pipeline"), [("diffusion", " --pipelines diffusion"), (None, "")]
 )
 def test_what_only_memory_holds_is_made_by_the_pipeline_that_was_asked_for(
     project: Path, published: Path, asked_for: str | None, pipeline: str

@@ -269,7 +269,7 @@ def test_a_run_without_background_leaves_the_stored_graph_alone(copy_of_the_run:
     ("asked_for", "message"),
     [
         ({"pipeline_names": ["nonsense"]},
-         "--pipeline: got 'nonsense', expected one of: demonstration, features, pca"),
+         "--pipelines: got 'nonsense', expected one of: demonstration, features, pca"),
         ({"from_nodes": ["diffus"]}, "--from-nodes: got 'diffus', .*: diffusion.diffuse"),
         ({"node_names": ["select_images"]},
          "--nodes: 'select_images' may be any of: baseline.select_images, diffusion.select_images"),

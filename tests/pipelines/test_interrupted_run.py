@@ -50,7 +50,7 @@ def test_killed_while_features_are_written(demonstration_project: Path, tmp_path
     for path in paths:
         path.unlink()
 
-    command = [sys.executable, "-c", COUNTING_AT_ONCE, "run", "--pipeline", "features"]
+    command = [sys.executable, "-c", COUNTING_AT_ONCE, "run", "--pipelines", "features"]
     with subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL) as process:
         # Which collection comes first is up to Kedro.
         deadline = time.monotonic() + 120
@@ -64,7 +64,7 @@ def test_killed_while_features_are_written(demonstration_project: Path, tmp_path
     assert not final.exists()
     complete = {path: path.stat().st_mtime_ns for path in paths if path.exists()}
 
-    result = kedro(project, "run", "--pipeline", "features")
+    result = kedro(project, "run", "--pipelines", "features")
     printed = " ".join((result.stdout + result.stderr).split())
     assert result.returncode == 0, printed
     assert re.findall(r"continuing after row (\d+) of (\d+)", printed) == [(str(done), str(n_rows))]

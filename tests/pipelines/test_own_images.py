@@ -111,14 +111,14 @@ def test_what_is_missing_of_own_images_is_said_in_a_line(
     assert re.match(message, text)
     for line in text.splitlines():
         assert re.search(r"\(docs/own_images\.md says (more|what is expected).*\)$", line)
-    assert "lowshot-download" not in text
+    assert "lowshot download" not in text
 
 
 def test_the_page_about_a_missing_file_is_that_of_its_folder(
     project: Path, published: Path, own_images: Path
 ) -> None:
     (published / "label_idx.json").unlink()
-    message = r"label_idx\.json is missing; .*docs/published_files\.md .* lowshot-download fetches"
+    message = r"label_idx\.json is missing; .*docs/published_files\.md .* `.*lowshot.* download` f"
     with pytest.raises(UserError, match=message):
         run(project, "baseline", env="imagenet")
     path = project / "conf" / "own_images" / "catalog.yml"

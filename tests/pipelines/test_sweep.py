@@ -72,7 +72,7 @@ def sweep(demonstration_project: Path, tmp_path_factory: pytest.TempPathFactory)
     """Killed when some runs were there, and run again."""
     project = swept_project(demonstration_project, tmp_path_factory.mktemp("sweep") / "project")
     metrics = project / "data" / "08_reporting" / "sweep" / "metrics"
-    command = [sys.executable, "-m", "kedro", "run", "--pipeline", "sweep"]
+    command = [sys.executable, "-m", "kedro", "run", "--pipelines", "sweep"]
     with subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 180
         while len(list(metrics.rglob("seed*.json"))) < 5:
@@ -81,7 +81,7 @@ def sweep(demonstration_project: Path, tmp_path_factory: pytest.TempPathFactory)
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
     kept = {path: path.stat().st_mtime_ns for path in metrics.rglob("seed*.json")}
-    result = kedro(project, "run", "--pipeline", "sweep")
+    result = kedro(project, "run", "--pipelines", "sweep")
     printed = " ".join((result.stdout + result.stderr).split())
     assert result.returncode == 0, printed
     return Sweep(project, kept, printed)

@@ -9,7 +9,7 @@ import pytest
 from kedro.framework.cli.utils import _split_params
 
 import lowshot_kedro
-from lowshot_kedro.project.commands import Invocation
+from lowshot_kedro.project.commands import Invocation, lowshot_command
 
 
 def invocation(project, **changes):
@@ -34,15 +34,15 @@ def project(tmp_path, monkeypatch):
 
 
 def test_the_plain_command(project):
-    assert invocation(project).command("graph") == "kedro run --pipeline graph"
+    assert invocation(project).command("graph") == "kedro run --pipelines graph"
     assert invocation(project).command(None) == "kedro run"
 
 
 def test_an_environment_that_is_not_activated_is_named(project, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    assert invocation(project).command("graph") == ".venv/bin/kedro run --pipeline graph"
+    assert invocation(project).command("graph") == ".venv/bin/kedro run --pipelines graph"
     monkeypatch.chdir(project / ".venv")
-    assert invocation(project).command("graph") == "bin/kedro run --pipeline graph"
+    assert invocation(project).command("graph") == "bin/kedro run --pipelines graph"
 
 
 def test_another_kedro_on_the_path_is_not_meant(project, monkeypatch):
@@ -51,12 +51,22 @@ def test_another_kedro_on_the_path_is_not_meant(project, monkeypatch):
     (other / "kedro").write_text("#!/bin/sh\n")
     (other / "kedro").chmod(0o755)
     monkeypatch.setenv("PATH", str(other), prepend=os.pathsep)
-    assert invocation(project).command("pca") == ".venv/bin/kedro run --pipeline pca"
+    assert invocation(project).command("pca") == ".venv/bin/kedro run --pipelines pca"
 
 
 def test_without_a_script_python_runs_kedro(project):
     (project / ".venv" / "bin" / "kedro").unlink()
-    assert invocation(project).command("pca") == "python -m kedro run --pipeline pca"
+    assert invocation(project).command("pca") == "python -m kedro run --pipelines pca"
+
+
+def test_the_packages_own_command_too(project, monkeypatch):
+    script = project / ".venv" / "bin" / "lowshot"
+    assert lowshot_command() == "python -m lowshot_kedro.project.command_line"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    assert lowshot_command() == "lowshot"
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert lowshot_command() == ".venv/bin/lowshot"
 
 
 def test_a_package_is_run_as_a_package(project, monkeypatch):
@@ -64,20 +74,20 @@ def test_a_package_is_run_as_a_package(project, monkeypatch):
     monkeypatch.setattr(sys, "argv", [str(main), "--pipelines", "x"])
     source = str(project / "conf.tar.gz")
     assert invocation(project, conf_source=source).command("graph") == (
-        "python -m lowshot_kedro --conf-source conf.tar.gz --pipeline graph"
+        "python -m lowshot_kedro --conf-source conf.tar.gz --pipelines graph"
     )
 
 
 def test_a_project_elsewhere_is_named(project, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert invocation(project).command("graph") == f"kedro run --pipeline graph (in {project})"
+    assert invocation(project).command("graph") == f"kedro run --pipelines graph (in {project})"
 
 
 def test_environment_and_source_are_kept(project):
     command = invocation(project, env="my env", conf_source="/some where/conf").command("graph")
     assert shlex.split(command) == [
         "kedro", "run", "--env", "my env", "--conf-source", "/some where/conf",
-        "--pipeline", "graph",
+        "--pipelines", "graph",
     ]  # fmt: skip
     assert "--env" not in invocation(project, env="local").command("graph")
 
@@ -97,7 +107,7 @@ PARAMETERS = [
 @pytest.mark.parametrize("parameters", PARAMETERS)
 def test_parameters_are_read_back_as_they_were(project, parameters):
     words = shlex.split(invocation(project, runtime_params=parameters).command("graph"))
-    assert words[:3] == ["kedro", "run", "--params"] and words[4:] == ["--pipeline", "graph"]
+    assert words[:3] == ["kedro", "run", "--params"] and words[4:] == ["--pipelines", "graph"]
     assert _split_params(None, None, words[3]) == parameters
 
 
@@ -105,15 +115,15 @@ def test_what_params_cannot_say_is_named(project):
     parameters = {"evaluation": {"top_k": [1, 5]}, "features": {"weights": "a,b"}, "pca": {"x": 1}}
     command = invocation(project, runtime_params=parameters).command("graph")
     assert command == (
-        'kedro run --params "pca.x=1" --pipeline graph (with a file for --config: '
+        'kedro run --params "pca.x=1" --pipelines graph (with a file for --config: '
         "evaluation.top_k, features.weights cannot be in --params)"
     )
 
 
 def test_a_message_gets_the_command_of_its_run(project):
-    message = "a: choose it with: kedro run --pipeline sweep_validation (or not)"
+    message = "a: choose it with: kedro run --pipelines sweep_validation (or not)"
     given = invocation(project, env="imagenet")
     assert given.completed(message) == (
-        "a: choose it with: kedro run --env imagenet --pipeline sweep_validation (or not)"
+        "a: choose it with: kedro run --env imagenet --pipelines sweep_validation (or not)"
     )
     assert given.completed("nothing to type") == "nothing to type"

@@ -66,6 +66,11 @@ def test_a_command_in_a_copy_without_hidden_files_sends_nothing(sent, project, m
     assert (project / "pyproject.toml").read_bytes() == before
 
 
+def test_a_command_outside_of_any_project_sends_nothing(sent, tmp_path, monkeypatch):
+    run_command(tmp_path, monkeypatch)
+    assert sent == []
+
+
 def test_a_person_who_agrees_is_heard(sent, project, monkeypatch):
     (project / ".telemetry").write_text("consent: true\n")
     run_command(project, monkeypatch)

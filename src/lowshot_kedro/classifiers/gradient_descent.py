@@ -21,14 +21,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import row_ranges
+from lowshot_kedro.extras import LazyModule
 from lowshot_kedro.threads import thread_names
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = LazyModule("torch", "logistic regression")
 
 Task = Callable[[], Any]
 RunTasks = Callable[[Sequence[Task]], None]

@@ -9,12 +9,10 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from lowshot_kedro.blocks import row_ranges, spread_rows
 from lowshot_kedro.classifiers.gradient_descent import (
@@ -26,8 +24,14 @@ from lowshot_kedro.classifiers.gradient_descent import (
 )
 from lowshot_kedro.classifiers.vectors import require_every_class
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.extras import LazyModule
 from lowshot_kedro.input_files import UNPICKLING_ERRORS
 from lowshot_kedro.progress import Progress, Stopwatch
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = LazyModule("torch", "logistic regression")
 
 logger = logging.getLogger(__name__)
 
@@ -253,8 +257,8 @@ class LogisticRegressions:
         self, weights: torch.Tensor, features: NDArray[np.float32], out: NDArray[np.float32]
     ) -> None:
         block = torch.from_numpy(features).to(self.device)
-        logits = functional.linear(block, weights[:, :-1], weights[:, -1])
-        out[:] = functional.log_softmax(logits, dim=1).cpu().numpy()
+        logits = torch.nn.functional.linear(block, weights[:, :-1], weights[:, -1])
+        out[:] = torch.nn.functional.log_softmax(logits, dim=1).cpu().numpy()
 
 
 class LogisticRegression:

@@ -5,6 +5,11 @@ is all or nothing: a file appears under its name when it is complete. What is co
 saved (:class:`~lowshot_kedro.blocks.Resumable`) leaves its beginning to the next run.
 """
 
+from lowshot_kedro.extras import require
+
+for library in ("kedro", "kedro_datasets", "h5py", "pandas", "PIL", "matplotlib"):
+    require(library, __name__)
+
 from lowshot_kedro.datasets.class_list import ClassListDataset, ClassSplitDataset
 from lowshot_kedro.datasets.faiss_files import FaissIndexDataset, FaissTransformDataset
 from lowshot_kedro.datasets.hdf5_arrays import HDF5ArraysDataset

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from lowshot_kedro.datasets.file_dataset import FileDataset
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.extras import LazyModule, require
 from lowshot_kedro.input_files import UNPICKLING_ERRORS, require_file
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = LazyModule("torch", "TorchStateDataset")
 
 
 class TorchStateDataset(FileDataset[dict[str, Any], dict[str, Any]]):
@@ -34,6 +38,7 @@ class TorchStateDataset(FileDataset[dict[str, Any], dict[str, Any]]):
 
     def _read(self) -> dict[str, Any]:
         self.check()
+        require("torch", "TorchStateDataset")
         try:
             state: dict[str, Any] = torch.load(
                 self._filepath, map_location="cpu", weights_only=True

@@ -1,6 +1,6 @@
 """Fetching the published files: which there are, and how an interrupted download goes on.
 
-`python -m lowshot_kedro.download` or `lowshot-download` is the command; docs/reproduce.md tells how
+`lowshot download` or `lowshot-download` is the command; docs/reproduce.md tells how
 to use it.
 """
 

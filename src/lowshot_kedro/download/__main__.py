@@ -30,16 +30,17 @@ _DEFAULT_N_BACKGROUND = 1_000_000
 _OPTIONS = {"n_background": "--n-background"}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, command: str = "lowshot-download") -> int:
     """Run the command.
 
     Args:
         arguments: Of the command line; None: those of this process.
+        command: How it was called.
 
     Returns:
         The exit status: 0, or 1 with a line on standard error, or 130 if a person stopped it.
     """
-    options = _parser().parse_args(arguments)
+    options = _parser(command).parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("lowshot_kedro").setLevel(logging.INFO)
     try:
@@ -49,10 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if traceback_is_wanted():
             traceback.print_exc()
         text = error.worded(_option) if isinstance(error, InputError) else error
-        print(f"lowshot-download: {text}", file=sys.stderr)
+        print(f"{command}: {text}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("lowshot-download: stopped; run it again to go on", file=sys.stderr)
+        print(f"{command}: stopped; run it again to go on", file=sys.stderr)
         return 130
     return 0
 
@@ -62,9 +63,9 @@ def _option(error: InputError) -> str | None:
     return _OPTIONS.get(error.parameter or "", error.parameter)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="lowshot-download",
+        prog=command,
         description="Download the files that were published with the paper, as far as they are "
         "missing. What was stopped goes on where it was.",
     )
@@ -138,7 +139,7 @@ def _tell_of_graphs_to_make(n_background: Iterable[int], folder: str | Path) -> 
     for number in sorted({*n_background} - {0, *GRAPH_SIZES}):
         logger.info(
             "No graph was published for %d background images; make it, in the folder of the "
-            "project, with: %skedro run --env imagenet --pipeline graph --params "
+            "project, with: %skedro run --env imagenet --pipelines graph --params "
             "graph.n_background=%d",
             number,
             variable,

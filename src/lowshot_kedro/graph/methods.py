@@ -8,6 +8,7 @@ import faiss
 
 from lowshot_kedro.devices import gpu_available
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.extras import require
 
 METHODS = ("auto", "exact", "ivf", "descent", "pynndescent")
 
@@ -49,7 +50,7 @@ def n_gpus() -> int:
 
 
 def require_method(method: str, dimension: int) -> None:
-    """Refuse what is neither a method nor an index that faiss knows.
+    """Refuse what is neither a method nor an index that faiss knows, or lacks its library.
 
     Args:
         method: As a person gives it.
@@ -59,6 +60,8 @@ def require_method(method: str, dimension: int) -> None:
     Raises:
         ValueError: Naming the methods.
     """
+    if method == "pynndescent":
+        require("pynndescent", parameter="method", found=method)
     if not is_factory_string(method):
         return
     try:

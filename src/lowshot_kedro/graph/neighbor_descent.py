@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lowshot_kedro import native
 from lowshot_kedro.blocks import KnnGraph, RowBlocks, row_ranges
 from lowshot_kedro.errors import InputError, NotEnoughMemoryError
+from lowshot_kedro.extras import needed_by
 from lowshot_kedro.graph.spaces import COSINE, Space
 from lowshot_kedro.graph.vectors import BLOCK_ROWS
 from lowshot_kedro.graph.workspace import MemoryBudget
@@ -118,7 +119,8 @@ def _signals_as_they_are() -> Iterator[None]:
 def _search(
     vectors: NDArray[np.float32], stored_k: int, name: str, space: Space
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    from pynndescent import NNDescent  # compiles for seconds when it is imported
+    with needed_by(parameter="method", found="pynndescent"):
+        from pynndescent import NNDescent  # compiles for seconds when it is imported
 
     n_vectors = len(vectors)
     points = np.empty(vectors.shape, np.float32)

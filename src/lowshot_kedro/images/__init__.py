@@ -8,6 +8,10 @@ wrong.
 from typing import TYPE_CHECKING
 
 from lowshot_kedro.deprecated import old_names
+from lowshot_kedro.extras import require
+
+require("PIL", __name__)
+
 from lowshot_kedro.images.decoding import AbsentImages, ImageSource, LoadedImage
 from lowshot_kedro.images.folders import ClassFolders, ImageFolder
 from lowshot_kedro.images.labeled_list import LabeledList, write_labeled_list

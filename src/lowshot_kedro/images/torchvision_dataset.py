@@ -18,15 +18,15 @@ from difflib import get_close_matches
 from http.client import HTTPException
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from lowshot_kedro.blocks import spread_rows
 from lowshot_kedro.errors import InputError, in_one_line
+from lowshot_kedro.extras import LazyModule, needed_by
 from lowshot_kedro.images.decoding import (
     LoadedImage,
     decode,
@@ -39,6 +39,11 @@ from lowshot_kedro.images.decoding import (
 from lowshot_kedro.images.fingerprint import checksum, numbers_as_bytes
 from lowshot_kedro.input_files import UNPICKLING_ERRORS
 from lowshot_kedro.locks import ResultInUseError, written_by_one
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = LazyModule("torch", "TorchvisionImages")
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +176,8 @@ class TorchvisionImages:
 
 def _require_class(name: str) -> Any:
     # Loading torchvision takes a second that commands without it should not pay.
-    from torchvision import datasets
+    with needed_by("TorchvisionImages"):
+        from torchvision import datasets
 
     known = {
         known_name: known_class

@@ -10,28 +10,66 @@ from __future__ import annotations
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.networks.efficientnet_lite0 import efficientnet_lite0
-from lowshot_kedro.networks.extractor import (
-    PRECISIONS,
-    Extractor,
-    extract_features,
-)
-from lowshot_kedro.networks.preprocessing import Preprocessing
-from lowshot_kedro.networks.resnet import DEPTHS, resnet
-from lowshot_kedro.networks.timm_networks import timm_network
-from lowshot_kedro.networks.torchvision_networks import torchvision_network
+from lowshot_kedro.extras import needed_by
+
+if TYPE_CHECKING:
+    from lowshot_kedro.networks.extractor import Extractor, extract_features
+    from lowshot_kedro.networks.preprocessing import Preprocessing
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+# PyTorch takes long to import, and not everyone has it: names can be checked without it.
+def _efficientnet_lite0(weights: str, image_size: int | None) -> Extractor:
+    from lowshot_kedro.networks.efficientnet_lite0 import efficientnet_lite0
+
+    return efficientnet_lite0(weights, image_size)
+
+
+def _resnet(depth: int, weights: str, image_size: int | None) -> Extractor:
+    from lowshot_kedro.networks.resnet import resnet
+
+    return resnet(depth, weights, image_size)
+
+
+def _timm_network(model: str, weights: str, image_size: int | None) -> Extractor:
+    from lowshot_kedro.networks.timm_networks import timm_network
+
+    return timm_network(model, weights, image_size)
+
+
+def _torchvision_network(model: str, weights: str, image_size: int | None) -> Extractor:
+    from lowshot_kedro.networks.torchvision_networks import torchvision_network
+
+    return torchvision_network(model, weights, image_size)
+
 
 EXTRACTORS: dict[str, Callable[[str, int | None], Extractor]] = {
-    "efficientnet_lite0": efficientnet_lite0,
-    **{f"ResNet{depth}": partial(resnet, depth) for depth in DEPTHS},
+    "efficientnet_lite0": _efficientnet_lite0,
+    **{f"ResNet{depth}": partial(_resnet, depth) for depth in (10, 18, 34, 50, 101)},
 }
 
 LIBRARIES: dict[str, Callable[[str, str, int | None], Extractor]] = {
-    "timm": timm_network,
-    "torchvision": torchvision_network,
+    "timm": _timm_network,
+    "torchvision": _torchvision_network,
 }
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Extractor", "extract_features"):
+        with needed_by(f"{__name__}.{name}"):
+            from lowshot_kedro.networks import extractor
+
+        return getattr(extractor, name)
+    if name == "Preprocessing":
+        with needed_by(f"{__name__}.{name}"):
+            from lowshot_kedro.networks.preprocessing import Preprocessing
+
+        return Preprocessing
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def require_extractor(name: object) -> None:
@@ -70,15 +108,16 @@ def create_extractor(name: str, weights: str, image_size: int | None) -> Extract
         image_size: Width and height of the network's input in pixels; None: the network's own.
 
     Raises:
-        ValueError: For an unknown network, an input size it does not take, a download that fails,
-            or weights that do not fit it.
+        ValueError: For an unknown network, an input size it does not take, a library that is not
+            installed, a download that fails, or weights that do not fit it.
         FileNotFoundError: For a file of weights that is not there.
     """
     require_extractor(name)
-    if name in EXTRACTORS:
-        return EXTRACTORS[name](weights, image_size)
-    library, _, model = name.partition("/")
-    return LIBRARIES[library](model, weights, image_size)
+    with needed_by(parameter="name", found=name):
+        if name in EXTRACTORS:
+            return EXTRACTORS[name](weights, image_size)
+        library, _, model = name.partition("/")
+        return LIBRARIES[library](model, weights, image_size)
 
 
 __all__ = [

@@ -29,7 +29,6 @@ from lowshot_kedro.threads import prefetch
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = ("auto", "float32", "bfloat16")
 
 _MAX_PROBLEMS_LOGGED = 20
 _MAX_WORKERS = 16

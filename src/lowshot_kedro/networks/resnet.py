@@ -96,14 +96,12 @@ _NETWORKS: dict[
     101: (_BOTTLENECK, (3, 4, 23, 3)),
 }
 
-DEPTHS = tuple(_NETWORKS)
-
 
 class ResNet(nn.Module):
     """A residual network without its classifier.
 
     Args:
-        depth: One of DEPTHS.
+        depth: 10, 18, 34, 50 or 101.
 
     Attributes:
         dimension: Length of a feature vector.
@@ -140,7 +138,7 @@ def resnet(depth: int, weights: str, image_size: int | None) -> Extractor:
     Images are resized until their shorter side is 256 pixels, and the central 224×224 are taken.
 
     Args:
-        depth: One of DEPTHS.
+        depth: 10, 18, 34, 50 or 101.
         weights: `none` (random), `package:MODULE/FILE` or a file, see
             :func:`~lowshot_kedro.networks.weights.load_weights`.
         image_size: Input size instead of 224; both sizes change in proportion.

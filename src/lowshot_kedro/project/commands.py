@@ -13,13 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from lowshot_kedro.project import PACKAGE
 
-_PLAIN_COMMAND = re.compile(r"kedro run --pipeline (\w+)")
+_PLAIN_COMMAND = re.compile(r"kedro run --pipelines (\w+)")
 # In double quotes a shell leaves everything else as it is.
 _SPECIAL_IN_QUOTES = re.compile(r'["$`\\!]')
 
@@ -44,12 +40,12 @@ class Invocation:
         """A command that runs another pipeline, or the default, on the same files."""
         options = f" --env {shlex.quote(self.env)}" if self.env not in (None, "", "local") else ""
         if Path(self.conf_source) != self.project_path / "conf":
-            options += f" --conf-source {shlex.quote(_shortest(self.conf_source))}"
+            options += f" --conf-source {shlex.quote(_shortest(self.conf_source, Path.cwd()))}"
         given, left_out = _as_option(self.runtime_params)
         if given:
             options += f" --params {_quoted(given)}"
         if pipeline_name is not None:
-            options += f" --pipeline {pipeline_name}"
+            options += f" --pipelines {pipeline_name}"
         command = f"{_program()}{options}"
         notes = []
         here = Path.cwd()
@@ -60,34 +56,49 @@ class Invocation:
         return command + (f" ({', '.join(notes)})" if notes else "")
 
     def completed(self, message: str) -> str:
-        """A message whose plain `kedro run --pipeline NAME` is about the same files."""
+        """A message whose plain `kedro run --pipelines NAME` is about the same files."""
         return _PLAIN_COMMAND.sub(lambda found: self.command(found[1]), message)
 
 
 def _program() -> str:
     """What to type for `kedro run`: the environment need not be activated."""
-    python = Path(sys.executable)
     if Path(sys.argv[0]) == Path(__file__).parents[1] / "__main__.py":
-        return f"{_callable(python)} -m {PACKAGE}"
-    script = python.with_name("kedro")
+        return f"{_callable(Path(sys.executable), Path.cwd())} -m {PACKAGE}"
+    return f"{kedro_command(Path.cwd())} run"
+
+
+def kedro_command(folder: Path) -> str:
+    """What to type in a folder for `kedro`."""
+    return _script("kedro", "kedro", folder)
+
+
+def lowshot_command() -> str:
+    """What to type for `lowshot`."""
+    return _script("lowshot", f"{PACKAGE}.project.command_line", Path.cwd())
+
+
+def _script(name: str, module: str, folder: Path) -> str:
+    """The name or path of a script of this environment, or the module that it calls."""
+    python = Path(sys.executable)
+    script = python.with_name(name)
     if script.is_file():
-        return f"{_callable(script)} run"
-    return f"{_callable(python)} -m kedro run"
+        return _callable(script, folder)
+    return f"{_callable(python, folder)} -m {module}"
 
 
-def _callable(program: Path) -> str:
+def _callable(program: Path, folder: Path) -> str:
     """The name of a program if the shell finds it by that, else its path."""
     found = shutil.which(program.name)
     if found is not None and Path(found) == program:
         return program.name
-    return shlex.quote(_shortest(str(program)))
+    return shlex.quote(_shortest(str(program), folder))
 
 
-def _shortest(path: str) -> str:
-    """Relative where it lies in the working directory."""
+def _shortest(path: str, folder: Path) -> str:
+    """Relative where it lies in the folder in which it is typed."""
     if "://" in path:
         return path
-    relative = os.path.relpath(path)
+    relative = os.path.relpath(path, folder)
     return path if relative.startswith("..") else relative
 
 
@@ -128,6 +139,10 @@ def _item(name: str, value: Any) -> str | None:
 
 def _read(item: str) -> tuple[str, Any] | None:
     """What Kedro makes of an item: it takes away the space around it, and leaves types to YAML."""
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     name, _, written = item.strip().partition("=")
     try:
         content: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"{name}={written}"]))

@@ -25,6 +25,7 @@ from yaml import YAMLError
 from lowshot_kedro.errors import InputError, shown_line, traceback_is_wanted
 from lowshot_kedro.graph.parameters import stored_columns
 from lowshot_kedro.project import PACKAGE, torchvision_environment
+from lowshot_kedro.project.commands import lowshot_command
 from lowshot_kedro.project.parameters import with_new_names
 
 logger = logging.getLogger(__name__)
@@ -175,8 +176,9 @@ class ConfigLoader(OmegaConfigLoader):
         if Path(missing).name == self.env:
             return f"--env: got {self.env!r}, but there is no {missing}"
         return (
-            f"{missing}: not there, expected the settings; run this in the folder of the project, "
-            "or name a folder or an archive of settings by --conf-source"
+            f"{missing}: not there, expected the settings; run this in the folder of a project, "
+            f"which `{lowshot_command()} new FOLDER` writes, or name a folder or an archive of "
+            "settings by --conf-source"
         )
 
 
@@ -249,7 +251,8 @@ def absent_folder(paths: Iterable[Path], project: Path) -> str | None:
 def where_to_read(path: Path, project: Path) -> str:
     """Which page is about a file that people put there, and how else it comes there."""
     name, _, page = _folder_of(path, project)
-    others = ", lowshot-download fetches the published ones" if name == "DDIR" else ""
+    fetch = f"`{lowshot_command()} download` fetches the published ones"
+    others = f", {fetch}" if name == "DDIR" else ""
     return f"{page} says which file this is{others}"
 
 

@@ -1,14 +1,16 @@
 """Nothing is told of a run to anybody, unless a person has agreed.
 
 Kedro comes with a plugin that sends usage data to its makers where nobody objects. A file
-`.telemetry` in the project says no, but a package in a foreign folder, or a copy of the project
-without hidden files, has no such file. Then the plugin even writes into pyproject.toml.
+`.telemetry` in the project says no, but a package in a foreign folder, a copy of the project
+without hidden files, or a command that finds no project at all, has no such file. Then the plugin
+even writes into pyproject.toml.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import yaml
@@ -16,7 +18,8 @@ from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.utils import find_kedro_project
 
-from lowshot_kedro.project import PACKAGE
+from lowshot_kedro.extras import MissingLibraryError
+from lowshot_kedro.project import PACKAGE, require_libraries
 
 # What the plugin, kedro-viz, and processes started from here look at.
 _OBJECTION = "KEDRO_DISABLE_TELEMETRY"
@@ -51,13 +54,20 @@ class TelemetryHooks:
 
 
 def before_any_command() -> None:
-    """Turn telemetry off for `kedro` commands in this project, before the plugin is told of them.
+    """Turn telemetry off for `kedro` commands, before the plugin is told of them.
 
-    The entry point `kedro.init` has it called by every command; in other projects it does nothing.
+    The entry point `kedro.init` has it called by every command, also outside of any project. In
+    other projects it does nothing. In this one it ends the command where a library is missing.
     """
     project_path = find_kedro_project(Path.cwd())
-    if project_path is not None and _is_ours(project_path):
+    if project_path is None:
+        turn_off_telemetry(Path.cwd())
+    elif _is_ours(project_path):
         turn_off_telemetry(project_path)
+        try:
+            require_libraries("kedro")
+        except MissingLibraryError as error:
+            sys.exit(f"Error: {error}")
 
 
 def _is_ours(project_path: Path) -> bool:

@@ -1,5 +1,10 @@
 """Tables and plots: single runs, their images, and what a sweep found."""
 
+from lowshot_kedro.extras import require
+
+for library in ("matplotlib", "pandas", "rich"):
+    require(library, __name__)
+
 from lowshot_kedro.reporting.broken_images import describe_broken_images
 from lowshot_kedro.reporting.comparison import (
     compare_methods,

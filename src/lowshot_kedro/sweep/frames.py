@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
+from lowshot_kedro.extras import needed_by
 from lowshot_kedro.methods import METHODS
 from lowshot_kedro.sweep.choice import (
     Hyperparameters,
@@ -17,6 +16,9 @@ from lowshot_kedro.sweep.choice import (
     metrics_of,
 )
 from lowshot_kedro.sweep.runs import Run
+
+with needed_by(__name__):
+    import pandas as pd
 
 
 def final_accuracies(

@@ -34,6 +34,7 @@ from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from lowshot_kedro.errors import InputError, in_one_line
+from lowshot_kedro.extras import needed_by, require
 from lowshot_kedro.memory import available_bytes, format_bytes, recent_peak_rss_bytes, restart_peak
 from lowshot_kedro.progress import Progress, Stopwatch, shown_progress
 
@@ -162,6 +163,8 @@ def check_workers(workers: Workers) -> None:
     Raises:
         InputError: Naming the parameter of `sweep` that cannot be used.
     """
+    if workers.n_workers != 0:
+        require("distributed", f"sweep.n_workers = {workers.n_workers}")
     if workers.scheduler == "local":
         return
     is_address = _is_address(workers.scheduler)
@@ -747,7 +750,8 @@ async def _submit_to_queue(cluster: Any, n_jobs: int) -> None:
 @contextmanager
 def _open_job_queue(workers: Workers) -> Iterator[Any]:
     """Start a scheduler in this process that can ask the queue for workers, but has none yet."""
-    import dask_jobqueue
+    with needed_by(f"sweep.scheduler = {workers.scheduler}"):
+        import dask_jobqueue
 
     cluster_class = getattr(dask_jobqueue, JOB_QUEUES[workers.scheduler])
     command = shlex.split(cluster_class.job_cls.submit_command)[0]

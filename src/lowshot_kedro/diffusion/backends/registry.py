@@ -10,6 +10,7 @@ from lowshot_kedro.diffusion.backends.native_backend import NativeBackend
 from lowshot_kedro.diffusion.backends.scipy_backend import ScipyBackend
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.extras import command, require
 from lowshot_kedro.memory import available_bytes
 
 BACKENDS = ("auto", "native", "torch", "mkl", "scipy")
@@ -63,14 +64,18 @@ def candidates(name: str, precision: str = "float32") -> list[str]:
         precision: One of :data:`PRECISIONS`, which the back end has.
 
     Raises:
-        ValueError: For mkl where MKL is not installed.
+        ValueError: For torch or mkl where that is not installed.
     """
     if name == "auto":
         use_gpu = gpu_available() and precision == "float32"
         return ["torch", "native"] if use_gpu else ["native"]
+    if name == "torch":
+        require("torch", parameter="backend", found=name)
     if name == "mkl" and not native.mkl_available():
         raise InputError(
-            "but Intel MKL is not installed; use auto", parameter="backend", found=name
+            f"but Intel MKL is not installed; use auto, or type: {command('mkl')}",
+            parameter="backend",
+            found=name,
         )
     return [name]
 

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import row_ranges
 from lowshot_kedro.diffusion.backends.scipy_backend import neighbor_matrix
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.diffusion.variants import Adjustment, LabeledRows
+from lowshot_kedro.extras import needed_by
+
+with needed_by("back end torch"):
+    import torch
 
 BLOCK_ROWS = 4096
 

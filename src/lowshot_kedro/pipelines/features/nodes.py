@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from lowshot_kedro import networks
 from lowshot_kedro.blocks import FeatureMatrix, LabeledBlock, Resumable, RowBlocks
 from lowshot_kedro.images import ImageSource
-from lowshot_kedro.networks import create_extractor
-from lowshot_kedro.networks import extract_features as extract
 from lowshot_kedro.networks.parameters import FeaturesParameters
 from lowshot_kedro.reporting import describe_broken_images
 
@@ -16,8 +15,8 @@ def extract_features(
     images: ImageSource, features: FeaturesParameters
 ) -> Resumable[RowBlocks[LabeledBlock]]:
     """Features of a collection, computed while they are saved."""
-    return extract(
-        create_extractor(features.extractor, features.weights, features.image_size),
+    return networks.extract_features(
+        networks.create_extractor(features.extractor, features.weights, features.image_size),
         images,
         batch_size=features.batch_size,
         num_workers=None if features.num_workers == "auto" else int(features.num_workers),

