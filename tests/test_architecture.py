@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import lowshot_kedro
+from lowshot_kedro.methods import METHODS
 
 PROJECT = "lowshot_kedro"
 SOURCES = Path(lowshot_kedro.__file__).parent
@@ -17,6 +18,13 @@ SOURCES = Path(lowshot_kedro.__file__).parent
 # Where Kedro is at home. Every other module, also one that is written tomorrow, is domain.
 KEDRO_SIDE = ("pipelines", "datasets", "project", "settings", "pipeline_registry", "__main__")
 NATIVE_USERS = ("graph", "diffusion", "native")
+# Each may use what comes before it. What is not named here is used by all.
+LAYERS = (
+    ("images", "networks", "pca", "graph", "diffusion", "classifiers", "estimators"),
+    ("methods",),
+    ("sweep",),
+    ("reporting",),
+)
 DATASETS_MAY_USE = (
     "blocks", "datasets", "errors", "fonts", "images", "input_files", "locks", "memory", "progress",
 )  # fmt: skip
@@ -58,6 +66,13 @@ def within(name: str, package: str) -> bool:
     return name == package or name.startswith(package + ".")
 
 
+def layer_of(area: str) -> int:
+    """The number of a layer: 0 for what all use, more than any for what uses all of them."""
+    if area in ("", *KEDRO_SIDE, "download"):
+        return len(LAYERS) + 1
+    return next((number for number, areas in enumerate(LAYERS, start=1) if area in areas), 0)
+
+
 def is_allowed(module: str, name: str) -> bool:
     """Whether `module` may import `name`."""
     _, area, *rest = [*module.split("."), ""]
@@ -66,6 +81,8 @@ def is_allowed(module: str, name: str) -> bool:
     if area == "native" and within(name, PROJECT):
         return target_area in ("native", "interruption")
     if target_area == "native" and area not in NATIVE_USERS:
+        return False
+    if target_area and layer_of(target_area) > layer_of(area):
         return False
     if area not in KEDRO_SIDE:
         knows_kedro = within(name, "kedro") or within(name, "kedro_datasets")
@@ -109,7 +126,7 @@ def test_every_area_is_looked_at():
     assert areas >= {
         "images", "networks", "graph", "diffusion", "classifiers", "protocol", "metrics",
         "reporting", "pca", "blocks", "memory", "progress", "parameters", "native", "datasets",
-        "pipelines", "sweep", "experiment", "download", "estimators", "project",
+        "pipelines", "sweep", "methods", "download", "estimators", "project",
     }  # fmt: skip
 
 
@@ -117,6 +134,14 @@ def test_every_area_is_looked_at():
 def test_imports_follow_the_arrows(module):
     path = MODULES[module]
     assert violations(path.read_text(), module, path.name == "__init__.py") == []
+
+
+@pytest.mark.parametrize("room", ["sweep", "reporting"])
+def test_no_method_is_known_by_name_outside_its_file(room):
+    for path in sorted((SOURCES / room).glob("*.py")):
+        tree = ast.parse(path.read_text())
+        texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        assert texts.isdisjoint(METHODS), path
 
 
 @pytest.mark.parametrize("path", sorted(SOURCES.glob("pipelines/*/pipeline.py")), ids=str)
@@ -139,6 +164,10 @@ def test_pipelines_are_wiring_only(path):
         ("lowshot_kedro.reporting", False, "from lowshot_kedro import native",
          "lowshot_kedro.native"),
         ("lowshot_kedro.pca", False, "import importlib\nimportlib.import_module('kedro')", "kedro"),
+        ("lowshot_kedro.graph.a", False, "from ..methods import METHODS", "lowshot_kedro.methods"),
+        ("lowshot_kedro.methods.a", False, "from ..sweep import Run", "lowshot_kedro.sweep"),
+        ("lowshot_kedro.sweep.a", False, "from .. import reporting", "lowshot_kedro.reporting"),
+        ("lowshot_kedro.blocks", False, "from .graph import search", "lowshot_kedro.graph"),
         ("lowshot_kedro.native.a", False, "from .. import blocks", "lowshot_kedro.blocks"),
         ("lowshot_kedro.native.a", False, "import lowshot_kedro", "lowshot_kedro"),
         ("lowshot_kedro.datasets.a", False, "from lowshot_kedro import graph",

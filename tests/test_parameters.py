@@ -12,7 +12,7 @@ from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.parameters import GraphParameters, stored_columns
 from lowshot_kedro.methods import METHODS
 from lowshot_kedro.metrics import EvaluationParameters
-from lowshot_kedro.project.parameters import SECTIONS, read_parameters
+from lowshot_kedro.project.parameters import SECTIONS, read_parameters, with_new_names
 from lowshot_kedro.sweep.parameters import read_sweep
 
 VALID = {
@@ -469,7 +469,7 @@ def test_sections_are_frozen(section):
     values = read_parameters(VALID)[section]
     for name in (field.name for field in dataclasses.fields(values)):
         with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(values, name, VALID[section][name])
+            setattr(values, name, getattr(values, name))
 
 
 def test_top_k_are_sorted_and_distinct():
@@ -600,3 +600,22 @@ def test_a_budget_is_at_most_what_64_bits_count_in_bytes(name):
     assert half.memory_budget_bytes == 500_000_000
     with pytest.raises(InputError, match=rf"^{name}: got 1e\+300, expected .* at most 1e\+09$"):
         read_parameters(changed(name, 1e300))
+
+
+def test_the_baseline_needs_nothing_but_features():
+    expected = "one of: nearest_class_mean, nearest_neighbors, logistic_regression"
+    with pytest.raises(ValueError, match=f"^baseline.method: got 'diffusion', expected {expected}"):
+        read_parameters(VALID | {"baseline": {"method": "diffusion"}})
+
+
+def test_names_of_an_earlier_version_work_and_are_named_in_a_warning(caplog):
+    old = copy.deepcopy(VALID)
+    old["graph"]["memory_budget"] = 8
+    old["evaluation"]["n_pictures"] = 3
+    sections = read_parameters(with_new_names(old))
+    assert (sections["graph"].memory_budget_gb, sections["evaluation"].n_images) == (8, 3)
+    assert "graph.memory_budget: this parameter is called graph.memory_budget_gb now" in caplog.text
+    assert "evaluation.n_pictures: this parameter is called evaluation.n_images" in caplog.text
+    caplog.clear()
+    assert with_new_names(VALID) == VALID
+    assert not caplog.text

@@ -160,16 +160,22 @@ def test_the_plot_per_step_marks_what_was_chosen():
         "k": 10, "n_iterations": 2, "validation_accuracy": [0.1, 0.5, 0.75, 0.7],
         "validation_accuracy_per_k": {"5": 0.6, "10": 0.75},
     }  # fmt: skip
-    lines = lines_by_label(plot_accuracy_per_step({**DIFFUSION, "chosen": chosen}, BASELINE, 1))
+    lines = lines_by_label(
+        plot_accuracy_per_step({**DIFFUSION, "chosen": chosen}, BASELINE, 1, TITLES)
+    )
     assert len(lines) == 8
     assert set(lines["chosen: 2 steps, k = 10"].get_xdata()) == {2}
     np.testing.assert_allclose(lines["diffusion, held-out labels"].get_ydata(), [10, 50, 75, 70])
     none = {**chosen, "validation_accuracy": None, "n_iterations": 1}
-    lines = lines_by_label(plot_accuracy_per_step({**DIFFUSION, "chosen": none}, BASELINE, 1))
+    lines = lines_by_label(
+        plot_accuracy_per_step({**DIFFUSION, "chosen": none}, BASELINE, 1, TITLES)
+    )
     assert "chosen: 1 step, k = 10" in lines
     assert len(lines) == 7
     given = {**none, "validation_accuracy_per_k": {}}
-    lines = lines_by_label(plot_accuracy_per_step({**DIFFUSION, "chosen": given}, BASELINE, 1))
+    lines = lines_by_label(
+        plot_accuracy_per_step({**DIFFUSION, "chosen": given}, BASELINE, 1, TITLES)
+    )
     assert len(lines) == 6
 
 
@@ -216,6 +222,6 @@ def test_bars_for_missing_accuracies_are_empty(tmp_path):
 def test_plots_show_the_k_asked_for(k):
     wide = metrics_of(entry(3, 10, 20, 30, 40, 50, 60, top_k=(1, 5)))
     height = {1: 10, 5: 40}[k]
-    figure = plot_accuracy_per_step(wide, wide, k)
+    figure = plot_accuracy_per_step(wide, wide, k, TITLES)
     assert lines_by_label(figure)["diffusion, all classes"].get_ydata() == pytest.approx([height])
     assert bars(plot_methods(compare_methods({"a": wide}, [1, 5]), k))[0] == pytest.approx([height])

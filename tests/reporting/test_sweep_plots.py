@@ -192,7 +192,8 @@ def steps_of(iterations, seeds=(1, 2), unlabeled=(("nbg300", 300), ("nbg1200", 1
                     percent = 10 * n_labeled + 2 * seed + iteration + (n_background == 300)
                     records.append(
                         {
-                            "method": "diffusion", "unlabeled": name, "n_background": n_background, "seed": seed,
+                            "method": "diffusion", "unlabeled": name,
+                            "n_background": n_background, "seed": seed,
                             "n_labeled": n_labeled, "iteration": iteration,
                             "chosen": iteration == chosen + n_labeled,
                             "top1": percent / 100, "top1_novel": percent / 200,

@@ -79,7 +79,6 @@ class ConfigLoader(OmegaConfigLoader):
             has_own = self.env not in (None, "", self.base_env, self.default_run_env)
             folder = self._data_folder() if has_own else "data"
             OmegaConf.register_new_resolver("layer", partial(_layer, folder), replace=True)
-        is_kept = key in self
         try:
             content: dict[str, Any] = super().__getitem__(key)
         except MissingConfigException as error:
@@ -92,10 +91,11 @@ class ConfigLoader(OmegaConfigLoader):
             raise UserError(str(error).splitlines()[0].removeprefix(_PREFIX)) from error
         except _UNREADABLE as error:
             raise UserError(self._describe_unreadable(error)) from error
-        if key == "parameters" and not is_kept:
-            # Kept, so that each old name is told of once.
-            content = self[key] = with_new_names(content)
-        if key == "globals" and content.get(torchvision_environment.SECTION) is not None:
+        if key == "parameters":
+            # Kept, so that what has another name is said once.
+            content = with_new_names(content)
+            self[key] = content
+        elif key == "globals" and content.get(torchvision_environment.SECTION) is not None:
             self._complete_globals(content)
         return content
 

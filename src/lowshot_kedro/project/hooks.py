@@ -335,8 +335,20 @@ class Session(KedroSession):
         return result
 
 
+# Names of an earlier version, which work until the next one.
+_RENAMED_NODES = {
+    "complete_graph": "insert_labeled_nodes",
+    "list_broken_pictures": "list_broken_images",
+    "train_logistic_regression": "train_baseline",
+}
+
+
 def _node_named(name: str, nodes: Collection[str], option: str) -> str:
     """The node that is called so, or of which that is the last part."""
+    namespace, dot, last = name.rpartition(".")
+    if last in _RENAMED_NODES:
+        name = f"{namespace}{dot}{_RENAMED_NODES[last]}"
+        logger.warning("%s: this node is called %s now", last, _RENAMED_NODES[last])
     found = [node for node in nodes if name in (node, node.rpartition(".")[2])]
     if name in found or len(found) == 1:
         return name if name in found else found[0]

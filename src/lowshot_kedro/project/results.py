@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lowshot_kedro import reporting
-from lowshot_kedro.sweep.parameters import read_sweep
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.sweep.parameters import read_sweep
 
 logger = logging.getLogger(__name__)
 

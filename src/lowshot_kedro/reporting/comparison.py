@@ -87,7 +87,7 @@ def plot_accuracy_per_step(
     diffusion_metrics: Mapping[str, Any],
     baseline_metrics: Mapping[str, Any],
     k: int,
-    titles: tuple[str, str] = ("diffusion", "baseline"),
+    titles: tuple[str, str],
 ) -> Figure:
     """Top-k accuracy after each diffusion step, with the baseline as dashed lines.
 
