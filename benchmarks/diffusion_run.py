@@ -26,6 +26,7 @@ from lowshot_kedro.diffusion import (
     PRECISIONS,
     LabeledRows,
     PropagationMatrix,
+    PropagationOptions,
     labeled_rows,
     propagate,
     propagation_matrix,
@@ -301,9 +302,7 @@ class RunBenchmark:
                 problem.test_neighbors,
                 problem.n_classes,
                 self._options.iterations,
-                0,
-                "native",
-                precision=precision,
+                PropagationOptions(0, "native", precision),
                 every_step=False,
             )[0]
             return scores

@@ -30,8 +30,15 @@ from common.vectors import FASHION_MNIST
 from lowshot_kedro import native
 from lowshot_kedro.blocks import KnnGraph
 from lowshot_kedro.datasets import FaissIndexDataset, KnnGraphDataset
-from lowshot_kedro.diffusion import choose_node_ordering, propagate, propagation_matrix
+from lowshot_kedro.diffusion import (
+    PropagationOptions,
+    choose_node_ordering,
+    propagate,
+    propagation_matrix,
+)
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph import (
+    UnlabeledNodes,
     background_graph,
     build_index,
     insert_labeled_nodes,
@@ -263,9 +270,7 @@ class AccuracyBenchmark:
         completed = insert_labeled_nodes(
             labeled,
             tested,
-            self._data.background,
-            background.index,
-            background.graph,
+            UnlabeledNodes(self._data.background, background.index, background.graph),
             self._options.k,
         )
         seconds = watch.seconds
@@ -282,7 +287,7 @@ class AccuracyBenchmark:
             test_neighbors,
             n_classes,
             n_steps,
-            backend="native",
+            PropagationOptions(0, "native"),
         )
         found = {
             step: accuracies(
@@ -470,9 +475,9 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
         parser.error(f"--classes: a multiple of 4, got {options.classes}")
     for method in options.methods:
         try:
-            require_method(method, options.columns or FASHION_COLUMNS, "--methods")
-        except ValueError as error:
-            parser.error(str(error))
+            require_method(method, options.columns or FASHION_COLUMNS)
+        except InputError as error:
+            parser.error(str(error.renamed("--methods")))
     return options
 
 

@@ -17,6 +17,7 @@ SOURCES = Path(lowshot_kedro.__file__).parent
 
 # Where Kedro is at home. Every other module, also one that is written tomorrow, is domain.
 KEDRO_SIDE = ("pipelines", "datasets", "project", "settings", "pipeline_registry", "__main__")
+MAX_ARGUMENTS = 8
 NATIVE_USERS = ("graph", "diffusion", "native")
 # Each may use what comes before it. What is not named here is used by all.
 LAYERS = (
@@ -102,6 +103,37 @@ def violations(source: str, module: str, is_package: bool = False) -> list[str]:
     return sorted(name for name in names if not is_allowed(module, name))
 
 
+def too_many_arguments(source: str, module: str) -> list[str]:
+    """Functions with more than eight arguments besides `self`.
+
+    scikit-learn wants every parameter of an estimator by name, and Kedro hands a node one argument
+    for every dataset.
+    """
+    if module.startswith(f"{PROJECT}.pipelines.") and module.endswith(".nodes"):
+        return []
+    tree, found = ast.parse(source), []
+    of_estimators = {
+        id(function)
+        for item in ast.walk(tree)
+        if isinstance(item, ast.ClassDef)
+        and any(getattr(base, "id", "") == "BaseEstimator" for base in item.bases)
+        for function in item.body
+        if getattr(function, "name", "") == "__init__"
+    }
+    for item in ast.walk(tree):
+        if (
+            isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)
+            and id(item) not in of_estimators
+        ):
+            names = [
+                a.arg for a in (*item.args.posonlyargs, *item.args.args, *item.args.kwonlyargs)
+            ]
+            names += [a.arg for a in (item.args.vararg, item.args.kwarg) if a is not None]
+            if len(names) - (names[:1] in (["self"], ["cls"])) > MAX_ARGUMENTS:
+                found.append(item.name)
+    return found
+
+
 def is_only_wiring(source: str) -> bool:
     """Imports, and a create_pipeline that returns something, and nothing else."""
     docstring, *statements = ast.parse(source).body
@@ -142,6 +174,11 @@ def test_no_method_is_known_by_name_outside_its_file(room):
         tree = ast.parse(path.read_text())
         texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
         assert texts.isdisjoint(METHODS), path
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_belongs_together_comes_in_one_argument(module):
+    assert too_many_arguments(MODULES[module].read_text(), module) == []
 
 
 @pytest.mark.parametrize("path", sorted(SOURCES.glob("pipelines/*/pipeline.py")), ids=str)
@@ -221,3 +258,25 @@ def test_what_is_allowed_is_not_reported(module, is_package, source):
 )
 def test_an_algorithm_in_a_pipeline_file_is_found(body, expected):
     assert is_only_wiring(f"'''Doc.'''\nimport kedro\n{body}\n") is expected
+
+
+EIGHT, NINE = ", ".join("abcdefgh"), ", ".join("abcdefghi")
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "found"),
+    [
+        ("lowshot_kedro.a", f"def f({EIGHT}): pass", []),
+        ("lowshot_kedro.a", f"def f({NINE}): pass", ["f"]),
+        ("lowshot_kedro.a", "async def f(a, /, b, *c, d, e, f, g, h, **i): pass", ["f"]),
+        ("lowshot_kedro.a", f"class A:\n    def f(self, {EIGHT}): pass", []),
+        ("lowshot_kedro.a", f"class A:\n    def f(self, {NINE}): pass", ["f"]),
+        ("lowshot_kedro.a", f"class A:\n    def __init__(self, {NINE}): pass", ["__init__"]),
+        ("lowshot_kedro.a", f"class A(BaseEstimator):\n    def __init__(self, {NINE}): pass", []),
+        ("lowshot_kedro.a", f"class A(BaseEstimator):\n    def f(self, {NINE}): pass", ["f"]),
+        ("lowshot_kedro.pipelines.a.nodes", f"def f({NINE}): pass", []),
+        ("lowshot_kedro.pipelines.a.helpers", f"def f({NINE}): pass", ["f"]),
+    ],
+)
+def test_arguments_are_counted(module, source, found):
+    assert too_many_arguments(source, module) == found

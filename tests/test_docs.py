@@ -21,7 +21,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from lowshot_kedro import LabelDiffusion
-from lowshot_kedro.diffusion import propagate, propagation_matrix
+from lowshot_kedro.diffusion import PropagationOptions, propagate, propagation_matrix
 from lowshot_kedro.images import write_zip_shards
 from lowshot_kedro.project.config import Project, UserError
 from tests.own_images import LABELED, SMALL, run_own_images, write_own_images
@@ -116,8 +116,9 @@ def test_a_variant_of_ones_own() -> None:
     matrix = propagation_matrix(rng.integers(0, 200, (200, 6), dtype=np.int32))
     labels = rng.integers(0, 3, 40).astype(np.int32)
     arguments = (matrix, labels, np.arange(200, dtype=np.int32)[:, None], 3, 3)
+    variant = names["Threshold"](0.3)
     native, scipy = (
-        propagate(*arguments, backend=backend, adjustments=[names["Threshold"](0.3)])[-1]
+        propagate(*arguments, PropagationOptions(backend=backend, adjustments=[variant]))[-1]
         for backend in ("native", "scipy")
     )
     np.testing.assert_allclose(native, scipy, rtol=1e-5)

@@ -32,7 +32,7 @@ from lowshot_kedro.download import (
     transfer,
 )
 from lowshot_kedro.download.__main__ import main
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import TRACEBACK_VARIABLE, InputError
 from tests.other_processes import another_process, read, written
 from tests.projects import ROOT
 
@@ -673,6 +673,20 @@ def test_arguments_that_cannot_be_used(
     monkeypatch.delenv("DDIR", raising=False)
     assert main(arguments) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wanted", ["0", "1"])
+def test_the_option_is_named_and_the_traceback_shown_where_it_is_wanted(
+    wanted: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv(TRACEBACK_VARIABLE, wanted)
+    name = "features/f100m/concatenated_PCAR256.raw"
+    assert main(["--folder", "x", "--n-background", "0", name]) == 1
+    *before, line = capsys.readouterr().err.splitlines()
+    expected = "lowshot-download: --n-background: got 0, expected at least 1 to fetch vectors"
+    assert line == expected
+    assert any("in select_files" in each for each in before) == (wanted == "1")
+    assert bool(before) == (wanted == "1")
 
 
 @pytest.mark.parametrize("numbers", ["", "-1", "1e6", "1,,2", "all"])

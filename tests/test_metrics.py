@@ -207,4 +207,4 @@ def test_who_may_guess_all_classes_is_always_right(caplog, top_k, n_classes, tel
     if telling[0] < n_classes:
         assert [f"top-{k}" in caplog.text for k in top_k] == [k not in telling for k in top_k]
     else:
-        assert f"evaluation.top_k: {list(top_k)}, but with {n_classes} classes" in caplog.text
+        assert f"top_k: {list(top_k)}, but with {n_classes} classes" in caplog.text

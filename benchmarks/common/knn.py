@@ -24,7 +24,12 @@ from common.truth import BLOCK_ROWS, TIE, Truth, truth_of
 from common.vectors import VectorFile
 from lowshot_kedro.blocks import KnnGraph
 from lowshot_kedro.datasets import FaissIndexDataset, KnnGraphDataset
-from lowshot_kedro.graph import background_graph, build_index, insert_labeled_nodes
+from lowshot_kedro.graph import (
+    UnlabeledNodes,
+    background_graph,
+    build_index,
+    insert_labeled_nodes,
+)
 from lowshot_kedro.memory import peak_rss_bytes
 from lowshot_kedro.progress import Stopwatch
 
@@ -348,8 +353,8 @@ def completion(task: CompletionTask) -> CompletionOutcome:
     index, graph = index_dataset.load(), graph_dataset.load()
     labeled, test = task.labeled(), task.test()
     phases.end("loading")
-    vectors = background.vectors.mapped()
-    completed = insert_labeled_nodes(labeled, test, vectors, index, graph, background.k)
+    nodes = UnlabeledNodes(background.vectors.mapped(), index, graph)
+    completed = insert_labeled_nodes(labeled, test, nodes, background.k)
     phases.end("completion")
     sampled = background.sample[: task.n_sampled]
     neighbors = {

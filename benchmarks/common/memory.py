@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from common.machine import set_threads
 from common.peers import neighbor_matrix
 from lowshot_kedro import native
-from lowshot_kedro.diffusion import propagate, propagation_matrix
+from lowshot_kedro.diffusion import PropagationOptions, propagate, propagation_matrix
 from lowshot_kedro.memory import recent_peak_rss_bytes, restart_peak
 
 _STATUS = Path("/proc/self/status")
@@ -125,9 +125,7 @@ def native_runs(
             test_neighbors,
             n_classes,
             n_iterations,
-            0,
-            "native",
-            precision=precision,
+            PropagationOptions(0, "native", precision),
             every_step=False,
         )
         peak = recent_peak_rss_bytes()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lowshot_kedro.deprecated import find_moved_modules
+
 if TYPE_CHECKING:
     from lowshot_kedro.estimators.label_diffusion import LabelDiffusion
 
 __version__ = "0.1.0"
 
 __all__ = ["LabelDiffusion"]
+
+find_moved_modules()
 
 
 def __getattr__(name: str) -> Any:

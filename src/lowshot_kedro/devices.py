@@ -37,12 +37,11 @@ def free_gpu_bytes(number: int | None = None) -> int:
     return int(torch.cuda.mem_get_info(*([] if number is None else [number]))[0])
 
 
-def choose_device(device: str, name: str = "device") -> torch.device:
+def choose_device(device: str) -> torch.device:
     """The device that a parameter means: `auto` is a GPU where there is one.
 
     Args:
         device: One of `DEVICES`.
-        name: The parameter, for the error message.
 
     Raises:
         ValueError: For `cuda` on a machine without a usable GPU.
@@ -52,5 +51,7 @@ def choose_device(device: str, name: str = "device") -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"{name}: got 'cuda', but PyTorch finds no GPU; use auto or cpu")
+        raise InputError(
+            "but PyTorch finds no GPU; use auto or cpu", parameter="device", found=device
+        )
     return torch.device(device)

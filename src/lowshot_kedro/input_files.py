@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import errno
 import json
+import pickle
 import stat
+import struct
 from pathlib import Path
 from typing import Any
 
 from lowshot_kedro.errors import InputError
+
+# What unpickling raises, PyTorch's too, for a file that is not its own or that is damaged. Neither
+# documents it; these came of thousands of files with some bytes changed.
+UNPICKLING_ERRORS = (
+    OSError,
+    EOFError,
+    pickle.UnpicklingError,
+    struct.error,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 _KINDS = {
     stat.S_IFDIR: "a folder",

@@ -60,6 +60,11 @@ def format_bytes(n_bytes: float) -> str:
     return f"{n_bytes:.1f} TiB"
 
 
+def format_gigabytes(n_bytes: float) -> str:
+    """`1330000000` → `1.33 GB`, as memory budgets are typed."""
+    return f"{n_bytes / 1e9:.3g} GB"
+
+
 def available_bytes() -> int:
     """Memory that this process can still take: what is free, or what its control group allows."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]

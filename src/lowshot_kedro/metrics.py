@@ -207,8 +207,7 @@ def log_top_k_left_out(top_k: Sequence[int], n_classes: int) -> None:
     left_out = [f"top-{k}" for k in top_k if k not in telling]
     if telling[0] >= n_classes:
         logger.warning(
-            "evaluation.top_k: %s, but with %d classes so many guesses are always right; expected "
-            "a k below",
+            "top_k: %s, but with %d classes so many guesses are always right; expected a k below",
             list(top_k),
             n_classes,
         )

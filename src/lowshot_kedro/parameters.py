@@ -6,7 +6,7 @@ parameter by its own name; :func:`read_section` puts the name of the section in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -184,11 +184,19 @@ def read_section(name: str, section_class: type[Section], values: object) -> Sec
     return in_section(name, lambda: section_class(**values))
 
 
-def in_section(name: str, make: Callable[[], Section]) -> Section:
-    """What a function returns; an error of it is about a parameter of this section."""
+def in_section(
+    name: str, make: Callable[[], Section], names: Container[str] | None = None
+) -> Section:
+    """What a function returns; an error of it about a parameter is about one of this section.
+
+    Args:
+        name: Of the section.
+        make: The function.
+        names: Of its parameters; None: all that errors can be about.
+    """
     try:
         return make()
     except InputError as error:
-        if error.parameter is None:
+        if error.parameter is None or (names is not None and error.parameter not in names):
             raise
-        raise refuse(f"{name}.{error.parameter}", error.found, str(error.expected)) from error
+        raise error.renamed(f"{name}.{error.parameter}") from error

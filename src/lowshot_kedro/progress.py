@@ -8,9 +8,11 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from lowshot_kedro.deprecated import old_names
 from lowshot_kedro.memory import format_bytes, peak_rss_bytes, rss_bytes
 from lowshot_kedro.terminal import can_show_bars, is_child_process, root_above_bars, shown_log
 
@@ -136,3 +138,7 @@ class Progress:
                 (self._total - self._done) / max(rate, 1e-9),
                 format_bytes(rss_bytes()),
             )
+
+
+if not TYPE_CHECKING:
+    __getattr__ = old_names(__name__)

@@ -246,9 +246,10 @@ def _require_as_many(n_labeled: int, sizes: dict[str, int]) -> None:
     largest = max(sizes, key=sizes.__getitem__)
     if n_labeled > sizes[largest]:
         raise InputError(
-            f"experiment.n_labeled: got {n_labeled}, but {largest} has only {sizes[largest]} "
-            "training images, and no novel class more; expected no more, or null = all that are "
-            "given"
+            f"but {largest} has only {sizes[largest]} training images, and no novel class more",
+            parameter="n_labeled",
+            found=n_labeled,
+            expected="no more, or no number: all that are given",
         )
 
 

@@ -19,13 +19,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import row_ranges
+from lowshot_kedro.deprecated import old_names
 from lowshot_kedro.interruption import (
     SECONDS_BETWEEN_LOOKS,
     require_no_stop,
@@ -242,3 +243,7 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, Non
                 raise item.error
         finally:
             is_over.set()
+
+
+if not TYPE_CHECKING:
+    __getattr__ = old_names(__name__)

@@ -369,7 +369,7 @@ def test_features() -> None:
         )
     }
     if MEASURES_MEMORY:
-        assert content["long_run"]["n_pictures"] == 60
+        assert content["long_run"]["n_images"] == 60
         assert all(taken > 10**8 for taken in content["long_run"]["memory"])
 
 

@@ -264,7 +264,7 @@ def inserted(
     )
     exact = unlabeled_nodes(background, K, "exact", "background")
     collection = modules.links.Collection(background, exact.neighbors, train, test, K)
-    completed = insert_labeled_nodes(train[positions], test[1:], *exact, k=K)
+    completed = insert_labeled_nodes(train[positions], test[1:], exact, k=K)
     return Small(
         collection.true_links(selection),
         completed.neighbors.copy(),

@@ -136,11 +136,10 @@ def test_no_labelled_images_at_all_are_refused(name):
 
 
 @pytest.mark.parametrize("name", COMPARE_DIRECTIONS)
-def test_a_faulty_row_of_a_later_block_has_its_own_number(name, monkeypatch):
-    monkeypatch.setattr(f"lowshot_kedro.classifiers.{name}._BLOCK_ROWS", 3)
+def test_a_faulty_row_of_a_later_block_has_its_own_number(name):
     features = FEATURES.copy()
     features[7] = 0
-    classifier = create(name)
+    classifier = create(name, block_rows=3)
     classifier.fit(FEATURES, CLASSES)
     with pytest.raises(ValueError, match=r"1 row\(s\), numbers 7;"):
         classifier.scores(features)

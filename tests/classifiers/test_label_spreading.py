@@ -7,7 +7,7 @@ from sklearn import semi_supervised
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from lowshot_kedro.classifiers import LabelSpreading, label_spreading
+from lowshot_kedro.classifiers import LabelSpreading
 
 
 def unit(rows):
@@ -69,11 +69,10 @@ def test_scores_are_those_of_the_method_computed_densely(alpha):
 
 
 @pytest.mark.parametrize("block_rows", [7, 4096])
-def test_scores_are_those_of_scikit_learn_called_by_hand(monkeypatch, block_rows):
-    monkeypatch.setattr(label_spreading, "_BLOCK_ROWS", block_rows)
+def test_scores_are_those_of_scikit_learn_called_by_hand(block_rows):
     vectors, classes = clusters(300)
     test, _ = clusters(80, seed=1)
-    model = spreading(vectors[40:], n_neighbors=5, alpha=0.7)
+    model = spreading(vectors[40:], n_neighbors=5, alpha=0.7, block_rows=block_rows)
     model.fit(vectors[:40], classes[:40])
     peer = semi_supervised.LabelSpreading(kernel="knn", n_neighbors=5, alpha=0.7)
     peer.fit(vectors, np.where(np.arange(300) < 40, classes, -1))
@@ -176,7 +175,7 @@ def test_more_images_than_allowed_are_refused():
     vectors, classes = clusters(60)
     spreading(vectors[12:], max_images=60).fit(vectors[:12], classes[:12])
     message = (
-        r"sweep.label_spreading.max_images: got 59, but there are 60 images "
+        r"max_images: got 59, but there are 60 images "
         r"\(12 labelled, 48 unlabelled\)"
     )
     with pytest.raises(ValueError, match=message):
@@ -185,7 +184,7 @@ def test_more_images_than_allowed_are_refused():
 
 def test_more_neighbors_than_images_are_refused():
     vectors, classes = clusters(10)
-    message = "sweep.label_spreading.n_neighbors: got 11, but there are only 10 images"
+    message = "n_neighbors: got 11, but there are only 10 images"
     with pytest.raises(ValueError, match=message):
         spreading(vectors[4:], n_neighbors=11).fit(vectors[:4], classes[:4])
     spreading(vectors[4:], n_neighbors=10).fit(vectors[:4], classes[:4])

@@ -231,13 +231,13 @@ def test_divergence_names_the_learning_rate():
     with pytest.raises(ValueError) as error:
         regression(3, lr=1e36, max_iterations=50).fit(features, classes)
     message = str(error.value)
-    assert message.startswith("logistic_regression.lr: 1e+36 is too large")
+    assert message.startswith("lr: 1e+36 is too large")
     assert "diverged before iteration 50" in message
 
 
 def test_divergence_with_the_last_step_is_noticed():
     features, classes = clusters([20] * 3, distance=100)
-    with pytest.raises(ValueError, match=r"logistic_regression.lr: .* is too large"):
+    with pytest.raises(ValueError, match=r"lr: .* is too large"):
         regression(3, lr=1e38, max_iterations=1).fit(features, classes)
 
 

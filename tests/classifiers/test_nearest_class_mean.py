@@ -7,7 +7,7 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
-from lowshot_kedro.classifiers import NearestClassMean, nearest_class_mean
+from lowshot_kedro.classifiers import NearestClassMean
 
 
 def draw(n, n_classes, dimension, seed=0):
@@ -20,8 +20,8 @@ def draw(n, n_classes, dimension, seed=0):
     return features.astype(np.float32), rng.permutation(classes).astype(np.int32)
 
 
-def fitted(features, classes):
-    model = NearestClassMean(int(classes.max()) + 1)
+def fitted(features, classes, **options):
+    model = NearestClassMean(int(classes.max()) + 1, **options)
     model.fit(features, classes)
     return model
 
@@ -37,12 +37,11 @@ def test_cosines_worked_out_by_hand():
 
 
 @pytest.mark.parametrize("block_rows", [7, 16384])
-def test_scores_are_cosines_to_the_centroids_of_scikit_learn(monkeypatch, block_rows):
-    monkeypatch.setattr(nearest_class_mean, "_BLOCK_ROWS", block_rows)
+def test_scores_are_cosines_to_the_centroids_of_scikit_learn(block_rows):
     features, classes = draw(200, 6, 20)
     test, _ = draw(60, 6, 20, seed=1)
     centroids = NearestCentroid().fit(normalize(features.astype(float)), classes).centroids_
-    found = fitted(features, classes).scores(test)
+    found = fitted(features, classes, block_rows=block_rows).scores(test)
     np.testing.assert_allclose(found, cosine_similarity(test, centroids), atol=1e-6)
 
 

@@ -15,8 +15,8 @@ def draw(n, n_classes, dimension, seed=0):
     return features.astype(np.float32), classes
 
 
-def fitted(features, classes, k=1):
-    model = NearestNeighbors(int(classes.max()) + 1, k=k)
+def fitted(features, classes, k=1, **options):
+    model = NearestNeighbors(int(classes.max()) + 1, k=k, **options)
     model.fit(features, classes)
     return model
 
@@ -46,12 +46,12 @@ def test_votes_worked_out_by_hand():
 
 
 @pytest.mark.parametrize("block_rows", [7, 16384])
-def test_shares_of_the_votes_are_those_of_scikit_learn(monkeypatch, block_rows):
-    monkeypatch.setattr(nearest_neighbors, "_BLOCK_ROWS", block_rows)
+def test_shares_of_the_votes_are_those_of_scikit_learn(block_rows):
     features, classes = draw(150, 5, 6)
     test, _ = draw(50, 5, 6, seed=1)
     ks = [12, 1, 3]
-    for k, found in zip(ks, fitted(features, classes).scores_per_k(test, ks), strict=True):
+    model = fitted(features, classes, block_rows=block_rows)
+    for k, found in zip(ks, model.scores_per_k(test, ks), strict=True):
         peer = KNeighborsClassifier(
             k, metric="cosine", weights=lambda distances: np.maximum(1 - distances, 0)
         ).fit(features.astype(float), classes)
@@ -138,7 +138,7 @@ def test_the_number_of_threads_changes_nothing():
 
 def test_more_neighbors_than_labelled_images_are_refused_before_anything_is_searched():
     features, classes = draw(20, 3, 4)
-    message = "sweep.nearest_neighbors.k: got 21, but there are only 20 labelled images"
+    message = "k: got 21, but there are only 20 labelled images"
     with pytest.raises(ValueError, match=message):
         fitted(features, classes, k=21)
     with pytest.raises(ValueError, match=message):

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from lowshot_kedro import native
-from lowshot_kedro.diffusion import adjustments, propagate, propagation_matrix
+from lowshot_kedro.diffusion import (
+    PropagationOptions,
+    adjustments,
+    propagate,
+    propagation_matrix,
+)
 
 from .strategies import problem_of
 from .truth import dense_matrix, dense_scores
@@ -46,9 +51,29 @@ def two_nodes():
     return propagation_matrix(ints([0, 1], [1, 0]))
 
 
-def run(*arguments, power=1, clamping=False, **options):
-    """`propagate`, with a variant in the words of the parameters."""
-    return propagate(*arguments, adjustments=adjustments(power, clamping), **options)
+def run(
+    matrix,
+    labels,
+    links,
+    n_classes,
+    n_iterations,
+    class_slice="auto",
+    backend="auto",
+    *,
+    every_step=True,
+    labeled_nodes=None,
+    power=1,
+    clamping=False,
+    **options,
+):
+    """`propagate`, with options in the words of the parameters."""
+    told = PropagationOptions(
+        class_slice, backend, adjustments=adjustments(power, clamping), **options
+    )
+    return propagate(
+        matrix, labels, links, n_classes, n_iterations, told,
+        every_step=every_step, labeled_nodes=labeled_nodes,
+    )  # fmt: skip
 
 
 @cache

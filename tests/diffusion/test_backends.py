@@ -8,9 +8,9 @@ from lowshot_kedro import native
 from lowshot_kedro.diffusion import (
     Clamping,
     Power,
+    PropagationOptions,
     create_backend,
     labeled_rows,
-    propagate,
     propagation_matrix,
 )
 from lowshot_kedro.diffusion.backends import native_backend
@@ -25,6 +25,7 @@ from .cases import (
     ints,
     larger_matrix,
     larger_problem,
+    run,
     two_nodes,
 )
 from .strategies import neighbor_lists, problems
@@ -80,34 +81,34 @@ def test_a_run_goes_where_it_fits(monkeypatch, free, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 10**10))
     monkeypatch.setattr("lowshot_kedro.diffusion.propagation.create_backend", create)
-    propagate(larger_matrix("constant"), *larger_problem().task, 1)
+    run(larger_matrix("constant"), *larger_problem().task, 1)
     assert taken == [expected]
 
 
 def test_an_unknown_back_end_is_refused():
-    message = "diffusion.backend: got 'cuda', expected one of: auto, native, torch, mkl, scipy"
+    message = "backend: got 'cuda', expected one of: auto, native, torch, mkl, scipy"
     with pytest.raises(InputError, match=message):
-        propagate(two_nodes(), ints(0), ints([0]), 1, 1, backend="cuda")
+        PropagationOptions(backend="cuda")
 
 
 @pytest.mark.parametrize("backend", ["auto", "native", "scipy"])
 def test_an_unknown_precision_is_refused(backend):
-    message = "diffusion.precision: got 'float16', expected one of: float32, bfloat16"
+    message = "precision: got 'float16', expected one of: float32, bfloat16"
     with pytest.raises(InputError, match=message):
-        propagate(two_nodes(), ints(0), ints([0]), 1, 1, backend=backend, precision="float16")
+        PropagationOptions(backend=backend, precision="float16")
 
 
 @pytest.mark.parametrize("backend", ["scipy", "torch", "mkl"])
 def test_half_precision_elsewhere_than_native_is_refused(backend):
-    message = f"diffusion.precision: got 'bfloat16', which back end {backend} does not have"
+    message = f"precision: got 'bfloat16', which back end {backend} does not have"
     with pytest.raises(InputError, match=message):
-        propagate(two_nodes(), ints(0), ints([0]), 1, 1, backend=backend, precision="bfloat16")
+        PropagationOptions(backend=backend, precision="bfloat16")
 
 
 def test_mkl_that_is_not_installed_is_refused(monkeypatch):
     monkeypatch.setattr(native, "mkl_available", lambda: False)
-    with pytest.raises(InputError, match=r"diffusion.backend: got 'mkl', but .* not installed;"):
-        propagate(two_nodes(), ints(0), ints([0]), 1, 1, backend="mkl")
+    with pytest.raises(InputError, match=r"backend: got 'mkl', but .* not installed;"):
+        run(two_nodes(), ints(0), ints([0]), 1, 1, backend="mkl")
 
 
 # --- steps ---
@@ -216,10 +217,10 @@ def test_a_narrower_slice_whose_classes_have_no_label_may_follow(backend, n_step
 @pytest.mark.parametrize("sample_rows", [10, 4096])
 def test_sparse_scores_change_no_bit(monkeypatch, precision, name, part, sample_rows):
     arguments = larger_matrix(name), *larger_problem().task, N_ITERATIONS, 0, "native"
-    expected = propagate(*arguments, precision=precision)
+    expected = run(*arguments, precision=precision)
     monkeypatch.setattr(native_backend, "SPARSE_PART", part)
     monkeypatch.setattr(native_backend, "SAMPLE_ROWS", sample_rows)
-    np.testing.assert_array_equal(propagate(*arguments, precision=precision), expected)
+    np.testing.assert_array_equal(run(*arguments, precision=precision), expected)
 
 
 @pytest.mark.parametrize("sample_rows", [10, 4096])
@@ -286,7 +287,7 @@ def test_threads_change_no_bit(threads, name, node_ordering, precision):
         matrix = propagation_matrix(
             neighbors, similarities=similarities, node_ordering=node_ordering, **MATRICES[name]
         )
-        found = propagate(matrix, labels, links, 20, 4, 0, "native", precision=precision)
+        found = run(matrix, labels, links, 20, 4, 0, "native", precision=precision)
         arrays = (*matrix.rows, matrix.rank, matrix.column_totals, found)
         results.add(b"".join(array.tobytes() for array in arrays if array is not None))
     assert len(results) == 1

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowshot_kedro.diffusion import (
+    PropagationOptions,
     adjustments,
     choice,
     choose_diffusion,
@@ -148,8 +149,9 @@ def test_a_class_with_many_labels_speaks_no_louder_than_others():
 def test_accuracy_is_that_of_leaving_each_round_out(case, steps):
     neighbors, labels = case
     found = choose_diffusion(
-        matrix_of(neighbors), neighbors, (5, 20), labels, IS_NOVEL, adjustments=adjustments(**steps)
-    )
+        matrix_of(neighbors), neighbors, (5, 20), labels, IS_NOVEL,
+        PropagationOptions(adjustments=adjustments(**steps)),
+    )  # fmt: skip
     n_steps = len(found.steps.accuracy) - 1
     dense = {
         k: dense_accuracies(neighbors[:, :k], labels, IS_NOVEL, n_steps, **steps) for k in (5, 20)

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowshot_kedro.diffusion import edge_weights
 from lowshot_kedro.diffusion.edge_weights import (
     gaussian,
     link_weights,
@@ -119,13 +118,13 @@ def test_what_stands_beside_a_missing_neighbour_is_not_looked_at(kind, beside):
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "locally_scaled"])
-def test_blocks_of_rows_change_nothing(kind, monkeypatch):
+def test_blocks_of_rows_change_nothing(kind):
     rng = np.random.default_rng(0)
     neighbors = rng.integers(-1, 50, (50, 4), dtype=np.int32)
     similarities = rng.random((50, 4), dtype=np.float32)
     whole = link_weights(kind, neighbors, similarities, 0.5, 2)
-    monkeypatch.setattr(edge_weights, "BLOCK_ROWS", 7)
-    np.testing.assert_array_equal(whole, link_weights(kind, neighbors, similarities, 0.5, 2))
+    parts = link_weights(kind, neighbors, similarities, 0.5, 2, block_rows=7)
+    np.testing.assert_array_equal(whole, parts)
 
 
 # --- faults ---
@@ -134,10 +133,7 @@ def test_blocks_of_rows_change_nothing(kind, monkeypatch):
 @pytest.mark.parametrize("kind", ["gaussian", "locally_scaled"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("block_rows", [7, 16, 1000])
-def test_similarities_that_are_no_numbers_are_named_by_their_row(
-    kind, value, block_rows, monkeypatch
-):
-    monkeypatch.setattr(edge_weights, "BLOCK_ROWS", block_rows)
+def test_similarities_that_are_no_numbers_are_named_by_their_row(kind, value, block_rows):
     rng = np.random.default_rng(0)
     neighbors = rng.integers(0, 60, (60, 4), dtype=np.int32)
     # Their weights follow from row 50, too.
@@ -150,11 +146,11 @@ def test_similarities_that_are_no_numbers_are_named_by_their_row(
             InputError,
             match=r"^similarities: found NaN or infinite values in 1 row\(s\), numbers 50;",
         ):
-            link_weights(kind, neighbors, changed, 0.5, 3)
+            link_weights(kind, neighbors, changed, 0.5, 3, block_rows)
 
 
 def test_an_unknown_kind_is_refused():
-    message = "diffusion.edge_weight: got 'cosine', expected one of: constant, gaussian, locally_sc"
+    message = "edge_weight: got 'cosine', expected one of: constant, gaussian, locally_sc"
     with pytest.raises(InputError, match=message):
         link_weights("cosine", ints([0]), floats([1]), 0.5, 7)
 

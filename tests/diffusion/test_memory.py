@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowshot_kedro.diffusion import memory, plan_memory, propagate, propagation
+from lowshot_kedro.diffusion import PropagationOptions, memory, plan_memory, propagation
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.memory import format_bytes
 
@@ -16,11 +16,9 @@ from .cases import (
     BACKENDS,
     N_ITERATIONS,
     STEPS,
-    ints,
     larger_matrix,
     larger_problem,
     run,
-    two_nodes,
 )
 
 N_TEST = 50
@@ -28,9 +26,8 @@ NAMES = ["native", "torch", "mkl", "scipy"]
 
 
 def plan(n_classes=100, n_results=3, backend="native", n_test=N_TEST, **arguments):
-    return plan_memory(
-        larger_matrix("constant"), n_test, n_classes, n_results, backend, **arguments
-    )
+    options = PropagationOptions(backend=backend, **arguments)
+    return plan_memory(larger_matrix("constant"), n_test, n_classes, n_results, options)
 
 
 # --- totals ---
@@ -108,10 +105,10 @@ def test_auto_takes_the_widest_slice_that_fits_and_slices_are_equal(
         if plan(class_slice=width, **case).total <= budget
     ]  # fmt: skip
     if not fitting:
-        with pytest.raises(InputError, match=r"diffusion\.memory_budget_gb"):
-            plan(class_slice="auto", budget_bytes=budget, **case)
+        with pytest.raises(InputError, match=r"memory_budget_bytes"):
+            plan(class_slice="auto", memory_budget_bytes=budget, **case)
         return
-    found = plan(class_slice="auto", budget_bytes=budget, **case)
+    found = plan(class_slice="auto", memory_budget_bytes=budget, **case)
     assert found.total <= budget
     assert found == plan(class_slice=found.class_slice, **case)
     # As many slices as the widest would make, the last of them the only narrower one.
@@ -121,7 +118,7 @@ def test_auto_takes_the_widest_slice_that_fits_and_slices_are_equal(
 
 
 def test_auto_stops_at_the_limit_of_a_slice():
-    found = plan(10**6, class_slice="auto", budget_bytes=10**13)
+    found = plan(10**6, class_slice="auto", memory_budget_bytes=10**13)
     assert found.class_slice == 62500  # 16 slices, as few as with 65536
 
 
@@ -129,7 +126,7 @@ def test_without_a_budget_most_of_the_free_memory_is_taken(monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda backend: 1_000_000)
     budget = int(0.8 * 1_000_000) + larger_matrix("constant").n_bytes
     found = plan(300, class_slice="auto")
-    assert found == plan(300, class_slice="auto", budget_bytes=budget)
+    assert found == plan(300, class_slice="auto", memory_budget_bytes=budget)
     assert 1 < found.class_slice < 300
 
 
@@ -138,32 +135,28 @@ def test_without_a_budget_most_of_the_free_memory_is_taken(monkeypatch):
 
 @pytest.mark.parametrize("class_slice", [-1, "all", "7", "", 2.5, None, True])
 def test_a_slice_that_is_none_is_refused(class_slice):
-    message = (
-        rf"diffusion.class_slice: got {class_slice!r}, expected an integer of at least 0, or auto"
-    )
+    message = rf"class_slice: got {class_slice!r}, expected an integer of at least 0, or auto"
     with pytest.raises(InputError, match=message):
-        plan(class_slice=class_slice)
-    with pytest.raises(InputError, match=message):
-        propagate(two_nodes(), ints(0), ints([0]), 1, 1, class_slice)
+        PropagationOptions(class_slice=class_slice)
 
 
 @pytest.mark.parametrize("class_slice", ["auto", 20])
 def test_too_small_a_budget_is_refused(class_slice):
     needed = plan(class_slice=1 if class_slice == "auto" else class_slice)
     with pytest.raises(InputError) as caught:
-        plan(class_slice=class_slice, budget_bytes=needed.total - 1)
+        plan(class_slice=class_slice, memory_budget_bytes=needed.total - 1)
     message = str(caught.value)
-    assert message.startswith("diffusion.memory_budget_gb: ")
+    assert message.startswith("memory_budget_bytes: ")
     for part in (needed.total, needed.matrix, needed.scores, needed.results):
         assert format_bytes(part) in message
     assert f"{needed.class_slice} class(es) at a time" in message
-    assert plan(class_slice=class_slice, budget_bytes=needed.total) == needed
+    assert plan(class_slice=class_slice, memory_budget_bytes=needed.total) == needed
 
 
 def test_a_run_with_too_small_a_budget_is_refused_before_it_starts(monkeypatch):
     monkeypatch.setattr(propagation, "create_backend", lambda *_: pytest.fail("started"))
-    with pytest.raises(InputError, match=r"diffusion\.memory_budget_gb"):
-        propagate(
+    with pytest.raises(InputError, match=r"memory_budget_bytes"):
+        run(
             larger_matrix("constant"), *larger_problem().task, 1, "auto", "native",
             memory_budget_bytes=1000,
         )  # fmt: skip
@@ -204,7 +197,7 @@ def test_the_log_says_what_will_be_held_before_the_work_starts(caplog, monkeypat
     monkeypatch.setattr(propagation, "create_backend", create_backend)
     matrix = larger_matrix("constant")
     with caplog.at_level(logging.INFO, "lowshot_kedro.diffusion"):
-        propagate(matrix, *larger_problem().task, 2, 3, "native", precision="bfloat16")
+        run(matrix, *larger_problem().task, 2, 3, "native", precision="bfloat16")
     expected = plan(7, 3, precision="bfloat16", class_slice=3)
     assert messages == [
         f"diffusion over 400 nodes and {matrix.n_edges} edges, 7 classes, 3 at a time, back end "
@@ -218,30 +211,30 @@ def test_the_log_says_what_will_be_held_before_the_work_starts(caplog, monkeypat
 MEASURE = """
 import sys
 import numpy as np
-from lowshot_kedro.diffusion import adjustments, plan_memory, propagate, propagation_matrix
+from lowshot_kedro.diffusion import (
+    PropagationOptions, adjustments, plan_memory, propagate, propagation_matrix
+)
 from lowshot_kedro.memory import recent_peak_rss_bytes, restart_peak
 
 def matrix_of(n):
     neighbors = np.random.default_rng(0).integers(0, n, (n, 10), dtype=np.int32)
     return propagation_matrix(neighbors, node_ordering="given")
 
-def used(matrix, n_test, class_slice, precision, variant):
+def used(matrix, n_test, options):
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 64, matrix.n_nodes // 10).astype(np.int32)
     links = rng.integers(0, matrix.n_nodes, (n_test, 5), dtype=np.int32)
     restart_peak()
     before = recent_peak_rss_bytes()
-    propagate(
-        matrix, labels, links, 64, 5, class_slice, "native", precision=precision,
-        adjustments=adjustments(**variant), every_step=False,
-    )
+    propagate(matrix, labels, links, 64, 5, options, every_step=False)
     return recent_peak_rss_bytes() - before
 
-used(matrix_of(1000), 10, 0, "float32", {})  # threads start, libraries are loaded
+used(matrix_of(1000), 10, PropagationOptions(0, "native"))  # threads start, libraries are loaded
 matrix = matrix_of(200_000)
 for n_test, class_slice, precision, variant in eval(sys.argv[1]):
-    plan = plan_memory(matrix, n_test, 64, 1, "native", precision, class_slice)
-    print(used(matrix, n_test, class_slice, precision, variant), plan.total, matrix.n_bytes)
+    options = PropagationOptions(class_slice, "native", precision, adjustments(**variant))
+    plan = plan_memory(matrix, n_test, 64, 1, options)
+    print(used(matrix, n_test, options), plan.total, matrix.n_bytes)
 """
 # Test points, classes at a time, precision, variant.
 CASES = [

@@ -4,12 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowshot_kedro.diffusion import (
+    PropagationOptions,
+    adjustments,
     labeled_rows,
     plan_memory,
     propagation_matrix,
+    scores_per_step,
     scores_when_reached,
 )
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, NotEnoughMemoryError
 
 from .cases import (
     BACKENDS,
@@ -350,8 +353,8 @@ def test_a_million_classes_go_in_slices():
     classes = np.array([0, 65535, 65536, 131071, 131072, 999_999])
     few = rng.permutation(np.arange(12) % 6).astype(np.int32)
     links = ints([3, 7, 20, 1])
-    matrix = propagation_matrix(neighbors)
-    assert plan_memory(matrix, 1, 10**6, 1, "native", class_slice=0).class_slice == 65536
+    matrix, options = propagation_matrix(neighbors), PropagationOptions(0, "native")
+    assert plan_memory(matrix, 1, 10**6, 1, options).class_slice == 65536
     found = run(matrix, classes[few].astype(np.int32), links, 10**6, 1, every_step=False)
     expected = dense_scores(dense_matrix(neighbors), few, links, 6, 1)[1:]
     assert found.shape == (1, 1, 10**6)
@@ -402,7 +405,7 @@ def test_test_neighbours_out_of_range_are_refused(backend, bad, n_iterations, no
 @pytest.mark.parametrize("variant", [{"power": 2.0}, {"clamping": True}])
 @pytest.mark.parametrize("backend", ["auto", "native"])
 def test_adjustments_in_half_precision_are_refused(variant, backend):
-    message = "diffusion.precision: got 'bfloat16', which .* cannot change; use float32"
+    message = "precision: got 'bfloat16', which .* cannot change; use float32"
     with pytest.raises(InputError, match=message):
         run(two_nodes(), ints(0), ints([0]), 1, 1, 0, backend, precision="bfloat16", **variant)
 
@@ -417,8 +420,25 @@ def test_adjustments_in_half_precision_are_refused(variant, backend):
     ],
 )
 def test_a_prior_that_is_none_is_refused(prior, message):
-    with pytest.raises(InputError, match=f"diffusion.{message}"):
+    with pytest.raises(InputError, match=f"{message}"):
         run(two_nodes(), ints(0), ints([0]), 2, 1, class_prior=prior)
+
+
+# --- step after step ---
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_steps_without_end_are_those_of_a_propagation(steps):
+    case = larger_matrix("constant"), *larger_problem().task
+    variant = dict(STEPS[steps])
+    names = ("power", "clamping")
+    changes = adjustments(**{name: variant.pop(name) for name in names if name in variant})
+    # All classes at once, whatever slice is asked for.
+    found = scores_per_step(*case, PropagationOptions(3, adjustments=changes, **variant))
+    # The last step of a propagation is rounded otherwise.
+    expected = run(*case, N_ITERATIONS, **STEPS[steps])[:-1]
+    for of_step, scores in zip(expected, found, strict=False):
+        np.testing.assert_array_equal(scores, of_step)
 
 
 # --- nodes that are far away ---
@@ -436,7 +456,23 @@ def test_scores_of_far_nodes_are_those_of_the_step_that_reaches_them():
     far = ints(2, 3, 4, 5, 6, 9, 10)
     for most, reached in ((6, far[:5]), (3, ints(2, 3, 5, 6)), (1, ints())):
         found = scores_when_reached(matrix, labels, far, 2, 1, most, labeled_nodes=ends)
+        weighed = scores_when_reached(
+            matrix, labels, far, 2, 1, most, PropagationOptions(class_prior=[0, 1]),
+            labeled_nodes=ends,
+        )  # fmt: skip
+        # A class that counts for nothing goes on from node to node all the same.
+        np.testing.assert_array_equal(weighed, found * [0, 2])
         for node, scores in zip(far.tolist(), found, strict=True):
             step = min(node, 8 - node)
             expected = per_step[step, node] if node in reached else [0, 0]
             np.testing.assert_array_equal(scores, expected)
+
+
+def test_only_too_little_memory_is_said_as_such():
+    matrix, nodes = two_nodes(), ints(0, 1)
+    with pytest.raises(NotEnoughMemoryError):
+        scores_when_reached(matrix, ints(0), nodes, 1, 1, 2, memory_budget_bytes=10)
+    for labels, options in ((ints(3), {}), (ints(0), {"backend": "gpu"})):
+        with pytest.raises(InputError) as caught:
+            scores_when_reached(matrix, labels, nodes, 1, 1, 2, **options)
+        assert not isinstance(caught.value, NotEnoughMemoryError)

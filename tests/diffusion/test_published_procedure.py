@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lowshot_kedro.diffusion import propagate, propagation_matrix
+from lowshot_kedro.diffusion import PropagationOptions, propagate, propagation_matrix
 from lowshot_kedro.graph import insert_labeled_nodes, normalize, unlabeled_nodes
 from lowshot_kedro.metrics import top_k_hits
 
@@ -44,11 +44,11 @@ def test_scores_are_those_of_the_published_procedure(seed, n_background, backend
 
     graph = insert_labeled_nodes(
         normalize(labeled, 0, "labelled"), normalize(test, 0, "test"),
-        *unlabeled_nodes(background, 8, "auto", "background"), k=K,
+        unlabeled_nodes(background, 8, "auto", "background"), k=K,
     )  # fmt: skip
     found = propagate(
         propagation_matrix(graph.neighbors), labeled_classes, graph.test_neighbors.indices,
-        N_CLASSES, N_ITERATIONS, class_slice=2, backend=backend,
+        N_CLASSES, N_ITERATIONS, PropagationOptions(class_slice=2, backend=backend),
     )  # fmt: skip
 
     expected = published_scores(labeled, labeled_classes, background, test)

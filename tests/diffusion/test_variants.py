@@ -93,14 +93,14 @@ def test_listed_priors_are_scaled_to_mean_one():
 
 
 def test_an_unknown_prior_is_refused():
-    message = "diffusion.class_prior: got 'flat', expected one of: uniform, labeled, or a list"
+    message = "class_prior: got 'flat', expected one of: uniform, labeled, or a list"
     with pytest.raises(InputError, match=message):
         class_priors("flat", ints(0), 2)
 
 
 @pytest.mark.parametrize("prior", [[1], [1, 1, 1], []])
 def test_priors_of_another_length_are_refused(prior):
-    message = rf"diffusion.class_prior: got {len(prior)} numbers, expected one .* the 2 classes"
+    message = rf"class_prior: got {len(prior)} numbers, expected one .* the 2 classes"
     with pytest.raises(InputError, match=message):
         class_priors(prior, ints(0), 2)
 
@@ -112,5 +112,5 @@ def test_numbers_that_are_no_priors_are_refused(prior):
 
 
 def test_labelled_priors_without_labels_are_refused():
-    with pytest.raises(InputError, match=r"diffusion.class_prior"):
+    with pytest.raises(InputError, match=r"class_prior"):
         class_priors("labeled", ints(), 2)

@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lowshot_kedro import LabelDiffusion, native
-from lowshot_kedro.diffusion import propagate, propagation_matrix
+from lowshot_kedro.diffusion import PropagationOptions, propagate, propagation_matrix
 from lowshot_kedro.graph import insert_labeled_nodes, unlabeled_nodes
 
 from .making import clusters, digits, few_labels
@@ -108,14 +108,14 @@ def test_new_rows_score_as_test_images_do_in_a_run_of_the_pipeline(n_iterations,
     assert is_clear(nodes, nodes, k, "cosine") and is_clear(new, nodes, k, "cosine")
     labeled_classes = classes[:n_labeled].astype(np.int32)
     background = unlabeled_nodes(nodes[n_labeled:], k, "exact", "background")
-    graph = insert_labeled_nodes(nodes[:n_labeled], new, *background, k)
+    graph = insert_labeled_nodes(nodes[:n_labeled], new, background, k)
     scores = propagate(
         propagation_matrix(graph.neighbors),
         labeled_classes,
         graph.test_neighbors.indices,
         5,
         n_iterations,
-        class_prior=class_prior,
+        PropagationOptions(class_prior=class_prior),
     )[-1]
 
     y = np.full(len(nodes), -1)

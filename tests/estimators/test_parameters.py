@@ -1,13 +1,16 @@
 """Wrong parameters are named when fit begins."""
 
+import logging
 import re
 
 import numpy as np
 import pytest
 
 from lowshot_kedro import LabelDiffusion
+from lowshot_kedro.errors import InputError, NotEnoughMemoryError
+from lowshot_kedro.estimators import label_diffusion
 
-from .making import clusters, few_labels
+from .making import clusters, few_labels, two_islands
 
 WRONG = [
     ("n_neighbors", 0),
@@ -155,3 +158,47 @@ def test_more_neighbors_than_rows_are_all_rows():
 def test_parameters_are_looked_at_before_the_rows():
     with pytest.raises(ValueError, match="n_neighbors"):
         LabelDiffusion(0).fit(None, None)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name", "found", "kind"),
+    [
+        ({"graph_method": "hnsw"}, "graph_method", "hnsw", InputError),
+        ({"memory_budget_gb": 0.01}, "memory_budget_gb", 10**7, NotEnoughMemoryError),
+        ({"n_neighbors": 8193}, "n_neighbors", 8193, InputError),
+    ],
+)
+def test_what_another_package_refuses_is_named_as_it_is_here(parameters, name, found, kind):
+    rows = np.random.default_rng(0).standard_normal((8200, 2))
+    labels = np.where(np.arange(len(rows)) < 2, [0, 1] * 4100, -1)
+    with pytest.raises(kind) as raised:
+        LabelDiffusion(**parameters).fit(rows, labels)
+    assert (raised.value.parameter, raised.value.found) == (name, found)
+    assert str(raised.value).startswith(f"{name}: got ")
+    # Where it was refused, it had the name that it has there.
+    cause = raised.value.__cause__
+    assert cause.parameter != name
+    assert str(raised.value) == f"{name}{str(cause).removeprefix(cause.parameter)}"
+
+
+def refusing(kind):
+    def scores_when_reached(*arguments, **options):
+        raise kind(parameter="memory_budget_bytes", found=2 * 10**9, expected="more")
+
+    return scores_when_reached
+
+
+def test_rows_far_away_stay_without_a_label_where_memory_is_short(monkeypatch, caplog):
+    points, labels = two_islands()
+    monkeypatch.setattr(label_diffusion, "scores_when_reached", refusing(NotEnoughMemoryError))
+    with caplog.at_level(logging.INFO), pytest.warns(UserWarning, match="10 of 30 rows"):
+        model = LabelDiffusion(5).fit(points, labels)
+    assert (model.transduction_[20:] == -1).all()
+    assert "stay without a label: memory_budget_gb: got 2 GB, expected more" in caplog.text
+
+
+def test_any_other_error_there_is_not_taken_for_that(monkeypatch):
+    points, labels = two_islands()
+    monkeypatch.setattr(label_diffusion, "scores_when_reached", refusing(InputError))
+    with pytest.raises(InputError, match=r"^memory_budget_gb: got 2 GB, expected more$"):
+        LabelDiffusion(5).fit(points, labels)

@@ -117,7 +117,7 @@ def test_nan_is_refused_with_its_row(method, row):
 def test_lists_that_an_index_does_not_have_are_refused(method):
     vectors = random_vectors(20)
     message = (
-        f"graph.method: got '{method}', which needs an inverted file, but background_index is a "
+        f"method: got '{method}', which needs an inverted file, but background_index is a "
         "IndexFlatIP; remove "
     )
     with pytest.raises(ValueError, match=message):
@@ -195,7 +195,7 @@ def test_a_recall_that_is_out_of_reach_is_said(caplog):
     graph = graph_of(vectors, 8, "ivf")
     assert recall_of(graph.indices, vectors, vectors, 8) < 0.95
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert any(re.match(r"graph.target_recall: got 0\.\d+ on 256 rows", text) for text in warnings)
+    assert any(re.match(r"target_recall: got 0\.\d+ on 256 rows", text) for text in warnings)
 
 
 @pytest.mark.parametrize("method", ["ivf", "descent", "HNSW16", "pynndescent"])

@@ -86,13 +86,12 @@ def test_training_does_not_depend_on_the_number_of_threads():
 
 @pytest.mark.parametrize("count", [1, 10, 600])
 @pytest.mark.parametrize(("n_centroids", "least"), [(40, 0.99), (600, 0.96)])
-def test_the_nearest_centroids_are_found(monkeypatch, n_centroids, least, count):
-    monkeypatch.setattr(centroids, "_FLAT_UP_TO", 256)
+def test_the_nearest_centroids_are_found(n_centroids, least, count):
     vectors = directions(6000)
     trained = train_centroids(vectors, n_centroids)
     encoder = VectorEncoder(vectors)
     queries, _ = encoder.encode(vectors[:1000])
-    found = CentroidSearch(trained, encoder).nearest(queries.values, count)
+    found = CentroidSearch(trained, encoder, flat_up_to=256).nearest(queries.values, count)
     assert (found.shape, found.dtype) == ((1000, count), np.int32)
     n_found = min(count, n_centroids)
     assert (found[:, n_found:] == -1).all()
@@ -113,7 +112,6 @@ def test_no_queries_find_nothing():
 
 @pytest.mark.parametrize("kind", ["all the same", "zero", "two"])
 def test_every_vector_has_a_nearest_centroid_among_equal_ones(monkeypatch, kind):
-    monkeypatch.setattr(centroids, "_FLAT_UP_TO", 16)
     monkeypatch.setattr(centroids, "_MIN_GROUPS", 1)
     vectors = directions(500)
     vectors[:] = {"all the same": vectors[:1], "zero": 0, "two": vectors[:2].repeat(250, axis=0)}[
@@ -122,7 +120,8 @@ def test_every_vector_has_a_nearest_centroid_among_equal_ones(monkeypatch, kind)
     encoder = VectorEncoder(vectors)
     queries, _ = encoder.encode(directions(500, seed=1))
     for trained in (vectors[:400], train_centroids(vectors, 400)):
-        found = CentroidSearch(trained, encoder).nearest(queries.values, 1)
+        search = CentroidSearch(trained, encoder, flat_up_to=16)
+        found = search.nearest(queries.values, 1)
         assert ((found >= 0) & (found < 400)).all()
 
 
@@ -142,12 +141,10 @@ def test_lists_of_nothing_are_empty():
     assert lists.members.tolist() == []
 
 
-def test_groups_too_large_to_be_trained_beside_others_get_the_same_centroids(monkeypatch):
+def test_groups_too_large_to_be_trained_beside_others_get_the_same_centroids():
     sample = directions(2000)
     beside = train_centroids(sample, 50)
-    monkeypatch.setattr(centroids, "_MAX_MULTIPLICATIONS", 40 * 6 * 32)
-    mixed = train_centroids(sample, 50)
-    monkeypatch.setattr(centroids, "_MAX_MULTIPLICATIONS", 0)
-    alone = train_centroids(sample, 50)
+    mixed = train_centroids(sample, 50, max_multiplications=40 * 6 * 32)
+    alone = train_centroids(sample, 50, max_multiplications=0)
     assert same_bits(beside, mixed)
     assert same_bits(beside, alone)

@@ -15,10 +15,10 @@ from .making import graph_of, same_bits, threads
 from .truth import assert_well_formed, recall_of
 
 
-def found_copies(vectors, max_copies, n_kept, folder, metric="cosine"):
+def found_copies(vectors, max_copies, n_kept, folder, metric="cosine", **options):
     workspace = Workspace(folder, MemoryBudget())
     space = space_of(metric, vectors, "v")
-    return find_copies(vectors, max_copies, n_kept, workspace, "v", space)
+    return find_copies(vectors, max_copies, n_kept, workspace, "v", space, **options)
 
 
 def by_hand(vectors, max_copies, n_kept):
@@ -53,11 +53,10 @@ def test_rows_that_occur_often_are_left_out(tmp_path, max_copies, n_kept, metric
     assert found.kept.tolist() == [row for row in range(900) if row not in left_out]
 
 
-def test_the_block_size_does_not_matter(tmp_path, monkeypatch):
+def test_the_block_size_does_not_matter(tmp_path):
     vectors = repeated(900, 150)
     expected = found_copies(vectors, 4, 2, tmp_path)
-    monkeypatch.setattr(copies_module, "BLOCK_ROWS", 7)
-    found = found_copies(vectors, 4, 2, tmp_path)
+    found = found_copies(vectors, 4, 2, tmp_path, block_rows=7)
     assert same_bits((found.rows, found.first), (expected.rows, expected.first))
 
 

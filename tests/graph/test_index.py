@@ -240,7 +240,7 @@ def test_what_an_index_follows_from_is_noted():
 
 def test_an_index_that_cannot_be_trained_says_what_to_do():
     message = (
-        r"graph.method: faiss cannot train 'IVF16,Flat' on 9 vectors of v \(Number of training "
+        r"method: faiss cannot train 'IVF16,Flat' on 9 vectors of v \(Number of training "
         r"points \(9\) should be .*\); use a smaller one, or exact"
     )
     with pytest.raises(ValueError, match=message):

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from lowshot_kedro.blocks import KnnGraph
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph import (
+    UnlabeledNodes,
     bounded_search,
     index_in_memory,
     insert_labeled_nodes,
@@ -33,16 +34,18 @@ from .truth import (
 
 
 def complete(labeled, test, background, k, stored_k=None, **changes):
+    """The graph with labelled nodes; of the unlabelled ones `changes` may hold what they are."""
+    nodes = {name: changes.pop(name) for name in UnlabeledNodes._fields if name in changes}
+    nodes.setdefault("vectors", background)
+    if "search_index" not in nodes:
+        nodes["search_index"] = index_in_memory(background, "exact")
+    if "neighbors" not in nodes:
+        nodes["neighbors"] = dense_graph(background, stored_k or k)
     arguments = {
         "labeled_vectors": normalize(labeled, 0, "labelled"),
         "test_vectors": normalize(test, 0, "test"),
-        "background_vectors": background,
     } | changes
-    if "background_index" not in changes:
-        arguments["background_index"] = index_in_memory(background, "exact")
-    if "background_neighbors" not in changes:
-        arguments["background_neighbors"] = dense_graph(background, stored_k or k)
-    return insert_labeled_nodes(**arguments, k=k)
+    return insert_labeled_nodes(**arguments, unlabeled=UnlabeledNodes(**nodes), k=k)
 
 
 def three_sets(n_labeled, n_background, n_test=7, dimension=16):
@@ -104,7 +107,7 @@ def test_an_inverted_file_serves_as_well():
     labeled, test, background = three_sets(10, 300)
     index = index_in_memory(background, "ivf")
     index.nprobe = index.nlist
-    graph = complete(labeled, test, background, 5, background_index=index)
+    graph = complete(labeled, test, background, 5, search_index=index)
     nodes = np.concatenate([labeled, background])
     assert_nearest(graph.neighbors, similarities_of(nodes, nodes), 5)
 
@@ -112,7 +115,7 @@ def test_an_inverted_file_serves_as_well():
 def test_background_and_stored_graph_may_lie_on_disk(tmp_path):
     labeled, test, background = three_sets(10, 50)
     stored = dense_graph(background, 8)
-    in_memory = complete(labeled, test, background, 5, background_neighbors=stored)
+    in_memory = complete(labeled, test, background, 5, neighbors=stored)
 
     def on_disk(name, array):
         array.tofile(tmp_path / name)
@@ -120,7 +123,7 @@ def test_background_and_stored_graph_may_lie_on_disk(tmp_path):
 
     mapped = complete(
         labeled, test, on_disk("vectors", background), 5,
-        background_neighbors=KnnGraph(
+        neighbors=KnnGraph(
             on_disk("indices", stored.indices), on_disk("similarities", stored.similarities)
         ),
     )  # fmt: skip
@@ -172,20 +175,20 @@ def test_without_test_points_there_are_no_test_neighbors():
 @pytest.mark.parametrize(
     ("changes", "k", "message"),
     [
-        ({}, 15, r"graph.k: got 15, but the graph has only 14 nodes \(4 labelled and 10 backgr"),
-        ({"background_neighbors": dense_graph(random_vectors(10), 4)}, 5,
+        ({}, 15, r"k: got 15, but the graph has only 14 nodes \(4 labelled and 10 backgr"),
+        ({"neighbors": dense_graph(random_vectors(10), 4)}, 5,
          "background_graph: has 4 columns, expected at least k = 5"),
-        ({"background_neighbors": dense_graph(random_vectors(9), 8)}, 5,
+        ({"neighbors": dense_graph(random_vectors(9), 8)}, 5,
          "background_vectors has 10 rows, background_graph 9 and background_index 10; expected"),
-        ({"background_index": index_in_memory(random_vectors(11))}, 5,
+        ({"search_index": index_in_memory(random_vectors(11))}, 5,
          "background_vectors has 10 rows, background_graph 10 and background_index 11; expected"),
-        ({"background_vectors": random_vectors(12)}, 5,
+        ({"vectors": random_vectors(12)}, 5,
          "background_vectors has 12 rows, background_graph 10 and background_index 10; expected"),
-        ({"background_vectors": random_vectors(10, 15)}, 5,
+        ({"vectors": random_vectors(10, 15)}, 5,
          "background_vectors: dimension 15, but the labelled vectors have 16"),
         ({"test_vectors": random_vectors(3, 17)}, 5,
          "test vectors: dimension 17, but the labelled vectors have 16"),
-        ({"background_index": index_in_memory(random_vectors(10, 15))}, 5,
+        ({"search_index": index_in_memory(random_vectors(10, 15))}, 5,
          "background_index: dimension 15, but the labelled vectors have 16"),
     ],
 )  # fmt: skip
@@ -203,21 +206,24 @@ def test_nan_is_refused_with_its_row_wherever_it_is(index_kind):
     index.add(background)
     similarities, indices = index.search(background, 4)
     stored = KnnGraph(indices.astype(np.int32), similarities)
-    arguments = (labeled, test, background, index, stored)
-    insert_labeled_nodes(*arguments, 4)
+    arguments = (labeled, test, background)
+
+    def insert(labeled, test, background, stored=stored):
+        return insert_labeled_nodes(labeled, test, UnlabeledNodes(background, index, stored), 4)
+
+    insert(*arguments)
     for position, name in ((0, "labelled vectors"), (1, "test vectors"), (2, "background_vectors")):
         for value in (np.nan, np.inf):
             changed = list(arguments)
             changed[position] = changed[position].copy()
             changed[position][50, 3] = value
             with pytest.raises(InputError, match=rf"^{name}: found NaN .* 1 row.* numbers 50;"):
-                insert_labeled_nodes(*changed, 4)
+                insert(*changed)
     similarities = similarities.copy()
     similarities[50, 1] = np.nan
-    changed = (*arguments[:4], KnnGraph(stored.indices, similarities))
     message = r"^similarities of background_graph: found NaN .* numbers 50;"
     with pytest.raises(InputError, match=message):
-        insert_labeled_nodes(*changed, 4)
+        insert(*arguments, KnnGraph(stored.indices, similarities))
 
 
 def test_nan_in_the_background_is_refused_with_its_row(monkeypatch):
@@ -228,8 +234,8 @@ def test_nan_in_the_background_is_refused_with_its_row(monkeypatch):
     with pytest.raises(ValueError, match=r"background_vectors: found NaN .* numbers 6;"):
         complete(
             labeled, test, damaged, 3,
-            background_index=index_in_memory(background),
-            background_neighbors=dense_graph(background, 3),
+            search_index=index_in_memory(background),
+            neighbors=dense_graph(background, 3),
         )  # fmt: skip
 
 
@@ -258,9 +264,7 @@ def completed(case, k, **changes):
     stored = graph_of(case.background, k + 2)
     index = index_in_memory(case.background, "ivf")
     assert index.nprobe < index.nlist / 2
-    return stored, complete(
-        *case, k, background_neighbors=stored, background_index=index, **changes
-    )
+    return stored, complete(*case, k, neighbors=stored, search_index=index, **changes)
 
 
 def assert_nearly_complete(case, stored, graph, k, least=0.98):
@@ -344,11 +348,7 @@ def test_neither_threads_nor_blocks_nor_memory_change_a_bit(monkeypatch):
         monkeypatch.setattr(module, "QUERY_ROWS", 700)
     stored, index = graph_of(case.background, 12), index_in_memory(case.background, "ivf")
     monkeypatch.setattr(MemoryBudget, "left", 0)
-    graphs.append(
-        complete(
-            *case, 10, background_neighbors=stored, background_index=index, keep_similarities=True
-        )
-    )
+    graphs.append(complete(*case, 10, neighbors=stored, search_index=index, keep_similarities=True))
     for graph in graphs[1:]:
         assert same_bits(graph[:2], graphs[0][:2])
         assert same_bits(graph.test_neighbors, graphs[0].test_neighbors)
@@ -360,7 +360,7 @@ def test_a_stored_graph_with_a_node_that_there_is_not_is_refused():
     stored.indices[7, 2] = 10
     message = r"background_graph: row 7, column 2 holds 10, expected -1 or 0\.\.9"
     with pytest.raises(ValueError, match=message):
-        complete(labeled, test, background, 3, background_neighbors=stored)
+        complete(labeled, test, background, 3, neighbors=stored)
 
 
 # --- the part of the links that is found ---
@@ -402,7 +402,7 @@ def test_nearly_no_link_is_lost_however_few_lists_the_index_looks_through(make_c
     index = index_in_memory(case.background, "ivf", 0.5)
     if n_probe is not None:
         index.nprobe = n_probe
-    graph = complete(*case, k, background_neighbors=stored, background_index=index)
+    graph = complete(*case, k, neighbors=stored, search_index=index)
     into, out_of, n_links = share_of_links(case, stored, graph, k)
     assert n_links > 2000
     assert into >= 0.999
@@ -422,8 +422,8 @@ def test_nearly_no_link_is_lost_whatever_the_index(monkeypatch, description, n_f
     stored = graph_of(case.background, k)
     graph = complete(
         *case, k,
-        background_neighbors=stored,
-        background_index=index_in_memory(case.background, description),
+        neighbors=stored,
+        search_index=index_in_memory(case.background, description),
     )  # fmt: skip
     into, out_of, n_links = share_of_links(case, stored, graph, k)
     assert n_links > 1000
@@ -446,9 +446,7 @@ def test_links_that_are_missing_are_told(caplog, monkeypatch):
     monkeypatch.setattr(insertion.LinksInLists, "of_points", losing)
     index = index_in_memory(case.background, "ivf")
     with caplog.at_level("INFO", "lowshot_kedro"):
-        graph = complete(
-            *case, k, background_neighbors=graph_of(case.background, k), background_index=index
-        )
+        graph = complete(*case, k, neighbors=graph_of(case.background, k), search_index=index)
     assert graph.quality["links_of_labeled"]["share"] >= 0.999
     assert graph.quality["links_of_test"]["share"] < 0.8
     warnings = [record for record in caplog.records if record.levelname == "WARNING"]

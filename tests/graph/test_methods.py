@@ -28,16 +28,16 @@ def test_methods_and_descriptions_for_faiss_are_accepted(method):
 @pytest.mark.parametrize("method", ["hnsw", "IVF", "exakt", "IVF16,PQ3"])
 def test_anything_else_is_refused(method):
     message = (
-        f"pca.method: got {method!r}, expected one of: auto, exact, ivf, descent, pynndescent; or "
+        f"method: got {method!r}, expected one of: auto, exact, ivf, descent, pynndescent; or "
         "a description for faiss.index_factory such as IVF4096,Flat or HNSW32 (for 16 columns)"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        require_method(method, 16, "pca.method")
+        require_method(method, 16)
 
 
 def test_a_description_must_fit_the_columns():
     require_method("IVF16,PQ3", 15)
-    with pytest.raises(ValueError, match=r"^graph.method: got 'IVF16,PQ3', .* \(for 16 columns\)$"):
+    with pytest.raises(ValueError, match=r"^method: got 'IVF16,PQ3', .* \(for 16 columns\)$"):
         require_method("IVF16,PQ3", 16)
 
 
@@ -122,7 +122,7 @@ def test_a_signal_during_pynndescent(monkeypatch, raised):
 )
 def test_a_description_with_a_number_of_many_digits_is_not_tried(method, monkeypatch):
     monkeypatch.setattr(faiss, "index_factory", None)
-    with pytest.raises(InputError, match=r"graph\.method: got '.*', expected one of: auto"):
+    with pytest.raises(InputError, match=r"method: got '.*', expected one of: auto"):
         require_method(method, 16)
 
 

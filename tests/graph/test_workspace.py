@@ -59,7 +59,7 @@ def test_a_budget_below_what_the_process_has_is_refused(memory):
     least = taken + SPARE_BYTES // 2
     assert MemoryBudget(least).left == 0
     message = (
-        r"^graph.memory_budget_gb: got 1.33 GB, expected at least 1.34 GB: the process has 1 GB "
+        r"^memory_budget_bytes: got 1.33 GB, expected at least 1.34 GB: the process has 1 GB "
         "before it begins$"
     )
     assert 1.335e9 < least < 1.345e9

@@ -116,7 +116,7 @@ def test_some_images_of_every_class(root, rows_per_class, expected, labeled):
     "rows_per_class", [(3, 3), (-1, 2), (0,), (0, 1, 2), ("0", 1), (None, 2), 5, (0, 1.5), "ab"]
 )
 def test_rows_per_class_that_are_no_range(root, rows_per_class):
-    with pytest.raises(ValueError, match=r"rows_per_class .*expected \[first, last\] with"):
+    with pytest.raises(ValueError, match=r"rows_per_class: .*expected \[first, last\] with"):
         fashion(root, rows_per_class=rows_per_class)
 
 

@@ -214,7 +214,7 @@ def test_the_graph_of_both_is_that_over_all_images(train, test, transform, selec
     completed = graph.insert_labeled_nodes(
         training_vectors(selection, train, transform, "both"),
         vectors_of(test, selection.test_positions, transform, "test"),
-        *background,
+        background,
         k=K,
         keep_similarities=True,
     )
@@ -266,7 +266,7 @@ def test_few_images_without_a_label_are_no_obstacle(train, test, transform, n_un
     nodes = unlabeled_training_images(selection, small, transform, parameters())
     tests = vectors_of(test, selection.test_positions, transform, "test")
     labeled = training_vectors(selection, small, transform, "train")
-    completed = graph.insert_labeled_nodes(labeled, tests, *nodes, k=K)
+    completed = graph.insert_labeled_nodes(labeled, tests, nodes, k=K)
     everything = reduced(small, transform)[
         [*selection.labeled_positions, *selection.unlabeled_positions]
     ]
@@ -366,8 +366,8 @@ def test_the_choice_sees_the_variant(completed, monkeypatch, changes):
     neighbors, similarities, _, selection = completed
     seen = {}
 
-    def record(matrix_of, *arguments, **options):
-        seen.update(options, matrix=matrix_of(10).to_scipy().toarray())
+    def record(matrix_of, *arguments, **_):
+        seen.update(vars(arguments[-1]), matrix=matrix_of(10).to_scipy().toarray())
 
     monkeypatch.setattr(diffusion_method, "choose_diffusion", record)
     choose_parameters(

@@ -28,9 +28,9 @@ def test_any_other_name_is_refused_with_what_is_allowed(name):
     with pytest.raises(ValueError) as caught:
         require_extractor(name)
     message = str(caught.value)
-    assert message.startswith(f"features.extractor: got {name!r}, expected one of: {NAMES[0]}, ")
+    assert message.startswith(f"name: got {name!r}, expected one of: {NAMES[0]}, ")
     assert "ResNet101, timm/NAME or torchvision/NAME" in message
-    with pytest.raises(ValueError, match=r"features\.extractor: got"):
+    with pytest.raises(ValueError, match=r"name: got"):
         create_extractor(name, "none", None)
 
 

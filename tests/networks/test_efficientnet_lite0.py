@@ -88,7 +88,7 @@ def test_a_missing_file_of_weights(tmp_path):
     path = tmp_path / "absent.pth"
     with pytest.raises(FileNotFoundError) as caught:
         create_extractor("efficientnet_lite0", str(path), 32)
-    assert f"features.weights: no file {path}" in str(caught.value)
+    assert f"weights: no file {path}" in str(caught.value)
     assert "; expected none, package:MODULE/FILE or a file; " in str(caught.value)
 
 
@@ -119,7 +119,7 @@ def test_weights_of_another_network(tmp_path, package_state, change, problem):
     torch.save(change(package_state), path)
     with pytest.raises(ValueError) as caught:
         create_extractor("efficientnet_lite0", str(path), 32)
-    for fact in (f"features.weights: {path} does not fit efficientnet_lite0", problem):
+    for fact in (f"weights: {path} does not fit efficientnet_lite0", problem):
         assert fact in str(caught.value)
 
 

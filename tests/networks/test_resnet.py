@@ -185,7 +185,7 @@ def test_any_other_absent_tensor_is_an_error(tmp_path):
     path = saved(tmp_path / "checkpoint.tar", tensors)
     with pytest.raises(ValueError) as caught:
         create_extractor("ResNet50", path, 64)
-    assert f"features.weights: {path} does not fit ResNet50" in str(caught.value)
+    assert f"weights: {path} does not fit ResNet50" in str(caught.value)
     assert "2 missing: trunk.4.C2.bias, trunk.19.BN3.running_mean" in str(caught.value)
 
 

@@ -1,13 +1,19 @@
 import pickle
 from functools import partial
+from http.client import HTTPException
 
+import httpx
 import pytest
 import timm
 import torch
+from huggingface_hub.errors import EntryNotFoundError
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from timm.data import create_transform, resolve_model_data_config
 from timm.data.transforms import MaybePILToTensor
+from timm.models import register_model
 
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.networks import create_extractor
 from tests.networks.helpers import features_of, noise, photographs, with_random_state
 
@@ -111,9 +117,9 @@ def test_an_input_size_that_the_network_does_not_take(name, image_size):
     size = f"{image_size}×{image_size}"
     with pytest.raises(ValueError) as caught:
         create_extractor(name, "none", image_size)
-    expected = f"features.image_size: {name} does not take images of {size} pixels ("
+    expected = f"image_size: {name} does not take images of {size} pixels ("
     assert str(caught.value).startswith(expected)
-    assert str(caught.value).endswith("; null is its own size")
+    assert str(caught.value).endswith("; without a number, its own size is taken")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +135,7 @@ def test_an_input_size_that_the_network_does_not_take(name, image_size):
 def test_an_unknown_model(name, near):
     with pytest.raises(ValueError) as caught:
         create_extractor(f"timm/{name}", "none", None)
-    assert f"features.extractor: timm has no model {name!r}; " in str(caught.value)
+    assert f"name: timm has no model {name!r}; " in str(caught.value)
     assert near in str(caught.value)
 
 
@@ -231,8 +237,102 @@ def test_a_download_that_fails(monkeypatch, unreachable_server):
     with pytest.raises(ValueError) as caught:
         create_extractor("timm/test_resnet", "download", 64)
     message = str(caught.value)
-    start = "features.weights: cannot download the weights of timm/test_resnet (URLError: "
+    start = "weights: cannot download the weights of timm/test_resnet (URLError: "
     assert message.startswith(start)
     assert "refused" in message
-    assert message.endswith("bring the file to this machine and name it in features.weights")
+    assert message.endswith("bring the file to this machine and give its path")
     assert "\n" not in message
+
+
+class Broken(torch.nn.Module):
+    """Has an error of its own, while it is built or while it is used."""
+
+    def __init__(self, error, while_used):
+        super().__init__()
+        self.error, self.while_used = error, while_used
+        self.pretrained_cfg = {"input_size": (3, 32, 32), "classifier": "fc"}
+        self.fc = torch.nn.Linear(3, 2)
+        if not while_used:
+            raise error
+
+    def reset_classifier(self, n_classes):
+        self.fc = torch.nn.Identity()
+
+    def forward(self, images):
+        raise self.error
+
+
+WHAT_BREAKS = {}
+
+
+@register_model
+def lowshot_broken(pretrained=False, **options):
+    return Broken(**WHAT_BREAKS)
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    def set_up(error, while_used):
+        monkeypatch.setitem(WHAT_BREAKS, "error", error)
+        monkeypatch.setitem(WHAT_BREAKS, "while_used", while_used)
+
+    return set_up
+
+
+@pytest.mark.parametrize("error", [KeyError("bug"), RuntimeError("bug"), NameError("bug")])
+@pytest.mark.parametrize("image_size", [None, 64])
+def test_a_defect_of_a_constructor_is_no_wrong_parameter(broken, error, image_size):
+    broken(error, while_used=False)
+    with pytest.raises(type(error)) as caught:
+        create_extractor("timm/lowshot_broken", "none", image_size)
+    assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    "error, image_size",
+    [
+        (KeyError("bug"), 64),
+        (TypeError("bug"), 64),
+        (KeyError("bug"), None),
+        # A layer that does not take the network's own size is not to be mended by another one.
+        (RuntimeError("bug"), None),
+        (AssertionError("bug"), None),
+    ],
+)
+def test_a_defect_of_a_network_is_no_wrong_size(broken, error, image_size):
+    broken(error, while_used=True)
+    with pytest.raises(type(error)) as caught:
+        create_extractor("timm/lowshot_broken", "none", image_size)
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("error", [KeyError("bug"), RuntimeError("bug"), TypeError("bug")])
+def test_a_defect_is_no_failed_download(monkeypatch, error):
+    def create_model(name, pretrained):
+        raise error
+
+    monkeypatch.setattr(timm, "create_model", create_model)
+    with pytest.raises(type(error)) as caught:
+        create_extractor("timm/resnet50.a1_in1k", "download", None)
+    assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        HTTPException("cut"),
+        ConnectionResetError("cut"),
+        httpx.ReadTimeout("cut"),
+        EntryNotFoundError("cut"),
+        SafetensorError("cut"),
+        pickle.UnpicklingError("cut"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_a_transfer_ends_in_is_a_failed_download(monkeypatch, error):
+    def create_model(name, pretrained):
+        raise error
+
+    monkeypatch.setattr(timm, "create_model", create_model)
+    with pytest.raises(InputError, match=r"^weights: cannot download the weights of timm/resnet50"):
+        create_extractor("timm/resnet50.a1_in1k", "download", None)

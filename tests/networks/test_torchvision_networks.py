@@ -123,7 +123,7 @@ def test_a_vision_transformer_is_built_for_the_input_size():
 def test_an_input_size_that_the_network_does_not_take(name):
     with pytest.raises(ValueError) as caught:
         create_extractor(name, "none", 32)
-    expected = f"features.image_size: {name} does not take images of 32×32 pixels ("
+    expected = f"image_size: {name} does not take images of 32×32 pixels ("
     assert str(caught.value).startswith(expected)
 
 
@@ -133,7 +133,7 @@ def test_an_input_size_that_the_network_does_not_take(name):
 def test_an_unknown_model(name, near):
     with pytest.raises(ValueError) as caught:
         create_extractor(f"torchvision/{name}", "none", None)
-    assert f"features.extractor: torchvision has no model {name!r}; " in str(caught.value)
+    assert f"name: torchvision has no model {name!r}; " in str(caught.value)
     assert near in str(caught.value)
 
 
@@ -142,7 +142,7 @@ def test_an_unknown_model(name, near):
     ["fcn_resnet50", "fasterrcnn_resnet50_fpn", "r3d_18", "raft_small", "quantized_resnet18"],
 )
 def test_a_model_that_does_not_classify_images(name):
-    with pytest.raises(ValueError, match=f"features.extractor: torchvision/{name} is quantized or"):
+    with pytest.raises(ValueError, match=f"name: torchvision/{name} is quantized or"):
         create_extractor(f"torchvision/{name}", "none", None)
 
 
@@ -155,7 +155,7 @@ def test_a_file_that_does_not_fit(tmp_path):
     with pytest.raises(ValueError) as caught:
         create_extractor("torchvision/shufflenet_v2_x0_5", path, 64)
     for fact in (
-        f"features.weights: {path} does not fit torchvision/shufflenet_v2_x0_5",
+        f"weights: {path} does not fit torchvision/shufflenet_v2_x0_5",
         "1 missing: conv1.0.weight; 1 unexpected: head.weight; ",
         "conv5.0.weight float32 (7, 192, 1, 1) → float32 (1024, 192, 1, 1)",
     ):
@@ -241,6 +241,6 @@ def test_a_download_that_fails(default, unreachable_server):
         create_extractor("torchvision/shufflenet_v2_x0_5", "download", 64)
     message = str(caught.value)
     name = "torchvision/shufflenet_v2_x0_5"
-    assert message.startswith(f"features.weights: cannot download the weights of {name} (URLError")
+    assert message.startswith(f"weights: cannot download the weights of {name} (URLError")
     assert "refused" in message
-    assert message.endswith("bring the file to this machine and name it in features.weights")
+    assert message.endswith("bring the file to this machine and give its path")

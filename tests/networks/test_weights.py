@@ -106,7 +106,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, is_zip, nested):
 def test_a_file_of_another_kind(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"^features\.weights: cannot read .*{name} \([^\n]*\)$"):
+    with pytest.raises(ValueError, match=rf"^weights: cannot read .*{name} \([^\n]*\)$"):
         read_weights(path)
 
 
@@ -137,7 +137,7 @@ def test_a_file_without_tensors_by_name(tmp_path, content, found):
     torch.save(content, path)
     with pytest.raises(ValueError) as caught:
         read_weights(path)
-    assert f"features.weights: {path}" in str(caught.value)
+    assert f"weights: {path}" in str(caught.value)
     assert found in str(caught.value)
 
 
@@ -178,7 +178,7 @@ def test_everything_that_does_not_fit_is_said_at_once():
     with pytest.raises(ValueError) as caught:
         fit(state)
     assert str(caught.value) == (
-        "features.weights: file.pth does not fit net (8 tensors for 8): "
+        "weights: file.pth does not fit net (8 tensors for 8): "
         "1 missing: body.weight; 1 unexpected: extra.weight; "
         "2 of another shape or type: stem.weight float32 (8, 3, 3, 3) → float32 (4, 3, 3, 3), "
         "stem.bias int8 (4,) → float32 (4,)"
@@ -250,7 +250,7 @@ class Refusing(Renamed):
 def test_a_network_that_refuses_a_file_itself():
     with pytest.raises(ValueError) as caught:
         fit_weights(Refusing(), {}, "a.pth", "net", ())
-    expected = "features.weights: a.pth does not fit net (ValueError: version 7 is unknown)"
+    expected = "weights: a.pth does not fit net (ValueError: version 7 is unknown)"
     assert str(caught.value) == expected
 
 
@@ -287,7 +287,7 @@ def test_a_file_that_a_package_carries(package):
     ["package:", "package:carries_weights", "package:/weights.pth", "package:carries_weights/"],
 )
 def test_a_packaged_file_in_another_form(text):
-    with pytest.raises(ValueError, match=f"got '{text}'; expected package:MODULE/FILE"):
+    with pytest.raises(ValueError, match=f"got '{text}', expected package:MODULE/FILE"):
         load(text)
 
 
@@ -300,16 +300,15 @@ def test_a_package_that_is_not_installed(module):
 def test_a_file_that_the_package_does_not_carry(package):
     with pytest.raises(FileNotFoundError) as caught:
         load("package:carries_weights/absent.pth")
-    assert f"features.weights: no file {package / 'absent.pth'}" in str(caught.value)
+    assert f"weights: no file {package / 'absent.pth'}" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["absent.pth", "."])
 def test_a_missing_file(tmp_path, name):
     with pytest.raises(FileNotFoundError) as caught:
         load(tmp_path / name)
-    assert (
-        f"features.weights: no file {tmp_path / name}; expected none, package:MODULE/FILE or"
-        in str(caught.value)
+    assert f"weights: no file {tmp_path / name}; expected none, package:MODULE/FILE or" in str(
+        caught.value
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lowshot_kedro.datasets import FaissTransformDataset, RawMatrixDataset
-from lowshot_kedro.pca import apply_pca, apply_transform, applying
+from lowshot_kedro.pca import apply_pca, apply_transform
 from tests.features import MemoryFeatures
 from tests.pca.making import correlated, features_of, matrix_of, trained
 
@@ -20,13 +20,8 @@ def transform(request):
     return trained(VECTORS, random_rotation=request.param)
 
 
-@pytest.fixture
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(applying, "_BLOCK_ROWS", 50)
-
-
-def blocks_of(transform, features, first_row=0):
-    rows = apply_pca(transform, features).begin(Path("not used"))
+def blocks_of(transform, features, first_row=0, **options):
+    rows = apply_pca(transform, features, **options).begin(Path("not used"))
     return list(rows.starting_at(first_row))
 
 
@@ -35,9 +30,8 @@ def reading_threads():
 
 
 @pytest.mark.parametrize("block_rows", [1, 150, 400, 10**6])
-def test_blocks_are_what_faiss_computes_at_once(transform, monkeypatch, block_rows):
-    monkeypatch.setattr(applying, "_BLOCK_ROWS", block_rows)
-    rows = apply_pca(transform, features_of(VECTORS)).begin(Path("not used"))
+def test_blocks_are_what_faiss_computes_at_once(transform, block_rows):
+    rows = apply_pca(transform, features_of(VECTORS), block_rows).begin(Path("not used"))
     assert (rows.n_rows, rows.n_columns, rows.block_rows) == (400, 5, block_rows)
     parts = list(rows.starting_at(0))
     assert [len(part) for part in parts[:-1]] == [block_rows] * (len(parts) - 1)
@@ -94,14 +88,14 @@ def test_another_dimension_is_refused_at_once(transform):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("column", [0, 11])
-def test_nan_is_named_by_its_row(transform, small_blocks, bad, column):
+def test_nan_is_named_by_its_row(transform, bad, column):
     spoiled = VECTORS.copy()
     spoiled[[123, 140], column] = bad
     with pytest.raises(ValueError, match=r"f100m: .*2 row\(s\), numbers 123, 140;"):
-        blocks_of(transform, features_of(spoiled))
+        blocks_of(transform, features_of(spoiled), block_rows=50)
     with pytest.raises(ValueError, match=r"numbers 123, 140;"):
-        blocks_of(transform, features_of(spoiled), 100)
-    assert len(blocks_of(transform, features_of(spoiled), 150)) == 5
+        blocks_of(transform, features_of(spoiled), 100, block_rows=50)
+    assert len(blocks_of(transform, features_of(spoiled), 150, block_rows=50)) == 5
 
 
 def test_nan_shows_where_a_column_counts_for_nothing():
@@ -162,15 +156,13 @@ class Interrupted(MemoryFeatures):
 
 
 @pytest.mark.parametrize("stop_at", range(0, 400, 50))
-def test_it_continues_after_the_last_block_and_gives_the_same_bits(
-    transform, small_blocks, tmp_path, stop_at
-):
+def test_it_continues_after_the_last_block_and_gives_the_same_bits(transform, tmp_path, stop_at):
     def dataset(name):
         return RawMatrixDataset(filepath=str(tmp_path / name), n_columns=5)
 
-    dataset("whole.raw").save(apply_pca(transform, features_of(VECTORS)))
+    dataset("whole.raw").save(apply_pca(transform, features_of(VECTORS), block_rows=50))
     features = Interrupted(VECTORS, "f100m")
-    result = apply_pca(transform, features)
+    result = apply_pca(transform, features, block_rows=50)
     features.stop_at = stop_at
     with pytest.raises(Exception, match="stopped half-way"):
         dataset("stopped.raw").save(result)
@@ -214,9 +206,9 @@ def test_a_transform_from_its_file_is_the_same(transform, tmp_path):
 # --- side by side, in little memory ---
 
 
-def test_the_next_blocks_are_read_meanwhile_but_not_all(transform, small_blocks):
+def test_the_next_blocks_are_read_meanwhile_but_not_all(transform):
     features = features_of(np.tile(VECTORS, (5, 1)))
-    rows = apply_pca(transform, features).begin(Path("not used"))
+    rows = apply_pca(transform, features, block_rows=50).begin(Path("not used"))
     features.reads.clear()
     blocks = iter(rows.starting_at(0))
     next(blocks)

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from kedro.framework.session import KedroSession
 from kedro.io import DatasetError
 from PIL import Image
 
+from lowshot_kedro.errors import TRACEBACK_VARIABLE, InputError
 from lowshot_kedro.project.config import UserError
 from tests.images.helpers import encoded, write_shard
 from tests.projects import (
@@ -388,6 +391,37 @@ def test_the_command_line_shows_one_line_without_a_traceback(project: Path) -> N
     advice = r"make it with: \S*kedro run --pipeline demonstration"
     assert re.fullmatch(found + advice, error)
     assert not any("Traceback" in line for line in lines)
+
+
+@pytest.mark.parametrize("program", [["-m", "kedro", "run"], ["-m", "lowshot_kedro"]])
+def test_a_traceback_is_shown_where_it_is_wanted(project: Path, program: list[str]) -> None:
+    arguments = ["--pipeline", "graph", "--params", "graph.method=hnsw"]
+    environment = {**os.environ, "COLUMNS": "200", TRACEBACK_VARIABLE: "1"}
+    result = subprocess.run(
+        [sys.executable, *program, *arguments],
+        cwd=project, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 1
+    *before, error = result.stderr.splitlines()
+    assert error.startswith("Error: graph.method: got 'hnsw', expected one of: auto, exact, ")
+    assert before[0] == "Traceback (most recent call last):"
+    # Where faiss refused it, where the package did, and the run.
+    *_, inner, outer = [line for line in before if re.match(r"[\w.]+Error: ", line)]
+    assert inner.startswith("lowshot_kedro.errors.InputError: method: got 'hnsw'")
+    assert outer.startswith("lowshot_kedro.project.config.UserError: graph.method: got 'hnsw'")
+    assert any("in require_method" in line for line in before)
+
+
+def test_where_an_error_comes_from_is_logged_for_whoever_looks(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", logger="lowshot_kedro.project.wording")
+    with pytest.raises(UserError):
+        run(project, "graph", graph={"method": "hnsw"})
+    (record,) = [each for each in caplog.records if each.levelname == "DEBUG" and each.exc_info]
+    assert "in require_method" in caplog.text
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], InputError)
 
 
 @pytest.mark.parametrize(

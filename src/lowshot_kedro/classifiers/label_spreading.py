@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_BLOCK_ROWS = 4096
+BLOCK_ROWS = 4096
 _NO_LABEL = -1
 
 
@@ -41,6 +41,7 @@ class LabelSpreading:
         max_iterations: Steps at most.
         max_images: Labelled and unlabelled images at most. scikit-learn compares all pairs and
             takes 8 bytes for every image and class, several times.
+        block_rows: Test images that are compared together.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class LabelSpreading:
         alpha: float,
         max_iterations: int,
         max_images: int = 20000,
+        block_rows: int = BLOCK_ROWS,
     ) -> None:
         self.n_classes = n_classes
         self.unlabeled = unlabeled
@@ -59,6 +61,7 @@ class LabelSpreading:
         self.alpha = alpha
         self.max_iterations = max_iterations
         self.max_images = max_images
+        self.block_rows = block_rows
         self._model: semi_supervised.LabelSpreading | None = None
 
     def fit(self, features: NDArray[np.float32], classes: NDArray[np.int32]) -> None:
@@ -84,13 +87,13 @@ class LabelSpreading:
         counts = f"{n_images} images ({n_labeled} labelled, {n_unlabeled} unlabelled)"
         if n_images > self.max_images:
             raise InputError(
-                f"sweep.label_spreading.max_images: got {self.max_images}, but there are {counts}; "
-                "use fewer, or allow more and wait"
+                f"but there are {counts}; use fewer, or allow more and wait",
+                parameter="max_images",
+                found=self.max_images,
             )
         if self.n_neighbors > n_images:
             raise InputError(
-                f"sweep.label_spreading.n_neighbors: got {self.n_neighbors}, but there are only "
-                f"{counts}"
+                f"but there are only {counts}", parameter="n_neighbors", found=self.n_neighbors
             )
         require_every_class(classes, n_labeled, self.n_classes, "label spreading")
         vectors = np.concatenate(
@@ -137,7 +140,7 @@ class LabelSpreading:
         n_columns = self._model.n_features_in_
         result = np.empty((len(features), self.n_classes), dtype=np.float32)
         with threadpool_limits(1), np.errstate(invalid="ignore"):
-            for first, last in row_ranges(len(features), _BLOCK_ROWS):
+            for first, last in row_ranges(len(features), self.block_rows):
                 unit = unit_vectors(features[first:last], "features to score", n_columns, first)
                 # Nothing divided by nothing, where no label arrived.
                 result[first:last] = np.nan_to_num(self._model.predict_proba(unit), nan=0.0)

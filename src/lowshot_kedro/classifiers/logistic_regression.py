@@ -26,6 +26,7 @@ from lowshot_kedro.classifiers.gradient_descent import (
 )
 from lowshot_kedro.classifiers.vectors import require_every_class
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.input_files import UNPICKLING_ERRORS
 from lowshot_kedro.progress import Progress, Stopwatch
 
 logger = logging.getLogger(__name__)
@@ -317,8 +318,8 @@ class LogisticRegression:
         def checked(iteration: int) -> None:
             if self._side_by_side.diverged[0]:
                 raise InputError(
-                    f"logistic_regression.lr: {self.lr} is too large, the training diverged "
-                    f"before iteration {iteration}"
+                    f"{self.lr} is too large, the training diverged before iteration {iteration}",
+                    parameter="lr",
                 )
             self._is_fitted = True
             if evaluate is not None:
@@ -424,8 +425,7 @@ class _Checkpoint:
         try:
             saved: dict[str, Any] = torch.load(self._path, map_location="cpu", weights_only=True)
             is_same = saved["made_from"] == self._made_from
-        # PyTorch documents no error for a file that is not its own, and raises many kinds.
-        except Exception as error:
+        except UNPICKLING_ERRORS as error:
             logger.warning("%s: not a readable checkpoint, begun anew (%s)", self._path, error)
             return None
         if not is_same:

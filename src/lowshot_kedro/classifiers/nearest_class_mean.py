@@ -10,7 +10,7 @@ from lowshot_kedro.blocks import row_ranges
 from lowshot_kedro.classifiers.vectors import require_every_class, unit_vectors
 from lowshot_kedro.errors import InputError
 
-_BLOCK_ROWS = 16384
+BLOCK_ROWS = 16384
 
 
 class NearestClassMean:
@@ -24,10 +24,12 @@ class NearestClassMean:
 
     Args:
         n_classes: Number of classes C.
+        block_rows: Images that are scaled to length 1 together.
     """
 
-    def __init__(self, n_classes: int) -> None:
+    def __init__(self, n_classes: int, *, block_rows: int = BLOCK_ROWS) -> None:
         self.n_classes = n_classes
+        self.block_rows = block_rows
         self._means: NDArray[np.float32] | None = None
 
     def fit(self, features: NDArray[np.float32], classes: NDArray[np.int32]) -> None:
@@ -43,7 +45,7 @@ class NearestClassMean:
         """
         require_every_class(classes, len(features), self.n_classes, "nearest class mean")
         sums = np.zeros((self.n_classes, features.shape[1]))
-        for first, last in row_ranges(len(features), _BLOCK_ROWS):
+        for first, last in row_ranges(len(features), self.block_rows):
             unit = unit_vectors(features[first:last], "labelled features", first_row=first)
             of_block = classes[first:last]
             for number in np.unique(of_block):
@@ -75,7 +77,7 @@ class NearestClassMean:
         result = np.empty((len(features), self.n_classes), dtype=np.float32)
         # A product that is spread over threads is rounded differently for every number of them.
         with threadpool_limits(1, user_api="blas"):
-            for first, last in row_ranges(len(features), _BLOCK_ROWS):
+            for first, last in row_ranges(len(features), self.block_rows):
                 unit = unit_vectors(
                     features[first:last], "features to score", self._means.shape[1], first
                 )

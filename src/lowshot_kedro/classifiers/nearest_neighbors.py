@@ -13,7 +13,7 @@ from lowshot_kedro.classifiers.vectors import require_every_class, unit_vectors
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph import search
 
-_BLOCK_ROWS = 16384
+BLOCK_ROWS = 16384
 
 
 class NearestNeighbors:
@@ -31,11 +31,13 @@ class NearestNeighbors:
     Args:
         n_classes: Number of classes C.
         k: Neighbours that :meth:`scores` counts.
+        block_rows: Images that are searched for together.
     """
 
-    def __init__(self, n_classes: int, *, k: int) -> None:
+    def __init__(self, n_classes: int, *, k: int, block_rows: int = BLOCK_ROWS) -> None:
         self.n_classes = n_classes
         self.k = k
+        self.block_rows = block_rows
         self._index: faiss.Index | None = None
         self._classes = np.empty(0, np.int32)
 
@@ -53,7 +55,7 @@ class NearestNeighbors:
         require_every_class(classes, len(features), self.n_classes, "nearest neighbors")
         _require_k(self.k, len(features))
         index = faiss.IndexFlatIP(features.shape[1])
-        for first, last in row_ranges(len(features), _BLOCK_ROWS):
+        for first, last in row_ranges(len(features), self.block_rows):
             index.add(unit_vectors(features[first:last], "labelled features", first_row=first))
         self._index, self._classes = index, np.array(classes)
 
@@ -100,7 +102,7 @@ class NearestNeighbors:
         most = max(ks)
         blocks = (
             unit_vectors(features[first:last], "features to score", index.d, first)
-            for first, last in row_ranges(len(features), _BLOCK_ROWS)
+            for first, last in row_ranges(len(features), self.block_rows)
         )
         neighbors = KnnGraph.joined((_nearest(index, block, most) for block in blocks), most)
         return (self._votes(neighbors, k) for k in ks)
@@ -108,7 +110,7 @@ class NearestNeighbors:
     def _votes(self, neighbors: KnnGraph, k: int) -> NDArray[np.float32]:
         n_images = len(neighbors.indices)
         result = np.empty((n_images, self.n_classes), dtype=np.float32)
-        for first, last in row_ranges(n_images, _BLOCK_ROWS):
+        for first, last in row_ranges(n_images, self.block_rows):
             nearest = neighbors.part(first, last, k)
             rows = np.arange(last - first)[:, None]
             votes = np.bincount(
@@ -122,9 +124,7 @@ class NearestNeighbors:
 
 def _require_k(k: int, n_labeled: int) -> None:
     if k > n_labeled:
-        raise InputError(
-            f"sweep.nearest_neighbors.k: got {k}, but there are only {n_labeled} labelled images"
-        )
+        raise InputError(f"but there are only {n_labeled} labelled images", parameter="k", found=k)
 
 
 def _nearest(

@@ -521,8 +521,8 @@ class HDF5FeatureBlocksDataset(_FeaturesDataset):
     ) -> None:
         super().__init__(rows_per_file, i0, metadata)
         self._filepath = Path(filepath)
-        require_integer(f"{filepath}: rows_per_file", rows_per_file, 1)
-        require_integer(f"{filepath}: i0", i0, 0)
+        require_integer("rows_per_file", rows_per_file, 1, where=filepath)
+        require_integer("i0", i0, 0, where=filepath)
         self._first_block, rest = divmod(i0, rows_per_file)
         if rest:
             raise InputError(

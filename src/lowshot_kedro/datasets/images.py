@@ -171,7 +171,13 @@ class ZipShardImagesDataset(ImagesDataset[Iterable[Image.Image]]):
         return None
 
     def _open(self) -> NumberedZipShards:
-        return NumberedZipShards(self._filepath, self._i0, self._i1)
+        try:
+            return NumberedZipShards(self._filepath, self._i0, self._i1)
+        except InputError as error:
+            own_names = {"first": "i0", "last": "i1"}
+            if error.parameter not in own_names:
+                raise
+            raise error.renamed(own_names[error.parameter]) from error
 
     def save(self, data: Iterable[Image.Image]) -> None:
         """Write images 0, 1, … as JPEG files; the folder appears when it is complete."""

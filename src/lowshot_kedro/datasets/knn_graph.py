@@ -60,9 +60,9 @@ class KnnGraphDataset(TableDataset[GraphContent, KnnGraph], ResumableDataset):
         n_rows: int | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
-        require_integer(f"{filepath}: k", k, 1)
+        require_integer("k", k, 1, where=filepath)
         if n_rows is not None:
-            require_integer(f"{filepath}: n_rows", n_rows, 0)
+            require_integer("n_rows", n_rows, 0, where=filepath)
         self._filepath = Path(filepath)
         self._k = k
         self._n_rows = n_rows

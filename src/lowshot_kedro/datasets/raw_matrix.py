@@ -92,9 +92,9 @@ class RawMatrixDataset(FileDataset[MatrixContent, NDArray[Any]], ResumableDatase
         metadata: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(filepath=filepath, metadata=metadata)
-        require_integer(f"{filepath}: n_columns", n_columns, 1)
+        require_integer("n_columns", n_columns, 1, where=filepath)
         if n_rows is not None:
-            require_integer(f"{filepath}: n_rows", n_rows, 0)
+            require_integer("n_rows", n_rows, 0, where=filepath)
         self._n_columns = n_columns
         self._n_rows = n_rows
         self._dtype = np.dtype(dtype).newbyteorder("<")

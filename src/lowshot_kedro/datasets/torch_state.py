@@ -10,7 +10,7 @@ import torch
 
 from lowshot_kedro.datasets.file_dataset import FileDataset
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.input_files import require_file
+from lowshot_kedro.input_files import UNPICKLING_ERRORS, require_file
 
 
 class TorchStateDataset(FileDataset[dict[str, Any], dict[str, Any]]):
@@ -38,8 +38,7 @@ class TorchStateDataset(FileDataset[dict[str, Any], dict[str, Any]]):
             state: dict[str, Any] = torch.load(
                 self._filepath, map_location="cpu", weights_only=True
             )
-        # PyTorch documents no error for a file that is not its own, and raises many kinds.
-        except Exception as error:
+        except UNPICKLING_ERRORS as error:
             raise InputError(
                 f"{self._filepath}: not a readable PyTorch state; is it cut off? ({error})"
             ) from error

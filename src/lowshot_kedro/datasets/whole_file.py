@@ -10,6 +10,7 @@ from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets.pandas import CSVDataset
+from yaml import YAMLError
 
 from lowshot_kedro.datasets.files import partial_path, written_whole
 from lowshot_kedro.datasets.previews import RoundedPreview
@@ -17,6 +18,11 @@ from lowshot_kedro.errors import InputError, in_one_line
 from lowshot_kedro.input_files import require_file
 
 logger = logging.getLogger(__name__)
+
+# What readers of tables and settings raise for a file; anything else is a defect.
+_UNREADABLE = (
+    OSError, EOFError, ImportError, LookupError, RecursionError, ValueError, YAMLError,
+)  # fmt: skip
 
 
 class WholeFileDataset(AbstractDataset[Any, Any]):
@@ -69,6 +75,8 @@ class WholeFileDataset(AbstractDataset[Any, Any]):
         try:
             return self._final.load()
         except DatasetError as error:
+            if not isinstance(error.__cause__ or error, (*_UNREADABLE, DatasetError)):
+                raise
             kind = type(self._final).__name__
             # Parsers show the place in several lines.
             reason = in_one_line(error.__cause__ or error)

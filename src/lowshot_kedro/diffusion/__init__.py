@@ -1,10 +1,13 @@
 """Label propagation over the graph.
 
 `edge_weights` and `matrix` make W, `variants` what may happen between steps, `propagation` runs the
-steps on one of the `backends`, and `validation` says how many; `choice` says how many neighbours,
-too, for classes with few and with many labels.
+steps on one of the `backends` with `options` of one kind, and `validation` says how many; `choice`
+says how many neighbours, too, for classes with few and with many labels.
 """
 
+from typing import TYPE_CHECKING
+
+from lowshot_kedro.deprecated import old_names
 from lowshot_kedro.diffusion.backends import BACKENDS, PRECISIONS, Backend, create_backend
 from lowshot_kedro.diffusion.choice import ChosenDiffusion, choose_diffusion
 from lowshot_kedro.diffusion.edge_weights import EDGE_WEIGHTS
@@ -18,6 +21,7 @@ from lowshot_kedro.diffusion.matrix import (
     sinkhorn,
 )
 from lowshot_kedro.diffusion.memory import MemoryPlan, plan_memory
+from lowshot_kedro.diffusion.options import PropagationOptions
 from lowshot_kedro.diffusion.propagation import (
     labeled_rows,
     propagate,
@@ -58,6 +62,7 @@ __all__ = [
     "MemoryPlan",
     "Power",
     "PropagationMatrix",
+    "PropagationOptions",
     "adjustments",
     "choose_diffusion",
     "choose_node_ordering",
@@ -75,3 +80,6 @@ __all__ = [
     "scores_when_reached",
     "sinkhorn",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = old_names(__name__)

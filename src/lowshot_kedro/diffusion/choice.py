@@ -15,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import spread_rows
+from lowshot_kedro.deprecated import gathers_keywords
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
+from lowshot_kedro.diffusion.options import DEFAULT_OPTIONS, PropagationOptions
 from lowshot_kedro.diffusion.validation import (
     MAX_STEPS,
     ChosenSteps,
+    Fold,
     expected_steps,
     folds,
     folds_at_a_time,
@@ -26,7 +29,6 @@ from lowshot_kedro.diffusion.validation import (
     right_labels,
     steps_to_try,
 )
-from lowshot_kedro.diffusion.variants import Adjustment
 from lowshot_kedro.progress import logged_step
 
 logger = logging.getLogger(__name__)
@@ -83,20 +85,16 @@ class ChosenDiffusion(NamedTuple):
         }
 
 
+@gathers_keywords(PropagationOptions)
 def choose_diffusion(
     matrix_of: Callable[[int], PropagationMatrix],
     neighbors: NDArray[np.int32],
     candidates: Sequence[int],
     labeled_classes: NDArray[np.int32],
     is_novel: NDArray[np.bool_],
+    options: PropagationOptions = DEFAULT_OPTIONS,
     *,
     n_iterations: int | None = None,
-    adjustments: Sequence[Adjustment] = (),
-    class_slice: int | str = "auto",
-    backend: str = "auto",
-    precision: str = "float32",
-    class_prior: str | Sequence[float] = "uniform",
-    memory_budget_bytes: int | None = None,
     seed: int = 0,
 ) -> ChosenDiffusion:
     """Choose neighbours and steps by labels that are held out in five rounds.
@@ -118,13 +116,8 @@ def choose_diffusion(
         candidates: Numbers of neighbours to try, up to K.
         labeled_classes: int32 (L,), 0..C-1.
         is_novel: bool (C,).
+        options: As for :func:`~lowshot_kedro.diffusion.propagate`.
         n_iterations: The number of steps; None: chosen.
-        adjustments: As for :func:`~lowshot_kedro.diffusion.propagate`, like the following.
-        class_slice: See there.
-        backend: See there.
-        precision: See there.
-        class_prior: See there.
-        memory_budget_bytes: See there.
         seed: Of what is held out.
 
     Returns:
@@ -135,12 +128,6 @@ def choose_diffusion(
     nodes = np.arange(n_labels, dtype=np.int32)
     rounds = rounds_of(labeled_classes, is_novel, seed)
     weights, cells = weights_of(rounds, labeled_classes, is_novel)
-    options: dict[str, Any] = {
-        "backend": backend,
-        "precision": precision,
-        "memory_budget_bytes": memory_budget_bytes,
-        "adjustments": adjustments,
-    }
     chosen: dict[int, ChosenSteps] = {}
     parts = []
     for k in candidates:
@@ -148,7 +135,7 @@ def choose_diffusion(
             matrix = matrix_of(k)
             expected = n_iterations
             if expected is None:
-                expected = expected_steps(matrix, nodes, labeled_classes, n_classes, **options)
+                expected = expected_steps(matrix, nodes, labeled_classes, n_classes, options)
             if not rounds:
                 chosen[k] = ChosenSteps(expected, expected, None)
                 continue
@@ -158,12 +145,9 @@ def choose_diffusion(
                 labeled_classes,
                 n_classes,
                 steps_to_try(expected) if n_iterations is None else n_iterations,
-                [part.held_out for part in rounds],
+                [Fold(part.held_out, part.tested) for part in rounds],
                 _others(neighbors[:n_labels, :k]),
-                class_prior,
-                [part.tested for part in rounds],
-                class_slice=class_slice,
-                **options,
+                options,
             )
         sums = _sums(right, weights, cells)
         n_steps = expected

@@ -93,6 +93,7 @@ def link_weights(
     similarities: NDArray[np.float32] | None,
     sigma: float,
     local_neighbor: int,
+    block_rows: int = BLOCK_ROWS,
 ) -> NDArray[np.float32] | None:
     """The weight of every link.
 
@@ -103,6 +104,7 @@ def link_weights(
             -1. Not needed for `constant`.
         sigma: σ of :func:`gaussian`.
         local_neighbor: Which neighbour's distance is σ_i of :func:`locally_scaled`.
+        block_rows: Rows whose weights are computed together.
 
     Returns:
         float32 (n, k), 0 beside -1; None for `constant`, where every link weighs 1. In memory: the
@@ -113,9 +115,8 @@ def link_weights(
             neighbour out of range.
     """
     if kind not in EDGE_WEIGHTS:
-        raise InputError(
-            f"diffusion.edge_weight: got {kind!r}, expected one of: {', '.join(EDGE_WEIGHTS)}"
-        )
+        expected = f"one of: {', '.join(EDGE_WEIGHTS)}"
+        raise InputError(parameter="edge_weight", found=kind, expected=expected)
     if kind == "constant":
         return None
     if similarities is None or similarities.shape != neighbors.shape:
@@ -124,14 +125,14 @@ def link_weights(
             f"similarities: got {found}; edge_weight {kind} needs them in shape {neighbors.shape}"
         )
     # Before all else: weights of a row follow from the similarities of its neighbours, too.
-    for first, last in row_ranges(len(neighbors), BLOCK_ROWS):
+    for first, last in row_ranges(len(neighbors), block_rows):
         of_links = np.where(neighbors[first:last] >= 0, similarities[first:last], 1)
         require_finite(of_links, np.arange(first, last), "similarities")
     weights = np.empty(neighbors.shape, np.float32)
     scales = None
     if kind == "locally_scaled":
         scales = local_scales(neighbors, similarities, local_neighbor)
-    for first, last in row_ranges(len(neighbors), BLOCK_ROWS):
+    for first, last in row_ranges(len(neighbors), block_rows):
         targets = neighbors[first:last]
         require_nodes(targets, len(neighbors), "neighbors", first)
         squared = squared_distances(np.where(targets >= 0, similarities[first:last], 1))

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from lowshot_kedro import native
 from lowshot_kedro.blocks import row_ranges
+from lowshot_kedro.deprecated import takes_old_keywords
 from lowshot_kedro.diffusion.edge_weights import link_weights
 from lowshot_kedro.errors import InputError
 
@@ -114,6 +115,7 @@ def choose_node_ordering(n_nodes: int, n_classes: int, n_iterations: int) -> str
     return "clustered" if pays else "given"
 
 
+@takes_old_keywords
 def propagation_matrix(
     neighbors: NDArray[np.int32],
     edge_weight: str = "constant",
@@ -151,9 +153,8 @@ def propagation_matrix(
         ValueError: For a neighbour out of range, or an unknown name.
     """
     if node_ordering not in NODE_ORDERINGS:
-        raise InputError(
-            f"node_ordering: got {node_ordering!r}, expected one of: {', '.join(NODE_ORDERINGS)}"
-        )
+        expected = f"one of: {', '.join(NODE_ORDERINGS)}"
+        raise InputError(parameter="node_ordering", found=node_ordering, expected=expected)
     if node_ordering == "auto":
         node_ordering = "clustered" if len(neighbors) >= LARGE_GRAPH_NODES else "given"
     weights = link_weights(edge_weight, neighbors, similarities, sigma, local_neighbor)
@@ -235,7 +236,7 @@ def require_weights(weights: sparse.csr_array, name: str) -> sparse.csr_array:
     return weights
 
 
-def sinkhorn(matrix: native.SparseMatrix, rounds: int) -> None:
+def sinkhorn(matrix: native.SparseMatrix, rounds: int, block_entries: int = BLOCK_ENTRIES) -> None:
     """Alternately scale columns and rows of W to sum 1, in place: towards a doubly stochastic W.
 
     One round: W ← W C⁻¹ with C = diag(Σ_i W_ij), then W ← R⁻¹ W with R = diag(Σ_j W_ij).
@@ -245,13 +246,14 @@ def sinkhorn(matrix: native.SparseMatrix, rounds: int) -> None:
     Args:
         matrix: W, with values; rows sum to 1 afterwards.
         rounds: How often; 0 leaves W as it is.
+        block_entries: Entries that are divided together.
     """
     indptr, indices, _, values = matrix
     if values is None:
         raise ValueError("matrix: expected values, got a matrix without")
     for _ in range(rounds):
         totals = native.column_totals(matrix)
-        for first, last in row_ranges(len(values), BLOCK_ENTRIES):
+        for first, last in row_ranges(len(values), block_entries):
             divisors = totals[indices[first:last]]
             values[first:last] /= np.where(divisors == 0, 1, divisors)
         native.normalize_rows(indptr, values)

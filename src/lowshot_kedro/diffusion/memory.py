@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from lowshot_kedro.diffusion.backends.registry import backend_class, free_bytes, on_gpu
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
-from lowshot_kedro.errors import InputError
-from lowshot_kedro.memory import format_bytes
+from lowshot_kedro.diffusion.options import PropagationOptions
+from lowshot_kedro.errors import NotEnoughMemoryError
+from lowshot_kedro.memory import format_bytes, format_gigabytes
 
 # Of the memory that is free when nothing is stated, this part may be taken.
 AVAILABLE_PART = 0.8
@@ -43,10 +42,7 @@ def plan_memory(
     n_test: int,
     n_classes: int,
     n_results: int,
-    backend: str,
-    precision: str = "float32",
-    class_slice: int | str = "auto",
-    budget_bytes: int | None = None,
+    options: PropagationOptions,
 ) -> MemoryPlan:
     """Choose the slice of classes, and say what will be held.
 
@@ -55,27 +51,19 @@ def plan_memory(
         n_test: Test points T.
         n_classes: C.
         n_results: How many times T × C scores are returned.
-        backend: Not `auto`.
-        precision: Of the stored scores.
-        class_slice: Classes at once; 0: all; `auto`: as many as the budget allows.
-        budget_bytes: For everything, the matrix included; None: 80 % of the memory that is free
-            now, and the matrix where it is held there already. On a GPU never more than that.
+        options: Of the propagation, with a back end other than `auto`. Their budget is for
+            everything, the matrix included; None: 80 % of the memory that is free now, and the
+            matrix where it is held there already. On a GPU never more than that.
 
     Returns:
         The plan. A slice is never wider than 65536 classes.
 
     Raises:
-        ValueError: For a class_slice that is none, or a budget in which a single class, or the
-            slice asked for, does not fit.
+        ValueError: For a budget in which a single class, or the slice asked for, does not fit.
     """
-    automatic = class_slice == "auto"
-    is_integer = isinstance(class_slice, (int, np.integer)) and not isinstance(class_slice, bool)
-    if not automatic and not (is_integer and int(class_slice) >= 0):
-        raise InputError(
-            f"diffusion.class_slice: got {class_slice!r}, expected an integer of at least 0, "
-            "or auto"
-        )
-    beside, per_class = backend_class(backend).bytes_held(matrix, precision)
+    backend, class_slice = options.backend, options.class_slice
+    budget_bytes = options.memory_budget_bytes
+    beside, per_class = backend_class(backend).bytes_held(matrix, options.precision)
     fixed = matrix.n_bytes + beside
     if on_gpu(backend):
         limits = [int(AVAILABLE_PART * free_bytes(backend)), budget_bytes]
@@ -86,7 +74,7 @@ def plan_memory(
         return MemoryPlan(width, fixed, per_class * width, results)
 
     widest = max(min(n_classes, MAX_SLICE), 1)
-    if not automatic:
+    if class_slice != "auto":
         chosen = plan(min(int(class_slice) or widest, widest))
         if budget_bytes is not None and chosen.total > budget_bytes:
             raise _too_small(chosen, budget_bytes)
@@ -102,10 +90,13 @@ def plan_memory(
     return plan(max(-(-n_classes // n_slices), 1))
 
 
-def _too_small(plan: MemoryPlan, budget_bytes: int) -> InputError:
-    return InputError(
-        f"diffusion.memory_budget_gb: {format_bytes(budget_bytes)} is too little: "
-        f"{plan.class_slice} class(es) at a time take {format_bytes(plan.total)}, of which matrix "
-        f"{format_bytes(plan.matrix)}, scores {format_bytes(plan.scores)}, test scores "
-        f"{format_bytes(plan.results)}"
+def _too_small(plan: MemoryPlan, budget_bytes: int) -> NotEnoughMemoryError:
+    total, matrix, scores, results = map(
+        format_bytes, (plan.total, plan.matrix, plan.scores, plan.results)
+    )
+    return NotEnoughMemoryError(
+        parameter="memory_budget_bytes",
+        found=budget_bytes,
+        expected=f"at least {format_gigabytes(plan.total)}: {plan.class_slice} class(es) at a time "
+        f"take {total}, of which matrix {matrix}, scores {scores}, test scores {results}",
     )

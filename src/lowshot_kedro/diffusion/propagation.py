@@ -7,19 +7,22 @@ CVPR 2018, section 3.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import require_nodes, row_ranges
+from lowshot_kedro.deprecated import gathers_keywords
 from lowshot_kedro.diffusion.backends.interface import Backend
 from lowshot_kedro.diffusion.backends.registry import candidates, create_backend
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.diffusion.memory import MemoryPlan, plan_memory
-from lowshot_kedro.diffusion.variants import Adjustment, LabeledRows, class_priors
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.diffusion.options import DEFAULT_OPTIONS, PropagationOptions
+from lowshot_kedro.diffusion.variants import LabeledRows, class_priors
+from lowshot_kedro.errors import InputError, NotEnoughMemoryError
 from lowshot_kedro.memory import format_bytes
 from lowshot_kedro.progress import Progress
 
@@ -57,19 +60,15 @@ def labeled_rows(
     return LabeledRows(rows[nodes], columns, values, last_class - first_class, rows)
 
 
+@gathers_keywords(PropagationOptions)
 def propagate(
     matrix: PropagationMatrix,
     labeled_classes: NDArray[np.int32],
     test_neighbors: NDArray[np.int32],
     n_classes: int,
     n_iterations: int,
-    class_slice: int | str = 0,
-    backend: str = "auto",
+    options: PropagationOptions = DEFAULT_OPTIONS,
     *,
-    precision: str = "float32",
-    adjustments: Sequence[Adjustment] = (),
-    class_prior: str | Sequence[float] = "uniform",
-    memory_budget_bytes: int | None = None,
     every_step: bool = True,
     labeled_nodes: NDArray[np.int32] | None = None,
 ) -> NDArray[np.float32]:
@@ -86,17 +85,7 @@ def propagate(
             of points whose only neighbour is the node.
         n_classes: Number of classes C.
         n_iterations: Steps S.
-        class_slice: Classes propagated at once, which bounds memory; 0: all (up to 65536); `auto`:
-            as many as fit. Changes no bit of the result.
-        backend: One of :data:`~lowshot_kedro.diffusion.backends.BACKENDS`.
-        precision: Of the scores stored between steps: `float32`, or with the native back end
-            `bfloat16`, in half the memory.
-        adjustments: What happens to the scores after each step, see
-            :mod:`~lowshot_kedro.diffusion.variants`. With any of them all rows and classes are
-            computed in every step.
-        class_prior: See :func:`~lowshot_kedro.diffusion.variants.class_priors`.
-        memory_budget_bytes: For everything held, see
-            :func:`~lowshot_kedro.diffusion.memory.plan_memory`.
+        options: Back end, memory, and what happens to the scores.
         every_step: Whether the scores of every step are wanted, or only the last.
         labeled_nodes: int32 (L,); None: nodes 0..L-1. A node may have labels of several classes,
             each once.
@@ -108,26 +97,16 @@ def propagate(
         starts.
 
     Raises:
-        ValueError: For classes or neighbours out of range, an unknown name, or a memory budget that
-            is too small.
+        ValueError: For classes or neighbours out of range, or a memory budget that is too small.
     """
     _require_labels(matrix, labeled_classes, n_classes, labeled_nodes)
     require_nodes(test_neighbors, matrix.n_nodes, "test_neighbors")
-    if adjustments and precision == "bfloat16":
-        raise InputError(
-            "diffusion.precision: got 'bfloat16', which adjustments cannot change; use float32"
-        )
-    priors = class_priors(class_prior, labeled_classes, n_classes)
+    priors = class_priors(options.class_prior, labeled_classes, n_classes)
+    adjustments = options.adjustments
 
     n_results = n_iterations + 1 if every_step else 1
     n_test = len(test_neighbors)
-
-    def plan_for(name: str) -> MemoryPlan:
-        return plan_memory(
-            matrix, n_test, n_classes, n_results, name, precision, class_slice, memory_budget_bytes
-        )
-
-    engine, plan = _engine(matrix, backend, precision, n_classes, plan_for)
+    engine, plan = _engine(matrix, n_test, n_classes, n_results, options)
     test_rows = matrix.rows_of(test_neighbors)
     result = np.empty((n_results, n_test, n_classes), dtype=np.float32)
     n_slices = -(-n_classes // plan.class_slice)
@@ -152,16 +131,14 @@ def propagate(
     return result
 
 
+@gathers_keywords(PropagationOptions)
 def scores_per_step(
     matrix: PropagationMatrix,
     labeled_classes: NDArray[np.int32],
     test_neighbors: NDArray[np.int32],
     n_classes: int,
-    backend: str = "auto",
+    options: PropagationOptions = DEFAULT_OPTIONS,
     *,
-    precision: str = "float32",
-    adjustments: Sequence[Adjustment] = (),
-    memory_budget_bytes: int | None = None,
     labeled_nodes: NDArray[np.int32] | None = None,
 ) -> Iterator[NDArray[np.float32]]:
     """The scores that :func:`propagate` finds, step after step without end, all classes at once.
@@ -171,45 +148,37 @@ def scores_per_step(
         labeled_classes: See there.
         test_neighbors: See there.
         n_classes: See there.
-        backend: See there.
-        precision: See there.
-        adjustments: See there.
-        memory_budget_bytes: See there.
+        options: See there; the slice of classes does not count.
         labeled_nodes: See there.
 
     Yields:
-        float32 (T, C), before the first step and after each. Uniform class priors.
+        float32 (T, C), before the first step and after each.
 
     Raises:
-        ValueError: As :func:`propagate`.
+        ValueError: As :func:`propagate`, and if scores of all classes at once do not fit.
     """
     _require_labels(matrix, labeled_classes, n_classes, labeled_nodes)
     require_nodes(test_neighbors, matrix.n_nodes, "test_neighbors")
-
-    def plan_for(name: str) -> MemoryPlan:
-        return plan_memory(
-            matrix, len(test_neighbors), n_classes, 1, name, precision, 0, memory_budget_bytes
-        )
-
-    engine, _ = _engine(matrix, backend, precision, n_classes, plan_for)
+    priors = class_priors(options.class_prior, labeled_classes, n_classes)
+    at_once = replace(options, class_slice=0)
+    engine, _ = _engine(matrix, len(test_neighbors), n_classes, 1, at_once)
     test_rows = matrix.rows_of(test_neighbors)
     engine.start(labeled_rows(labeled_classes, 0, n_classes, matrix.rank, labeled_nodes))
     while True:
-        yield engine.read(test_rows)
-        engine.step(adjustments)
+        yield engine.read(test_rows) * priors
+        engine.step(options.adjustments)
 
 
+@gathers_keywords(PropagationOptions)
 def scores_when_reached(
     matrix: PropagationMatrix,
     labeled_classes: NDArray[np.int32],
     nodes: NDArray[np.int32],
     n_classes: int,
     n_iterations: int,
-    most_iterations: int,
-    backend: str = "auto",
+    max_iterations: int,
+    options: PropagationOptions = DEFAULT_OPTIONS,
     *,
-    precision: str = "float32",
-    memory_budget_bytes: int | None = None,
     labeled_nodes: NDArray[np.int32] | None = None,
 ) -> NDArray[np.float32]:
     """Scores of nodes that n_iterations steps do not reach, after the step that does.
@@ -220,52 +189,56 @@ def scores_when_reached(
         nodes: int32 (m,), all nodes whose scores are 0 after n_iterations steps.
         n_classes: See there.
         n_iterations: Steps taken so far.
-        most_iterations: Steps to take at most.
-        backend: See there.
-        precision: See there.
-        memory_budget_bytes: See there.
+        max_iterations: Steps to take at most.
+        options: See there; the slice of classes does not count.
         labeled_nodes: See there.
 
     Returns:
-        float32 (m, C); zero in the rows of nodes that are not reached. Uniform class priors.
+        float32 (m, C); zero in the rows of nodes that are not reached.
 
     Raises:
-        ValueError: As :func:`propagate`, and if scores of all classes at once do not fit.
+        NotEnoughMemoryError: If scores of all classes at once do not fit.
+        ValueError: As :func:`scores_per_step`.
     """
+    priors = class_priors(options.class_prior, labeled_classes, n_classes)
     result = np.zeros((len(nodes), n_classes), np.float32)
     steps = scores_per_step(
         matrix,
         labeled_classes,
         nodes[:, None],
         n_classes,
-        backend,
-        precision=precision,
-        memory_budget_bytes=memory_budget_bytes,
+        # A class whose prior is 0 reaches nodes, too.
+        replace(options, class_prior="uniform"),
         labeled_nodes=labeled_nodes,
     )
     is_reached = np.zeros(len(nodes), np.bool_)
-    for scores in islice(steps, n_iterations + 1, most_iterations + 1):
+    for scores in islice(steps, n_iterations + 1, max_iterations + 1):
         is_new = ~is_reached & (scores.max(axis=1, initial=0) > 0)
         # What is reached next has a link to what has just been reached.
         if not is_new.any():
             break
         result[is_new] = scores[is_new]
         is_reached |= is_new
+    result *= priors
     return result
 
 
 def _engine(
     matrix: PropagationMatrix,
-    backend: str,
-    precision: str,
+    n_test: int,
     n_classes: int,
-    plan_for: Callable[[str], MemoryPlan],
+    n_results: int,
+    options: PropagationOptions,
 ) -> tuple[Backend, MemoryPlan]:
     """The first back end that has the memory, and how it will use it."""
-    name, *others = candidates(backend, precision)
+
+    def plan_for(name: str) -> MemoryPlan:
+        return plan_memory(matrix, n_test, n_classes, n_results, replace(options, backend=name))
+
+    name, *others = candidates(options.backend, options.precision)
     try:
         plan = plan_for(name)
-    except InputError:
+    except NotEnoughMemoryError:
         if not others:
             raise
         name = others[0]
@@ -278,10 +251,10 @@ def _engine(
         n_classes,
         plan.class_slice,
         name,
-        precision,
+        options.precision,
         *map(format_bytes, (plan.total, plan.matrix, plan.scores, plan.results)),
     )
-    return create_backend(name, matrix, precision), plan
+    return create_backend(name, matrix, options.precision), plan
 
 
 def _require_labels(

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import row_ranges, spread_rows
+from lowshot_kedro.deprecated import gathers_keywords
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
+from lowshot_kedro.diffusion.options import DEFAULT_OPTIONS, PropagationOptions
 from lowshot_kedro.diffusion.propagation import propagate, scores_per_step
-from lowshot_kedro.diffusion.variants import Adjustment
 from lowshot_kedro.progress import Progress, logged_step
 
 logger = logging.getLogger(__name__)
@@ -52,17 +54,27 @@ class ChosenSteps(NamedTuple):
     accuracy: NDArray[np.float64] | None
 
 
+class Fold(NamedTuple):
+    """Labels that are held out together.
+
+    Attributes:
+        held_out: int64, positions of labels, increasing.
+        tested: int64, those of them that are looked for; None: all, or as many, evenly spread, as
+            there is room for.
+    """
+
+    held_out: NDArray[np.int64]
+    tested: NDArray[np.int64] | None = None
+
+
+@gathers_keywords(PropagationOptions)
 def choose_steps(
     matrix: PropagationMatrix,
     labeled_nodes: NDArray[np.int32],
     labeled_classes: NDArray[np.int32],
     n_classes: int,
+    options: PropagationOptions = DEFAULT_OPTIONS,
     *,
-    class_slice: int | str = "auto",
-    backend: str = "auto",
-    precision: str = "float32",
-    class_prior: str | Sequence[float] = "uniform",
-    memory_budget_bytes: int | None = None,
     seed: int = 0,
 ) -> ChosenSteps:
     """Choose the number of steps by labels that are held out.
@@ -81,20 +93,14 @@ def choose_steps(
         labeled_nodes: int32 (L,), each at most once.
         labeled_classes: int32 (L,), 0..n_classes-1.
         n_classes: C.
-        class_slice: As for :func:`~lowshot_kedro.diffusion.propagate`, like the following.
-        backend: See there.
-        precision: See there.
-        class_prior: See there.
-        memory_budget_bytes: See there.
+        options: As for :func:`~lowshot_kedro.diffusion.propagate`.
         seed: Of the folds.
 
     Returns:
         At least one step, at most 300. In memory: as for a propagation of up to 128 classes, or of
         all if there are more, and up to 256 MB of scores of held-out nodes.
     """
-    expected = expected_steps(
-        matrix, labeled_nodes, labeled_classes, n_classes, backend, precision, memory_budget_bytes
-    )
+    expected = expected_steps(matrix, labeled_nodes, labeled_classes, n_classes, options)
     n_steps = steps_to_try(expected)
     all_right = right_labels(
         matrix,
@@ -104,11 +110,7 @@ def choose_steps(
         n_steps,
         _enough_folds(labeled_classes, seed),
         labeled_nodes[:, None],
-        class_prior,
-        class_slice=class_slice,
-        backend=backend,
-        precision=precision,
-        memory_budget_bytes=memory_budget_bytes,
+        options,
     )
     if all_right.shape[1] == 0:
         logger.info("validation: no class has two labels; %d steps, as the graph says", expected)
@@ -139,11 +141,9 @@ def right_labels(
     labeled_classes: NDArray[np.int32],
     n_classes: int,
     n_steps: int,
-    held_out: Sequence[NDArray[np.int64]],
+    held_out: Sequence[Fold],
     readings: NDArray[np.int32],
-    class_prior: str | Sequence[float],
-    tested: Sequence[NDArray[np.int64]] | None = None,
-    **options: Any,
+    options: PropagationOptions,
 ) -> NDArray[np.bool_]:
     """Whether held-out labels are found again, fold after fold.
 
@@ -153,12 +153,9 @@ def right_labels(
         labeled_classes: See there.
         n_classes: See there.
         n_steps: Steps to take.
-        held_out: Positions of the labels in each fold.
+        held_out: The labels in each fold.
         readings: int32 (L, m), the nodes whose scores are added up for each label, -1 for none.
-        class_prior: See there.
-        tested: Positions of the labels of each fold that are looked for; None: all of them, or as
-            many, evenly spread, as there is room for.
-        options: For :func:`~lowshot_kedro.diffusion.propagate`.
+        options: See there.
 
     Returns:
         bool (n_steps + 1, H), after 0, 1, 2 … steps.
@@ -166,15 +163,15 @@ def right_labels(
     right = [np.empty((n_steps + 1, 0), np.bool_)]
     # Several folds at a time: wide steps are faster than many narrow ones. But an adjustment would
     # see what one fold holds out among the labels of another.
-    at_a_time = 1 if options.get("adjustments") else folds_at_a_time(n_classes)
+    at_a_time = 1 if options.adjustments else folds_at_a_time(n_classes)
     for first, last in row_ranges(len(held_out), at_a_time):
         folds_of_part = held_out[first:last]
         n_folds = len(folds_of_part)
-        if tested is None:
-            room = max(_MAX_RESULT_BYTES // (4 * (n_steps + 1) * n_folds**2 * n_classes), 1)
-            looked_for = [fold[spread_rows(len(fold), room)] for fold in folds_of_part]
-        else:
-            looked_for = list(tested[first:last])
+        room = max(_MAX_RESULT_BYTES // (4 * (n_steps + 1) * n_folds**2 * n_classes), 1)
+        looked_for = [
+            Fold(labels, labels[spread_rows(len(labels), room)] if tested is None else tested)
+            for labels, tested in folds_of_part
+        ]
         with logged_step(f"validation: folds {first + 1} to {last} of {len(held_out)}"):
             right.append(
                 _right_labels(
@@ -183,11 +180,9 @@ def right_labels(
                     labeled_classes,
                     n_classes,
                     n_steps,
-                    folds_of_part,
                     looked_for,
                     readings,
-                    class_prior,
-                    **options,
+                    options,
                 )
             )
     return np.concatenate(right, axis=1)
@@ -204,26 +199,26 @@ def _right_labels(
     labeled_classes: NDArray[np.int32],
     n_classes: int,
     n_steps: int,
-    held_out: Sequence[NDArray[np.int64]],
-    tested: Sequence[NDArray[np.int64]],
+    held_out: Sequence[Fold],
     readings: NDArray[np.int32],
-    class_prior: str | Sequence[float],
-    **options: Any,
+    options: PropagationOptions,
 ) -> NDArray[np.bool_]:
     """:func:`right_labels` of some folds, each of which has columns of its own."""
     n_folds, n_labels = len(held_out), len(labeled_classes)
-    kept = [np.setdiff1d(np.arange(n_labels), fold) for fold in held_out]
+    kept = [np.setdiff1d(np.arange(n_labels), fold.held_out) for fold in held_out]
     columns = [labeled_classes[labels] + fold * n_classes for fold, labels in enumerate(kept)]
-    prior = class_prior if isinstance(class_prior, str) else np.tile(class_prior, n_folds).tolist()
+    tested = [fold.held_out if fold.tested is None else fold.tested for fold in held_out]
+    prior = options.class_prior
+    if not isinstance(prior, str):
+        prior = np.tile(prior, n_folds).tolist()
     scores = propagate(
         matrix,
         np.concatenate(columns).astype(np.int32),
         readings[np.concatenate(tested)],
         n_folds * n_classes,
         n_steps,
-        class_prior=prior,
+        replace(options, class_prior=prior),
         labeled_nodes=labeled_nodes[np.concatenate(kept)],
-        **options,
     )
     right = []
     first = 0
@@ -235,12 +230,12 @@ def _right_labels(
     return np.concatenate(right, axis=1)
 
 
-def _enough_folds(labeled_classes: NDArray[np.int32], seed: int) -> list[NDArray[np.int64]]:
+def _enough_folds(labeled_classes: NDArray[np.int32], seed: int) -> list[Fold]:
     """The first folds, up to the one with which enough labels are held out."""
-    chosen: list[NDArray[np.int64]] = []
+    chosen: list[Fold] = []
     for held_out in folds(labeled_classes, seed):
-        chosen.append(held_out)
-        if sum(map(len, chosen)) >= _ENOUGH_HELD_OUT:
+        chosen.append(Fold(held_out))
+        if sum(len(fold.held_out) for fold in chosen) >= _ENOUGH_HELD_OUT:
             break
     return chosen
 
@@ -270,15 +265,13 @@ def folds(labeled_classes: NDArray[np.int32], seed: int) -> Iterator[NDArray[np.
             yield held_out
 
 
+@gathers_keywords(PropagationOptions)
 def expected_steps(
     matrix: PropagationMatrix,
     labeled_nodes: NDArray[np.int32],
     labeled_classes: NDArray[np.int32],
     n_classes: int,
-    backend: str = "auto",
-    precision: str = "float32",
-    memory_budget_bytes: int | None = None,
-    adjustments: Sequence[Adjustment] = (),
+    options: PropagationOptions = DEFAULT_OPTIONS,
 ) -> int:
     """The steps after which a class has spread as far as it should, by graph and labels alone.
 
@@ -295,10 +288,8 @@ def expected_steps(
         labeled_nodes: int32 (L,), each at most once.
         labeled_classes: int32 (L,), 0..n_classes-1.
         n_classes: C.
-        backend: As for :func:`~lowshot_kedro.diffusion.propagate`, like the following.
-        precision: See there.
-        memory_budget_bytes: See there.
-        adjustments: See there.
+        options: As for :func:`~lowshot_kedro.diffusion.propagate`; slices and priors of classes do
+            not count.
 
     Returns:
         1..300. Perplexities are estimated on 4096 nodes and 16 classes, the labels of all other
@@ -316,10 +307,7 @@ def expected_steps(
         column_of[labeled_classes],
         nodes[:, None],
         len(sampled) + 1,
-        backend,
-        precision=precision,
-        adjustments=adjustments,
-        memory_budget_bytes=memory_budget_bytes,
+        replace(options, class_prior="uniform"),
         labeled_nodes=labeled_nodes,
     )
     spreads: list[float] = []

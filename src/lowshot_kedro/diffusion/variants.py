@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import row_ranges
+from lowshot_kedro.deprecated import takes_old_keywords
 from lowshot_kedro.errors import InputError
 
 BLOCK_ROWS = 16384
@@ -95,6 +96,7 @@ class Clamping:
         scores[labeled.rows, labeled.columns] = labeled.values
 
 
+@takes_old_keywords
 def adjustments(power: float = 1.0, clamping: bool = False) -> tuple[Adjustment, ...]:
     """The adjustments that parameters ask for, in the order in which they are made.
 
@@ -108,6 +110,33 @@ def adjustments(power: float = 1.0, clamping: bool = False) -> tuple[Adjustment,
     if clamping:
         chosen.append(Clamping())
     return tuple(chosen)
+
+
+def require_class_prior(prior: str | Sequence[float]) -> None:
+    """Refuse what can be no prior, whatever the classes are.
+
+    Args:
+        prior: As for :func:`class_priors`.
+
+    Raises:
+        ValueError: For an unknown name, or numbers that cannot be priors.
+    """
+    if isinstance(prior, str):
+        if prior not in CLASS_PRIORS:
+            expected = f"one of: {', '.join(CLASS_PRIORS)}, or a list"
+            raise InputError(parameter="class_prior", found=prior, expected=expected)
+        return
+    try:
+        weights = np.asarray(prior, dtype=np.float64)
+    except (TypeError, ValueError):
+        weights = np.empty(())
+    if weights.ndim != 1:
+        expected = f"one of: {', '.join(CLASS_PRIORS)}, or a list of numbers"
+        raise InputError(parameter="class_prior", found=prior, expected=expected)
+    are_priors = np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0
+    if len(weights) and not are_priors:
+        expected = "numbers of at least 0, not all of them 0"
+        raise InputError(parameter="class_prior", found=prior, expected=expected)
 
 
 def class_priors(
@@ -127,35 +156,18 @@ def class_priors(
     Raises:
         ValueError: For an unknown name, or numbers that cannot be priors.
     """
+    require_class_prior(prior)
     if isinstance(prior, str):
-        if prior not in CLASS_PRIORS:
-            names = ", ".join(CLASS_PRIORS)
-            raise InputError(
-                f"diffusion.class_prior: got {prior!r}, expected one of: {names}, or a list"
-            )
         if prior == "uniform":
             return np.ones(n_classes, np.float32)
         if len(labeled_classes) == 0:
-            raise InputError("diffusion.class_prior: got 'labeled', but no image is labelled")
+            raise InputError("but no image is labelled", parameter="class_prior", found=prior)
         prior = np.bincount(labeled_classes, minlength=n_classes).tolist()
-    try:
-        weights = np.asarray(prior, dtype=np.float64)
-    except (TypeError, ValueError):
-        weights = np.empty(())
-    if weights.ndim != 1:
-        raise InputError(
-            f"diffusion.class_prior: got {prior!r}, expected one of: {', '.join(CLASS_PRIORS)}, or "
-            "a list of numbers"
-        )
+    weights = np.asarray(prior, dtype=np.float64)
     if len(weights) != n_classes:
         raise InputError(
-            f"diffusion.class_prior: got {weights.size} numbers, expected one for each of the "
-            f"{n_classes} classes"
-        )
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
-        raise InputError(
-            f"diffusion.class_prior: got {prior!r}, expected numbers of at least 0, not all of "
-            "them 0"
+            f"got {weights.size} numbers, expected one for each of the {n_classes} classes",
+            parameter="class_prior",
         )
     priors: NDArray[np.float32] = (weights * (n_classes / weights.sum())).astype(np.float32)
     return priors

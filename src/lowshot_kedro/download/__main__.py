@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import sys
+import traceback
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,13 +20,14 @@ from lowshot_kedro.download.published import (
     select_files,
 )
 from lowshot_kedro.download.transfer import Transfer, look_up
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, traceback_is_wanted
 from lowshot_kedro.memory import format_bytes
 
 logger = logging.getLogger("lowshot_kedro.download")
 
 # What conf/imagenet takes if nothing else is said.
 _DEFAULT_N_BACKGROUND = 1_000_000
+_OPTIONS = {"n_background": "--n-background"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,12 +45,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _run(options)
     except (InputError, OSError) as error:
-        print(f"lowshot-download: {error}", file=sys.stderr)
+        logger.debug("What the error comes from:", exc_info=error)
+        if traceback_is_wanted():
+            traceback.print_exc()
+        text = error.worded(_option) if isinstance(error, InputError) else error
+        print(f"lowshot-download: {text}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("lowshot-download: stopped; run it again to go on", file=sys.stderr)
         return 130
     return 0
+
+
+def _option(error: InputError) -> str | None:
+    """What is typed for an argument of the functions that select and fetch files."""
+    return _OPTIONS.get(error.parameter or "", error.parameter)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -111,7 +111,8 @@ def select_files(
         wanted = {_file_named(name).name for name in names}
         files = [file for file in PUBLISHED_FILES if file.name in wanted]
         if max(n_background) == 0 and any(file.row_bytes for file in files):
-            raise InputError("--n-background: got 0, expected at least 1 to fetch vectors")
+            expected = "at least 1 to fetch vectors"
+            raise InputError(parameter="n_background", found=0, expected=expected)
         return files
     return [
         file

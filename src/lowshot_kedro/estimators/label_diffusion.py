@@ -27,6 +27,7 @@ from lowshot_kedro.diffusion import (
     MAX_STEPS,
     PRECISIONS,
     PropagationMatrix,
+    PropagationOptions,
     choose_node_ordering,
     choose_steps,
     class_priors,
@@ -36,7 +37,7 @@ from lowshot_kedro.diffusion import (
     require_weights,
     scores_when_reached,
 )
-from lowshot_kedro.errors import InputError, shown, warn_caller
+from lowshot_kedro.errors import InputError, NotEnoughMemoryError, warn_caller
 from lowshot_kedro.estimators.labels import comparable_labels, encode_labels, labels_of, no_label
 from lowshot_kedro.estimators.links import (
     count_rows,
@@ -73,14 +74,9 @@ _MAX_THREADS = max(64, os.cpu_count() or 1)
 _VECTORS_PART = 0.4
 # What the functions called here name the parameters, and what they are called here.
 _OWN_NAMES = {
-    "graph.method": "graph_method",
-    "graph.target_recall": "target_recall",
-    "graph.memory_budget_gb": "memory_budget_gb",
-    "diffusion.memory_budget_gb": "memory_budget_gb",
-    "diffusion.class_slice": "class_slice",
-    "diffusion.class_prior": "class_prior",
-    "diffusion.precision": "precision",
-    "k: got": "n_neighbors: got",
+    "k": "n_neighbors",
+    "method": "graph_method",
+    "memory_budget_bytes": "memory_budget_gb",
 }
 
 
@@ -233,15 +229,10 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         seed: int,
     ) -> None:
         n_classes = len(classes)
-        options: dict[str, Any] = {
-            "class_slice": self.class_slice,
-            "precision": self.precision,
-            "class_prior": self.class_prior,
-            "memory_budget_bytes": self._memory_budget,
-        }
+        options = self._options()
         self.validation_accuracy_ = None
         if self.n_iterations == "auto":
-            chosen = choose_steps(matrix, nodes, node_classes, n_classes, seed=seed, **options)
+            chosen = choose_steps(matrix, nodes, node_classes, n_classes, options, seed=seed)
             n_iterations, self.validation_accuracy_ = chosen.n_iterations, chosen.accuracy
         else:
             n_iterations = int(self.n_iterations)
@@ -253,9 +244,9 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 everyone,
                 n_classes,
                 n_iterations,
+                options,
                 every_step=False,
                 labeled_nodes=nodes,
-                **options,
             )[0]
         unreached = np.flatnonzero(_most(scores) < 0).astype(np.int32)
         if self.n_iterations == "auto" and len(unreached):
@@ -290,21 +281,20 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Scores of rows for which more steps are needed than are good for the others."""
         try:
             with logged_step(f"diffusion to {len(unreached)} rows that are farther away"):
-                scores = scores_when_reached(
+                return scores_when_reached(
                     matrix,
                     node_classes,
                     unreached,
                     n_classes,
                     n_iterations,
                     n_iterations + MAX_STEPS,
-                    precision=self.precision,
-                    memory_budget_bytes=self._memory_budget,
+                    self._options(),
                     labeled_nodes=nodes,
                 )
-        except InputError as error:
-            logger.info("rows that are farther away stay without a label: %s", error)
+        except NotEnoughMemoryError as error:
+            reason = error.worded(_own_name)
+            logger.info("rows that are farther away stay without a label: %s", reason)
             return np.zeros((len(unreached), n_classes), np.float32)
-        return scores * class_priors(self.class_prior, node_classes, n_classes)
 
     @property
     def label_distributions_(self) -> NDArray[np.float32]:
@@ -408,7 +398,7 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         k = min(int(self.n_neighbors), n_rows)
         if k < self.n_neighbors:
             _warn(f"n_neighbors: got {self.n_neighbors}, but there are {n_rows} rows; taking all")
-        graph.require_method(self.graph_method, vectors.shape[1], "graph_method")
+        graph.require_method(self.graph_method, vectors.shape[1])
         neighbors, self._search = graph.build_knn_graph(
             vectors,
             k,
@@ -543,9 +533,10 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         given = None if isinstance(class_prior, str) else np.asarray(class_prior)
         if given is not None and (given.ndim != 1 or (given.size and not _are_priors(given))):
             raise InputError(
-                f"class_prior: got {shown(class_prior)}, expected one of: "
-                f"{', '.join(CLASS_PRIORS)}; or a number above 0 for each class, none of them "
-                "negligible beside the others, since every class has labelled rows"
+                parameter="class_prior",
+                found=class_prior,
+                expected=f"one of: {', '.join(CLASS_PRIORS)}; or a number above 0 for each class, "
+                "none of them negligible beside the others, since every class has labelled rows",
             )
         class_priors(class_prior, node_classes, n_classes)
 
@@ -556,10 +547,19 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             random = check_random_state(self.random_state)
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"random_state: got {shown(self.random_state)}, expected an integer from 0 to "
-                "2³² - 1, a RandomState of numpy, or None"
+                parameter="random_state",
+                found=self.random_state,
+                expected="an integer from 0 to 2³² - 1, a RandomState of numpy, or None",
             ) from error
         return int(random.randint(np.iinfo(np.int32).max))
+
+    def _options(self) -> PropagationOptions:
+        return PropagationOptions(
+            class_slice=self.class_slice,
+            precision=self.precision,
+            class_prior=self.class_prior,
+            memory_budget_bytes=self._memory_budget,
+        )
 
     @property
     def _memory_budget(self) -> int | None:
@@ -580,44 +580,41 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             try:
                 yield
             except InputError as error:
-                message = str(error)
-                for theirs, own in _OWN_NAMES.items():
-                    message = message.replace(theirs, own)
-                raise InputError(message) from error
+                name = _own_name(error)
+                if name is None or name == error.parameter:
+                    raise
+                raise error.renamed(name) from error
 
     def _require_parameters(self) -> None:
         """Refuse, before any work, what no parameter can be."""
         _require_integer("n_neighbors", self.n_neighbors, 1)
         if not _is_integer(self.n_iterations, 0) and not _is_text(self.n_iterations, "auto"):
-            raise InputError(
-                f"n_iterations: got {shown(self.n_iterations)}, expected an integer of at least "
-                "0, or auto"
-            )
+            expected = "an integer of at least 0, or auto"
+            raise InputError(parameter="n_iterations", found=self.n_iterations, expected=expected)
         _require_choice("metric", self.metric, METRICS)
         if not isinstance(self.graph_method, str):
             raise InputError(
-                f"graph_method: got {shown(self.graph_method)}, expected one of: "
-                f"{', '.join(graph.METHODS)}; or a description for faiss.index_factory"
+                parameter="graph_method",
+                found=self.graph_method,
+                expected=f"one of: {', '.join(graph.METHODS)}; or a description for "
+                "faiss.index_factory",
             )
         _require_number("target_recall", self.target_recall, 1)
         if isinstance(self.class_prior, str):
             _require_choice("class_prior", self.class_prior, CLASS_PRIORS)
         _require_choice("precision", self.precision, PRECISIONS)
         if not _is_integer(self.class_slice, 0) and not _is_text(self.class_slice, "auto"):
-            raise InputError(
-                f"class_slice: got {shown(self.class_slice)}, expected an integer of at least 0, "
-                "or auto"
-            )
+            expected = "an integer of at least 0, or auto"
+            raise InputError(parameter="class_slice", found=self.class_slice, expected=expected)
         _require_integer("n_components", self.n_components, 1)
         if self.memory_budget_gb is not None:
             _require_number("memory_budget_gb", self.memory_budget_gb)
         if self.n_jobs is not None and (not _is_integer(self.n_jobs) or self.n_jobs == 0):
-            raise InputError(
-                f"n_jobs: got {shown(self.n_jobs)}, expected None or an integer other than 0"
-            )
+            expected = "None or an integer other than 0"
+            raise InputError(parameter="n_jobs", found=self.n_jobs, expected=expected)
         verbose: Any = self.verbose
         if not isinstance(verbose, bool | np.bool_) and not _is_integer(verbose, 0):
-            raise InputError(f"verbose: got {shown(self.verbose)}, expected True or False")
+            raise InputError(parameter="verbose", found=verbose, expected="True or False")
 
     def _warn_of_unreached(self, unreached: NDArray[np.bool_]) -> None:
         count = int(unreached.sum())
@@ -627,6 +624,12 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"reached: predict says {no_label(self.classes_)!r} for them, predict_proba 0 for "
                 "every class"
             )
+
+
+def _own_name(error: InputError) -> str | None:
+    """What the parameter of an error is called here."""
+    name = error.parameter
+    return None if name is None else _OWN_NAMES.get(name, name)
 
 
 def _warn(message: str) -> None:
@@ -645,7 +648,8 @@ def _is_text(value: Any, text: str) -> bool:
 
 def _require_integer(name: str, value: Any, least: int) -> None:
     if not _is_integer(value, least):
-        raise InputError(f"{name}: got {shown(value)}, expected an integer of at least {least}")
+        expected = f"an integer of at least {least}"
+        raise InputError(parameter=name, found=value, expected=expected)
 
 
 def _require_number(name: str, value: Any, most: float = np.inf) -> None:
@@ -653,7 +657,7 @@ def _require_number(name: str, value: Any, most: float = np.inf) -> None:
     # Compared as it is: there are integers that no float can hold.
     if not is_number or not 0 < value <= most or value == np.inf:
         above = "" if most == np.inf else f" and at most {most}"
-        raise InputError(f"{name}: got {shown(value)}, expected a number above 0{above}")
+        raise InputError(parameter=name, found=value, expected=f"a number above 0{above}")
 
 
 def _are_priors(numbers: NDArray[Any]) -> bool:
@@ -666,7 +670,8 @@ def _are_priors(numbers: NDArray[Any]) -> bool:
 
 def _require_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     if not isinstance(value, str) or value not in choices:
-        raise InputError(f"{name}: got {shown(value)}, expected one of: {', '.join(choices)}")
+        expected = f"one of: {', '.join(choices)}"
+        raise InputError(parameter=name, found=value, expected=expected)
 
 
 # Scores.

@@ -4,6 +4,9 @@ Similarity is the inner product of L2-normalised vectors, or in `build_knn_graph
 squared distance.
 """
 
+from typing import TYPE_CHECKING
+
+from lowshot_kedro.deprecated import old_names
 from lowshot_kedro.graph.background import (
     UnlabeledNodes,
     background_graph,
@@ -39,3 +42,6 @@ __all__ = [
     "search",
     "unlabeled_nodes",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = old_names(__name__)

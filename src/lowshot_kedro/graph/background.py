@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import Blocks, InvertedFile, KnnGraph, Resumable, RowBlocks
+from lowshot_kedro.deprecated import takes_old_keywords
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.copies import find_copies
 from lowshot_kedro.graph.descent import divided_graph
@@ -41,6 +42,7 @@ class UnlabeledNodes(NamedTuple):
     neighbors: KnnGraph
 
 
+@takes_old_keywords
 def unlabeled_nodes(
     vectors: NDArray[np.float32],
     k: int,
@@ -74,6 +76,7 @@ def unlabeled_nodes(
         return UnlabeledNodes(vectors, index, KnnGraph.joined(blocks, k))
 
 
+@takes_old_keywords
 def index_in_memory(
     vectors: NDArray[np.float32],
     method: str = "auto",
@@ -128,6 +131,7 @@ def index_in_memory(
     return content
 
 
+@takes_old_keywords
 def background_graph(
     index: faiss.Index,
     vectors: NDArray[np.float32],
@@ -234,8 +238,10 @@ def _method_with(index: faiss.Index, method: str) -> str:
     if method in needed and not isinstance(index, needed[method]):
         kind = "a flat index" if method == "exact" else "an inverted file"
         raise InputError(
-            f"graph.method: got {method!r}, which needs {kind}, but background_index is a "
-            f"{type(index).__name__}; remove its file to have it built anew, or use auto"
+            f"which needs {kind}, but background_index is a {type(index).__name__}; remove its "
+            "file to have it built anew, or use auto",
+            parameter="method",
+            found=method,
         )
     return method
 

@@ -52,7 +52,10 @@ def _kmeans(
 
 
 def train_centroids(
-    sample: NDArray[np.float32], n_centroids: int, space: Space = COSINE
+    sample: NDArray[np.float32],
+    n_centroids: int,
+    space: Space = COSINE,
+    max_multiplications: int = _MAX_MULTIPLICATIONS,
 ) -> NDArray[np.float32]:
     """Centroids of points, by k-means in two levels.
 
@@ -63,6 +66,7 @@ def train_centroids(
         sample: float32 (m, d).
         n_centroids: At most m.
         space: In which the points are compared.
+        max_multiplications: Of an iteration in a group that is trained beside others.
 
     Returns:
         float32 (n_centroids, d); centroids of one group stand together.
@@ -85,8 +89,8 @@ def train_centroids(
     # From the largest group down, so that no thread is left with a large one at the end.
     order = np.argsort([-len(group) for group in members], kind="stable").tolist()
     multiplications = shares * [len(group) * sample.shape[1] for group in members]
-    large = [group for group in order if multiplications[group] > _MAX_MULTIPLICATIONS]
-    others = [group for group in order if multiplications[group] <= _MAX_MULTIPLICATIONS]
+    large = [group for group in order if multiplications[group] > max_multiplications]
+    others = [group for group in order if multiplications[group] <= max_multiplications]
     trained = {group: run_in_one_thread(train, group) for group in large}
     with closing(map_in_threads(train, others)) as results:
         trained.update(zip(others, results, strict=True))
@@ -131,15 +135,21 @@ class CentroidSearch:
     Args:
         centroids: float32 (L, d), points.
         encoder: Of the vectors to come.
+        flat_up_to: So many centroids are all compared, without groups.
 
     Attributes:
         codes: Of the centroids.
     """
 
-    def __init__(self, centroids: NDArray[np.float32], encoder: VectorEncoder) -> None:
+    def __init__(
+        self,
+        centroids: NDArray[np.float32],
+        encoder: VectorEncoder,
+        flat_up_to: int = _FLAT_UP_TO,
+    ) -> None:
         self.codes = encoder.encode_points(centroids)
         n_centroids = len(centroids)
-        self._n_groups = 1 if n_centroids <= _FLAT_UP_TO else math.isqrt(n_centroids)
+        self._n_groups = 1 if n_centroids <= flat_up_to else math.isqrt(n_centroids)
         if self._n_groups == 1:
             return
         groups = run_in_one_thread(_kmeans, centroids, self._n_groups, encoder.space)

@@ -125,6 +125,7 @@ def find_copies(
     workspace: Workspace,
     name: str,
     space: Space,
+    block_rows: int = BLOCK_ROWS,
 ) -> Copies | None:
     """Find the vectors of which there are more than some number.
 
@@ -136,6 +137,7 @@ def find_copies(
         workspace: Where checksums go that the budget has no room for.
         name: What messages call the vectors.
         space: In which they are compared.
+        block_rows: Rows that are compared together.
 
     Returns:
         None if there are no such vectors. In memory: 16 bytes for each vector meanwhile.
@@ -165,7 +167,7 @@ def find_copies(
                     space.query_rows(vectors, rows[begin:end], name)
                     == space.query_rows(vectors, first[begin:end], name)
                 ).all(axis=1)
-                for begin, end in row_ranges(len(rows), BLOCK_ROWS)
+                for begin, end in row_ranges(len(rows), block_rows)
             ]
         )
         rows, first = rows[alike], first[alike]

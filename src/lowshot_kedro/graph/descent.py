@@ -152,7 +152,7 @@ def _rank(
         rounds.keep(native.Pools(*found))
     if rounds.recalls[-1] < target_recall:
         logger.warning(
-            "graph.target_recall: got %.4f on %d rows, wanted %.4f",
+            "target_recall: got %.4f on %d rows, wanted %.4f",
             rounds.recalls[-1],
             len(tuning.rows),
             target_recall,

@@ -129,7 +129,7 @@ def _n_probe(
     )
     if reached < target_recall:
         logger.warning(
-            "graph.target_recall: got %.4f on %d rows, wanted %.4f",
+            "target_recall: got %.4f on %d rows, wanted %.4f",
             reached,
             len(rows),
             target_recall,

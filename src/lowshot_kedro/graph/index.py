@@ -23,6 +23,7 @@ from lowshot_kedro.blocks import (
     row_ranges,
     spread_rows,
 )
+from lowshot_kedro.deprecated import takes_old_keywords
 from lowshot_kedro.devices import free_gpu_bytes
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.centroids import (
@@ -80,6 +81,7 @@ def n_lists_for(n_vectors: int) -> int:
     return max(1, min(lists, n_vectors // 4))
 
 
+@takes_old_keywords
 def build_index(
     vectors: NDArray[np.float32],
     method: str = "auto",
@@ -185,8 +187,9 @@ def factory_index(
                 run_in_one_thread(index.train, sample)
             except RuntimeError as error:
                 raise InputError(
-                    f"graph.method: faiss cannot train {description!r} on {len(sample)} vectors of "
-                    f"{name} ({_reason(error)}); use a smaller one, or exact"
+                    f"faiss cannot train {description!r} on {len(sample)} vectors of {name} "
+                    f"({_reason(error)}); use a smaller one, or exact",
+                    parameter="method",
                 ) from error
     with Progress(n_vectors, f"index {description}") as bar:
         for _, block in space.point_blocks(vectors, name):
@@ -195,8 +198,9 @@ def factory_index(
                 run_in_one_thread(index.add, block)
             except RuntimeError as error:
                 raise InputError(
-                    f"graph.method: faiss cannot add vectors to {description!r} "
-                    f"({_reason(error)}); use another description"
+                    f"faiss cannot add vectors to {description!r} ({_reason(error)}); use another "
+                    "description",
+                    parameter="method",
                 ) from error
             bar.update(len(block))
     return index

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from lowshot_kedro import native
 from lowshot_kedro.blocks import KnnGraph, row_ranges
+from lowshot_kedro.graph.background import UnlabeledNodes
 from lowshot_kedro.graph.bounded_search import (
     BoundedSearch,
     prefix_share_of,
@@ -108,9 +109,8 @@ class LinksInLists:
     Args:
         labeled_vectors: float32 (L, d), normalised.
         test_vectors: float32 (T, d), normalised.
-        background_vectors: float32 (n, d), not normalised.
+        unlabeled: The background; its index is not looked at.
         division: Of the background into lists.
-        stored: The background graph.
         k: Neighbours of each.
         workspace: Where codes go that the budget has no room for.
     """
@@ -119,20 +119,19 @@ class LinksInLists:
         self,
         labeled_vectors: NDArray[np.float32],
         test_vectors: NDArray[np.float32],
-        background_vectors: NDArray[np.float32],
+        unlabeled: UnlabeledNodes,
         division: Division,
-        stored: KnnGraph,
         k: int,
         workspace: Workspace,
     ) -> None:
         self._k, self._workspace = k, workspace
         # Side by side, since they are read in the order of the lists, again and again.
-        self._least = np.empty(len(background_vectors), np.float32)
+        self._least = np.empty(len(unlabeled.vectors), np.float32)
         for first, last in row_ranges(len(self._least), QUERY_ROWS):
-            self._least[first:last] = stored.similarities[first:last, k - 1]
+            self._least[first:last] = unlabeled.neighbors.similarities[first:last, k - 1]
         self._n_sampled = min(max(_SAMPLED_LINKS // k, _MIN_SAMPLE), _MAX_SAMPLE)
         with logged_step("completion: encoding the background"):
-            lists = ListSearch.of(background_vectors, division, workspace, "background_vectors")
+            lists = ListSearch.of(unlabeled.vectors, division, workspace, "background_vectors")
             self._background = BoundedSearch(lists)
         codes, inverse_lengths = lists.encoder.encode(labeled_vectors)
         assert inverse_lengths is not None

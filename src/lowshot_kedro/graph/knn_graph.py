@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lowshot_kedro import native
 from lowshot_kedro.blocks import KnnGraph, row_ranges
+from lowshot_kedro.deprecated import takes_old_keywords
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.bounded_search import BoundedSearch
 from lowshot_kedro.graph.copies import Copies, find_copies
@@ -89,6 +90,7 @@ class NodeSearch:
         return KnnGraph.joined(blocks, k)
 
 
+@takes_old_keywords
 def build_knn_graph(
     vectors: NDArray[np.float32],
     k: int,
@@ -135,7 +137,7 @@ def build_knn_graph(
     _require_vectors(vectors, name)
     _require_k(k)
     n_nodes, dimension = vectors.shape
-    require_method(method, dimension, "method")
+    require_method(method, dimension)
     space = space_of(metric, vectors, name)
     budget = MemoryBudget(memory_budget_bytes)
     with temporary_folder() as folder:
@@ -238,7 +240,8 @@ def _require_vectors(vectors: NDArray[np.float32], name: str) -> None:
 
 def _require_k(k: int) -> None:
     if not 1 <= k <= native.MAX_NEIGHBORS:
-        raise InputError(f"k: got {k}, expected 1..{native.MAX_NEIGHBORS} neighbours")
+        expected = f"1..{native.MAX_NEIGHBORS} neighbours"
+        raise InputError(parameter="k", found=k, expected=expected)
 
 
 def _widened(graph: KnnGraph, k: int) -> KnnGraph:

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from lowshot_kedro import native
 from lowshot_kedro.blocks import KnnGraph, require_finite, require_nodes, row_ranges
+from lowshot_kedro.deprecated import takes_old_keywords
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.graph.background import UnlabeledNodes
 from lowshot_kedro.graph.index import (
     divide,
     flat_index,
@@ -62,40 +64,34 @@ class ExtendedGraph(NamedTuple):
     quality: dict[str, Any]
 
 
-def require_sizes(
-    n_labeled: int,
-    background_vectors: NDArray[np.float32],
-    background_index: faiss.Index,
-    background_neighbors: KnnGraph,
-    k: int,
-) -> None:
+def require_sizes(n_first: int, unlabeled: UnlabeledNodes, k: int) -> None:
     """Refuse, before anything is computed, what :func:`insert_labeled_nodes` cannot work with.
 
     Args:
-        n_labeled: Number of labelled images.
-        background_vectors: As for :func:`insert_labeled_nodes`, like the following.
-        background_index: Index.
-        background_neighbors: Graph.
+        n_first: Number of nodes that come before the unlabelled ones, as a rule labelled images.
+        unlabeled: As for :func:`insert_labeled_nodes`.
         k: Neighbours of each node.
 
     Raises:
         ValueError: If k is larger than the number of nodes or of stored columns, or the three do
             not have as many rows.
     """
-    n_background = len(background_vectors)
-    n_nodes = n_labeled + n_background
-    n_stored, stored_k = background_neighbors.indices.shape
+    n_background, n_indexed = len(unlabeled.vectors), unlabeled.search_index.ntotal
+    n_nodes = n_first + n_background
+    n_stored, stored_k = unlabeled.neighbors.indices.shape
     if k > n_nodes:
         raise InputError(
-            f"graph.k: got {k}, but the graph has only {n_nodes} nodes ({n_labeled} labelled and "
-            f"{n_background} background images)"
+            f"but the graph has only {n_nodes} nodes ({n_first} labelled and {n_background} "
+            "background images)",
+            parameter="k",
+            found=k,
         )
     if n_background and stored_k < k:
         raise InputError(f"background_graph: has {stored_k} columns, expected at least k = {k}")
-    if not n_background == n_stored == background_index.ntotal:
+    if not n_background == n_stored == n_indexed:
         raise InputError(
             f"background_vectors has {n_background} rows, background_graph {n_stored} and "
-            f"background_index {background_index.ntotal}; expected as many"
+            f"background_index {n_indexed}; expected as many"
         )
 
 
@@ -117,12 +113,11 @@ class _Neighborhoods(Protocol):
         ...
 
 
+@takes_old_keywords
 def insert_labeled_nodes(
     labeled_vectors: NDArray[np.float32],
     test_vectors: NDArray[np.float32],
-    background_vectors: NDArray[np.float32],
-    background_index: faiss.Index,
-    background_neighbors: KnnGraph,
+    unlabeled: UnlabeledNodes,
     k: int,
     keep_similarities: bool = False,
     memory_budget_bytes: int | None = None,
@@ -140,9 +135,8 @@ def insert_labeled_nodes(
     Args:
         labeled_vectors: float32 (L, d), normalised.
         test_vectors: float32 (T, d), normalised.
-        background_vectors: float32 (n, d), a memmap or array, not normalised.
-        background_index: Index of the normalised background vectors.
-        background_neighbors: Graph among them, (n, K) with K ≥ k; the first k columns are used.
+        unlabeled: The background: n vectors, a memmap or array, their index, and the graph among
+            them, (n, K) with K ≥ k, of which the first k columns are used.
         k: Neighbours of each node.
         keep_similarities: Whether the similarities of nodes are wanted, which edge weights other
             than constant need.
@@ -159,13 +153,14 @@ def insert_labeled_nodes(
             the stored graph names a node that there is not, or for NaN and infinity.
     """
     n_labeled, dimension = labeled_vectors.shape
-    n_background = len(background_vectors)
+    background_neighbors = unlabeled.neighbors
+    n_background = len(unlabeled.vectors)
     n_nodes = n_labeled + n_background
-    require_sizes(n_labeled, background_vectors, background_index, background_neighbors, k)
-    require_inner_products(background_index)
+    require_sizes(n_labeled, unlabeled, k)
+    require_inner_products(unlabeled.search_index)
     for name, width in (
-        ("background_vectors", background_vectors.shape[1]),
-        ("background_index", background_index.d),
+        ("background_vectors", unlabeled.vectors.shape[1]),
+        ("background_index", unlabeled.search_index.d),
         ("test vectors", test_vectors.shape[1]),
     ):
         if width != dimension:
@@ -197,15 +192,7 @@ def insert_labeled_nodes(
 
     with temporary_folder() as folder:
         workspace = Workspace(folder, MemoryBudget(memory_budget_bytes))
-        neighborhoods = _neighborhoods(
-            labeled_vectors,
-            test_vectors,
-            background_vectors,
-            background_index,
-            background_neighbors,
-            k,
-            workspace,
-        )
+        neighborhoods = _neighborhoods(labeled_vectors, test_vectors, unlabeled, k, workspace)
         with logged_step("completion: labelled points"):
             of_labeled = merge(*neighborhoods.of_points(labeled_vectors))
             keep(of_labeled, slice(0, n_labeled))
@@ -255,38 +242,25 @@ def _log_quality(quality: Mapping[str, Any]) -> None:
 def _neighborhoods(
     labeled_vectors: NDArray[np.float32],
     test_vectors: NDArray[np.float32],
-    background_vectors: NDArray[np.float32],
-    background_index: faiss.Index,
-    background_neighbors: KnnGraph,
+    unlabeled: UnlabeledNodes,
     k: int,
     workspace: Workspace,
 ) -> _Neighborhoods:
-    n_background = len(background_vectors)
-    is_flat = isinstance(background_index, faiss.IndexFlat)
+    n_background = len(unlabeled.vectors)
+    is_flat = isinstance(unlabeled.search_index, faiss.IndexFlat)
     if is_flat or not n_background or not len(labeled_vectors):
-        return _ComparedWithAll(
-            labeled_vectors, background_vectors, background_index, background_neighbors, k
-        )
-    if is_divided(background_index):
-        division = division_of(background_index)
+        return _ComparedWithAll(labeled_vectors, unlabeled, k)
+    if is_divided(unlabeled.search_index):
+        division = division_of(unlabeled.search_index)
     elif n_background < EXACT_BELOW:
         vectors = np.concatenate(
-            [block for _, block in normalized_blocks(background_vectors, "background_vectors")]
+            [block for _, block in normalized_blocks(unlabeled.vectors, "background_vectors")]
         )
-        return _ComparedWithAll(
-            labeled_vectors, background_vectors, flat_index(vectors), background_neighbors, k
-        )
+        compared = unlabeled._replace(search_index=flat_index(vectors))
+        return _ComparedWithAll(labeled_vectors, compared, k)
     else:
-        division = divide(background_vectors, _TARGET_RECALL, workspace, "background_vectors")
-    return LinksInLists(
-        labeled_vectors,
-        test_vectors,
-        background_vectors,
-        division,
-        background_neighbors,
-        k,
-        workspace,
-    )
+        division = divide(unlabeled.vectors, _TARGET_RECALL, workspace, "background_vectors")
+    return LinksInLists(labeled_vectors, test_vectors, unlabeled, division, k, workspace)
 
 
 class _ComparedWithAll:
@@ -294,24 +268,17 @@ class _ComparedWithAll:
 
     Args:
         labeled_vectors: float32 (L, d), normalised.
-        background_vectors: float32 (n, d), not normalised.
-        background_index: Flat, over the background.
-        stored: The background graph.
+        unlabeled: The background, with a flat index.
         k: Neighbours of each.
     """
 
     def __init__(
-        self,
-        labeled_vectors: NDArray[np.float32],
-        background_vectors: NDArray[np.float32],
-        background_index: faiss.Index,
-        stored: KnnGraph,
-        k: int,
+        self, labeled_vectors: NDArray[np.float32], unlabeled: UnlabeledNodes, k: int
     ) -> None:
         self._labeled_index = on_gpus(flat_index(labeled_vectors))
-        self._background_vectors = background_vectors
-        self._background_index = on_gpus(background_index)
-        self._stored, self._k = stored, k
+        self._background_vectors = unlabeled.vectors
+        self._background_index = on_gpus(unlabeled.search_index)
+        self._stored, self._k = unlabeled.neighbors, k
 
     def of_points(self, points: NDArray[np.float32]) -> tuple[KnnGraph, KnnGraph]:
         """See above."""

@@ -7,7 +7,7 @@ import re
 import faiss
 
 from lowshot_kedro.devices import gpu_available
-from lowshot_kedro.errors import InputError, shown
+from lowshot_kedro.errors import InputError
 
 METHODS = ("auto", "exact", "ivf", "descent", "pynndescent")
 
@@ -48,7 +48,7 @@ def n_gpus() -> int:
     return faiss.get_num_gpus() if gpu_available() else 0
 
 
-def require_method(method: str, dimension: int, name: str = "graph.method") -> None:
+def require_method(method: str, dimension: int) -> None:
     """Refuse what is neither a method nor an index that faiss knows.
 
     Args:
@@ -68,6 +68,8 @@ def require_method(method: str, dimension: int, name: str = "graph.method") -> N
         faiss.index_factory(dimension, method, faiss.METRIC_INNER_PRODUCT)
     except (RuntimeError, MemoryError) as error:
         raise InputError(
-            f"{name}: got {shown(method)}, expected one of: {', '.join(METHODS)}; or a description "
-            f"for faiss.index_factory such as IVF4096,Flat or HNSW32 (for {dimension} columns)"
+            parameter="method",
+            found=method,
+            expected=f"one of: {', '.join(METHODS)}; or a description for faiss.index_factory such "
+            f"as IVF4096,Flat or HNSW32 (for {dimension} columns)",
         ) from error

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lowshot_kedro import native
 from lowshot_kedro.blocks import KnnGraph, RowBlocks, row_ranges
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, NotEnoughMemoryError
 from lowshot_kedro.graph.spaces import COSINE, Space
 from lowshot_kedro.graph.vectors import BLOCK_ROWS
 from lowshot_kedro.graph.workspace import MemoryBudget
@@ -77,15 +77,16 @@ def pynndescent_graph(
     if not done.is_file():
         if _forked.has_lost_threads:
             raise InputError(
-                "graph.method: pynndescent cannot be used in this process, which was forked from "
-                "one that had used it; use descent, or start processes by spawn or loky"
+                "pynndescent cannot be used in this process, which was forked from one that had "
+                "used it; use descent, or start processes by spawn or loky",
+                parameter="method",
             )
         needed = n_vectors * (8 * dimension + _BYTES_PER_LINK * stored_k)
         if needed > budget.left:
-            raise InputError(
-                f"graph.method: pynndescent needs about {format_bytes(needed)} for {n_vectors} "
-                f"vectors, but {format_bytes(budget.left)} of graph.memory_budget_gb are left; use "
-                "descent"
+            raise NotEnoughMemoryError(
+                f"pynndescent needs about {format_bytes(needed)} for {n_vectors} vectors, but "
+                f"{format_bytes(budget.left)} of the memory budget are left; use descent",
+                parameter="method",
             )
         with logged_step("graph: pynndescent"):
             indices, similarities = _search(vectors, stored_k, name, space)

@@ -155,7 +155,8 @@ def space_of(metric: str, vectors: NDArray[np.float32], name: str) -> Space:
         ValueError: For another metric, or NaN.
     """
     if metric not in METRICS:
-        raise InputError(f"metric: got {metric!r}, expected one of: {', '.join(METRICS)}")
+        expected = f"one of: {', '.join(METRICS)}"
+        raise InputError(parameter="metric", found=metric, expected=expected)
     if metric == "cosine":
         return COSINE
     rows = spread_rows(len(vectors), _SAMPLE_ROWS)

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from lowshot_kedro.blocks import row_ranges
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import NotEnoughMemoryError
 from lowshot_kedro.graph.vectors import release
-from lowshot_kedro.memory import available_bytes, format_bytes, rss_bytes
+from lowshot_kedro.memory import available_bytes, format_bytes, format_gigabytes, rss_bytes
 from lowshot_kedro.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -41,9 +41,11 @@ class MemoryBudget:
         # Half of what is spared will do: what an earlier phase has left must not stop a later one.
         least = taken + SPARE_BYTES // 2
         if n_bytes is not None and n_bytes < least:
-            raise InputError(
-                f"graph.memory_budget_gb: got {n_bytes / 1e9:.3g} GB, expected at least "
-                f"{least / 1e9:.3g} GB: the process has {taken / 1e9:.3g} GB before it begins"
+            raise NotEnoughMemoryError(
+                parameter="memory_budget_bytes",
+                found=n_bytes,
+                expected=f"at least {format_gigabytes(least)}: the process has "
+                f"{format_gigabytes(taken)} before it begins",
             )
 
     @property

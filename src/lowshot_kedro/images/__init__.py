@@ -5,6 +5,9 @@ is missing or cannot be read never stops a job: the source returns a blank one a
 wrong.
 """
 
+from typing import TYPE_CHECKING
+
+from lowshot_kedro.deprecated import old_names
 from lowshot_kedro.images.decoding import AbsentImages, ImageSource, LoadedImage
 from lowshot_kedro.images.folders import ClassFolders, ImageFolder
 from lowshot_kedro.images.labeled_list import LabeledList, write_labeled_list
@@ -24,3 +27,6 @@ __all__ = [
     "write_labeled_list",
     "write_zip_shards",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = old_names(__name__)

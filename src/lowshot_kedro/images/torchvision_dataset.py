@@ -6,12 +6,16 @@ import gzip
 import inspect
 import json
 import logging
+import lzma
 import operator
 import os
 import shutil
+import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from http.client import HTTPException
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lowshot_kedro.blocks import spread_rows
-from lowshot_kedro.errors import InputError, in_one_line, shown
+from lowshot_kedro.errors import InputError, in_one_line
 from lowshot_kedro.images.decoding import (
     LoadedImage,
     decode,
@@ -33,6 +37,7 @@ from lowshot_kedro.images.decoding import (
     to_rgb,
 )
 from lowshot_kedro.images.fingerprint import checksum, numbers_as_bytes
+from lowshot_kedro.input_files import UNPICKLING_ERRORS
 from lowshot_kedro.locks import ResultInUseError, written_by_one
 
 logger = logging.getLogger(__name__)
@@ -42,6 +47,12 @@ _LABEL_ATTRIBUTES = ("targets", "labels", "_labels", "y")
 _PARTS = ("train", "test")
 _FILE_ATTRIBUTES = ("samples", "_samples", "imgs")
 _MAX_ROWS = 2**31 - 1
+# Beside what reading pickles raises: of the transfer, and of archives.
+_FAILED_DOWNLOAD = (
+    HTTPException, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile,
+)  # fmt: skip
+# An image is decoded for its label where the dataset does not list labels.
+_FAILED_DECODING = (SyntaxError, zlib.error, Image.DecompressionBombError)
 _SET_HERE = ("root", "download", "loader", "transform", "target_transform", "transforms")
 
 
@@ -174,8 +185,10 @@ def _require_class(name: str) -> Any:
     near = get_close_matches(str(name).lower(), in_lower_case, n=3)
     hint = " or ".join(in_lower_case[match] for match in near)
     raise InputError(
-        f"name: got {shown(name)}, expected a class of torchvision.datasets"
-        + (f" (did you mean {hint}?)" if near else ", such as FashionMNIST or CIFAR100")
+        parameter="name",
+        found=name,
+        expected="a class of torchvision.datasets"
+        + (f" (did you mean {hint}?)" if near else ", such as FashionMNIST or CIFAR100"),
     )
 
 
@@ -199,8 +212,9 @@ def _require_arguments(dataset_class: Any, arguments: Mapping[str, Any]) -> None
             near = get_close_matches(str(name), allowed, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise InputError(
-                f"arguments: torchvision's {dataset_class.__name__} has no {name}{hint}; "
-                f"allowed: {', '.join(allowed) or 'none'}"
+                f"torchvision's {dataset_class.__name__} has no {name}{hint}; "
+                f"allowed: {', '.join(allowed) or 'none'}",
+                parameter="arguments",
             )
 
 
@@ -209,7 +223,8 @@ def _complete(
 ) -> dict[str, Any]:
     """The arguments, and the one that tells training from test images."""
     if part not in (None, *_PARTS):
-        raise InputError(f"part: got {shown(part)}, expected one of: {', '.join(_PARTS)}")
+        expected = f"one of: {', '.join(_PARTS)}"
+        raise InputError(parameter="part", found=part, expected=expected)
     taken = _parameters(dataset_class)
     if part is None:
         return dict(arguments)
@@ -271,8 +286,10 @@ def torchvision_class_names(
 
 def _require_rows(name: str, rows_per_class: Sequence[int | None]) -> tuple[int, int | None]:
     error = InputError(
-        f"torchvision's {name}: got rows_per_class {shown(rows_per_class)}, expected [first, last] "
-        "with 0 ≤ first < last, or last null: to the end"
+        parameter="rows_per_class",
+        found=rows_per_class,
+        expected="[first, last] with 0 ≤ first < last, or none as last: to the end",
+        where=f"torchvision's {name}",
     )
     if not isinstance(rows_per_class, Sequence) or len(rows_per_class) != 2:
         raise error
@@ -315,7 +332,8 @@ def _open(dataset_class: Any, root: Path, arguments: Mapping[str, Any], download
                 f"{name}: its files are not in {folder}, or are not what torchvision expects "
                 f"({reason}); put them there, or let download: true fetch them"
             ) from error
-    except Exception as error:
+    # Arguments that are missing or wrong, damaged files, and libraries for other formats.
+    except (*UNPICKLING_ERRORS, ImportError) as error:
         raise InputError(f"{name}: cannot be opened ({_one_line(error)})") from error
     logger.info("%s: downloading to %s", name, root)
     try:
@@ -324,7 +342,7 @@ def _open(dataset_class: Any, root: Path, arguments: Mapping[str, Any], download
             return dataset_class(**given, download=True)
     except ResultInUseError:
         raise
-    except Exception as error:
+    except (*UNPICKLING_ERRORS, *_FAILED_DOWNLOAD, ImportError) as error:
         raise InputError(
             f"{name}: its files are not in {folder} and the download failed ({_one_line(error)}); "
             "put them there yourself, or try again"
@@ -398,8 +416,7 @@ def _labels_of(dataset: Any, name: str) -> NDArray[np.int64]:
         try:
             target = dataset[row][1]
             labels[row] = operator.index(target)
-        # Whatever is wrong with an image that has to be decoded for its label.
-        except Exception as error:
+        except (*UNPICKLING_ERRORS, *_FAILED_DECODING) as error:
             found = repr(target) if isinstance(error, TypeError) else _one_line(error)
             raise InputError(
                 f"torchvision's {name}: the label of image {row} is {found[:80]}; expected an "

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import shutil
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -41,6 +42,11 @@ _SHARDS_PER_FOLDER = 1000
 _MAX_SHARD = (2**31 - 1) // SHARD_SIZE - 1
 _MAX_OPEN_SHARDS = 16
 _SHARDS_LOOKED_INTO = 16
+# What zipfile raises for a damaged directory of a zip file.
+_UNREADABLE = (
+    OSError, zipfile.BadZipFile, struct.error,
+    ArithmeticError, LookupError, RuntimeError, ValueError,
+)  # fmt: skip
 
 
 def shard_path(root: Path, shard: int) -> Path:
@@ -50,13 +56,12 @@ def shard_path(root: Path, shard: int) -> Path:
 
 def _open_shard(path: Path) -> zipfile.ZipFile | Exception:
     """A zip file, or why it cannot be read."""
-    # A damaged directory of a zip file makes zipfile fail in many ways.
     try:
         found = what_instead_of_file(path)
         if found is not None:
             return InputError(f"it is {found}, expected a zip file")
         return zipfile.ZipFile(path)
-    except Exception as error:
+    except _UNREADABLE as error:
         return error
 
 
@@ -81,13 +86,19 @@ class NumberedZipShards:
         self.root = Path(root)
         if not self.root.is_dir():
             raise FileNotFoundError(f"{self.root}: no such folder")
-        for name, number in (("i0", first), ("i1", last)):
+        for name, number in (("first", first), ("last", last)):
             if number is not None:
-                require_integer(f"{self.root}: {name}", number, 0)
+                require_integer(name, number, 0, where=self.root)
         self.first = first
         self.last = self._count() if last is None else last
         if not 0 <= self.first <= self.last:
-            raise InputError(f"{self.root}: got images {first}..{self.last}, expected 0 ≤ i0 ≤ i1")
+            raise InputError(
+                f"which leaves images {first}..{self.last}",
+                parameter="first",
+                found=first,
+                expected=f"at most {self.last}",
+                where=self.root,
+            )
         # Those that cannot be read are kept as well: their thousand images need but one look.
         self._open: OrderedDict[int, zipfile.ZipFile | Exception] = OrderedDict()
         self._process = os.getpid()

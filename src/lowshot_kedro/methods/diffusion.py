@@ -17,6 +17,7 @@ from lowshot_kedro.diffusion import (
     ChosenDiffusion,
     ChosenSteps,
     PropagationMatrix,
+    PropagationOptions,
     adjustments,
     choose_diffusion,
     choose_node_ordering,
@@ -106,7 +107,7 @@ class DiffusionMethod(Method):
         extended = insert_labeled_nodes(
             training,
             test,
-            *nodes,
+            nodes,
             k=graph.k,
             keep_similarities=any(of_run["edge_weight"] != "constant" for of_run in settings),
             memory_budget_bytes=graph.memory_budget_bytes,
@@ -254,11 +255,18 @@ def choose_parameters(
         graph_parameters.candidates(neighbors.shape[1]),
         selection.labeled_classes,
         selection.is_novel,
+        _options(parameters),
         n_iterations=None if isinstance(n_iterations, str) else n_iterations,
-        adjustments=adjustments(parameters.power, parameters.clamping),
+    )
+
+
+def _options(parameters: DiffusionParameters) -> PropagationOptions:
+    """What the parameters say of the propagation itself."""
+    return PropagationOptions(
         class_slice=parameters.class_slice,
         backend=parameters.backend,
         precision=parameters.precision,
+        adjustments=adjustments(parameters.power, parameters.clamping),
         class_prior=parameters.class_prior,
         memory_budget_bytes=parameters.memory_budget_bytes,
     )
@@ -341,12 +349,7 @@ def diffusion_scores(
         test_neighbors,
         n_classes,
         n_iterations,
-        parameters.class_slice,
-        parameters.backend,
-        precision=parameters.precision,
-        adjustments=adjustments(parameters.power, parameters.clamping),
-        class_prior=parameters.class_prior,
-        memory_budget_bytes=parameters.memory_budget_bytes,
+        _options(parameters),
         every_step=every_step,
     )
     steps = range(n_iterations + 1) if every_step else [n_iterations]

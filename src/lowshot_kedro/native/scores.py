@@ -173,7 +173,7 @@ def multiply(
         **{f"matrix[{i}]": a for i, a in enumerate(matrix) if a is not None},
     )
     sums = np.empty(n_columns, np.float64)
-    _gather(links, selection, count, scores, factors, out, out_structure, sums,
+    _gather(links, (selection, count), scores, factors, out, out_structure, sums,
             _explain_scores(explain, rows, matrix.n_nodes))  # fmt: skip
     return sums
 
@@ -275,7 +275,7 @@ def sum_neighbors(
     )
     out = np.empty((rows, n_columns), np.float32)
     out_structure = _dense("out", out, out.shape)
-    _gather(links, ffi.NULL, rows, scores, factors, out, out_structure, None,
+    _gather(links, (ffi.NULL, rows), scores, factors, out, out_structure, None,
             explain_neighbors("neighbors", neighbors, nodes))  # fmt: skip
     return out
 
@@ -372,8 +372,7 @@ def block_sum_bytes(n_rows: int) -> int:
 
 def _gather(
     links: Any,
-    selection: Any,
-    count: int,
+    selection: tuple[Any, int],
     scores: DenseScores | SparseScores,
     factors: npt.NDArray[np.float32],
     out: DenseScores,
@@ -393,8 +392,7 @@ def _gather(
     call(
         function,
         links,
-        selection,
-        count,
+        *selection,
         structure,
         pointer(factors),
         out_structure,

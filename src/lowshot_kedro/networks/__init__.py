@@ -11,7 +11,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
 
-from lowshot_kedro.errors import InputError, shown
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.networks.efficientnet_lite0 import efficientnet_lite0
 from lowshot_kedro.networks.extractor import (
     PRECISIONS,
@@ -56,9 +56,7 @@ def require_extractor(name: object) -> None:
     hint = f" (did you mean {by_lower[near[0]]}?)" if near else ""
     exact = ", ".join(EXTRACTORS)
     prefixed = " or ".join(f"{library}/NAME" for library in LIBRARIES)
-    raise InputError(
-        f"features.extractor: got {shown(name)}, expected one of: {exact}, {prefixed}{hint}"
-    )
+    raise InputError(parameter="name", found=name, expected=f"one of: {exact}, {prefixed}{hint}")
 
 
 def create_extractor(name: str, weights: str, image_size: int | None) -> Extractor:

@@ -44,7 +44,7 @@ class Extractor:
     """A network and the preprocessing it was trained with.
 
     Attributes:
-        name: As in `features.extractor`.
+        name: As for :func:`~lowshot_kedro.networks.create_extractor`.
         network: Maps float32 (n, 3, height, width) to float32 (n, dimension), in evaluation mode.
         preprocess: Turns an RGB image into network input.
         dimension: Length of a feature vector.
@@ -263,7 +263,7 @@ def extract_features(
     n_images = len(source)
     if n_images == 0:
         raise InputError(f"{source!r}: found no images, expected at least one")
-    torch_device = choose_device(device, "features.device")
+    torch_device = choose_device(device)
     autocast = precision == "bfloat16" or (precision == "auto" and torch_device.type == "cuda")
     is_compiled = _is_compiled(compiled, torch_device, n_images)
 

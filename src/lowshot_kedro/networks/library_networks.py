@@ -12,6 +12,9 @@ from torch import nn
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.networks.weights import reason
 
+# What layers raise for an image that is too small, or no multiple of what they cut it into.
+_UNFIT = (RuntimeError, ValueError, AssertionError)
+
 
 def unknown_model(library: str, model: str, known: Iterable[str]) -> InputError:
     """The error for a model that a library does not have, with the names that are near it."""
@@ -21,45 +24,55 @@ def unknown_model(library: str, model: str, known: Iterable[str]) -> InputError:
         if near
         else (f"{library}.list_models() lists them")
     )
-    return InputError(f"features.extractor: {library} has no model {model!r}; {hint}")
+    return InputError(f"{library} has no model {model!r}; {hint}", parameter="name")
 
 
 @contextmanager
-def requiring_size(name: str, height: int, width: int) -> Iterator[None]:
-    """Whatever goes wrong inside is reported as an input size that the network does not take.
+def requiring_size(name: str, image_size: int | None) -> Iterator[None]:
+    """What a layer says inside of its input is reported as a size that the network does not take.
+
+    Args:
+        name: Name of the network, for messages.
+        image_size: Width and height in pixels that were asked for; None: the network's own, for
+            which every error is a defect.
 
     Raises:
-        ValueError: In place of any other error.
+        ValueError: In place of the errors of a layer, if a size was asked for.
     """
     try:
         yield
-    # A size that does not suit a network ends in whatever layer notices first.
-    except Exception as error:
+    except _UNFIT as error:
+        if image_size is None:
+            raise
         raise InputError(
-            f"features.image_size: {name} does not take images of {height}×{width} pixels "
-            f"({reason(error)}); null is its own size"
+            f"{name} does not take images of {image_size}×{image_size} pixels ({reason(error)}); "
+            "without a number, its own size is taken",
+            parameter="image_size",
         ) from error
 
 
-def feature_dimension(network: nn.Module, name: str, height: int, width: int) -> int:
+def feature_dimension(
+    network: nn.Module, name: str, own_size: tuple[int, int], image_size: int | None
+) -> int:
     """Length of the vectors that a network returns, found out with a black image.
 
     Args:
         network: In evaluation mode.
         name: Name of the network, for messages.
-        height: Height of the image in pixels.
-        width: Width of the image in pixels.
+        own_size: Height and width in pixels of the images that the network is made for.
+        image_size: Height and width instead; None: its own.
 
     Raises:
-        ValueError: If the network does not take an image of that size, or does not return one
-            vector for it.
+        ValueError: If the network does not take an image of the size asked for, or does not return
+            one vector for it.
     """
-    with requiring_size(name, height, width), torch.inference_mode():
+    height, width = own_size if image_size is None else (image_size, image_size)
+    with requiring_size(name, image_size), torch.inference_mode():
         output = network(torch.zeros(1, 3, height, width))
     shape = tuple(getattr(output, "shape", ()))
     if len(shape) != 2 or shape[0] != 1:
         found = f"an array of shape {shape}" if shape else f"a {type(output).__name__}"
         raise InputError(
-            f"features.extractor: {name} returns {found} for one image; expected one vector"
+            f"{name} returns {found} for one image", parameter="name", expected="one vector"
         )
     return int(shape[1])

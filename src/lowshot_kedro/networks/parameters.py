@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lowshot_kedro.devices import DEVICES
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.networks import PRECISIONS, require_extractor
 from lowshot_kedro.parameters import AUTO, refuse, require_integer, require_one_of
 
@@ -23,7 +24,10 @@ class FeaturesParameters:
     compile: bool | str
 
     def __post_init__(self) -> None:
-        require_extractor(self.extractor)
+        try:
+            require_extractor(self.extractor)
+        except InputError as error:
+            raise error.renamed("extractor") from error
         if not isinstance(self.weights, str) or not self.weights:
             expected = "none, download, package, package:MODULE/FILE or a file"
             raise refuse("weights", self.weights, expected)

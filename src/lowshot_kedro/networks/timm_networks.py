@@ -65,11 +65,12 @@ def timm_network(model: str, weights: str, image_size: int | None) -> Extractor:
         )
 
     config = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
-    if image_size is not None and config["input_size"] != (3, image_size, image_size):
+    own_size = config["input_size"][1:]
+    if image_size is not None and own_size != (image_size, image_size):
         config["input_size"] = (3, image_size, image_size)
         # Networks with an embedding or a table of positions; others take any size, or say so.
         if hasattr(network, "set_input_size"):
-            with requiring_size(name, image_size, image_size):
+            with requiring_size(name, image_size):
                 network.set_input_size(img_size=(image_size, image_size))
     transform = create_transform(**config, is_training=False, normalize=False)
     transform.transforms = [
@@ -79,7 +80,7 @@ def timm_network(model: str, weights: str, image_size: int | None) -> Extractor:
         name,
         network.eval(),
         Preprocessing(transform, tuple(config["mean"]), tuple(config["std"])),
-        feature_dimension(network, name, *config["input_size"][1:]),
+        feature_dimension(network, name, own_size, image_size),
     )
 
 
@@ -97,8 +98,9 @@ def _cut_classifier(network: Any, name: str) -> set[str]:
     """Remove the classifier and return the names of its tensors, also those of a larger one."""
     if not hasattr(network, "reset_classifier"):
         raise InputError(
-            f"features.extractor: {name} has no classifier to cut off; expected a network that "
-            "classifies images"
+            f"{name} has no classifier to cut off",
+            parameter="name",
+            expected="a network that classifies images",
         )
     names = set(network.state_dict())
     network.reset_classifier(0)
@@ -116,6 +118,14 @@ def _converted(network: nn.Module, found: State) -> State:
         converted: State = convert(dict(found), network)
     # Made for the checkpoints its author knew. What does not fit is said by the comparison of names
     # that follows.
-    except Exception:
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ):
         return found
     return converted

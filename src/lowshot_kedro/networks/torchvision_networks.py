@@ -53,11 +53,12 @@ def torchvision_network(model: str, weights: str, image_size: int | None) -> Ext
     (own_crop,), (own_resize,) = transforms.crop_size, transforms.resize_size
     crop = image_size or own_crop
 
-    with same_random_weights(), requiring_size(name, crop, crop):
+    with same_random_weights(), requiring_size(name, image_size):
         network = models.get_model(model, weights=None, **_arguments(model, crop))
     classifier = _cut_classifier(network)
     if weights == "download":
-        with downloading(name):
+        # A checksum that is another one is a RuntimeError.
+        with downloading(name, RuntimeError):
             found = default.get_state_dict(progress=True, check_hash=True, weights_only=True)
         fit_weights(network, _current_names(found), default.url, name, classifier)
     else:
@@ -70,7 +71,7 @@ def torchvision_network(model: str, weights: str, image_size: int | None) -> Ext
         name,
         network.eval(),
         Preprocessing(resize, tuple(transforms.mean), tuple(transforms.std)),
-        feature_dimension(network, name, crop, crop),
+        feature_dimension(network, name, (own_crop, own_crop), image_size),
     )
 
 
@@ -83,8 +84,9 @@ def _require_model(model: str) -> None:
         return
     if model in models.list_models():
         raise InputError(
-            f"features.extractor: torchvision/{model} is quantized or made for something else than "
-            "classifying images; expected a classification model, such as torchvision/resnet50"
+            f"torchvision/{model} is quantized or made for something else than classifying images",
+            parameter="name",
+            expected="a classification model, such as torchvision/resnet50",
         )
     raise unknown_model("torchvision", model, classification)
 

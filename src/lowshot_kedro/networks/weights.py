@@ -5,23 +5,28 @@ A checkpoint is read as data: a file that brings code is refused.
 
 from __future__ import annotations
 
+import pickle
 import re
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, MissingFileError
+from lowshot_kedro.input_files import UNPICKLING_ERRORS
 
 State = dict[str, torch.Tensor]
 
-_EXPECTED = "expected none, package:MODULE/FILE or a file; some networks have download or package"
+_EXPECTED = "none, package:MODULE/FILE or a file; some networks have download or package"
 
 # Under which names training programs store the tensors, beside an epoch or an optimizer.
 _STATE_KEYS = ("state", "state_dict", "model", "model_state_dict", "model_state")
@@ -30,6 +35,17 @@ _STATE_KEYS = ("state", "state_dict", "model", "model_state_dict", "model_state"
 _PREFIXES = ("module.", "_orig_mod.")
 
 _MAX_NAMES = 5
+
+# A download that fails, or brings something else than weights.
+_FAILED_TRANSFER = (
+    OSError,
+    HTTPException,
+    EOFError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
+# Libraries that transfer or read weights; not all of their errors have a base class in common.
+_TRANSPORTS = ("huggingface_hub", "hf_xet", "httpx", "requests", "urllib3", "safetensors")
 
 
 @contextmanager
@@ -53,7 +69,7 @@ def load_weights(
     convert: Callable[[State], State] | None = None,
     package: Callable[[], Path] | None = None,
 ) -> None:
-    """Give a network the weights that `features.weights` names, unless it downloads its own.
+    """Give a network the weights that it is to have, unless it downloads its own.
 
     Args:
         network: The network, without its classifier. Changed in place.
@@ -81,25 +97,35 @@ def load_weights(
 def no_download(name: str) -> InputError:
     """The error for `download` where nothing can be downloaded."""
     return InputError(
-        f"features.weights: got 'download', but nobody offers weights of {name} for download; "
-        f"{_EXPECTED}"
+        f"but nobody offers weights of {name} for download",
+        parameter="weights",
+        found="download",
+        expected=_EXPECTED,
     )
 
 
 @contextmanager
-def downloading(name: str) -> Iterator[None]:
-    """Whatever goes wrong inside is reported as a failed download of the weights of `name`.
+def downloading(name: str, *also: type[Exception]) -> Iterator[None]:
+    """A transfer that fails inside is reported as a failed download of the weights of `name`.
+
+    Args:
+        name: Name of the network.
+        also: Errors of other kinds that mean the same.
 
     Raises:
-        ValueError: In place of any other error.
+        ValueError: In place of the error of whatever was transferring or reading.
     """
     try:
         yield
-    # Both libraries hand on the errors of whatever transport they use.
+    # Whatever else is raised while a network is built is a defect of the network.
     except Exception as error:
+        library = type(error).__module__.partition(".")[0]
+        if not isinstance(error, (*_FAILED_TRANSFER, *also)) and library not in _TRANSPORTS:
+            raise
         raise InputError(
-            f"features.weights: cannot download the weights of {name} ({reason(error)}); without a "
-            "connection, bring the file to this machine and name it in features.weights"
+            f"cannot download the weights of {name} ({reason(error)}); without a connection, bring "
+            "the file to this machine and give its path",
+            parameter="weights",
         ) from error
 
 
@@ -113,33 +139,39 @@ def _find_file(weights: str, name: str, package: Callable[[], Path] | None) -> P
     if weights == "package":
         if package is None:
             raise InputError(
-                f"features.weights: got 'package', but no Python package is known to carry weights "
-                f"of {name}; {_EXPECTED}"
+                f"but no Python package is known to carry weights of {name}",
+                parameter="weights",
+                found=weights,
+                expected=_EXPECTED,
             )
         return package()
     if weights.startswith("package:"):
         return _packaged_file(weights)
     path = Path(weights)
     if not path.is_file():
-        raise FileNotFoundError(f"features.weights: no file {path}; {_EXPECTED}")
+        raise MissingFileError(f"no file {path}", parameter="weights", expected=_EXPECTED)
     return path
 
 
 def _packaged_file(weights: str) -> Path:
     module, _, file = weights.removeprefix("package:").partition("/")
     if not module or not file:
-        raise InputError(f"features.weights: got {weights!r}; expected package:MODULE/FILE")
+        raise InputError(parameter="weights", found=weights, expected="package:MODULE/FILE")
     try:
         spec = find_spec(module)
     except (ImportError, ValueError):
         spec = None
     if spec is None or not spec.submodule_search_locations:
-        raise InputError(f"features.weights: got {weights!r}, but no package {module} is installed")
+        raise InputError(
+            f"but no package {module} is installed", parameter="weights", found=weights
+        )
     candidates = [Path(folder) / file for folder in spec.submodule_search_locations]
     path = next((candidate for candidate in candidates if candidate.is_file()), None)
     if path is None:
-        raise FileNotFoundError(
-            f"features.weights: no file {candidates[0]}; expected one that package {module} carries"
+        raise MissingFileError(
+            f"no file {candidates[0]}",
+            parameter="weights",
+            expected=f"one that package {module} carries",
         )
     return path
 
@@ -162,18 +194,18 @@ def read_weights(path: Path) -> State:
     """
     try:
         loaded = _read(path)
-    # Neither library documents its errors for a file that is not its own.
-    except Exception as error:
+    except (*UNPICKLING_ERRORS, SafetensorError) as error:
         # PyTorch would advise to execute what the file asks for.
         code = re.search(r"GLOBAL (\S+)", str(error))
         found = f"it asks for {code[1]}, but only tensors are loaded" if code else reason(error)
-        raise InputError(f"features.weights: cannot read {path} ({found})") from error
+        raise InputError(f"cannot read {path} ({found})", parameter="weights") from error
     state = _state_of(loaded, path)
     for name, tensor in state.items():
         if not isinstance(name, str) or not _is_plain(tensor):
             raise InputError(
-                f"features.weights: {path}: {name} is {type(tensor).__name__}; expected dense "
-                "tensors by name"
+                f"{path}: {name} is {type(tensor).__name__}",
+                parameter="weights",
+                expected="dense tensors by name",
             )
     for prefix in (*_PREFIXES, *_PREFIXES):
         if all(name.startswith(prefix) for name in state):
@@ -200,8 +232,9 @@ def _state_of(loaded: Any, path: Path) -> State:
     else:
         found = f"an object of type {type(loaded).__name__}"
     raise InputError(
-        f"features.weights: {path} holds {found}; expected tensors by name, or such a dictionary "
-        f"under one of: {', '.join(_STATE_KEYS)}"
+        f"{path} holds {found}",
+        parameter="weights",
+        expected=f"tensors by name, or such a dictionary under one of: {', '.join(_STATE_KEYS)}",
     )
 
 
@@ -250,7 +283,7 @@ def fit_weights(
         missing, unexpected = network.load_state_dict(fitting, strict=False)
     except (RuntimeError, ValueError) as error:
         raise InputError(
-            f"features.weights: {source} does not fit {name} ({reason(error)})"
+            f"{source} does not fit {name} ({reason(error)})", parameter="weights"
         ) from error
     missing = [
         key for key in missing if key not in unlike and not key.endswith("num_batches_tracked")
@@ -269,12 +302,13 @@ def fit_weights(
     ]
     if problems:
         raise InputError(
-            f"features.weights: {source} does not fit {name} ({len(found)} tensors for "
-            f"{len(expected)}): {'; '.join(problems)}"
+            f"{source} does not fit {name} ({len(found)} tensors for {len(expected)}): "
+            f"{'; '.join(problems)}",
+            parameter="weights",
         )
     for key, tensor in network.state_dict().items():
         if tensor.is_floating_point() and bool(tensor.isnan().any()):
-            raise InputError(f"features.weights: {source}: {key} holds NaN; expected numbers")
+            raise InputError(f"{source}: {key} holds NaN", parameter="weights", expected="numbers")
 
 
 def _unlike(found: torch.Tensor, expected: torch.Tensor) -> bool:

@@ -17,7 +17,7 @@ from lowshot_kedro.pca.features import describe_features
 from lowshot_kedro.progress import Progress
 from lowshot_kedro.threads import map_in_threads, map_rows
 
-_BLOCK_ROWS = 1024
+BLOCK_ROWS = 1024
 
 
 def apply_transform(
@@ -40,7 +40,7 @@ def apply_transform(
 
 
 def apply_pca(
-    transform: faiss.VectorTransform, features: FeatureMatrix
+    transform: faiss.VectorTransform, features: FeatureMatrix, block_rows: int = BLOCK_ROWS
 ) -> Resumable[RowBlocks[NDArray[np.float32]]]:
     """Transform all rows of a collection, while they are saved.
 
@@ -50,6 +50,7 @@ def apply_pca(
     Args:
         transform: A trained transform.
         features: The collection.
+        block_rows: Rows that a thread reads and transforms together.
 
     Returns:
         Blocks of float32 (m, transform.d_out). In memory: a block of features for every thread, and
@@ -65,14 +66,14 @@ def apply_pca(
         first, last = rows
         # The same memory again and again: fresh memory would have to be cleared first.
         if not hasattr(buffers, "block"):
-            buffers.block = np.empty((_BLOCK_ROWS, features.n_columns), dtype=np.float32)
+            buffers.block = np.empty((block_rows, features.n_columns), dtype=np.float32)
         block = features.read(first, last, out=buffers.block[: last - first])
         return _transformed(transform, block, first, features.name)
 
     def blocks(first_row: int) -> Iterator[NDArray[np.float32]]:
         ranges = (
             (first_row + first, first_row + last)
-            for first, last in row_ranges(features.n_rows - first_row, _BLOCK_ROWS)
+            for first, last in row_ranges(features.n_rows - first_row, block_rows)
         )
         with (
             Progress(features.n_rows, "PCA", first_row) as bar,
@@ -82,7 +83,7 @@ def apply_pca(
                 yield result
                 bar.update(len(result))
 
-    rows = RowBlocks(features.n_rows, transform.d_out, _BLOCK_ROWS, blocks)
+    rows = RowBlocks(features.n_rows, transform.d_out, block_rows, blocks)
     made_from = {
         "kind": "vectors",
         "n_rows": rows.n_rows,

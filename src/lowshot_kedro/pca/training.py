@@ -79,8 +79,10 @@ def train_pca(
     ):
         if n_found < n_needed:
             raise InputError(
-                f"pca.n_components: got {n_components}, but {features.name} has only {n_found} "
-                f"{what} to train on; expected at least {n_needed}"
+                f"but {features.name} has only {n_found} {what} to train on",
+                parameter="n_components",
+                found=n_components,
+                expected=f"at least {n_needed}",
             )
 
     def begin(folder: Path) -> faiss.PCAMatrix:
@@ -275,9 +277,11 @@ def _require_varying_columns(
     n_varying = n_columns - len(constant)
     if n_varying < n_components:
         raise InputError(
-            f"pca.n_components: got {n_components}, but only {n_varying} of {n_columns} columns of "
-            f"{name} vary in the rows to train on; constant are {numbers}; expected at least "
-            f"{n_components}"
+            f"but only {n_varying} of {n_columns} columns of {name} vary in the rows to train on; "
+            f"constant are {numbers}",
+            parameter="n_components",
+            found=n_components,
+            expected=f"at least {n_components}",
         )
     if len(constant):
         logger.info(

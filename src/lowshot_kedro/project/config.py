@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from traceback import format_exception
+from typing import IO, Any
 
-from click import ClickException
+from click import ClickException, echo
 from kedro.config import MissingConfigException, OmegaConfigLoader
 from kedro.framework.project import configure_project
 from kedro.framework.session import KedroSession
@@ -21,7 +22,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
-from lowshot_kedro.errors import InputError, shown_line
+from lowshot_kedro.errors import InputError, shown_line, traceback_is_wanted
 from lowshot_kedro.graph.parameters import stored_columns
 from lowshot_kedro.project import PACKAGE, torchvision_environment
 from lowshot_kedro.project.parameters import with_new_names
@@ -43,10 +44,20 @@ _PREFIX = "UserError raised while resolving interpolation: "
 
 
 class UserError(ClickException, InputError):
-    """An input error at the surface: the command line shows it without a traceback."""
+    """An input error at the surface: the command line shows it without a traceback.
+
+    Args:
+        message: The whole text, in the names that people type.
+    """
 
     def __str__(self) -> str:
         return self.message
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the message, below where it comes from if whoever started the run wants that."""
+        if traceback_is_wanted():
+            echo("".join(format_exception(self)), file=file, err=True)
+        super().show(file)
 
 
 class ConfigLoader(OmegaConfigLoader):
@@ -79,6 +90,7 @@ class ConfigLoader(OmegaConfigLoader):
             has_own = self.env not in (None, "", self.base_env, self.default_run_env)
             folder = self._data_folder() if has_own else "data"
             OmegaConf.register_new_resolver("layer", partial(_layer, folder), replace=True)
+        is_kept = key in self
         try:
             content: dict[str, Any] = super().__getitem__(key)
         except MissingConfigException as error:
@@ -91,11 +103,10 @@ class ConfigLoader(OmegaConfigLoader):
             raise UserError(str(error).splitlines()[0].removeprefix(_PREFIX)) from error
         except _UNREADABLE as error:
             raise UserError(self._describe_unreadable(error)) from error
-        if key == "parameters":
-            # Kept, so that what has another name is said once.
-            content = with_new_names(content)
-            self[key] = content
-        elif key == "globals" and content.get(torchvision_environment.SECTION) is not None:
+        if key == "parameters" and not is_kept:
+            # Kept, so that each old name is told of once.
+            content = self[key] = with_new_names(content)
+        if key == "globals" and content.get(torchvision_environment.SECTION) is not None:
             self._complete_globals(content)
         return content
 

@@ -6,9 +6,10 @@ import copyreg
 import logging
 import pickle
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from kedro.pipeline.node import Node
 from rich.console import Console
 from rich.table import Table
 
-from lowshot_kedro.datasets.files import DiskFullError
 from lowshot_kedro.datasets.resumable import ResumableDataset
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.locks import files_in_use, of_this_run
@@ -31,6 +31,7 @@ from lowshot_kedro.progress import Stopwatch
 from lowshot_kedro.project.commands import Invocation
 from lowshot_kedro.project.config import Project, UserError, absent_folder, where_to_read
 from lowshot_kedro.project.parameters import read_parameters
+from lowshot_kedro.project.wording import Wording
 from lowshot_kedro.protocol import choose_images, log_choice
 from lowshot_kedro.reporting import print_resources
 from lowshot_kedro.sweep.jobs import close_idle_workers
@@ -46,6 +47,7 @@ class InvocationHooks:
     def __init__(self) -> None:
         self._conf_source: str | None = None
         self._env: str | None = None
+        self._config_loader: Mapping[str, Any] | None = None
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
@@ -53,6 +55,7 @@ class InvocationHooks:
         self._conf_source = str(context.config_loader.conf_source)
         # The command line may have given an old name.
         self._env = context.config_loader.env
+        self._config_loader = context.config_loader
 
     def _invocation(self, run_params: Mapping[str, Any]) -> Invocation:
         project_path = Path(run_params["project_path"])
@@ -62,6 +65,13 @@ class InvocationHooks:
             self._env or run_params.get("env"),
             run_params.get("runtime_params") or {},
         )
+
+    def _wording(self, run_params: Mapping[str, Any]) -> Wording:
+        # Those of the catalog may be objects by now.
+        parameters = {} if self._config_loader is None else self._config_loader["parameters"]
+        names = run_params.get("pipeline_names") or ["__default__"]
+        is_sweep = any("params:sweep" in pipelines[name].inputs() for name in names)
+        return Wording(parameters, is_sweep, self._invocation(run_params))
 
 
 class ErrorHooks(InvocationHooks):
@@ -75,7 +85,7 @@ class ErrorHooks(InvocationHooks):
         """
         cause = _cause(error)
         if isinstance(cause, InputError | OSError):
-            raise UserError(self._invocation(run_params).completed(_message(cause))) from error
+            raise self._wording(run_params).user_error(cause) from error
         if isinstance(cause, BrokenProcessPool):
             raise UserError(
                 "ParallelRunner: one of its processes died, probably for want of memory; take "
@@ -119,11 +129,6 @@ def keep_causes() -> None:
 keep_causes()
 
 
-def _message(error: BaseException) -> str:
-    """The message of an error; ours has no use for the number that OSError puts in front."""
-    return str(error.strerror if isinstance(error, DiskFullError) else error)
-
-
 class ParameterHooks:
     """Checks all parameters before anything else happens."""
 
@@ -134,7 +139,7 @@ class ParameterHooks:
         try:
             read_parameters(parameters)
         except InputError as error:
-            raise UserError(str(error)) from error
+            raise Wording(parameters).user_error(error) from error
         own_images = not parameters["demonstration"]["enabled"]
         pipelines["__default__"] = pipelines["experiment"] + (
             Pipeline([]) if own_images else pipelines["demonstration"]
@@ -177,8 +182,8 @@ class InputHooks(InvocationHooks):
             except (OSError, InputError) as error:
                 advice = _about(catalog, name).get("guide")
                 more = f" ({advice} says what is expected)" if advice else ""
-                raise UserError(f"{name}: {_message(error)}{more}") from error
-        _require_images(pipeline, catalog)
+                raise self._wording(run_params).user_error(error, f"{name}: ", more) from error
+        _require_images(pipeline, catalog, partial(self._wording, run_params))
 
     def _project(self, run_params: Mapping[str, Any]) -> Project:
         """What other processes need to open the same catalog."""
@@ -207,7 +212,9 @@ def _require_outputs_on_disk(pipeline: Pipeline, catalog: DataCatalog) -> None:
         )
 
 
-def _require_images(pipeline: Pipeline, catalog: DataCatalog) -> None:
+def _require_images(
+    pipeline: Pipeline, catalog: DataCatalog, wording: Callable[[], Wording]
+) -> None:
     """Refuse images before features are computed that a later step would refuse.
 
     Raises:
@@ -238,7 +245,7 @@ def _require_images(pipeline: Pipeline, catalog: DataCatalog) -> None:
         try:
             selection = choose_images(catalog.load("class_split"), train, test, experiment)
         except InputError as error:
-            raise UserError(str(error)) from error
+            raise wording().user_error(error) from error
         # Features take long: whoever wants other labels is not to find out afterwards.
         if not catalog.exists("train_features"):
             log_choice(selection, len(train), experiment)
@@ -362,7 +369,7 @@ def _node_named(name: str, nodes: Collection[str], option: str) -> str:
     )
 
 
-class ClaimHooks:
+class ClaimHooks(InvocationHooks):
     """Keeps other processes from writing what a run reads or writes, from its beginning on.
 
     What a run is sure to write, no other one may read or write meanwhile. What it perhaps keeps,
@@ -370,7 +377,9 @@ class ClaimHooks:
     """
 
     @hook_impl(trylast=True)
-    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+    def before_pipeline_run(
+        self, run_params: Mapping[str, Any], pipeline: Pipeline, catalog: DataCatalog
+    ) -> None:
         """Claim inputs and outputs, or say in one line what uses them."""
         # A run that was interrupted in this process has told nobody that it ended.
         of_this_run.release()
@@ -388,7 +397,8 @@ class ClaimHooks:
                 of_this_run.to_read(files_in_use(catalog.get(name)))
         except (OSError, InputError) as error:
             of_this_run.release()
-            raise UserError(f"{name}: {_message(error)}") from error
+            wording = self._wording(run_params)
+            raise wording.user_error(error, f"{name}: ") from error
 
     @hook_impl
     def after_pipeline_run(self) -> None:

@@ -130,7 +130,9 @@ def _background(section: Mapping[str, Any]) -> dict[str, Any]:
     if "rows_per_class" not in background:
         if last is None:
             expected = "the images of a class that can be labelled, such as [0, 100]"
-            raise refuse(name, train.get("rows_per_class"), f"{expected}; others are background")
+            raise refuse(
+                name, train.get("rows_per_class"), f"{expected}; the others are the background"
+            )
         background["rows_per_class"] = [last, None]
     start, end = background["rows_per_class"]
     if (end is None or first < end) and (last is None or start < last):

@@ -290,7 +290,7 @@ def _require_stored_graphs(
                 settings["k"]
                 for settings in method.candidates(grid, min(data.n_images(n_labeled, unlabeled)))
             )
-            graph_domain.require_sizes(n_training, *nodes, k=k)
+            graph_domain.require_sizes(n_training, nodes, k=k)
 
 
 def _describe_labeled(features: FeatureMatrix) -> dict[str, Any]:

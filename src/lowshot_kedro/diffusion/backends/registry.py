@@ -31,32 +31,47 @@ def backend_class(name: str) -> type[Backend]:
     return others[name]
 
 
+def require_backend(name: str, precision: str) -> None:
+    """Refuse an unknown name or precision, or a precision that the back end does not have.
+
+    Args:
+        name: One of :data:`BACKENDS`.
+        precision: One of :data:`PRECISIONS`.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    if name not in BACKENDS:
+        expected = f"one of: {', '.join(BACKENDS)}"
+        raise InputError(parameter="backend", found=name, expected=expected)
+    if precision not in PRECISIONS:
+        expected = f"one of: {', '.join(PRECISIONS)}"
+        raise InputError(parameter="precision", found=precision, expected=expected)
+    if precision == "bfloat16" and name not in ("auto", "native"):
+        raise InputError(
+            f"which back end {name} does not have; use native",
+            parameter="precision",
+            found=precision,
+        )
+
+
 def candidates(name: str, precision: str = "float32") -> list[str]:
     """The back ends to try, the first one whose memory is enough being taken.
 
     Args:
         name: One of :data:`BACKENDS`. `auto`: torch if there is a GPU, then native.
-        precision: One of :data:`PRECISIONS`.
+        precision: One of :data:`PRECISIONS`, which the back end has.
 
     Raises:
-        ValueError: For an unknown name or precision, a precision that the back end does not have,
-            or mkl where MKL is not installed.
+        ValueError: For mkl where MKL is not installed.
     """
-    if name not in BACKENDS:
-        raise InputError(f"diffusion.backend: got {name!r}, expected one of: {', '.join(BACKENDS)}")
-    if precision not in PRECISIONS:
-        raise InputError(
-            f"diffusion.precision: got {precision!r}, expected one of: {', '.join(PRECISIONS)}"
-        )
     if name == "auto":
         use_gpu = gpu_available() and precision == "float32"
         return ["torch", "native"] if use_gpu else ["native"]
-    if precision == "bfloat16" and name != "native":
-        raise InputError(
-            f"diffusion.precision: got 'bfloat16', which back end {name} does not have; use native"
-        )
     if name == "mkl" and not native.mkl_available():
-        raise InputError("diffusion.backend: got 'mkl', but Intel MKL is not installed; use auto")
+        raise InputError(
+            "but Intel MKL is not installed; use auto", parameter="backend", found=name
+        )
     return [name]
 
 

@@ -20,7 +20,7 @@ from lowshot_kedro.metrics import (
     build_metrics,
     telling_top_k,
 )
-from lowshot_kedro.parameters import in_section
+from lowshot_kedro.parameters import field_names, in_section
 from lowshot_kedro.project.parameters import read_parameters
 from lowshot_kedro.protocol import ExperimentParameters, ImageSelection
 
@@ -68,7 +68,11 @@ def train_baseline(
         is_strict=True,
         **places,
     )
-    (outcome,) = in_section(method.name, lambda: list(method.run(work)))
+    (outcome,) = in_section(
+        method.name,
+        lambda: list(method.run(work)),
+        () if own is None else field_names(type(own)),
+    )
     place, last = latest
     scores = Scores.of_selection(last[None], [place or 0], image_selection)
     metrics = build_metrics(

@@ -65,7 +65,7 @@ def choose_unlabeled_images(
     if experiment.unlabeled == "both":
         n_first += len(image_selection.unlabeled_positions)
     k = diffusion_method.searched_neighbors(graph, n_first + len(background_vectors))
-    graph_domain.require_sizes(n_first, *background, k=k)
+    graph_domain.require_sizes(n_first, background, k=k)
     return background
 
 
@@ -82,7 +82,7 @@ def insert_labeled_nodes(
     completed = graph_domain.insert_labeled_nodes(
         training_vectors,
         test_vectors,
-        *unlabeled_images,
+        unlabeled_images,
         k=diffusion_method.searched_neighbors(graph, n_nodes),
         keep_similarities=diffusion.edge_weight != "constant",
         memory_budget_bytes=graph.memory_budget_bytes,
