@@ -12,10 +12,16 @@ docs/public_data.md has all that can stand there.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
-from lowshot_kedro.errors import InputError, require_integer, shown
+from lowshot_kedro.errors import InputError, shown
+from lowshot_kedro.parameters import (
+    is_integer,
+    refuse,
+    require_boolean,
+    require_integer,
+    require_names,
+)
 
 SECTION = "torchvision"
 
@@ -83,32 +89,23 @@ def require_section(section: Any) -> None:
     """
     _require_names(SECTION, section, _KEYS)
     if not isinstance(section.get("name"), str):
-        raise InputError(
-            f"{SECTION}.name: got {shown(section.get('name'))}, expected a class of "
-            "torchvision.datasets, such as CIFAR100"
-        )
-    if not isinstance(section.get("download", True), bool):
-        raise InputError(
-            f"{SECTION}.download: got {shown(section['download'])}, expected true or false"
-        )
+        expected = "a class of torchvision.datasets, such as CIFAR100"
+        raise refuse(f"{SECTION}.name", section.get("name"), expected)
+    require_boolean(f"{SECTION}.download", section.get("download", True))
     for name in ("train", "test", "background"):
         part = section.get(name)
         if part is not None:
             _require_names(f"{SECTION}.{name}", part, _PART_KEYS)
             _require_rows(f"{SECTION}.{name}.rows_per_class", part.get("rows_per_class"))
             if not isinstance(part.get("arguments") or {}, Mapping):
-                raise InputError(
-                    f"{SECTION}.{name}.arguments: got {shown(part['arguments'])}, expected "
-                    "arguments of the class, such as {split: test}"
-                )
+                expected = "arguments of the class, such as {split: test}"
+                raise refuse(f"{SECTION}.{name}.arguments", part["arguments"], expected)
     split, n_classes = section.get("class_split"), section.get("n_classes")
     if split is not None:
         _require_names(f"{SECTION}.class_split", split, (*_LISTS, "label_names"))
         for name in split:
             if not isinstance(split[name], list):
-                raise InputError(
-                    f"{SECTION}.class_split.{name}: got {shown(split[name])}, expected a list"
-                )
+                raise refuse(f"{SECTION}.class_split.{name}", split[name], "a list")
     if n_classes is not None:
         require_integer(f"{SECTION}.n_classes", n_classes, 1)
         if split is not None:
@@ -132,17 +129,15 @@ def _background(section: Mapping[str, Any]) -> dict[str, Any]:
     name = f"{SECTION}.train.rows_per_class"
     if "rows_per_class" not in background:
         if last is None:
-            raise InputError(
-                f"{name}: got {shown(train.get('rows_per_class'))}, expected the images of a "
-                "class that can be labelled, such as [0, 100]; the others are the background"
+            expected = "the images of a class that can be labelled, such as [0, 100]"
+            raise refuse(
+                name, train.get("rows_per_class"), f"{expected}; the others are the background"
             )
         background["rows_per_class"] = [last, None]
     start, end = background["rows_per_class"]
     if (end is None or first < end) and (last is None or start < last):
-        raise InputError(
-            f"{SECTION}.background.rows_per_class: got {shown([start, end])}, expected other "
-            f"images than those of {name}, {shown([first, last])}"
-        )
+        expected = f"other images than those of {name}, {shown([first, last])}"
+        raise refuse(f"{SECTION}.background.rows_per_class", [start, end], expected)
     return background
 
 
@@ -151,23 +146,12 @@ def _require_rows(name: str, rows: Any) -> None:
         return
     if isinstance(rows, Sequence) and not isinstance(rows, str) and len(rows) == 2:
         first, last = rows
-        if _is_integer(first) and (last is None or _is_integer(last)):
+        if is_integer(first, 0) and (last is None or is_integer(last, 1)):
             return
-    raise InputError(f"{name}: got {shown(rows)}, expected [first, last], or last null: to the end")
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    raise refuse(name, rows, "[first, last], or last null: to the end")
 
 
 def _require_names(prefix: str, found: Any, allowed: Sequence[str]) -> None:
     if not isinstance(found, Mapping):
-        raise InputError(f"{prefix}: got {shown(found)}, expected a section")
-    for name in found:
-        if name not in allowed:
-            near = get_close_matches(str(name), allowed, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            names = ", ".join(allowed)
-            raise InputError(
-                f"{prefix}: got {shown(name)}, unknown{hint}; expected some of: {names}"
-            )
+        raise refuse(prefix, found, "a section")
+    require_names(f"{prefix}.", found, dict.fromkeys(allowed, False))
