@@ -28,9 +28,7 @@ class Command:
         pid: The number of its process.
     """
 
-    def __init__(
-        self, folder: Path, *arguments: str, first: str = "", **environment: str
-    ) -> None:
+    def __init__(self, folder: Path, *arguments: str, first: str = "", **environment: str) -> None:
         """Start it.
 
         Args:
