@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from common.images import write_crops
+from common.pictures import write_crops
 from torch import nn
 
 from common import machine
