@@ -18,6 +18,10 @@ SOURCES := pyproject.toml setup.py $(wildcard src/lowshot_kedro/native/*.c) \
 	$(wildcard src/lowshot_kedro/native/*.h) src/lowshot_kedro/native/build_native.py
 C_FILES := $(wildcard src/lowshot_kedro/native/*.[ch])
 
+# A process for each core, up to four, which hold 2 GB each. One runs all tests of a file, which
+# share what they are about.
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 export KEDRO_DISABLE_TELEMETRY = 1
 export DO_NOT_TRACK = 1
 
@@ -31,7 +35,7 @@ run: $(VENV)/.installed
 	$(BIN)/kedro run
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 # The browser shows the pipelines alone at first; what lies between them is a click away.
 viz: $(VENV)/.installed

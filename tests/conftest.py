@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import fcntl
+import gc
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,17 +21,47 @@ from tests.projects import (
     write_published_files,
 )
 
+# What is imported stays. Looking through it for garbage, and copying it to a forked process because
+# it was looked through, took a fifth of the tests' time.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that is made by the first who asks for it, where several processes test."""
+    folder = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    made, done = folder / name, folder / f"{name}.done"
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            made.mkdir()
+            make(made)
+            done.touch()
+    return made
+
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package as it is published."""
-    return build_wheel(tmp_path_factory.mktemp("wheel"))
+    (wheel,) = made_once(tmp_path_factory, "wheel", build_wheel).glob("*.whl")
+    return wheel
 
 
 @pytest.fixture(scope="session")
 def new_environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bin folder of an environment in which the wheel is installed, not this repository."""
-    return install_wheel(wheel, tmp_path_factory.mktemp("environment")).parent
+
+    def make(folder: Path) -> None:
+        install_wheel(wheel, folder)
+
+    return made_once(tmp_path_factory, "environment", make) / "bin"
 
 
 @pytest.fixture(scope="session")
@@ -37,13 +70,15 @@ def demonstration_project(new_environment: Path, tmp_path_factory: pytest.TempPa
 
     Tests leave it as it is.
     """
-    project = tmp_path_factory.mktemp("demonstration") / "project"
-    environment = {**os.environ, "PYTHONPATH": ""}
-    subprocess.run([new_environment / "lowshot", "new", project], check=True, env=environment)
-    result = kedro(project, "run", python=new_environment / "python", PYTHONPATH="")
-    assert result.returncode == 0, result.stdout + result.stderr
-    (project / "log.txt").write_text(result.stdout + result.stderr)
-    return project
+
+    def make(project: Path) -> None:
+        environment = {**os.environ, "PYTHONPATH": ""}
+        subprocess.run([new_environment / "lowshot", "new", project], check=True, env=environment)
+        result = kedro(project, "run", python=new_environment / "python", PYTHONPATH="")
+        assert result.returncode == 0, result.stdout + result.stderr
+        (project / "log.txt").write_text(result.stdout + result.stderr)
+
+    return made_once(tmp_path_factory, "demonstration", make)
 
 
 @pytest.fixture

@@ -60,8 +60,8 @@ cp '{module}' "$output"
 """
 
 
-def build_wheel(folder: Path) -> Path:
-    """The wheel, made from a copy of what the repository holds, with the module as it is here."""
+def build_wheel(folder: Path) -> None:
+    """Put the wheel into a folder, made from a copy of the repository and the module as it is."""
     sources = folder / "sources"
     for name in ("conf", "data", "docs", "notebooks", "src"):
         shutil.copytree(ROOT / name, sources / name, ignore=_left_out)
@@ -79,8 +79,6 @@ def build_wheel(folder: Path) -> Path:
         env={**os.environ, "CC": str(compiler), "LDSHARED": f"{compiler} -shared"},
         check=True,
     )
-    (wheel,) = folder.glob("*.whl")
-    return wheel
 
 
 def _left_out(folder: str, names: list[str]) -> list[str]:

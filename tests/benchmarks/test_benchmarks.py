@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
+import multiprocessing
 import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,36 +34,6 @@ BUILDING = [
     "column-totals",
 ]  # fmt: skip
 MEASURES_MEMORY = Path("/proc/self/clear_refs").exists()
-
-
-# Runs a script whose processes are copies of one that has loaded the libraries, and start at once.
-# They are as separate as those that load them anew.
-WITH_QUICK_PROCESSES = """
-import multiprocessing, sys
-from pathlib import Path
-
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["lowshot_kedro.datasets", "lowshot_kedro.networks"])
-multiprocessing.get_context = lambda method: context
-sys.argv = sys.argv[1:]
-__file__ = sys.argv[0]
-sys.path.insert(0, str(Path(__file__).parent))
-exec(compile(Path(__file__).read_text(), __file__, "exec"))
-"""
-
-
-def bench(
-    script: str, *options: str, launcher: Sequence[str] = ()
-) -> subprocess.CompletedProcess[str]:
-    """Run a script from another folder, as `make bench` would from its own."""
-    return subprocess.run(
-        [sys.executable, *launcher, str(ROOT / "benchmarks" / script), *options],
-        cwd=ROOT.parent,
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 Script = Callable[..., None]
@@ -96,19 +68,36 @@ def refusal(here: Script, capsys: pytest.CaptureFixture[str]) -> Callable[..., s
     return run
 
 
-def measured(script: str, *options: str) -> tuple[str, dict[str, Any]]:
-    """What a person reads, and the line of JSON."""
-    return finished(script, bench(script, *SIZES, *options))
+Measured = Callable[..., tuple[str, dict[str, Any]]]
 
 
-def results(script: str, *options: str) -> tuple[str, dict[str, Any]]:
-    """The same, at sizes of one's own, sooner."""
-    return finished(script, bench(script, *options, launcher=("-c", WITH_QUICK_PROCESSES)))
+class Main(ModuleType):
+    """The script that runs, as processes that it starts name it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.modules["__main__"], name)
 
 
-def finished(script: str, result: subprocess.CompletedProcess[str]) -> tuple[str, dict[str, Any]]:
-    assert result.returncode == 0, result.stdout + result.stderr
-    return read(script, result.stdout)
+@pytest.fixture
+def results(
+    here: Script, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Measured:
+    """What a person reads, and the line of JSON, of a script that runs in this process.
+
+    The processes that it starts are copies of one that has loaded the libraries. They are as
+    separate as those that load them anew.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lowshot_kedro.datasets", "lowshot_kedro.networks"])
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
+    monkeypatch.setitem(sys.modules, "__mp_main__", Main("__mp_main__"))
+
+    def run(script: str, *options: str) -> tuple[str, dict[str, Any]]:
+        capsys.readouterr()
+        here(script, *options)
+        return read(script, capsys.readouterr().out)
+
+    return run
 
 
 def read(script: str, printed: str) -> tuple[str, dict[str, Any]]:
@@ -139,8 +128,24 @@ def assert_seconds(content: dict[str, Any], names: list[str]) -> None:
             assert 0 < figures["min"] <= figures["median"]
 
 
-def test_step() -> None:
-    text, content = measured("diffusion_step.py")
+def test_a_script_is_started_from_any_folder(tmp_path: Path) -> None:
+    """As `make bench` does from its own; all else here runs in processes that are there."""
+    script = str(ROOT / "benchmarks" / "diffusion_step.py")
+    done = subprocess.run(
+        [sys.executable, script, *SIZES, "--skip", "memory", "torch", "bandwidth"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    _, content = read("diffusion_step.py", done.stdout)
+    assert set(content["skipped"]) >= {"memory", "torch", "bandwidth"}
+
+
+def test_step(results: Measured) -> None:
+    text, content = results("diffusion_step.py", *SIZES)
     steps = [*MKL, "torch", "scipy", *NATIVE]
     inspections = [f"{name}-inspection" for name in MKL]
     assert list(rows(text, "One step with scaled columns")) == steps
@@ -215,8 +220,8 @@ def test_a_wrong_result_ends_a_measurement(refusal: Callable[..., str], tmp_path
     assert "symmetrize: the graph is not scipy's A + At" in message
 
 
-def test_run() -> None:
-    text, content = measured("diffusion_run.py", "--with-scipy")
+def test_run(results: Measured) -> None:
+    text, content = results("diffusion_run.py", *SIZES, "--with-scipy")
     peers = [*MKL, "torch", "scipy"]
     once = ["graph-given", "graph-clustered", *(f"{name}-preparation" for name in peers)]
     table = rows(text, "From the labels to the scores of the test points")
@@ -280,7 +285,7 @@ VECTORS = [
 SLOW = ["pynndescent", "ours-ivf"]
 
 
-def test_neighbor_graph(tmp_path: Path) -> None:
+def test_neighbor_graph(results: Measured, tmp_path: Path) -> None:
     text, content = results(
         "knn_graph.py",
         *VECTORS,
@@ -322,7 +327,7 @@ def test_neighbor_graph(tmp_path: Path) -> None:
     assert vectors.stat().st_size == 3230 * 24 * 4
 
 
-def test_neighbor_graph_of_vectors_of_ones_own(tmp_path: Path) -> None:
+def test_neighbor_graph_of_vectors_of_ones_own(results: Measured, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(20, 16))
     vectors = centers[rng.integers(0, 20, 1500)] + 0.5 * rng.normal(size=(1500, 16))
@@ -348,7 +353,7 @@ def test_neighbor_graph_of_vectors_of_ones_own(tmp_path: Path) -> None:
     assert content["completion_share"] is None
 
 
-def test_features() -> None:
+def test_features(results: Measured) -> None:
     sizes = ["--image-size", "32", "--batch-size", "8", "--images", "24", "--repeat", "1"]
     long_run = ["--many", "60", "--many-image-size", "32"]
     text, content = results("features.py", *sizes, *long_run, "--weights", "none")
@@ -373,7 +378,7 @@ def test_features() -> None:
         assert all(taken > 10**8 for taken in content["long_run"]["memory"])
 
 
-def test_pca(tmp_path: Path) -> None:
+def test_pca(results: Measured, tmp_path: Path) -> None:
     sizes = ["--rows", "3000", "--columns", "64", "--components", "8", "--repeat", "1"]
     text, content = results("pca.py", *sizes, "--threads", "1", "--folder", str(tmp_path))
     names = ["ours-training", "faiss-training", "ours-applying", "product"]

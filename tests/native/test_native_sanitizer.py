@@ -38,6 +38,12 @@ TESTS = (
     "test_native_threads.py",
 )
 
+# The interpreter's own memory and MKL are not what is tested here. Of tests that differ in their
+# size alone the middle ones go through the same loops, block after block, in a tenth of the time.
+LEFT_OUT = (
+    "mkl", "omp_num_threads", "4097", "16384", "17500", "values1-8192", "values2-8192",
+)  # fmt: skip
+
 BUILD = """
 import sys
 from pathlib import Path
@@ -102,9 +108,9 @@ def test_compiled_code_under_sanitizers(tmp_path):
         shutil.copy(Path(__file__).parent / name, tests)
     (tmp_path / "conftest.py").write_text(WHERE_IS_IT.format(folder=str(package)))
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    chosen = " and ".join(f"not {name}" for name in LEFT_OUT)
     done = subprocess.run(
-        # The interpreter's own memory and MKL are not what is tested here.
-        [sys.executable, "-m", "pytest", "-q", "-k", "not mkl and not omp_num_threads", str(tests)],
+        [sys.executable, "-m", "pytest", "-q", "-k", chosen, str(tests)],
         env={
             **environment,
             "LD_PRELOAD": runtime,
@@ -121,5 +127,5 @@ def test_compiled_code_under_sanitizers(tmp_path):
     output = done.stdout + done.stderr
     assert done.returncode == 0, output[-8000:]
     passed = re.search(r"(\d+) passed", output)
-    assert passed is not None and int(passed[1]) > 250, output[-2000:]
+    assert passed is not None and int(passed[1]) > 900, output[-2000:]
     assert "runtime error" not in output

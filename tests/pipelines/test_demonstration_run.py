@@ -91,7 +91,7 @@ def test_table_and_plots(demonstration_project: Path) -> None:
 
 
 def test_the_log_names_every_node_its_time_and_memory(demonstration_project: Path) -> None:
-    log = (demonstration_project / "log.txt").read_text()
+    log = demonstration_project.with_suffix(".log").read_text()
     for node in (
         "write_digits",
         "extract_train_features",

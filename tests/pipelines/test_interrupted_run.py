@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import h5py
 
-from tests.projects import kedro
+from tests.quick_kedro import Command
 
-# As `kedro`, but rows are counted as soon as they are written.
+# Rows are counted as soon as they are written.
 COUNTING_AT_ONCE = """
-from kedro.framework.cli import main
 from lowshot_kedro.datasets import feature_writer
 feature_writer._SECONDS_BETWEEN_COMMITS = 0
-main()
 """
 
 
@@ -50,23 +47,23 @@ def test_killed_while_features_are_written(demonstration_project: Path, tmp_path
     for path in paths:
         path.unlink()
 
-    command = [sys.executable, "-c", COUNTING_AT_ONCE, "run", "--pipelines", "features"]
-    with subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL) as process:
-        # Which collection comes first is up to Kedro.
-        deadline = time.monotonic() + 120
-        while not (unfinished := half_way(features)):
-            assert process.poll() is None, "the run ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
+    command = Command(project, "run", "--pipelines", "features", first=COUNTING_AT_ONCE)
+    # Which collection comes first is up to Kedro.
+    deadline = time.monotonic() + 120
+    while not (unfinished := half_way(features)):
+        assert command.is_running(), "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(command.pid, signal.SIGKILL)
+    assert command.wait()[0] == -signal.SIGKILL
     done, n_rows = rows_counted(unfinished)
     final = unfinished.with_name(unfinished.name.removeprefix(".partial-"))
     assert not final.exists()
     complete = {path: path.stat().st_mtime_ns for path in paths if path.exists()}
 
-    result = kedro(project, "run", "--pipelines", "features")
-    printed = " ".join((result.stdout + result.stderr).split())
-    assert result.returncode == 0, printed
+    status, printed = Command(project, "run", "--pipelines", "features").wait()
+    printed = " ".join(printed.split())
+    assert status == 0, printed
     assert re.findall(r"continuing after row (\d+) of (\d+)", printed) == [(str(done), str(n_rows))]
     assert printed.count("made from the same: kept") == len(complete)
     assert {path: path.stat().st_mtime_ns for path in complete} == complete

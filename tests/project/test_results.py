@@ -20,6 +20,12 @@ LAYERS = "06_models", "07_model_output", "08_reporting"
 MODELS, SCORES, REPORTS = (f"data/imagenet/{layer}" for layer in LAYERS)
 
 
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch):
+    """Paths of temporary folders are long."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A project with a graph. Its data lie elsewhere."""
