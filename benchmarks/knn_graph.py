@@ -19,7 +19,7 @@ import faiss
 import numpy as np
 
 from common import knn, machine
-from common.knn import CompletionTask, Outcome, Task
+from common.knn import InsertionTask, Outcome, Task
 from common.memory import in_new_process
 from common.options import positive
 from common.output import note, print_json, print_ratios, print_table, ratio
@@ -38,10 +38,10 @@ ONLY_IF_ASKED = {
     "big-batch": "--with-big-batch",
 }
 SMALL = ("small-auto", "small-exact")
-COMPLETION = "completion"
+INSERTION = "insertion"
 LIBRARIES = "libraries"
-PARTS = (*OUR_ROWS, *PEERS, *SMALL, COMPLETION)
-# What is compared with the peers, and what the completion continues.
+PARTS = (*OUR_ROWS, *PEERS, *SMALL, INSERTION)
+# What is compared with the peers, and what the insertion continues.
 MAIN_METHOD = "descent"
 MAIN_ROW = f"ours-{MAIN_METHOD}"
 
@@ -50,7 +50,7 @@ DEFAULT_ROWS = 1_020_000
 DEFAULT_COLUMNS = 256
 # How many times faster than the peer, at the default sizes.
 WANTED = {"original_vs_ours": 20.0, "pynndescent_vs_ours": 1.0, "small_exact_vs_ours": 3.0}
-# The completion's seconds as a part of the graph's, at most: what it took when it lost 1.6 % of the
+# The insertion's seconds as a part of the graph's, at most: what it took when it lost 1.6 % of the
 # links to labelled points.
 WANTED_SHARE = 0.137
 # The part of the links to labelled points that is found, at least.
@@ -115,14 +115,14 @@ class GraphBenchmark:
         wanted = {name: function for name, function in contestants.items() if self._wants(name)}
         self._measure(wanted, self._task(n_rows))
 
-    def measure_completion(self, background: Task) -> None:
+    def measure_insertion(self, background: Task) -> None:
         """Labelled and test points come to the graph of our main method."""
-        if not self._wants(COMPLETION):
+        if not self._wants(INSERTION):
             return
         if MAIN_ROW not in self.seconds:
-            self.skipped[COMPLETION] = f"needs the graph of {MAIN_ROW}"
+            self.skipped[INSERTION] = f"needs the graph of {MAIN_ROW}"
             return
-        task = CompletionTask(
+        task = InsertionTask(
             background,
             MAIN_METHOD,
             self._vectors,
@@ -131,15 +131,15 @@ class GraphBenchmark:
             self._options.sample,
         )
         for _ in range(self._options.repeat):
-            note(COMPLETION)
-            outcome = in_new_process(knn.completion, task)
-            self.seconds.add(COMPLETION, {COMPLETION: outcome.seconds})
-            self.seconds.add(f"{COMPLETION}-loading", {"loading": outcome.loading_seconds})
-        self.memory[COMPLETION] = outcome.peak
+            note(INSERTION)
+            outcome = in_new_process(knn.insertion, task)
+            self.seconds.add(INSERTION, {INSERTION: outcome.seconds})
+            self.seconds.add(f"{INSERTION}-loading", {"loading": outcome.loading_seconds})
+        self.memory[INSERTION] = outcome.peak
         self.links = outcome.links
         note("true neighbours of labelled, background and test points")
         for name, truth in task.truths().items():
-            self.recall[f"{COMPLETION}-{name}"] = truth.recall(outcome.neighbors[name])
+            self.recall[f"{INSERTION}-{name}"] = truth.recall(outcome.neighbors[name])
 
     def ratios(self, of: Statistic) -> dict[str, float]:
         """How many times faster we are."""
@@ -151,18 +151,18 @@ class GraphBenchmark:
             result["small_exact_vs_ours"] = ratio(of("small-exact"), of("small-auto"))
         return result
 
-    def completion_share(self, of: Statistic) -> float | None:
+    def insertion_share(self, of: Statistic) -> float | None:
         """Of the time that the background graph took, index included."""
-        if COMPLETION not in self.seconds:
+        if INSERTION not in self.seconds:
             return None
-        return ratio(of(COMPLETION), of(MAIN_ROW))
+        return ratio(of(INSERTION), of(MAIN_ROW))
 
     def print_tables(self) -> None:
         """For people."""
         options = self._options
         self._print_graphs(f"Graph of {options.rows} vectors", (*OUR_ROWS, *PEERS))
         self._print_graphs(f"Graph of the first {options.small_rows} vectors", SMALL)
-        self._print_completion()
+        self._print_insertion()
         print(
             f"A process that does nothing takes {self.memory[LIBRARIES] / 1e9:.2f} GB, for Python "
             "and its libraries; it is part of every peak."
@@ -270,15 +270,15 @@ class GraphBenchmark:
         if first_calls:
             print_table("Compiled or loaded before, in no total", ("row", "s"), first_calls)
 
-    def _print_completion(self) -> None:
-        share = self.completion_share(self.seconds.best)
+    def _print_insertion(self) -> None:
+        share = self.insertion_share(self.seconds.best)
         if share is None:
             return
         rows = [
-            ["seconds", f"{self.seconds.best(COMPLETION):.2f}", ""],
-            ["seconds of loading before", f"{self.seconds.best(f'{COMPLETION}-loading'):.2f}", ""],
+            ["seconds", f"{self.seconds.best(INSERTION):.2f}", ""],
+            ["seconds of loading before", f"{self.seconds.best(f'{INSERTION}-loading'):.2f}", ""],
             [f"part of {MAIN_ROW}'s seconds", f"{share:.3f}", f"≤ {WANTED_SHARE:g}"],
-            ["peak GB", f"{self.memory[COMPLETION] / 1e9:.2f}", ""],
+            ["peak GB", f"{self.memory[INSERTION] / 1e9:.2f}", ""],
         ]
         assert self.links is not None
         n_found, n_wanted = self.links
@@ -286,12 +286,12 @@ class GraphBenchmark:
         rows.append(["part of the links to labelled points", f"{share:.5f}", f"≥ {WANTED_LINKS}"])
         rows.append(["  of so many", str(n_wanted), ""])
         for name, recall in self.recall.items():
-            if name.startswith(f"{COMPLETION}-"):
-                what = name.removeprefix(f"{COMPLETION}-")
+            if name.startswith(f"{INSERTION}-"):
+                what = name.removeprefix(f"{INSERTION}-")
                 rows.append([f"recall of {what} points", f"{recall.ids:.4f}", ""])
                 rows.append(["  with ties", f"{recall.ties:.4f}", ""])
         options = self._options
-        title = f"Completion with {options.labeled} labelled and {options.test} test points"
+        title = f"Insertion with {options.labeled} labelled and {options.test} test points"
         print_table(title, ("figure", "found", "wanted"), rows)
 
 
@@ -329,8 +329,8 @@ def parser_of_options() -> argparse.ArgumentParser:
     add("--k", type=positive, default=30, help="neighbours of a vector, itself included")
     add("--target-recall", type=float, default=0.99, help="that ours is asked for")
     add("--small-rows", type=positive, default=100_000, help="vectors of the second part")
-    add("--labeled", type=positive, default=10_000, help="labelled points of the completion")
-    add("--test", type=positive, default=5_000, help="test points of the completion")
+    add("--labeled", type=positive, default=10_000, help="labelled points of the insertion")
+    add("--test", type=positive, default=5_000, help="test points of the insertion")
     add("--sample", type=positive, default=1_000, help="vectors whose true neighbours are found")
     add("--queries", type=positive, default=2_000, help="vectors that the original searches for")
     add("--exact-sample", type=positive, default=2_000, help="the same for the exact search")
@@ -362,7 +362,7 @@ def measure(options: argparse.Namespace, vectors: VectorFile, folder: Path) -> G
     """All parts, one after the other."""
     benchmark = GraphBenchmark(options, vectors, folder)
     background = benchmark.measure_graphs()
-    benchmark.measure_completion(background)
+    benchmark.measure_insertion(background)
     benchmark.measure_small_graphs()
     return benchmark
 
@@ -424,8 +424,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "ratios": ratios,
             "ratios_of_medians": of_medians,
             "wanted": WANTED,
-            "completion_share": benchmark.completion_share(benchmark.seconds.best),
-            "wanted_completion_share": WANTED_SHARE,
+            "insertion_share": benchmark.insertion_share(benchmark.seconds.best),
+            "wanted_insertion_share": WANTED_SHARE,
             "links_to_labeled": benchmark.links,
             "wanted_links": WANTED_LINKS,
             "skipped": benchmark.skipped,

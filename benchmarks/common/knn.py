@@ -268,7 +268,7 @@ def exact(task: Task) -> Outcome:
 
 
 @dataclass(frozen=True)
-class CompletionTask:
+class InsertionTask:
     """Labelled and test points that come to the graph of all others.
 
     Attributes:
@@ -325,11 +325,11 @@ class CompletionTask:
         return self.all_vectors.taken(rows)
 
 
-class CompletionOutcome(NamedTuple):
+class InsertionOutcome(NamedTuple):
     """What came of it.
 
     Attributes:
-        seconds: Of the completion.
+        seconds: Of the insertion.
         loading_seconds: Of reading what it starts from.
         neighbors: int32 (s, k), nodes, of those that are compared, by what they are.
         peak: Largest resident memory of the process, in bytes.
@@ -344,8 +344,8 @@ class CompletionOutcome(NamedTuple):
     links: tuple[int, int]
 
 
-def completion(task: CompletionTask) -> CompletionOutcome:
-    """This project's completion of the graph that :func:`ours` has left in files."""
+def insertion(task: InsertionTask) -> InsertionOutcome:
+    """This project's insertion of the graph that :func:`ours` has left in files."""
     background = task.background
     _begin(background)
     phases = Phases()
@@ -355,7 +355,7 @@ def completion(task: CompletionTask) -> CompletionOutcome:
     phases.end("loading")
     nodes = UnlabeledNodes(background.vectors.mapped(), index, graph)
     completed = insert_labeled_nodes(labeled, test, nodes, background.k)
-    phases.end("completion")
+    phases.end("insertion")
     sampled = background.sample[: task.n_sampled]
     neighbors = {
         "labelled": completed.neighbors[: min(task.n_sampled, task.n_labeled)],
@@ -364,11 +364,11 @@ def completion(task: CompletionTask) -> CompletionOutcome:
     }
     seconds, peak = phases.seconds, peak_rss_bytes()
     links = links_to_labeled(task, labeled, graph, completed.neighbors)
-    return CompletionOutcome(seconds["completion"], seconds["loading"], neighbors, peak, links)
+    return InsertionOutcome(seconds["insertion"], seconds["loading"], neighbors, peak, links)
 
 
 def links_to_labeled(
-    task: CompletionTask,
+    task: InsertionTask,
     labeled: NDArray[np.float32],
     stored: KnnGraph,
     neighbors: NDArray[np.int32],

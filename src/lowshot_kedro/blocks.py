@@ -102,14 +102,14 @@ class Resumable(Generic[Content]):
     """A result that is computed while it is saved, and that a later run can continue.
 
     Attributes:
-        made_from: All that the result follows from, as JSON holds it: method, sizes, parameters, a
+        provenance: All that the result follows from, as JSON holds it: method, sizes, parameters, a
             checksum of the vectors. Results made from the same are the same.
         begin: Does what has to be done before there is anything to save, and returns the content.
             It gets a folder that lasts until the content is saved; what it finds there was left by
-            an earlier run with the same `made_from`.
+            an earlier run with the same `provenance`.
     """
 
-    made_from: Mapping[str, Any]
+    provenance: Mapping[str, Any]
     begin: Callable[[Path], Content]
 
 
@@ -118,13 +118,13 @@ class Runs:
     """Results of many runs by name, computed while they are saved.
 
     Attributes:
-        made_from: For every name all that its result follows from, as JSON holds it. Results made
+        provenance: For every name all that its result follows from, as JSON holds it. Results made
             from the same are the same.
         compute: Gets the names of which there is no such result yet, and returns names and results
             in any order, each as soon as there is one.
     """
 
-    made_from: Mapping[str, Mapping[str, Any]]
+    provenance: Mapping[str, Mapping[str, Any]]
     compute: Callable[[Sequence[str]], Iterable[tuple[str, Mapping[str, Any]]]]
 
 

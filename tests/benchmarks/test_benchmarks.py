@@ -299,24 +299,24 @@ def test_neighbor_graph(results: Measured, tmp_path: Path) -> None:
     assert found["original"][-1] == "search extrapolated"
     assert found["big-batch"][-1] == ""
     assert list(rows(text, "Graph of the first 1000 vectors")) == small
-    completed = rows(text, "Completion with 200 labelled and 30 test points")
+    completed = rows(text, "Insertion with 200 labelled and 30 test points")
     assert float(completed["part of ours-descent's seconds"][0]) > 0
     n_found, n_links = content["links_to_labeled"]
     share = float(completed["part of the links to labelled points"][0])
     assert share == pytest.approx(n_found / n_links, abs=1e-5) and 0.99 < share <= 1
     assert n_links > 100
-    assert_seconds(content, [*whole, *small, "completion", "completion-loading"])
+    assert_seconds(content, [*whole, *small, "insertion", "insertion-loading"])
     assert set(content["seconds"]["original"]) == {
         "read", "train", "add", "write index", "search", "total",
     }  # fmt: skip
     trained = content["seconds"]["original"]["train"]
     assert content["seconds"]["big-batch"]["train"] == trained
     assert content["measured_queries"] == {"original": {"search": 100}}
-    points = [f"completion-{name}" for name in ("labelled", "background", "test")]
+    points = [f"insertion-{name}" for name in ("labelled", "background", "test")]
     assert set(content["recall"]) == {*whole, *small, *points}
     for name in (*whole, *small, *points):
         assert 0.9 < content["recall"][name]["ids"] <= content["recall"][name]["ties"] <= 1, name
-    assert set(content["memory"]) == {*whole, *small, "completion", "libraries"}
+    assert set(content["memory"]) == {*whole, *small, "insertion", "libraries"}
     assert set(content["ratios"]) == {
         "original_vs_ours", "big_batch_vs_ours", "small_exact_vs_ours",
     }  # fmt: skip
@@ -349,8 +349,8 @@ def test_neighbor_graph_of_vectors_of_ones_own(results: Measured, tmp_path: Path
         assert f"skipped {name}: " in text
     assert content["skipped"]["small-exact"] == "the whole graph is as small"
     assert content["skipped"]["big-batch"] == "only with --with-big-batch"
-    assert content["skipped"]["completion"] == "needs the graph of ours-descent"
-    assert content["completion_share"] is None
+    assert content["skipped"]["insertion"] == "needs the graph of ours-descent"
+    assert content["insertion_share"] is None
 
 
 def test_features(results: Measured) -> None:

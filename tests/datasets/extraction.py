@@ -45,7 +45,7 @@ class Extraction:
     asked: list[int] = field(default_factory=list)
 
     @property
-    def made_from(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         return {"n_rows": self.n_rows, "n_columns": N_COLUMNS, "seed": self.seed}
 
     def batches(self, first_row: int) -> Iterator[LabeledBlock]:
@@ -67,7 +67,7 @@ class Extraction:
         return RowBlocks(self.n_rows, N_COLUMNS, self.batch_rows, self.batches)
 
     def save(self, dataset: Any) -> list[int]:
-        dataset.save(Resumable(self.made_from, self.begin))
+        dataset.save(Resumable(self.provenance, self.begin))
         return self.asked
 
 

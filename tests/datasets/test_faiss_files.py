@@ -550,7 +550,7 @@ class Training:
 
     def __init__(self, transform, **facts):
         self.transform = transform
-        self.made_from = {"kind": "pca", "n_components": 2, "features": {"n_rows": 20}} | facts
+        self.provenance = {"kind": "pca", "n_components": 2, "features": {"n_rows": 20}} | facts
         self.begun = 0
 
     def begin(self, folder):
@@ -559,7 +559,7 @@ class Training:
         return self.transform
 
     def save(self, path):
-        FaissTransformDataset(filepath=str(path)).save(Resumable(self.made_from, self.begin))
+        FaissTransformDataset(filepath=str(path)).save(Resumable(self.provenance, self.begin))
         return self.begun
 
 

@@ -144,7 +144,7 @@ def test_refuses_blocks_that_are_not_what_they_announce(path, shape):
 # --- computed while it is saved ---
 
 MATRIX = np.array(ROWS, dtype=np.float32)
-MADE_FROM = {"kind": "vectors", "n_rows": 4}
+PROVENANCE = {"kind": "vectors", "n_rows": 4}
 NOTE = "vectors.raw.made_from.json"
 
 
@@ -153,7 +153,7 @@ class Computation:
 
     def __init__(self, at=None, midway=lambda: None, **facts):
         self.at, self.midway = at, midway
-        self.made_from = MADE_FROM | facts
+        self.provenance = PROVENANCE | facts
         self.computed = []
 
     def blocks(self, first_row):
@@ -166,14 +166,14 @@ class Computation:
     def save(self, path, n_rows=None):
         rows = RowBlocks(4, 3, 1, self.blocks)
         dataset = RawMatrixDataset(filepath=str(path), n_columns=3, n_rows=n_rows)
-        dataset.save(Resumable(self.made_from, lambda folder: rows))
+        dataset.save(Resumable(self.provenance, lambda folder: rows))
         return self.computed
 
 
 @pytest.mark.parametrize("n_rows", [None, 0, 2, 4])
 def test_all_rows_are_saved_however_few_are_loaded(path, n_rows):
     assert Computation().save(path, n_rows) == [0, 1, 2, 3]
-    assert json.loads((path.parent / NOTE).read_text()) == MADE_FROM
+    assert json.loads((path.parent / NOTE).read_text()) == PROVENANCE
     assert content_of(path.parent).keys() == {NOTE, path.name}
     assert path.read_bytes() == BYTES
     assert Computation().save(path, n_rows) == []
@@ -237,7 +237,7 @@ def test_another_number_of_columns_is_not_begun(path):
     computation = Computation()
     rows = RowBlocks(4, 3, 1, computation.blocks)
     with refused(ValueError, path, "got 3 columns", "expected 4"):
-        dataset.save(Resumable(MADE_FROM, lambda folder: rows))
+        dataset.save(Resumable(PROVENANCE, lambda folder: rows))
     assert computation.computed == []
     assert content_of(path.parent) == {}
 

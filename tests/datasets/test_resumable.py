@@ -32,7 +32,7 @@ ROW_BYTES = 4 * K
 INDICES = np.arange(N_ROWS * K, dtype=np.int32).reshape(N_ROWS, K)
 GRAPH = KnnGraph(INDICES, -INDICES.astype(np.float32))
 OTHER = KnnGraph(INDICES + 1000, 1 - INDICES.astype(np.float32))
-MADE_FROM = {"method": "ivf", "n": N_ROWS, "sizes": (1, 2)}
+PROVENANCE = {"method": "ivf", "n": N_ROWS, "sizes": (1, 2)}
 NOTE = "ndis10_k3.made_from.json"
 NOTE_TEXT = """{
   "method": "ivf",
@@ -72,7 +72,7 @@ class Computation:
 
     def __init__(self, graph=GRAPH, at=None, midway=nothing, **facts):
         self.graph, self.at, self.midway = graph, at, midway
-        self.made_from = MADE_FROM | facts
+        self.provenance = PROVENANCE | facts
         self.steps = []
         self.found = set()
 
@@ -83,7 +83,7 @@ class Computation:
 
     def begin(self, folder):
         self.found = {path.name for path in folder.iterdir()}
-        (folder / "centroids").write_text(str(self.made_from))
+        (folder / "centroids").write_text(str(self.provenance))
         self.step("begin")
         return RowBlocks(N_ROWS, K, BLOCK_ROWS, self.blocks)
 
@@ -94,7 +94,7 @@ class Computation:
             yield self.graph.part(first, first + BLOCK_ROWS, K)
 
     def save(self, folder):
-        dataset_in(folder).save(Resumable(self.made_from, self.begin))
+        dataset_in(folder).save(Resumable(self.provenance, self.begin))
         return self.steps
 
 
@@ -499,7 +499,7 @@ def test_refuses_another_number_of_columns_and_of_rows(tmp_path):
     interrupted(tmp_path, at=4)
     short = RowBlocks(N_ROWS, K, BLOCK_ROWS, lambda first: [GRAPH.part(first, 9, K)])
     with refused(ValueError, tmp_path / FIRST, "after row 4", "blocks of 5 rows; expected 6"):
-        dataset_in(tmp_path).save(Resumable(MADE_FROM, lambda folder: short))
+        dataset_in(tmp_path).save(Resumable(PROVENANCE, lambda folder: short))
     assert not dataset_in(tmp_path).exists()
 
 
@@ -575,13 +575,13 @@ def test_what_is_obsolete_goes_with_a_note(tmp_path, older):
 
 
 def test_what_unfinished_work_is_made_from_can_be_asked(tmp_path, older):
-    assert files_in(tmp_path).unfinished_made_from() is None
+    assert files_in(tmp_path).unfinished_provenance() is None
     with pytest.raises(InterruptedError):
         save_both(tmp_path, lambda content, paths: stop())
-    assert files_in(tmp_path).unfinished_made_from() == {"seed": 1}
-    assert files_in(tmp_path).made_from() == {"seed": 0}
+    assert files_in(tmp_path).unfinished_provenance() == {"seed": 1}
+    assert files_in(tmp_path).provenance() == {"seed": 0}
     save_both(tmp_path)
-    assert files_in(tmp_path).unfinished_made_from() is None
+    assert files_in(tmp_path).unfinished_provenance() is None
 
 
 # The index.
@@ -621,7 +621,7 @@ def save_index(folder, make, **facts):
         (work_folder / "centroids").touch()
         return make()
 
-    index_in(folder).save(Resumable(MADE_FROM | facts, begin))
+    index_in(folder).save(Resumable(PROVENANCE | facts, begin))
     return begun
 
 
@@ -647,7 +647,7 @@ def test_an_index_is_computed_once(tmp_path, messages, make):
 def test_a_published_index_is_used_as_it_is_or_refused(tmp_path, messages, n_rows):
     index_in(tmp_path).save(flat_index())
     published = content_of(tmp_path)
-    data = Resumable(MADE_FROM, lambda folder: pytest.fail("computed"))
+    data = Resumable(PROVENANCE, lambda folder: pytest.fail("computed"))
     if n_rows == 20:
         index_in(tmp_path, n_rows).save(data)
         assert "used as it is" in messages()[0]

@@ -697,9 +697,9 @@ def test_a_computation_that_is_not_what_it_announces(folder):
         return RowBlocks(10, N_COLUMNS, 3, lambda first: [block])
 
     with refused(ValueError, folder / "block0.hdf5", "blocks of 3 rows; expected 10"):
-        blocks_in(folder).save(Resumable(Extraction().made_from, begin))
+        blocks_in(folder).save(Resumable(Extraction().provenance, begin))
     with refused(ValueError, folder / "block0.hdf5", "after row 3", "of 3 rows; expected 7"):
-        blocks_in(folder).save(Resumable(Extraction().made_from, begin))
+        blocks_in(folder).save(Resumable(Extraction().provenance, begin))
     assert not blocks_in(folder).exists()
 
 

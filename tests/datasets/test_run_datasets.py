@@ -17,7 +17,7 @@ ONE = "diffusion/test/nl2/nbg1000000/k30/seed1"
 TWO = "logistic_regression/test/nl2/lr0.001/wd0.01/bs128/seed1"
 THREE = "nearest_class_mean/test/nl2/seed1"
 KEYS = [ONE, TWO, THREE]
-MADE_FROM = {key: {"run": key, "top_k": (1, 5)} for key in KEYS}
+PROVENANCE = {key: {"run": key, "top_k": (1, 5)} for key in KEYS}
 
 
 def metrics_of(key, number=0):
@@ -27,9 +27,9 @@ def metrics_of(key, number=0):
 class Computation:
     """Counts what it is asked for."""
 
-    def __init__(self, made_from=MADE_FROM, number=0):
+    def __init__(self, provenance=PROVENANCE, number=0):
         self.asked = []
-        self.runs = Runs(made_from, self.compute)
+        self.runs = Runs(provenance, self.compute)
         self.number = number
 
     def compute(self, missing):
@@ -52,8 +52,8 @@ def loaded(dataset):
     return {key: read() for key, read in dataset.load().items()}
 
 
-def expected(key, number=0, made_from=MADE_FROM):
-    return {**metrics_of(key, number), "made_from": json.loads(json.dumps(made_from[key]))}
+def expected(key, number=0, provenance=PROVENANCE):
+    return {**metrics_of(key, number), "made_from": json.loads(json.dumps(provenance[key]))}
 
 
 def times(folder):
@@ -82,7 +82,7 @@ def test_runs_that_are_there_are_not_repeated(dataset, folder):
 def test_only_what_is_made_from_something_else_is_repeated(dataset, folder):
     dataset.save(Computation().runs)
     before = times(folder)
-    changed = {**MADE_FROM, TWO: {"run": TWO, "top_k": [1]}}
+    changed = {**PROVENANCE, TWO: {"run": TWO, "top_k": [1]}}
     again = Computation(changed, number=1)
     dataset.save(again.runs)
     assert again.asked == [[TWO]]
@@ -92,7 +92,7 @@ def test_only_what_is_made_from_something_else_is_repeated(dataset, folder):
 
 def test_a_run_that_was_changed_back_is_repeated_too(dataset):
     dataset.save(Computation().runs)
-    dataset.save(Computation({**MADE_FROM, ONE: {"run": "other"}}, number=1).runs)
+    dataset.save(Computation({**PROVENANCE, ONE: {"run": "other"}}, number=1).runs)
     again = Computation(number=2)
     dataset.save(again.runs)
     assert again.asked == [[ONE]]
@@ -101,7 +101,7 @@ def test_a_run_that_was_changed_back_is_repeated_too(dataset):
 
 def test_runs_beyond_those_announced_stay(dataset):
     dataset.save(Computation().runs)
-    dataset.save(Computation({ONE: MADE_FROM[ONE]}).runs)
+    dataset.save(Computation({ONE: PROVENANCE[ONE]}).runs)
     assert set(loaded(dataset)) == set(KEYS)
 
 
@@ -144,7 +144,7 @@ def test_each_run_is_written_while_the_next_one_is_still_computed(dataset, folde
             seen.append(set(content_of(folder)))
             yield key, metrics_of(key)
 
-    dataset.save(Runs(MADE_FROM, compute))
+    dataset.save(Runs(PROVENANCE, compute))
     assert seen == [set(), {f"{ONE}.json"}, {f"{ONE}.json", f"{TWO}.json"}]
 
 
@@ -152,7 +152,7 @@ def test_runs_may_come_in_any_order(dataset):
     def compute(missing):
         return [(key, metrics_of(key)) for key in reversed(missing)]
 
-    dataset.save(Runs(MADE_FROM, compute))
+    dataset.save(Runs(PROVENANCE, compute))
     assert set(loaded(dataset)) == set(KEYS)
 
 
@@ -163,7 +163,7 @@ def test_an_error_in_the_middle_keeps_what_came_before(dataset, error):
         raise error
 
     with refused(type(error), str(error)):
-        dataset.save(Runs(MADE_FROM, compute))
+        dataset.save(Runs(PROVENANCE, compute))
     assert loaded(dataset) == {ONE: expected(ONE)}
     again = Computation(number=1)
     dataset.save(again.runs)
@@ -177,7 +177,7 @@ def test_an_interruption_keeps_what_came_before(dataset):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        dataset.save(Runs(MADE_FROM, compute))
+        dataset.save(Runs(PROVENANCE, compute))
     assert dataset.exists()
     assert loaded(dataset) == {ONE: expected(ONE)}
 
@@ -194,7 +194,7 @@ def test_a_process_that_is_killed_leaves_whole_runs_and_the_next_one_goes_on(
             (place / ".partial-seed1.json").write_text('{"final": {"to')
             wait_to_be_killed()
 
-        dataset.save(Runs(MADE_FROM, compute))
+        dataset.save(Runs(PROVENANCE, compute))
 
     killed_half_way(save, tmp_path / "marker")
     assert loaded(dataset) == {ONE: expected(ONE)}
@@ -210,7 +210,7 @@ def test_a_result_that_does_not_come_is_named(dataset):
         yield TWO, metrics_of(TWO)
 
     with refused(ValueError, folder_of(dataset), "no result of", ONE, THREE):
-        dataset.save(Runs(MADE_FROM, compute))
+        dataset.save(Runs(PROVENANCE, compute))
     assert set(loaded(dataset)) == {TWO}
 
 
@@ -219,7 +219,7 @@ def test_a_result_that_was_not_announced_is_refused(dataset, folder):
         yield "diffusion/test/nl9/seed1", metrics_of("x")
 
     with refused(ValueError, folder, "diffusion/test/nl9/seed1", "not announced"):
-        dataset.save(Runs(MADE_FROM, compute))
+        dataset.save(Runs(PROVENANCE, compute))
     assert content_of(folder) == {}
 
 

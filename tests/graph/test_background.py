@@ -139,7 +139,7 @@ def test_what_a_graph_follows_from_is_noted():
     index = index_in_memory(vectors, "ivf")
 
     def note(vectors=vectors, k=8, method="descent", target_recall=0.9):
-        return background_graph(index, vectors, k, method, target_recall).made_from
+        return background_graph(index, vectors, k, method, target_recall).provenance
 
     assert note() == note()
     assert note()["stored_k"] == 8

@@ -220,13 +220,13 @@ def test_an_inverted_file_is_the_same_where_memory_is_short(monkeypatch):
 
 def test_what_an_index_follows_from_is_noted():
     vectors = random_vectors(100)
-    note = build_index(vectors, "ivf", 0.9).made_from
+    note = build_index(vectors, "ivf", 0.9).provenance
     assert note["kind"] == "index"
     assert note["method"] == "inverted file"
     assert note["n_lists"] == 25
     assert note["target_recall"] == 0.9
     assert (note["vectors"]["n_rows"], note["vectors"]["n_columns"]) == (100, 16)
-    assert build_index(vectors, "descent", 0.9).made_from == note
+    assert build_index(vectors, "descent", 0.9).provenance == note
     changed = vectors.copy()
     changed[50, 3] += 1
     for other in (
@@ -235,7 +235,7 @@ def test_what_an_index_follows_from_is_noted():
         build_index(vectors, "exact", 0.9),
         build_index(vectors, "HNSW8", 0.9),
     ):
-        assert other.made_from != note
+        assert other.provenance != note
 
 
 def test_an_index_that_cannot_be_trained_says_what_to_do():

@@ -76,7 +76,7 @@ def test_auto_decides_about_index_and_graph_alike(monkeypatch, n, kind, method):
     vectors = random_vectors(n)
     index = index_in_memory(vectors, "auto")
     assert isinstance(index, kind)
-    assert background_graph(index, vectors, 4).made_from["method"] == method
+    assert background_graph(index, vectors, 4).provenance["method"] == method
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def method(monkeypatch):
 
 
 def computed(runs):
-    results = dict(runs.compute(list(runs.made_from)))
+    results = dict(runs.compute(list(runs.provenance)))
     return {key: lambda content=content: content for key, content in results.items()}
 
 

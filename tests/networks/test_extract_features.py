@@ -324,7 +324,7 @@ def test_precision_auto_is_exact_on_a_cpu(tmp_path):
     source = FlatImages(4)
     exact = features_of(tmp_path, source, flattened())
     automatic = extract(source, flattened(), precision="auto")
-    assert automatic.made_from["precision"] == "float32"
+    assert automatic.provenance["precision"] == "float32"
     np.testing.assert_array_equal(joined(blocks_of(automatic, tmp_path))[0], exact)
 
 
@@ -414,7 +414,7 @@ def test_a_compiled_network_gives_nearly_the_same(tmp_path):
     source = NoiseImages(45)
     exact = features_of(tmp_path, source, means(network, 8), batch_size=20)
     compiled = extract(source, means(network, 8), batch_size=20, compiled=True)
-    assert compiled.made_from["compiled"] is True
+    assert compiled.provenance["compiled"] is True
     fast, labels = joined(blocks_of(compiled, tmp_path))
     np.testing.assert_allclose(fast, exact, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(labels, 100 + np.arange(45))
@@ -447,7 +447,7 @@ def test_one_thread_compiles_for_all(tmp_path, monkeypatch, torch_threads):
 
 def test_what_features_are_made_from_can_be_written_down(tmp_path):
     result = extract(FlatImages(10))
-    network = result.made_from["network"]
+    network = result.provenance["network"]
     weights = blake2b(b"factor torch.float32 ()" + np.float32(1).tobytes(), digest_size=16)
     assert network == {
         "name": "means",
@@ -456,7 +456,7 @@ def test_what_features_are_made_from_can_be_written_down(tmp_path):
         "input": [3, 300, 400],
         "preprocessing": network["preprocessing"],
     }
-    assert result.made_from == {
+    assert result.provenance == {
         "kind": "features",
         "n_rows": 10,
         "n_columns": 3,
@@ -466,11 +466,11 @@ def test_what_features_are_made_from_can_be_written_down(tmp_path):
         "pictures": {"kind": "flat", "n_pictures": 10},
         "exif_orientation": "applied",
     }
-    assert json.loads(json.dumps(result.made_from)) == result.made_from
+    assert json.loads(json.dumps(result.provenance)) == result.provenance
 
 
 def described(extractor):
-    return extract(FlatImages(3), extractor).made_from["network"]
+    return extract(FlatImages(3), extractor).provenance["network"]
 
 
 def test_equal_networks_are_described_alike_before_and_after_they_have_run(tmp_path):
@@ -528,9 +528,9 @@ def test_whatever_changes_the_features_changes_the_description():
 )
 def test_precision_compilation_and_images_belong_to_it(changes):
     other = {"source": FlatImages(10), **changes}
-    assert extract(**other).made_from != extract(FlatImages(10)).made_from
+    assert extract(**other).provenance != extract(FlatImages(10)).provenance
 
 
 def test_how_the_work_is_cut_up_does_not(tmp_path):
     result = extract(FlatImages(10), batch_size=2, num_workers=2)
-    assert result.made_from == extract(FlatImages(10)).made_from
+    assert result.provenance == extract(FlatImages(10)).provenance

@@ -184,7 +184,7 @@ def test_what_it_was_made_from_tells_one_from_another(transform):
     other[0, 0] += 1
     moved = trained(VECTORS[:399])
     every = [
-        apply_pca(made, features_of(array)).made_from
+        apply_pca(made, features_of(array)).provenance
         for made, array in [
             (transform, VECTORS),
             (moved, VECTORS),
@@ -192,15 +192,15 @@ def test_what_it_was_made_from_tells_one_from_another(transform):
             (transform, other),
         ]
     ]
-    assert all(every.count(made_from) == 1 for made_from in every)
-    assert apply_pca(transform, features_of(VECTORS.copy())).made_from == every[0]
+    assert all(every.count(provenance) == 1 for provenance in every)
+    assert apply_pca(transform, features_of(VECTORS.copy())).provenance == every[0]
 
 
 def test_a_transform_from_its_file_is_the_same(transform, tmp_path):
     dataset = FaissTransformDataset(filepath=str(tmp_path / "PCAR5.vt"))
     dataset.save(transform)
     found = apply_pca(dataset.load(), features_of(VECTORS))
-    assert found.made_from == apply_pca(transform, features_of(VECTORS)).made_from
+    assert found.provenance == apply_pca(transform, features_of(VECTORS)).provenance
 
 
 # --- side by side, in little memory ---

@@ -213,7 +213,7 @@ def test_every_class_of_a_sorted_collection_is_met(small_blocks):
 @pytest.mark.parametrize("max_train_rows", [None, 400, 10**9])
 def test_enough_rows_are_all_rows(max_train_rows):
     result = train_pca(features_of(VECTORS), 5, True, max_train_rows)
-    assert result.made_from == train_pca(features_of(VECTORS), 5, True).made_from
+    assert result.provenance == train_pca(features_of(VECTORS), 5, True).provenance
     assert bytes_of(begun(result)) == bytes_of(trained(VECTORS, random_rotation=True))
 
 
@@ -221,7 +221,7 @@ def test_what_it_was_made_from_tells_one_from_another():
     other = VECTORS.copy()
     other[17, 3] += 1
     every = [
-        train_pca(features_of(array), n_components, random_rotation, max_train_rows).made_from
+        train_pca(features_of(array), n_components, random_rotation, max_train_rows).provenance
         for array, n_components, random_rotation, max_train_rows in [
             (VECTORS, 5, True, None),
             (VECTORS, 6, True, None),
@@ -232,7 +232,7 @@ def test_what_it_was_made_from_tells_one_from_another():
             (other[:200], 5, True, None),
         ]
     ]
-    assert all(every.count(made_from) == 1 for made_from in every)
+    assert all(every.count(provenance) == 1 for provenance in every)
 
 
 # --- threads, interruptions, memory ---

@@ -65,14 +65,14 @@ class MemoryStore:
     def unfinished(self, key):
         yield Path(self.folder.name) / key.replace("/", "_")
 
-    def read(self, key, made_from):
-        return self.content.get((key, json.dumps(made_from, sort_keys=True)))
+    def read(self, key, provenance):
+        return self.content.get((key, json.dumps(provenance, sort_keys=True)))
 
-    def has(self, key, made_from):
-        return self.read(key, made_from) is not None
+    def has(self, key, provenance):
+        return self.read(key, provenance) is not None
 
-    def write(self, key, made_from, scores):
-        self.content[key, json.dumps(made_from, sort_keys=True)] = scores.copy()
+    def write(self, key, provenance, scores):
+        self.content[key, json.dumps(provenance, sort_keys=True)] = scores.copy()
 
     def of(self, key):
         """The only scores of a run."""

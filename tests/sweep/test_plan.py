@@ -356,14 +356,14 @@ PARAMETERS = [
 ]
 
 
-def made_from(run, settings=None, data=None, n_iterations=100):
+def provenance(run, settings=None, data=None, n_iterations=100):
     settings, data = settings or make_settings(), data or make_data()
     # As it is compared with what stands in the files.
     return json.loads(json.dumps(plan.provenance(run, n_iterations, settings, data)))
 
 
 def changed_by(**changes):
-    return {name for name, run in RUNS.items() if made_from(run, **changes) != made_from(run)}
+    return {name for name, run in RUNS.items() if provenance(run, **changes) != provenance(run)}
 
 
 @pytest.mark.parametrize(
@@ -425,15 +425,15 @@ def test_another_run_is_made_from_something_else(name):
         values["settings"] = {**run.settings, first: 0.3}
     for attribute, value in values.items():
         other = Run(**{**vars(run), attribute: value})
-        assert made_from(other) != made_from(run), attribute
+        assert provenance(other) != provenance(run), attribute
 
 
 def test_edge_weights_of_a_run_are_its_own():
     run = RUNS["diffusion"]
     weighted = Run(**{**vars(run), "settings": {"k": 5, "edge_weight": "gaussian"}})
     settings = make_settings(**{"diffusion.edge_weight": "locally_scaled"})
-    assert made_from(run, settings)["diffusion"]["edge_weight"] == "constant"
-    assert made_from(weighted, settings)["diffusion"]["edge_weight"] == "gaussian"
+    assert provenance(run, settings)["diffusion"]["edge_weight"] == "constant"
+    assert provenance(weighted, settings)["diffusion"]["edge_weight"] == "gaussian"
 
 
 # --- scores and combinations ---

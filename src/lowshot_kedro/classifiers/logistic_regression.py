@@ -143,9 +143,9 @@ class LogisticRegressions:
         returned: list[Any] = []
         keeper = None
         if checkpoint is not None:
-            made_from = self._made_from(features, classes, eval_every)
-            made_from["evaluated_from"] = json.dumps(evaluated_from, sort_keys=True)
-            keeper = _Checkpoint(checkpoint, made_from)
+            provenance = self._provenance(features, classes, eval_every)
+            provenance["evaluated_from"] = json.dumps(evaluated_from, sort_keys=True)
+            keeper = _Checkpoint(checkpoint, provenance)
             iteration, returned = keeper.restore(self._layers, batches, self.max_iterations)
 
         n_threads = min(torch.get_num_threads(), descent.n_parts)
@@ -226,7 +226,7 @@ class LogisticRegressions:
         )
         return layers
 
-    def _made_from(
+    def _provenance(
         self, features: NDArray[np.float32], classes: NDArray[np.int32], eval_every: int | None
     ) -> dict[str, Any]:
         """All that the training follows from, but for where it ends."""
@@ -365,11 +365,11 @@ class _Checkpoint:
 
     Args:
         path: The file.
-        made_from: What has to be the same for that.
+        provenance: What has to be the same for that.
     """
 
-    def __init__(self, path: Path, made_from: dict[str, Any]) -> None:
-        self._path, self._made_from = path, made_from
+    def __init__(self, path: Path, provenance: dict[str, Any]) -> None:
+        self._path, self._provenance = path, provenance
         self._since_saved = Stopwatch()
 
     def restore(
@@ -403,7 +403,7 @@ class _Checkpoint:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._partial().open("wb") as file:
             content = {
-                "made_from": self._made_from,
+                "made_from": self._provenance,
                 "iteration": iteration,
                 "returned": json.dumps(returned),
                 "layers": [layer.cpu() for layer in layers],
@@ -428,7 +428,7 @@ class _Checkpoint:
             return None
         try:
             saved: dict[str, Any] = torch.load(self._path, map_location="cpu", weights_only=True)
-            is_same = saved["made_from"] == self._made_from
+            is_same = saved["made_from"] == self._provenance
         except UNPICKLING_ERRORS as error:
             logger.warning("%s: not a readable checkpoint, begun anew (%s)", self._path, error)
             return None

@@ -315,8 +315,8 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
     def save(self, data: FeatureContent) -> None:
         """Write all rows, or those that are not there yet; files get their names at the end.
 
-        A Resumable says in its `made_from` how large the result is: n_rows and n_columns. Only with
-        one is there a list of broken images.
+        A Resumable says in its `provenance` how large the result is: n_rows and n_columns. Only a
+        Resumable brings a list of broken images.
 
         Raises:
             DiskFullError: Naming the first file.
@@ -343,22 +343,22 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
             _problems_path(self._path(0)).unlink(missing_ok=True)
 
     def _save_resumable(self, data: Resumable[RowBlocks[LabeledBlock]]) -> None:
-        paths = self._paths(int(data.made_from["n_rows"]))
+        paths = self._paths(int(data.provenance["n_rows"]))
         files = ResumableFiles(paths[0], *paths)
         with ExitStack() as stack:
-            if not files.are_kept(data.made_from):
+            if not files.are_kept(data.provenance):
                 # What is there is looked at when nobody else can change it.
                 stack.enter_context(files.written_by_one())
             self._save_as_far_as_missing(data)
 
     def _save_as_far_as_missing(self, data: Resumable[RowBlocks[LabeledBlock]]) -> None:
-        n_rows, n_columns = int(data.made_from["n_rows"]), int(data.made_from["n_columns"])
-        older = self._files.made_from() or {}
+        n_rows, n_columns = int(data.provenance["n_rows"]), int(data.provenance["n_columns"])
+        older = self._files.provenance() or {}
         n_files = len(self._paths(n_rows))
         files = self._files_of(n_rows, self._paths(int(older.get("n_rows", 0)))[n_files:])
         there = [path for path in files.paths if path.is_file()]
         # While a missing one of our own is made again, the note of the others is gone.
-        are_of_others = files.made_from() is None and files.unfinished_made_from() is None
+        are_of_others = files.provenance() is None and files.unfinished_provenance() is None
         if there and are_of_others and not files.exist():
             missing = next(path for path in files.paths if path not in there)
             raise InputError(
@@ -366,7 +366,7 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
                 f"{missing.name} is missing; expected all files of {n_rows} images or none: "
                 "add the missing ones, or move the others away to have them computed"
             )
-        unfinished = files.unfinished_made_from() or {}
+        unfinished = files.unfinished_provenance() or {}
         begun = self._paths(int(unfinished.get("n_rows", 0)))[n_files:]
         problems = ProblemList(files.work_folder / "broken_pictures.csv", self._first_image)
 

@@ -134,16 +134,16 @@ class RawMatrixDataset(FileDataset[MatrixContent, NDArray[Any]], ResumableDatase
                 announce.
         """
         if isinstance(data, Resumable):
-            check = partial(self._check_made, data.made_from)
+            check = partial(self._check_made, data.provenance)
             self._files.save(data, check, self._append)
             return
         with self._files.written_anew() as (path,):
             self._write(path, data)
 
-    def _check_made(self, made_from: Mapping[str, Any]) -> None:
+    def _check_made(self, provenance: Mapping[str, Any]) -> None:
         """Refuse a file that is there but damaged; n_rows loads a part and sees a part of that."""
         self.check()
-        n_rows = made_from.get("n_rows")
+        n_rows = provenance.get("n_rows")
         if self._files.are_of_others() or n_rows is None:
             return
         found = count_rows(self._filepath, self._n_columns, self._dtype)

@@ -60,20 +60,20 @@ class ResumableFiles:
         """Whether all files are there."""
         return all(path.is_file() for path in self.paths)
 
-    def made_from(self) -> Facts | None:
+    def provenance(self) -> Facts | None:
         """What the note says; None without a note, and nothing in one that cannot be read."""
         return _read_note(self.note)
 
-    def unfinished_made_from(self) -> Facts | None:
+    def unfinished_provenance(self) -> Facts | None:
         """The same of the work in progress."""
         return _read_note(self._work_note)
 
     def facts(self) -> dict[str, str]:
         """The short ones of what the files were made from, as one line for a preview."""
-        made_from = self.made_from() or {}
+        provenance = self.provenance() or {}
         short = [
             f"{key} {value}"
-            for key, value in made_from.items()
+            for key, value in provenance.items()
             if isinstance(value, str | int | float) and len(str(value)) <= _LONGEST_FACT
         ]
         return {"made from": ", ".join(short[:_MAX_FACTS])} if short else {}
@@ -90,7 +90,7 @@ class ResumableFiles:
 
     def are_of_others(self) -> bool:
         """Whether all files are there without a note: such files are used as they are."""
-        return self.exist() and self.made_from() is None
+        return self.exist() and self.provenance() is None
 
     @contextmanager
     def written_anew(self) -> Iterator[list[Path]]:
@@ -124,10 +124,10 @@ class ResumableFiles:
         Raises:
             DiskFullError: Naming the first path.
             ResultInUseError: If another process writes or reads the files, naming one.
-            ValueError: If `made_from` cannot be written as JSON. And whatever `check`, `write` and
+            ValueError: If `provenance` cannot be written as JSON. And whatever `check`, `write` and
                 the computation raise.
         """
-        wanted = _as_json(data.made_from)
+        wanted = _as_json(data.provenance)
         self.paths[0].parent.mkdir(parents=True, exist_ok=True)
         with full_disk_named(self.paths[0]):
             # What is kept is read, which others may do too; nothing is tidied up then.
@@ -140,15 +140,18 @@ class ResumableFiles:
                 if self._is_to_be_kept(wanted):
                     self._keep(wanted, check)
                     # A process that was killed after it had named the files has left its work.
-                    if self.made_from() == wanted and _read_note(self._work_note) in (None, wanted):
+                    if self.provenance() == wanted and _read_note(self._work_note) in (
+                        None,
+                        wanted,
+                    ):
                         with suppress(OSError):
                             self._remove_work()
                 else:
                     self._compute(data, wanted, write)
 
-    def are_kept(self, made_from: Mapping[str, Any]) -> bool:
+    def are_kept(self, provenance: Mapping[str, Any]) -> bool:
         """Whether there is nothing to compute of a result, and nothing to tidy up."""
-        return self._is_to_be_kept(_as_json(made_from)) and not self.work_folder.exists()
+        return self._is_to_be_kept(_as_json(provenance)) and not self.work_folder.exists()
 
     @contextmanager
     def written_by_one(self) -> Iterator[None]:
@@ -166,7 +169,7 @@ class ResumableFiles:
         wanted: Facts,
         write: Callable[[Content, Sequence[Path]], None],
     ) -> None:
-        older = self.made_from()
+        older = self.provenance()
         if self.exist() and older is not None:
             logger.info(
                 "%s was made from something else (%s): computed anew, the old one stays until then",
@@ -195,11 +198,11 @@ class ResumableFiles:
         return [partial_path(path) for path in self.paths]
 
     def _is_to_be_kept(self, wanted: Facts) -> bool:
-        return self.exist() and self.made_from() in (None, wanted)
+        return self.exist() and self.provenance() in (None, wanted)
 
     def _keep(self, wanted: Facts, check: Callable[[], None]) -> None:
         check()
-        if self.made_from() == wanted:
+        if self.provenance() == wanted:
             logger.info("%s is there already, made from the same: kept", self.paths[0])
         else:
             logger.info(
@@ -214,7 +217,7 @@ class ResumableFiles:
         Only then is the note beside files of which the first is missing: _prepare takes it away.
         """
         return (
-            self.made_from() == _read_note(self._work_note) == wanted
+            self.provenance() == _read_note(self._work_note) == wanted
             and not self.paths[0].exists()
             and partial_path(self.paths[0]).is_file()
             and all(partial_path(path).is_file() or path.is_file() for path in self.paths)
@@ -222,10 +225,10 @@ class ResumableFiles:
 
     def _prepare(self, wanted: Facts) -> None:
         """Make the folder of the work; remove what was begun from something else."""
-        if not self.exist() and self.made_from() == wanted:
+        if not self.exist() and self.provenance() == wanted:
             # Beside unfinished files it would make them look complete.
             self.note.unlink()
-        found = self.unfinished_made_from()
+        found = self.unfinished_provenance()
         if found == wanted:
             return
         if self.work_folder.exists() or any(path.exists() for path in self._partials()):
@@ -274,9 +277,9 @@ class ResumableDataset(abc.ABC):
     def check(self) -> None:
         """Refuse files that are damaged or are not what the catalog says."""
 
-    def made_from(self) -> Facts | None:
+    def provenance(self) -> Facts | None:
         """What the note beside the files says; None without one."""
-        return self._files.made_from()
+        return self._files.provenance()
 
     def files_in_use(self) -> list[Path]:
         """What nobody else may write while a run uses this."""

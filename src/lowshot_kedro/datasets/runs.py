@@ -97,11 +97,11 @@ class RunMetricsDataset(PartitionedDataset):  # type: ignore[misc]
             self._write_missing(data)
 
     def _write_missing(self, data: Runs) -> None:
-        wanted = {key: json.loads(json.dumps(value)) for key, value in data.made_from.items()}
+        wanted = {key: json.loads(json.dumps(value)) for key, value in data.provenance.items()}
         for key in wanted:
             if not fnmatchcase(key, self._keys):
                 raise ValueError(f"{self._path}: run {key} does not match {self._keys}")
-        missing = [key for key in wanted if self._made_from(key) != wanted[key]]
+        missing = [key for key in wanted if self._provenance(key) != wanted[key]]
         logger.info(
             "%s: %d runs, %d of them are there already", self._path, len(wanted),
             len(wanted) - len(missing),
@@ -143,7 +143,7 @@ class RunMetricsDataset(PartitionedDataset):  # type: ignore[misc]
         # Under this name other datasets tell where they are.
         return {**super()._describe(), "filepath": self._path, "keys": self._keys}
 
-    def _made_from(self, key: str) -> Any:
+    def _provenance(self, key: str) -> Any:
         """What a file was made from; None if it is not there, or damaged."""
         try:
             return _read_metrics(self._file(key)).get("made_from")
@@ -180,32 +180,32 @@ class RunScores:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def read(self, key: str, made_from: Mapping[str, Any]) -> NDArray[np.float32] | None:
+    def read(self, key: str, provenance: Mapping[str, Any]) -> NDArray[np.float32] | None:
         """The scores of a run; None if there are none that were made from the same.
 
         Args:
             key: Name of the run.
-            made_from: All that they follow from, as JSON holds it.
+            provenance: All that they follow from, as JSON holds it.
 
         Returns:
             float32 (T, C).
         """
         try:
             with open_hdf5(self._file(key)) as file:
-                found = _scores_of(file, made_from)
+                found = _scores_of(file, provenance)
                 return None if found is None else found[()].astype(np.float32, copy=False)
         except _UNREADABLE:
             return None
 
-    def has(self, key: str, made_from: Mapping[str, Any]) -> bool:
+    def has(self, key: str, provenance: Mapping[str, Any]) -> bool:
         """Whether there are scores of a run that were made from the same."""
         try:
             with open_hdf5(self._file(key)) as file:
-                return _scores_of(file, made_from) is not None
+                return _scores_of(file, provenance) is not None
         except _UNREADABLE:
             return False
 
-    def write(self, key: str, made_from: Mapping[str, Any], scores: NDArray[np.float32]) -> None:
+    def write(self, key: str, provenance: Mapping[str, Any], scores: NDArray[np.float32]) -> None:
         """Keep the scores of a run.
 
         Raises:
@@ -215,7 +215,7 @@ class RunScores:
         require_space(path, scores.nbytes)
         with written_whole(path) as (unfinished,), h5py.File(unfinished, "w") as file:
             file["scores"] = scores
-            file.attrs["made_from"] = _as_text(made_from)
+            file.attrs["made_from"] = _as_text(provenance)
 
     @contextmanager
     def unfinished(self, key: str) -> Iterator[Path]:
@@ -244,18 +244,18 @@ class RunScores:
         return self.folder / f"{key}.hdf5"
 
 
-def _scores_of(file: h5py.File, made_from: Mapping[str, Any]) -> h5py.Dataset | None:
+def _scores_of(file: h5py.File, provenance: Mapping[str, Any]) -> h5py.Dataset | None:
     """The scores in a file; None if they were made from something else, or are none."""
     text = file.attrs.get("made_from")
-    if not isinstance(text, str) or text != _as_text(made_from):
+    if not isinstance(text, str) or text != _as_text(provenance):
         return None
     scores = find_dataset(file, "scores")
     require_stored(scores, f"{file.filename}: scores")
     return scores if scores.ndim == 2 and scores.dtype.kind == "f" else None
 
 
-def _as_text(made_from: Mapping[str, Any]) -> str:
-    return json.dumps(made_from, sort_keys=True)
+def _as_text(provenance: Mapping[str, Any]) -> str:
+    return json.dumps(provenance, sort_keys=True)
 
 
 class RunScoresDataset(AbstractDataset[RunScores, RunScores]):

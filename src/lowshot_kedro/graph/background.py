@@ -203,7 +203,7 @@ def background_graph(
             division, make_search, stored_k, target_recall, method == "descent", workspace
         )
 
-    made_from: dict[str, Any] = {
+    provenance: dict[str, Any] = {
         "kind": "graph",
         "method": method,
         "stored_k": stored_k,
@@ -211,8 +211,8 @@ def background_graph(
         "index": describe_index(index),
     }
     if method in ("ivf", "descent"):
-        made_from["target_recall"] = target_recall
-    return Resumable(made_from, begin)
+        provenance["target_recall"] = target_recall
+    return Resumable(provenance, begin)
 
 
 def describe_index(index: faiss.Index) -> dict[str, Any]:

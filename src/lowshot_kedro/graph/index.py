@@ -120,14 +120,14 @@ def build_index(
             return factory_index(vectors, method, budget, name)
         return _inverted_file(vectors, target_recall, budget, folder, name)
 
-    made_from: dict[str, Any] = {
+    provenance: dict[str, Any] = {
         "kind": "index",
         "method": "inverted file" if method in ("ivf", "descent", "pynndescent") else method,
         "vectors": describe_vectors(vectors),
     }
-    if made_from["method"] == "inverted file":
-        made_from |= {"n_lists": n_lists_for(n_vectors), "target_recall": target_recall}
-    return Resumable(made_from, begin)
+    if provenance["method"] == "inverted file":
+        provenance |= {"n_lists": n_lists_for(n_vectors), "target_recall": target_recall}
+    return Resumable(provenance, begin)
 
 
 def require_inner_products(index: faiss.Index) -> None:

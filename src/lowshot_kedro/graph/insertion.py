@@ -130,7 +130,7 @@ class LinksInLists:
         for first, last in row_ranges(len(self._least), QUERY_ROWS):
             self._least[first:last] = unlabeled.neighbors.similarities[first:last, k - 1]
         self._n_sampled = min(max(_SAMPLED_LINKS // k, _MIN_SAMPLE), _MAX_SAMPLE)
-        with logged_step("completion: encoding the background"):
+        with logged_step("insertion: encoding the background"):
             lists = ListSearch.of(unlabeled.vectors, division, workspace, "background_vectors")
             self._background = BoundedSearch(lists)
         codes, inverse_lengths = lists.encoder.encode(labeled_vectors)
@@ -149,7 +149,7 @@ class LinksInLists:
         )
         self._slack: float | None = None
         self._prefix_share = 1.0
-        with logged_step("completion: comparing a sample with everything"):
+        with logged_step("insertion: comparing a sample with everything"):
             self._sampled, self._wanted = self._sample_points(test_vectors)
             self._pairs = self._sample_pairs()
 

@@ -1,4 +1,4 @@
-"""The graph of one run: the stored background graph completed with labelled and test points.
+"""The graph of one run: labelled nodes inserted into the stored graph, and links of test points.
 
 The background graph stays as it is. Labelled and test points are searched among background and
 labelled points. The other way round, a background point gets a new neighbour only if a labelled
@@ -193,10 +193,10 @@ def insert_labeled_nodes(
     with temporary_folder() as folder:
         workspace = Workspace(folder, MemoryBudget(memory_budget_bytes))
         neighborhoods = _neighborhoods(labeled_vectors, test_vectors, unlabeled, k, workspace)
-        with logged_step("completion: labelled points"):
+        with logged_step("insertion: labelled points"):
             of_labeled = merge(*neighborhoods.of_points(labeled_vectors))
             keep(of_labeled, slice(0, n_labeled))
-        with logged_step("completion: background points"):
+        with logged_step("insertion: background points"):
             for _ in map_in_threads(copy_stored, row_ranges(n_background, QUERY_ROWS)):
                 release(background_neighbors.indices)
                 release(background_neighbors.similarities)
@@ -208,11 +208,11 @@ def insert_labeled_nodes(
                     np.ascontiguousarray(background_neighbors.similarities[part, :k]),
                 )
                 keep(merge(stored, labeled.part(first, last, k)), n_labeled + part)
-        with logged_step("completion: test points"):
+        with logged_step("insertion: test points"):
             test_neighbors = merge(*neighborhoods.of_points(test_vectors))
         quality = neighborhoods.quality(neighbors, of_labeled, test_neighbors)
     logger.info(
-        "completion: %d labelled points are now neighbours of %d of %d background points",
+        "insertion: %d labelled points are now neighbours of %d of %d background points",
         n_labeled,
         len(rows),
         n_background,
@@ -231,7 +231,7 @@ def _log_quality(quality: Mapping[str, Any]) -> None:
         if found["n_links"] is not None:
             logger.log(
                 logging.WARNING if found["share"] < WANTED_SHARE else logging.INFO,
-                "completion: %.4f of %d links from %s are found (%d points compared with all)",
+                "insertion: %.4f of %d links from %s are found (%d points compared with all)",
                 found["share"],
                 found["n_links"],
                 what,

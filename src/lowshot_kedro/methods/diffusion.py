@@ -233,7 +233,7 @@ def choose_parameters(
     """Neighbours and steps as the parameters say them, or chosen where they say `auto`.
 
     Args:
-        neighbors: int32 (N, K), the completed graph, K as :func:`searched_neighbors` says.
+        neighbors: int32 (N, K), the extended graph, K as :func:`searched_neighbors` says.
         similarities: float32 (N, K); not needed for constant edge weights.
         selection: The images of the experiment.
         graph_parameters: Of the graph.
@@ -329,7 +329,7 @@ def diffusion_scores(
     """Scores of the test images after every step, or after the last.
 
     Args:
-        neighbors: int32 (N, k), the completed graph.
+        neighbors: int32 (N, k), the extended graph.
         similarities: float32 (N, k); not needed for constant edge weights.
         test_neighbors: int32 (T, k), nodes near each test image.
         selection: The images of the experiment.

@@ -305,7 +305,7 @@ def extract_features(
             n_images, extractor.dimension, batch_size, lambda first: prefetch(batches(first))
         )
 
-    made_from = {
+    provenance = {
         "kind": "features",
         "n_rows": n_images,
         "n_columns": extractor.dimension,
@@ -316,7 +316,7 @@ def extract_features(
         # Features from before images were turned are others, whatever the files are.
         "exif_orientation": "applied",
     }
-    return Resumable(made_from, begin)
+    return Resumable(provenance, begin)
 
 
 def _to_block(

@@ -84,14 +84,14 @@ def apply_pca(
                 bar.update(len(result))
 
     rows = RowBlocks(features.n_rows, transform.d_out, block_rows, blocks)
-    made_from = {
+    provenance = {
         "kind": "vectors",
         "n_rows": rows.n_rows,
         "n_columns": rows.n_columns,
         "transform": describe_transform(transform),
         "features": describe_features(features),
     }
-    return Resumable(made_from, lambda folder: rows)
+    return Resumable(provenance, lambda folder: rows)
 
 
 def _require_columns(transform: faiss.VectorTransform, n_columns: int, name: str) -> None:

@@ -103,14 +103,14 @@ def train_pca(
         )
         return pca
 
-    made_from = {
+    provenance = {
         "kind": "pca",
         "n_components": n_components,
         "random_rotation": random_rotation,
         "train_rows": n_train,
         "features": describe_features(features),
     }
-    return Resumable(made_from, begin)
+    return Resumable(provenance, begin)
 
 
 def _n_workers(n_columns: int) -> int:

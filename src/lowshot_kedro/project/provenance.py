@@ -62,12 +62,12 @@ class ProvenanceHooks(InvocationHooks):
         read = pipeline.inputs()
         command = self._invocation(run_params).command
         for name, origins in _ORIGINS.items():
-            made_from = _made_from(catalog, name) if name in read else {}
-            for origin in origins if made_from else ():
+            provenance = _provenance(catalog, name) if name in read else {}
+            for origin in origins if provenance else ():
                 source = origin.source
                 if source in pipeline.all_outputs() or not catalog.exists(source):
                     continue
-                if made_from.get(origin.fact) != origin.describe(catalog.load(source)):
+                if provenance.get(origin.fact) != origin.describe(catalog.load(source)):
                     raise UserError(
                         f"{name}: was made from another {source} than is there now; make it with: "
                         f"{command(_maker_of(name))}"
@@ -81,9 +81,9 @@ def _require_one_network(
 ) -> None:
     """Refuse labelled images whose features come from another network than the background's."""
     networks = {
-        name: made_from.get("network")
+        name: provenance.get("network")
         for name in _COLLECTIONS
-        if name not in pipeline.all_outputs() and (made_from := _made_from(catalog, name))
+        if name not in pipeline.all_outputs() and (provenance := _provenance(catalog, name))
     }
     if not networks:
         return
@@ -105,12 +105,12 @@ def _differing(one: Any, other: Any) -> str:
     return ""
 
 
-def _made_from(catalog: DataCatalog, name: str) -> dict[str, Any]:
+def _provenance(catalog: DataCatalog, name: str) -> dict[str, Any]:
     """The note beside a result; nothing without one."""
     dataset: object = catalog.get(name)
     if not isinstance(dataset, ResumableDataset) or not catalog.exists(name):
         return {}
-    return dataset.made_from() or {}
+    return dataset.provenance() or {}
 
 
 def _maker_of(name: str) -> str:

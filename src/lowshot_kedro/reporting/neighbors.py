@@ -37,7 +37,7 @@ class NeighborRow:
 
 @dataclass(frozen=True)
 class NodeImages:
-    """The images behind the nodes of a completed graph.
+    """The images behind the nodes of the graph of a run.
 
     Labelled images come first, then the training images that were not chosen if `unlabeled` is
     train or both, then the background.

@@ -60,15 +60,15 @@ class Inputs(Protocol):
 class ScoreStore(Protocol):
     """Where scores lie between runs."""
 
-    def read(self, key: str, made_from: Mapping[str, Any]) -> NDArray[np.float32] | None:
+    def read(self, key: str, provenance: Mapping[str, Any]) -> NDArray[np.float32] | None:
         """float32 (T, C), or None if there are none made from the same."""
         ...
 
-    def has(self, key: str, made_from: Mapping[str, Any]) -> bool:
+    def has(self, key: str, provenance: Mapping[str, Any]) -> bool:
         """Whether there are."""
         ...
 
-    def write(self, key: str, made_from: Mapping[str, Any], scores: NDArray[np.float32]) -> None:
+    def write(self, key: str, provenance: Mapping[str, Any], scores: NDArray[np.float32]) -> None:
         """Keep them."""
         ...
 

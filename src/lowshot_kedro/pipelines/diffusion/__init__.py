@@ -1,4 +1,4 @@
-"""Label propagation over the completed graph."""
+"""Label propagation over the graph with labelled images."""
 
 from lowshot_kedro.pipelines.diffusion.pipeline import create_pipeline
 

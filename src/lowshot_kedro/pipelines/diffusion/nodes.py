@@ -55,12 +55,12 @@ def choose_unlabeled_images(
     not chosen come with the labelled ones, see :func:`reduce_features`.
 
     Raises:
-        ValueError: If the graph of this run cannot be completed with them.
+        ValueError: If labelled images cannot be inserted into their graph.
     """
     if experiment.unlabeled == "train":
         return unlabeled_training_images(image_selection, train_features, pca_transform, graph)
     background = graph_domain.UnlabeledNodes(background_vectors, background_index, background_graph)
-    # Long before the graph is completed: the features have to be read first.
+    # Long before labelled images are inserted: the features have to be read first.
     n_first = len(image_selection.labeled_positions)
     if experiment.unlabeled == "both":
         n_first += len(image_selection.unlabeled_positions)
@@ -79,7 +79,7 @@ def insert_labeled_nodes(
     """The graph of this run, the links of the test images, the part found, and the seconds."""
     watch = Stopwatch()
     n_nodes = len(training_vectors) + len(unlabeled_images.vectors)
-    completed = graph_domain.insert_labeled_nodes(
+    extended = graph_domain.insert_labeled_nodes(
         training_vectors,
         test_vectors,
         unlabeled_images,
@@ -87,8 +87,8 @@ def insert_labeled_nodes(
         keep_similarities=diffusion.edge_weight != "constant",
         memory_budget_bytes=graph.memory_budget_bytes,
     )
-    nodes = {"neighbors": completed.neighbors, "similarities": completed.similarities}
-    return nodes, completed.test_neighbors._asdict(), completed.quality, watch.seconds
+    nodes = {"neighbors": extended.neighbors, "similarities": extended.similarities}
+    return nodes, extended.test_neighbors._asdict(), extended.quality, watch.seconds
 
 
 def diffuse(

@@ -1,4 +1,4 @@
-"""Label propagation over the completed graph."""
+"""Label propagation over the graph with labelled images."""
 
 from kedro.pipeline import Pipeline, node, pipeline
 
@@ -12,7 +12,7 @@ from lowshot_kedro.pipelines.selection import select_images_node
 
 
 def create_pipeline() -> Pipeline:
-    """Chosen images and background graph → completed graph → scores and metrics."""
+    """Chosen images and background graph → extended graph → scores and metrics."""
     return pipeline(
         [
             select_images_node(),
