@@ -355,7 +355,7 @@ def test_problems_are_listed_line_by_line_by_number(problems):
     problems.add(20, {3: PROBLEMS[1], 1: PROBLEMS[0]})
     problems.add(30, {0: "no such file"})
     assert problems.path.read_text(encoding="utf-8") == (
-        'image,problem\n1021,"a, comma"\n1023,"a ""quote"""\n1030,no such file\n'
+        'picture,problem\n1021,"a, comma"\n1023,"a ""quote"""\n1030,no such file\n'
     )
     assert list(problems) == [(1021, PROBLEMS[0]), (1023, PROBLEMS[1]), (1030, "no such file")]
 

@@ -32,7 +32,7 @@ from tests.datasets.helpers import (
 )
 
 PROBLEMS = {1: "no such file", 4: 'a, "quoted"', 7: "cut off", 8: "図"}
-LISTED = 'image,problem\n1,no such file\n4,"a, ""quoted"""\n7,cut off\n8,図\n'
+LISTED = 'picture,problem\n1,no such file\n4,"a, ""quoted"""\n7,cut off\n8,図\n'
 NOTE = "block0.hdf5.made_from.json"
 LIST = "block0.hdf5.broken_pictures.csv"
 BLOCKS = ["block0.hdf5", "block1.hdf5", "block2.hdf5"]
