@@ -9,7 +9,7 @@ from lowshot_kedro.deprecated import find_moved_modules
 if TYPE_CHECKING:
     from lowshot_kedro.estimators.label_diffusion import LabelDiffusion
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["LabelDiffusion"]
 
