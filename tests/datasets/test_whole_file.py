@@ -3,8 +3,10 @@ import json
 import pandas as pd
 import pytest
 from kedro.io import DatasetError
+from kedro_datasets.json import JSONDataset
 
 from lowshot_kedro.datasets import WholeFileDataset
+from lowshot_kedro.errors import InputError
 
 
 @pytest.fixture
@@ -55,6 +57,24 @@ def test_missing_file(dataset, path):
         dataset.check()
     with pytest.raises(DatasetError, match=r"metrics\.json"):
         dataset.load()
+
+
+class DefectiveDataset(JSONDataset):
+    def load(self):
+        return self.no_such_attribute
+
+
+def test_a_defect_of_the_other_dataset_is_no_damaged_file(dataset, path):
+    dataset.save({"top1": 0.5})
+    defective = f"{__name__}.{DefectiveDataset.__name__}"
+    other = WholeFileDataset(dataset={"type": defective, "filepath": str(path)})
+    with pytest.raises(DatasetError) as caught:
+        other.load()
+    assert isinstance(caught.value.__cause__, AttributeError)
+    path.write_text("{")
+    with pytest.raises(DatasetError, match=r"metrics\.json: JSONDataset cannot read it") as caught:
+        dataset.load()
+    assert isinstance(caught.value.__cause__, InputError)
 
 
 def test_data_that_cannot_be_written_leave_the_older_file(dataset, path):

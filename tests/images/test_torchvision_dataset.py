@@ -466,6 +466,17 @@ def held(tmp_path, monkeypatch):
     return make
 
 
+@pytest.mark.parametrize("download", [True, False])
+def test_a_defect_of_a_dataset_is_no_wrong_argument(tmp_path, monkeypatch, download):
+    class Defective(Held):
+        def __init__(self, root):
+            raise NameError("bug")
+
+    monkeypatch.setattr(datasets, "FakeData", Defective)
+    with pytest.raises(NameError, match="bug"):
+        TorchvisionImages("FakeData", tmp_path, download=download)
+
+
 UNREADABLE = [OSError("not decoded"), OSError("not decoded"), OSError("not decoded")]
 PAIRS = [("a.jpg", 4), ("b.jpg", 0), ("c.jpg", 4)]
 
