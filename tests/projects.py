@@ -61,7 +61,7 @@ cp '{module}' "$output"
 
 
 def build_wheel(folder: Path) -> None:
-    """Put the wheel into a folder, made from a copy of the repository and the module as it is."""
+    """Put the wheel into a folder, made from the archive of sources and the compiled module."""
     sources = folder / "sources"
     for name in ("conf", "data", "docs", "notebooks", "src"):
         shutil.copytree(ROOT / name, sources / name, ignore=_left_out)
@@ -71,10 +71,13 @@ def build_wheel(folder: Path) -> None:
     module = Path(native.__file__).with_name("_native.abi3.so")
     compiler.write_text(NO_COMPILER.format(module=module))
     compiler.chmod(0o755)
+    pack = "from setuptools.build_meta import build_sdist; build_sdist('..')"
+    subprocess.run([sys.executable, "-c", pack], cwd=sources, stdout=subprocess.DEVNULL, check=True)
+    (archive,) = folder.glob("*.tar.gz")
     subprocess.run(
         [
             *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"),
-            *("--no-build-isolation", "--wheel-dir", folder, sources),
+            *("--no-build-isolation", "--wheel-dir", folder, archive),
         ],
         env={**os.environ, "CC": str(compiler), "LDSHARED": f"{compiler} -shared"},
         check=True,

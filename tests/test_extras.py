@@ -8,6 +8,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 from packaging.requirements import Requirement
 
@@ -157,11 +158,14 @@ def test_a_missing_library_is_one_line_that_says_what_to_type(
     assert str(caught.value) == line
 
 
-def test_a_module_that_waits_is_the_module_or_says_who_needs_it(without: Any) -> None:
-    assert LazyModule("h5py", "somebody").File is __import__("h5py").File
+def test_a_module_that_waits_says_who_needs_it_or_makes_room(without: Any) -> None:
+    users: dict[str, Any] = {}
+    users["h5py"] = waiting = LazyModule("h5py", "somebody", users)
+    assert waiting.File is h5py.File
+    assert users == {"h5py": h5py}
     without("h5py")
     with pytest.raises(MissingLibraryError, match=r"^somebody: needs h5py"):
-        _ = LazyModule("h5py", "somebody").File
+        _ = waiting.File
 
 
 def test_what_else_goes_wrong_with_an_import_is_left_as_it_is(without: Any) -> None:

@@ -111,20 +111,22 @@ def require(
 
 
 class LazyModule:
-    """A module that is imported when something of it is used.
+    """A module that is imported when something of it is used, and then takes this one's place.
 
     It stands for libraries that take long to import, or are missing, in modules that have more to
     offer.
 
     Args:
-        module: A key of `EXTRAS`.
+        module: A key of `EXTRAS`, by which name it is used, too.
         what: What needs it.
+        users: The `globals()` where it stands.
     """
 
-    def __init__(self, module: str, what: str) -> None:
-        self._module, self._what = module, what
+    def __init__(self, module: str, what: str, users: dict[str, Any]) -> None:
+        self._module, self._what, self._users = module, what, users
 
     def __getattr__(self, name: str) -> Any:
         with needed_by(self._what):
             module = importlib.import_module(self._module)
+        self._users[self._module] = module
         return getattr(module, name)

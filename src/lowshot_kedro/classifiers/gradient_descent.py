@@ -33,7 +33,7 @@ from lowshot_kedro.threads import thread_names
 if TYPE_CHECKING:
     import torch
 else:
-    torch = LazyModule("torch", "logistic regression")
+    torch = LazyModule("torch", "logistic regression", globals())
 
 Task = Callable[[], Any]
 RunTasks = Callable[[Sequence[Task]], None]

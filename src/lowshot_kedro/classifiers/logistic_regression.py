@@ -31,7 +31,7 @@ from lowshot_kedro.progress import Progress, Stopwatch
 if TYPE_CHECKING:
     import torch
 else:
-    torch = LazyModule("torch", "logistic regression")
+    torch = LazyModule("torch", "logistic regression", globals())
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from lowshot_kedro.input_files import UNPICKLING_ERRORS, require_file
 if TYPE_CHECKING:
     import torch
 else:
-    torch = LazyModule("torch", "TorchStateDataset")
+    torch = LazyModule("torch", "TorchStateDataset", globals())
 
 
 class TorchStateDataset(FileDataset[dict[str, Any], dict[str, Any]]):

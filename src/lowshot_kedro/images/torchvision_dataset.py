@@ -43,7 +43,7 @@ from lowshot_kedro.locks import ResultInUseError, written_by_one
 if TYPE_CHECKING:
     import torch
 else:
-    torch = LazyModule("torch", "TorchvisionImages")
+    torch = LazyModule("torch", "TorchvisionImages", globals())
 
 logger = logging.getLogger(__name__)
 
