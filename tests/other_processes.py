@@ -71,13 +71,18 @@ def another_process(use, path):
     folder = Path(tempfile.mkdtemp())
     end = folder / "end"
 
+    def begin(refused=""):
+        # Nobody sees a file of which the content is still to come.
+        (folder / "unsaid").write_text(refused)
+        (folder / "unsaid").rename(folder / "begun")
+
     def work():
         try:
             with use(path):
-                (folder / "begun").touch()
+                begin()
                 wait_for(end)
         except ResultInUseError as error:
-            (folder / "begun").write_text(str(error))
+            begin(str(error))
 
     pid = fork(work)
     try:

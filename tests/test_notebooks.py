@@ -61,11 +61,10 @@ def _texts(cell: Any) -> list[str]:
     return texts
 
 
-@pytest.fixture
-def nobodys_jupyter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _forget_jupyter(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     # The kernel inherits these: nothing of one person's IPython or Jupyter has a say.
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(folder / "jupyter"))
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
     monkeypatch.setenv("KEDRO_DISABLE_TELEMETRY", "1")
     for name in ("KEDRO_ENV", "KEDRO_LOGGING_CONFIG"):
@@ -100,10 +99,25 @@ def _percentages(text: str) -> list[float]:
     return [float(number) for number in re.findall(r"([\d.]+) ?%", text)]
 
 
-@pytest.mark.usefixtures("nobodys_jupyter")
-def test_explore_catalog_runs(demonstration_project: Path) -> None:
-    folder = demonstration_project / "notebooks"
-    cells = _run(nbformat.read(folder / "explore_catalog.ipynb", as_version=4), folder)
+OTHERS = {"mode": "val", "n_labeled": 5, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def explored(
+    demonstration_project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """The cells of explore_catalog on results that are not those of its own outputs."""
+    folder = tmp_path_factory.mktemp("explored")
+    project = Path(shutil.copytree(demonstration_project, folder / "project"))
+    run(project, "baseline", "diffusion", "evaluation", experiment=OTHERS)
+    path = project / "notebooks" / "explore_catalog.ipynb"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _forget_jupyter(monkeypatch, folder)
+        return _run(nbformat.read(path, as_version=4), path.parent)
+
+
+def test_explore_catalog_runs(explored: dict[str, Any]) -> None:
+    cells = explored
     for cell in cells.values():
         assert not [o for o in cell.outputs if o.output_type == "error"], cell.id
     assert cells["load-kedro"].outputs == [], "warnings before anything is shown"
@@ -121,23 +135,13 @@ def test_explore_catalog_runs(demonstration_project: Path) -> None:
     assert _printed(cells["results"]) == "environment: local\n"
 
 
-@pytest.mark.usefixtures("nobodys_jupyter")
-def test_explore_catalog_is_about_the_results_that_are_there(
-    demonstration_project: Path, tmp_path: Path
-) -> None:
-    project = Path(shutil.copytree(demonstration_project, tmp_path / "project"))
-    others = {"mode": "val", "n_labeled": 5, "seed": 3}
-    run(project, "baseline", "diffusion", "evaluation", experiment=others)
-    notebook = nbformat.read(project / "notebooks" / "explore_catalog.ipynb", as_version=4)
-    last = [cell.id for cell in notebook.cells].index("class-counts")
-    notebook.cells = notebook.cells[: last + 1]
-    cells = _run(notebook, project / "notebooks")
+def test_explore_catalog_is_about_the_results_that_are_there(explored: dict[str, Any]) -> None:
     results, counts = (
-        "".join(o.data["text/html"] for o in cells[name].outputs if o.output_type != "stream")
+        "".join(o.data["text/html"] for o in explored[name].outputs if o.output_type != "stream")
         for name in ("results", "class-counts")
     )
     cell_of = r"<th>{}</th>\s*<td>{}</td>"
-    for name, value in others.items():
+    for name, value in OTHERS.items():
         assert re.search(cell_of.format(name, value), results)
     # Of novel classes, here zero to four, five training images are labelled.
     for name, kind in (("zero", "novel"), ("four", "novel"), ("five", "base")):
@@ -147,8 +151,10 @@ def test_explore_catalog_is_about_the_results_that_are_there(
         assert (row[1] == "5") == (kind == "novel")
 
 
-@pytest.mark.usefixtures("nobodys_jupyter")
-def test_label_diffusion_keeps_its_word_on_digits(tmp_path: Path) -> None:
+def test_label_diffusion_keeps_its_word_on_digits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _forget_jupyter(monkeypatch, tmp_path)
     notebook = nbformat.read(ROOT / "notebooks" / "label_diffusion.ipynb", as_version=4)
     is_long = [LONG in cell.metadata.get("tags", []) for cell in notebook.cells]
     assert sorted(is_long) == is_long and any(is_long), "digits first, then what takes long"

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import json
-import multiprocessing
 import os
-import runpy
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from lowshot_kedro import native
+from tests.benchmarks.conftest import Measured, Script
+from tests.benchmarks.printed import assert_seconds, read, rows
 from tests.projects import ROOT
 
 SIZES = ["--nodes", "3000", "--neighbors", "10", "--classes", "16", "--repeat", "1"]
@@ -34,98 +29,6 @@ BUILDING = [
     "column-totals",
 ]  # fmt: skip
 MEASURES_MEMORY = Path("/proc/self/clear_refs").exists()
-
-
-Script = Callable[..., None]
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
-    """Runs a script in this process, which has loaded already what takes the scripts seconds."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    before = native.get_num_threads(), torch.get_num_threads()
-
-    def run(script: str, *options: str) -> None:
-        path = str(ROOT / "benchmarks" / script)
-        monkeypatch.setattr("sys.argv", [path, *options])
-        runpy.run_path(path, run_name="__main__")
-
-    yield run
-    importlib.import_module("common.machine").set_threads(before[0])
-    torch.set_num_threads(before[1])
-
-
-@pytest.fixture
-def refusal(here: Script, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs a script that ends with a message, and gives the message."""
-
-    def run(script: str, *options: str) -> str:
-        with pytest.raises(SystemExit) as ended:
-            here(script, *options)
-        assert ended.value.code, "ended as if all went well"
-        return " ".join(f"{capsys.readouterr().err} {ended.value.code}".split())
-
-    return run
-
-
-Measured = Callable[..., tuple[str, dict[str, Any]]]
-
-
-class Main(ModuleType):
-    """The script that runs, as processes that it starts name it."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(sys.modules["__main__"], name)
-
-
-@pytest.fixture
-def results(
-    here: Script, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Measured:
-    """What a person reads, and the line of JSON, of a script that runs in this process.
-
-    The processes that it starts are copies of one that has loaded the libraries. They are as
-    separate as those that load them anew.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lowshot_kedro.datasets", "lowshot_kedro.networks"])
-    monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
-    monkeypatch.setitem(sys.modules, "__mp_main__", Main("__mp_main__"))
-
-    def run(script: str, *options: str) -> tuple[str, dict[str, Any]]:
-        capsys.readouterr()
-        here(script, *options)
-        return read(script, capsys.readouterr().out)
-
-    return run
-
-
-def read(script: str, printed: str) -> tuple[str, dict[str, Any]]:
-    """The tables, and the line of JSON after them."""
-    *lines, last = printed.splitlines()
-    content: dict[str, Any] = json.loads(last)
-    assert content["benchmark"] == script.removesuffix(".py")
-    assert set(content["machine"]) == {
-        "cpu", "cores", "memory_bytes", "python", "mkl", "torch", "scipy", "numpy",
-    }  # fmt: skip
-    return "\n".join(lines), content
-
-
-def rows(text: str, title: str) -> dict[str, list[str]]:
-    """A table by its title: the other cells by the first."""
-    lines = text.splitlines()
-    body = lines[[line.strip() for line in lines].index(title) :]
-    end = next(number for number, line in enumerate(body) if line.startswith("└"))
-    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in body[:end]]
-    return {row[0]: row[1:] for row in cells if row}
-
-
-def assert_seconds(content: dict[str, Any], names: list[str]) -> None:
-    assert set(content["seconds"]) == set(names)
-    for parts in content["seconds"].values():
-        assert "total" in parts
-        for figures in parts.values():
-            assert 0 < figures["min"] <= figures["median"]
 
 
 def test_a_script_is_started_from_any_folder(tmp_path: Path) -> None:

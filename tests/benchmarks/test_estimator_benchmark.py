@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
-from tests.benchmarks.test_benchmarks import WITH_QUICK_PROCESSES, bench, finished, rows
+from tests.benchmarks.conftest import Measured
+from tests.benchmarks.printed import rows
 from tests.projects import ROOT
 
 N_TRAINING, N_TEST = 400, 100
@@ -69,22 +70,13 @@ def loaded_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# The other scripts' processes have other libraries.
-WITH_QUICK_PROCESSES_OF_OURS = WITH_QUICK_PROCESSES.replace(
-    '"lowshot_kedro.datasets", "lowshot_kedro.networks"',
-    '"lowshot_kedro.estimators.label_diffusion", "sklearn.semi_supervised"',
-)
-
-
-def test_all(loaded_images: Path) -> None:
-    result = bench(
+def test_all(results: Measured, loaded_images: Path) -> None:
+    text, content = results(
         "estimator.py",
         *("--rows", "2000", "1000", "--image-rows", "400", "600", "--columns", "20"),
         *("--labels", "1", "2", "--draws", "2", "--n-neighbors", "8"),
         *("--fashion-mnist", str(loaded_images), "--equal-rows", "300"),
-        launcher=("-c", WITH_QUICK_PROCESSES_OF_OURS),
     )
-    text, content = finished("estimator.py", result)
     tables = rows(text, "tabular")
     assert list(tables) == [*(f"{n}, {name}" for n in (1000, 2000) for name in EVERYBODY)]
     images = rows(text, "images")

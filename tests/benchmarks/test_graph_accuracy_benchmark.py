@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lowshot_kedro import native
 from lowshot_kedro.graph import insert_labeled_nodes, unlabeled_nodes
 from lowshot_kedro.protocol import ImageSelection
-from tests.benchmarks.test_benchmarks import read, rows
+from tests.benchmarks.printed import read, rows
 from tests.projects import ROOT
 
 K = 8

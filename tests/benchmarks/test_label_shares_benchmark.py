@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.benchmarks.test_benchmarks import Script, here  # noqa: F401
+from tests.benchmarks.conftest import Script
 from tests.projects import ROOT
 
 
@@ -59,7 +59,7 @@ def test_the_temperature_makes_shares_what_they_are_worth(module: Any) -> None:
 
 
 def test_it_prints_a_table_and_json(
-    here: Script,  # noqa: F811
+    here: Script,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     here("label_shares.py", "--data", "digits", "--labels", "5", "--draws", "1")

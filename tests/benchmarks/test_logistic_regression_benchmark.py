@@ -6,7 +6,8 @@ import importlib
 
 import pytest
 
-from tests.benchmarks.test_benchmarks import assert_seconds, results, rows
+from tests.benchmarks.conftest import Measured
+from tests.benchmarks.printed import assert_seconds, rows
 from tests.projects import ROOT
 
 SIZES = [
@@ -26,7 +27,7 @@ def names(contestants: list[str]) -> list[str]:
     ]
 
 
-def test_all() -> None:
+def test_all(results: Measured) -> None:
     text, content = results("logistic_regression.py", *SIZES)
     assert_seconds(content, [*names(CONTESTANTS), "product by torch", "product by numpy"])
     expected = [f"batch {size}, {contestant}" for size in BATCHES for contestant in CONTESTANTS]
@@ -56,7 +57,7 @@ def test_all() -> None:
         )
 
 
-def test_parts() -> None:
+def test_parts(results: Measured) -> None:
     text, content = results("logistic_regression.py", *SIZES, "--skip", "plain", "product")
     assert_seconds(content, names(["ours", "products"]))
     assert content["ratios"] == {}

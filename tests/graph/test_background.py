@@ -102,10 +102,12 @@ def test_an_index_of_other_vectors_is_refused(shape, message):
         background_graph(index_in_memory(random_vectors(20)), random_vectors(*shape), 4)
 
 
-@pytest.mark.parametrize("row", [7, 1234, 19_999])
+@pytest.mark.parametrize("row", [7, 1234, 4999])
 @pytest.mark.parametrize("method", OWN_METHODS)
-def test_nan_is_refused_with_its_row(method, row):
-    vectors = np.random.default_rng(0).standard_normal((20_000, 4)).astype(np.float32)
+def test_nan_is_refused_with_its_row(monkeypatch, method, row):
+    for module in (background, vectors_module):
+        monkeypatch.setattr(module, "BLOCK_ROWS", 4096)
+    vectors = np.random.default_rng(0).standard_normal((5000, 4)).astype(np.float32)
     index = index_in_memory(vectors, "exact" if method == "exact" else "IVF16,Flat")
     vectors[row, 2] = np.nan
     message = rf"^background_vectors: found NaN .* in 1 row\(s\), numbers {row};"

@@ -55,6 +55,47 @@ def misshapen(array):
         yield "Fortran's order", np.asfortranarray(array)
 
 
+def require_refusals(
+    function,
+    arguments,
+    name,
+    *,
+    any_layout=False,
+    any_length=False,
+    is_written=False,
+    is_required=False,
+):
+    """Whatever stands in the place of one good array is refused by the name of the argument.
+
+    Args:
+        function: Takes the arguments by name.
+        arguments: Good ones.
+        name: Whose array is replaced.
+        any_layout: Whether numpy does the work, which takes every layout and length.
+        any_length: Whether nothing else has to agree with its length.
+        is_written: Whether the function writes into it.
+        is_required: Whether it may not be left out.
+    """
+    function(**arguments)
+    array = arguments[name]
+    wrong = list(malformed(array))
+    if not any_layout:
+        wrong += misshapen(array)
+        if not any_length:
+            wrong.append(("too short", array[:-1].copy()))
+    if is_written:
+        wrong.append(("read-only", read_only(array)))
+    if is_required:
+        wrong.append(("none", None))
+    # A byte has no order, and is aligned anywhere.
+    fine = {"foreign bytes", "unaligned"} if array.dtype == np.int8 else ()
+    for what, replacement in wrong:
+        if what not in fine:
+            with pytest.raises(ValueError, match=f"{re.escape(name)}: expected "):
+                function(**{**arguments, name: replacement})
+                pytest.fail(f"{name} is taken: {what}")
+
+
 def address(argument):
     if not isinstance(argument, np.ndarray):
         return argument
