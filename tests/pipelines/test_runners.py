@@ -143,7 +143,6 @@ def test_a_process_that_died_is_told_of(project: Path) -> None:
 
 
 def test_commands_in_errors_are_about_the_same_files(project: Path) -> None:
-    error = InputError("a is missing; make it with: kedro run --pipelines sweep_test")
-    told = shown(error, project)
+    told = shown(InputError("a is missing", made_by="sweep_test"), project)
     assert str(told).startswith("a is missing; make it with: ")
     assert "kedro run --env imagenet --pipelines sweep_test" in str(told)

@@ -118,12 +118,3 @@ def test_what_params_cannot_say_is_named(project):
         'kedro run --params "pca.x=1" --pipelines graph (with a file for --config: '
         "evaluation.top_k, features.weights cannot be in --params)"
     )
-
-
-def test_a_message_gets_the_command_of_its_run(project):
-    message = "a: choose it with: kedro run --pipelines sweep_validation (or not)"
-    given = invocation(project, env="imagenet")
-    assert given.completed(message) == (
-        "a: choose it with: kedro run --env imagenet --pipelines sweep_validation (or not)"
-    )
-    assert given.completed("nothing to type") == "nothing to type"

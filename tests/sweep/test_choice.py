@@ -152,7 +152,7 @@ def test_a_run_that_is_missing_is_named():
     content = [(diffusion(1), metrics_of([0.1]))]
     with pytest.raises(
         ValueError,
-        match=r"^diffusion/val/nl1/nbg70/k5/seed2: .* kedro run --pipelines sweep_validation$",
+        match=r"^diffusion/val/nl1/nbg70/k5/seed2: .* pipeline sweep_validation makes it$",
     ):
         choose([diffusion(1), diffusion(2)], functions(content), "top1")
 

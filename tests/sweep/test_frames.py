@@ -192,7 +192,7 @@ def test_time_and_memory_of_every_run(metrics):
 )
 def test_a_run_that_is_missing_is_named_with_the_command_that_makes_it(metrics, make, mode, phase):
     absent = Run("diffusion", mode, 5, 9, BACKGROUND, {"k": 5})
-    with pytest.raises(ValueError, match=f"^{absent.key}: .* kedro run --pipelines {phase}$"):
+    with pytest.raises(ValueError, match=f"^{absent.key}: .* pipeline {phase} makes it$"):
         make([DIFFUSION, absent], metrics)
 
 

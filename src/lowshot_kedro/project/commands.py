@@ -15,7 +15,6 @@ from typing import Any
 
 from lowshot_kedro.project import PACKAGE
 
-_PLAIN_COMMAND = re.compile(r"kedro run --pipelines (\w+)")
 # In double quotes a shell leaves everything else as it is.
 _SPECIAL_IN_QUOTES = re.compile(r'["$`\\!]')
 
@@ -54,10 +53,6 @@ class Invocation:
         if left_out:
             notes.append(f"with a file for --config: {', '.join(left_out)} cannot be in --params")
         return command + (f" ({', '.join(notes)})" if notes else "")
-
-    def completed(self, message: str) -> str:
-        """A message whose plain `kedro run --pipelines NAME` is about the same files."""
-        return _PLAIN_COMMAND.sub(lambda found: self.command(found[1]), message)
 
 
 def _program() -> str:

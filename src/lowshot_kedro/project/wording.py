@@ -52,11 +52,9 @@ class Wording:
 
     def message(self, error: BaseException) -> str:
         """The message of an error, for whoever typed the parameters."""
-        invocation = self._invocation
-        if isinstance(error, InputError) and invocation is None:
-            return error.worded(self.name_of)
-        if isinstance(error, InputError) and invocation is not None:
-            return invocation.completed(error.worded(self.name_of, invocation.command))
+        if isinstance(error, InputError):
+            command = None if self._invocation is None else self._invocation.command
+            return error.worded(self.name_of, command)
         # Ours has no use for the number that OSError puts in front.
         return str(error.strerror if isinstance(error, DiskFullError) else error)
 

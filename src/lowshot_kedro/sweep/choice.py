@@ -36,9 +36,9 @@ class Hyperparameters:
             if not isinstance(values, Mapping) or name not in values:
                 place = ".".join(names[: depth + 1])
                 raise InputError(
-                    f"hyperparameters: {place} is missing; choose it with: kedro run --pipelines "
-                    "sweep_validation (which writes no file that was changed by hand: remove it, "
-                    "or write down what is missing)"
+                    f"hyperparameters: {place} is missing; write it down, or remove the file, "
+                    "since one that was changed by hand is not written anew",
+                    made_by="sweep_validation",
                 )
             values = values[name]
         place = ".".join(names)
@@ -129,9 +129,7 @@ def metrics_of(run: Run, metrics: Metrics) -> Mapping[str, Any]:
     """
     if run.key not in metrics:
         pipeline = "sweep_test" if run.mode == "test" else "sweep_validation"
-        raise InputError(
-            f"{run.key}: this run is missing; make it with: kedro run --pipelines {pipeline}"
-        )
+        raise InputError(f"{run.key}: this run is missing", made_by=pipeline)
     return metrics[run.key]()
 
 

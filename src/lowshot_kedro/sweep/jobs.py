@@ -71,7 +71,6 @@ _SECONDS_BETWEEN_LOOKS = 1
 _SECONDS_BETWEEN_LINES = 10
 _SECONDS_BETWEEN_COMPLAINTS = 300
 _SECONDS_WITHOUT_LOCAL_WORKERS = 120
-_MAX_NAMED_FAILURES = 3
 
 
 @dataclass(frozen=True)
@@ -246,14 +245,11 @@ def _in_one_line(error: BaseException) -> str:
 
 
 def _raise_failures(failures: Sequence[tuple[str, Exception]], n_jobs: int) -> None:
-    named = [f"{name}: {_in_one_line(error)}" for name, error in failures[:_MAX_NAMED_FAILURES]]
-    if len(failures) > len(named):
-        named.append("…")
-    message = f"{len(failures)} of {n_jobs} runs failed: {'; '.join(named)}"
+    summary = InputError(f"{len(failures)} of {n_jobs} runs failed", details=dict(failures))
     defects = [error for _, error in failures if not isinstance(error, InputError | OSError)]
     if defects:
-        raise RuntimeError(message) from defects[0]
-    raise InputError(message) from failures[0][1]
+        raise RuntimeError(str(summary)) from defects[0]
+    raise summary from failures[0][1]
 
 
 def _measured(function: Callable[..., Result], arguments: tuple[Any, ...]) -> _Outcome[Result]:
