@@ -703,10 +703,10 @@ def test_commands_of_the_page(server: Server, tmp_path: Path, monkeypatch: pytes
     }
     monkeypatch.setenv("DDIR", str(tmp_path))
     page = (ROOT / "docs" / "reproduce.md").read_text()
-    commands = re.findall(r"^ {4}(lowshot-download.*)$", page, re.MULTILINE)
+    commands = re.findall(r"^ {4}lowshot download\b(.*)$", page, re.MULTILINE)
     assert len(commands) >= 4
     for command in commands:
-        _, *arguments = shlex.split(command, comments=True)
+        arguments = shlex.split(command, comments=True)
         assert main([*arguments, "--list", "--base-url", server.url]) == 0
 
 

@@ -15,8 +15,9 @@ def extract_features(
     images: ImageSource, features: FeaturesParameters
 ) -> Resumable[RowBlocks[LabeledBlock]]:
     """Features of a collection, computed while they are saved."""
+    extractor = networks.create_extractor(features.extractor, features.weights, features.image_size)
     return networks.extract_features(
-        networks.create_extractor(features.extractor, features.weights, features.image_size),
+        extractor,
         images,
         batch_size=features.batch_size,
         num_workers=None if features.num_workers == "auto" else int(features.num_workers),
