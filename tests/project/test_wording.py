@@ -16,13 +16,13 @@ import yaml
 
 import lowshot_kedro
 from lowshot_kedro import diffusion, graph, networks, pca, protocol
-from lowshot_kedro.classifiers import create_classifier
+from lowshot_kedro.classifiers import LabelSpreading, LogisticRegression, NearestNeighbors
 from lowshot_kedro.devices import choose_device
 from lowshot_kedro.download.published import select_files
 from lowshot_kedro.errors import InputError, MissingFileError
 from lowshot_kedro.images import TorchvisionImages
-from lowshot_kedro.parameters import SECTIONS
 from lowshot_kedro.project.commands import Invocation
+from lowshot_kedro.project.parameters import SECTIONS
 from lowshot_kedro.project.wording import Wording
 from tests.features import MemoryFeatures
 
@@ -48,16 +48,12 @@ def propagate(**options: Any) -> None:
     diffusion.propagate(matrix, CLASSES[:2], NEIGHBORS, 2, 1, **options)
 
 
-def fit(name: str, **settings: Any) -> None:
-    create_classifier(name, 2, **settings).fit(ROWS, CLASSES)
-
-
 def train(**changed: float) -> None:
     settings: dict[str, Any] = {
         "lr": 0.1, "weight_decay": 0.0, "batch_size": 4, "max_iterations": 50, "momentum": 0.9,
         "device": torch.device("cpu"),
     } | changed  # fmt: skip
-    create_classifier("logistic_regression", 2, seed=0, **settings).fit(100 * ROWS, CLASSES)
+    LogisticRegression(2, seed=0, **settings).fit(100 * ROWS, CLASSES)
 
 
 def select(n_labeled: int) -> None:
@@ -134,12 +130,13 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str | None, str | None, str]] =
         "lr", "logistic_regression.lr", "sweep.logistic_regression.lr", "1e+36 is too large, ",
     ),
     "nearest neighbours": (
-        lambda: fit("nearest_neighbors", k=21),
+        lambda: NearestNeighbors(2, k=21).fit(ROWS, CLASSES),
         "k", None, "sweep.nearest_neighbors.k", "got 21, but there are only 20 labelled images",
     ),
     "label spreading": (
-        lambda: fit("label_spreading", alpha=0.5, n_neighbors=3, max_iterations=9, max_images=19,
-                    unlabeled=ROWS[:0]),
+        lambda: LabelSpreading(
+            2, alpha=0.5, n_neighbors=3, max_iterations=9, max_images=19, unlabeled=ROWS[:0]
+        ).fit(ROWS, CLASSES),
         "max_images", None, "sweep.label_spreading.max_images",
         "got 19, but there are 20 images ",
     ),
