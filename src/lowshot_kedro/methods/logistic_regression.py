@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lowshot_kedro.classifiers import LogisticRegressions
 from lowshot_kedro.devices import choose_device
+from lowshot_kedro.extras import require
 from lowshot_kedro.methods.method import (
     COUNT,
     RATE,
@@ -96,6 +97,7 @@ class LogisticRegressionMethod(Method):
 
         In memory: the features of labelled and test images, and the weights of all runs.
         """
+        require("torch", self.title)
         images, settings = work.images, work.settings
         reading = Stopwatch()
         labeled, test = images.labeled_features(), images.test_images_features()
