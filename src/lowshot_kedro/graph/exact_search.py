@@ -34,7 +34,7 @@ class ExactNodes:
 
     Args:
         vectors: float32 (n, d), a memmap or array.
-        space: In which they are compared.
+        space: Space in which they are compared.
         name: What messages call them.
 
     Raises:

@@ -32,7 +32,7 @@ def choose_method(method: str, n_vectors: int, exact_below: int | None = None) -
     Memory needs no choice: descent keeps on disk what the budget has no room for.
 
     Args:
-        method: As a person gives it.
+        method: A name of :data:`METHODS` or a description, as a person gives it.
         n_vectors: How many vectors there are.
         exact_below: For how many comparing every pair is faster; None: that depends on whether
             faiss has GPUs.
@@ -50,15 +50,14 @@ def n_gpus() -> int:
 
 
 def require_method(method: str, dimension: int) -> None:
-    """Refuse what is neither a method nor an index that faiss knows, or lacks its library.
+    """Refuse what is neither a method nor an index that faiss knows, or whose library is missing.
 
     Args:
-        method: As a person gives it.
-        dimension: Of the vectors.
-        name: Of the parameter.
+        method: A name of :data:`METHODS` or a description, as a person gives it.
+        dimension: Columns of the vectors.
 
     Raises:
-        ValueError: Naming the methods.
+        InputError: For the parameter `method`, naming the methods.
     """
     if method == "pynndescent":
         require("pynndescent", parameter="method", found=method)
