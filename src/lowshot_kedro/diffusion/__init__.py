@@ -1,4 +1,9 @@
-"""Label propagation over the graph.
+"""Label diffusion: semi-supervised, transductive label propagation over a k-NN graph.
+
+Few labelled and many unlabelled images (n-shot, low-shot or few-shot classification, in which
+others call them support and query) are the nodes of a graph. The labels of a class spread from node
+to node, and a test image gets the scores of the nodes nearest to it. M. Douze, A. Szlam, B.
+Hariharan and H. Jégou, "Low-shot learning with large-scale diffusion", CVPR 2018.
 
 `edge_weights` and `matrix` make W, `variants` what may happen between steps, `propagation` runs the
 steps on one of the `backends` with `options` of one kind, and `validation` says how many; `choice`
