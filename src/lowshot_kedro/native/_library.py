@@ -186,7 +186,7 @@ class _ForkedProcess:
         return self._is_child and threading.current_thread() is threading.main_thread()
 
     def call(self, function: Callable[[], Any]) -> Any:
-        """Call a function in a thread that may."""
+        """Call a function in a thread that may use OpenMP."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "openmp")
         count = get_num_threads()
