@@ -66,7 +66,7 @@ def is_zero(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def require_finite_entries(block: sparse.csr_array, first: int) -> None:
-    """Refuse rows of a sparse block that hold NaN or infinity; its first row is row `first` of X."""
+    """Refuse rows of a sparse block that hold NaN or infinity; its first row is row `first`."""
     is_finite = np.isfinite(block.data)
     if not is_finite.all():
         # NaN in one column for each row that holds any, since sums of finite numbers may overflow.
