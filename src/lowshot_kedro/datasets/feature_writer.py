@@ -218,7 +218,7 @@ class ProblemList:
     """The images of a collection that are blank, and why, as a CSV file: image, problem.
 
     Args:
-        path: Of the file.
+        path: The CSV file.
         first_image: The number that the first row of the features has as an image.
     """
 
@@ -248,7 +248,7 @@ class ProblemList:
 
         Args:
             first_row: Number of the first row of the block.
-            problems: By row of the block.
+            problems: What is wrong, by row of the block.
         """
         first = self._first_image + first_row
         if problems:

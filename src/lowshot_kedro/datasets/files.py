@@ -73,7 +73,7 @@ def full_disk_named(path: Path) -> Iterator[None]:
     """Name the file in the error of a full disk, however deep libraries have wrapped it.
 
     Raises:
-        DiskFullError: In place of any error that a full disk is behind.
+        DiskFullError: In place of any error whose cause is a full disk.
     """
     try:
         yield
