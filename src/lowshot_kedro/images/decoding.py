@@ -78,7 +78,7 @@ class ImageSource(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What tells these images from others, as JSON holds it.
+        """Facts that tell these images from others, as JSON holds them.
 
         It is cheap for millions of images, and is the same after the collection has moved to
         another folder.
@@ -92,7 +92,7 @@ class AbsentImages:
     It is empty, and yet has a blank image for every number.
 
     Args:
-        path: Where the collection would be.
+        path: The path at which the collection would be.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,7 +110,7 @@ class AbsentImages:
         return no_labels(0)
 
     def describe(self) -> dict[str, Any]:
-        """That there are none."""
+        """Facts that say that there are no images."""
         return {"kind": "absent", "n_pictures": 0}
 
     def __repr__(self) -> str:
@@ -198,7 +198,8 @@ def decode(file: BinaryIO) -> Image.Image:
         file: A binary file that can seek.
 
     Raises:
-        Exception: Of any kind, if PIL cannot decode it or it is too large, see :func:`to_rgb`.
+        Exception: An error of any kind, if PIL cannot decode the image, or it is too large for
+            :func:`to_rgb`.
     """
     with file:
         n_bytes = file.seek(0, os.SEEK_END)
@@ -248,12 +249,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
     its scale.
 
     Args:
-        image: Of any mode; a file that PIL has opened need not be loaded yet.
+        image: An image of any mode; a file that PIL has opened need not be loaded yet.
 
     Raises:
         Image.DecompressionBombError: For any other image, also a progressive JPEG, of more than
             134 million pixels.
-        Exception: Of any kind, if PIL cannot decode it.
+        Exception: An error of any kind, if PIL cannot decode it.
     """
     n_pixels = image.width * image.height
     if n_pixels > REDUCED_PIXELS:
@@ -276,13 +277,13 @@ def upright(image: Image.Image) -> Image.Image:
     turned when it is loaded. What is damaged in EXIF data is as if it were not there.
 
     Args:
-        image: Of any mode; a file that PIL has opened need not be loaded yet.
+        image: An image of any mode; a file that PIL has opened need not be loaded yet.
 
     Returns:
         An image without an orientation, so that nothing is turned twice.
 
     Raises:
-        Exception: Of any kind, if PIL cannot decode it.
+        Exception: An error of any kind, if PIL cannot decode it.
     """
     image.load()
     # Not ImageOps.exif_transpose, which writes the EXIF data anew and fails where it cannot.

@@ -1,4 +1,4 @@
-"""Public collections of images through torchvision.datasets."""
+"""Public data sets of images through torchvision.datasets."""
 
 from __future__ import annotations
 
