@@ -117,7 +117,7 @@ class RunMetricsDataset(PartitionedDataset):  # type: ignore[misc]
             raise ValueError(f"{self._path}: no result of {', '.join(sorted(awaited)[:3])}")
 
     def files_in_use(self) -> list[Path]:
-        """The folder of all methods' runs: nobody else may write it while a run uses this dataset."""
+        """The folder of all runs: nobody else may write it while a run uses this dataset."""
         return [self._folder]
 
     def _exists(self) -> bool:
