@@ -80,8 +80,8 @@ class Job(Generic[Result]):
 
     Attributes:
         name: For the log and for errors: `diffusion/test/nl2/nbg1000000/k30/seed1`.
-        function: Of a module, so that other processes find it.
-        arguments: Small: names of files rather than what is in them.
+        function: A function of a module, so that other processes find it.
+        arguments: Its arguments, small: names of files rather than what is in them.
         memory_bytes: What its process takes at most, with all that is imported.
         n_runs: How many runs it does, for the progress.
     """
@@ -138,11 +138,11 @@ class _Engine:
     """Workers that can be given jobs.
 
     Attributes:
-        client: Of their scheduler.
-        place: Where they are, for messages.
+        client: Client of their scheduler.
+        place: The machine or cluster that they are on, for messages.
         advice: Why a worker dies that dies again and again, and what helps.
         budget_bytes: For all jobs that run at a time.
-        max_seconds_without_workers: After which nobody believes in them any more.
+        max_seconds_without_workers: Seconds without workers after which the run gives up.
         replace_lost: Called with the number of unfinished jobs about once a second. It waits for
             nobody.
     """
@@ -201,8 +201,8 @@ def run_jobs(
     Args:
         jobs: Independent of each other. What they return is in the memory of this process when
             its turn comes, and no longer kept by the workers.
-        workers: As :func:`check_workers` accepts them.
-        description: Of all jobs, for the progress bar.
+        workers: Workers that :func:`check_workers` accepts.
+        description: Name of all jobs together, for the progress bar.
 
     Yields:
         Each job and what it returned, as soon as it is done, in any order.
@@ -266,7 +266,7 @@ def _measured(function: Callable[..., Result], arguments: tuple[Any, ...]) -> _O
 def _measured_quietly(
     function: Callable[..., Result], arguments: tuple[Any, ...]
 ) -> _Outcome[Result]:
-    """What hundreds of runs log, several at a time, is of no use, but for warnings."""
+    """Call a function with its log silent but for warnings: hundreds of runs would fill it."""
     package = logging.getLogger("lowshot_kedro")
     level = package.level
     package.setLevel(logging.WARNING)
@@ -361,7 +361,7 @@ class _Patience:
         self._complain_at = 0.0
 
     def look(self, n_slots: int) -> None:
-        """How many jobs can run at a time at the moment.
+        """Take note of how many jobs can run at a time, and give up if that has long been none.
 
         Raises:
             InputError: If the workers have been away for too long.
@@ -508,9 +508,9 @@ class _Processes(NamedTuple):
     """Worker processes of this machine.
 
     Attributes:
-        n_workers: How many.
-        n_threads: Of each.
-        client: Of their scheduler.
+        n_workers: How many processes there are.
+        n_threads: How many threads each has.
+        client: Client of their scheduler.
         tended: Replaces them.
         opened: Closes them.
     """
@@ -527,7 +527,7 @@ _idle: list[_Processes] = []
 
 
 def close_idle_workers() -> None:
-    """End the processes that wait for more jobs, see :class:`Workers`."""
+    """End the processes that wait for more jobs because :attr:`Workers.is_kept` is true."""
     while _idle:
         _idle.pop().opened.close()
 
@@ -607,7 +607,7 @@ class _TendedCluster:
     and with it the whole cluster where it is among the first.
 
     Args:
-        cluster: Of Dask, without workers yet.
+        cluster: A cluster of Dask, without workers yet.
         n_workers: How many there should be.
     """
 
