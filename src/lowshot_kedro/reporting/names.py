@@ -79,7 +79,7 @@ def unlabeled_name(unlabeled: str, n_background: float = math.nan) -> str:
     """`1M background`, `no background`, `training images`.
 
     Args:
-        unlabeled: As :attr:`UnlabeledImages.name`.
+        unlabeled: A name such as :attr:`UnlabeledImages.name` gives.
         n_background: How many images all of the background are, where that is known.
     """
     images = parse_unlabeled(unlabeled)

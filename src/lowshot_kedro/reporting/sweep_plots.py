@@ -57,7 +57,7 @@ def plot_accuracy_per_n_labeled(summary: pd.DataFrame, k: int) -> Figure:
     without background.
 
     Args:
-        summary: Of :func:`lowshot_kedro.reporting.summarize`.
+        summary: The table that :func:`lowshot_kedro.reporting.summarize` returns.
         k: One of its values of k.
     """
     if summary.empty:
@@ -151,7 +151,7 @@ def plot_accuracy_per_background(summary: pd.DataFrame, k: int) -> Figure:
     The sizes stand at equal distances. A method that uses none is a level.
 
     Args:
-        summary: Of :func:`lowshot_kedro.reporting.summarize`.
+        summary: The table that :func:`lowshot_kedro.reporting.summarize` returns.
         k: One of its values of k.
     """
     summary = for_reading(summary)

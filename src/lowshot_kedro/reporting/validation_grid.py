@@ -49,11 +49,11 @@ class _Panel:
     """One heat map.
 
     Attributes:
-        title: Above it.
+        title: Title above it.
         values: float64 (rows, columns), percent, NaN where nothing was measured.
         texts: What is written into the cells, by (row, column).
-        row_names: Of every row.
-        column_names: Of every column.
+        row_names: Name of every row.
+        column_names: Name of every column.
         row_label: What the rows are.
         column_label: What the columns are.
         framed: (row, column) of the cells that were chosen.
