@@ -1,4 +1,4 @@
-"""What a run ends with: its result, and where everything lies."""
+"""The lines that a run ends with: its result, and where all files lie."""
 
 from __future__ import annotations
 

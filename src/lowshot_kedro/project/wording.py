@@ -1,4 +1,4 @@
-"""What is said of an input that cannot be used, in the names that people type for a run."""
+"""Messages about input that cannot be used, in the names that people type for a run."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Wording:
 
 
 def _in_gigabytes(name: str) -> str:
-    """What an amount of bytes is called where people type it."""
+    """The name under which people type an amount of bytes, in GB."""
     return f"{name.removesuffix('_bytes')}_gb" if name.endswith("_bytes") else name
 
 
