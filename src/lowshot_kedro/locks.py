@@ -47,7 +47,7 @@ _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENO
 
 
 class ResultInUseError(InputError):
-    """Another process uses the result, said with what it is and what it does."""
+    """Another process uses the result; the message says which process, and what it does."""
 
 
 def lock_path(path: Path) -> Path:
@@ -118,7 +118,7 @@ class Claims:
         _enter(self._stack, paths, _READING, _SECONDS_TO_LET_GO)
 
     def release(self) -> None:
-        """Let others have them."""
+        """Let other processes use the results that were claimed."""
         self._stack.close()
 
 
@@ -127,7 +127,7 @@ of_this_run = Claims()
 
 
 def files_in_use(dataset: object) -> list[Path]:
-    """What nobody else may write while a run uses a dataset; nothing for those of other kinds."""
+    """The files that nobody else may write while a run uses a dataset; none for other kinds."""
     files: list[Path] = getattr(dataset, "files_in_use", list)()
     return files
 
@@ -140,9 +140,9 @@ class _User:
     """Who uses a result, as a line of the lock's file tells it to others.
 
     Attributes:
-        pid: Of the process.
-        host: Its machine.
-        since: When it began to.
+        pid: Number of the process.
+        host: Name of its machine.
+        since: When it began to use the result.
         command: What a person has typed.
         reads: Whether it reads the result, or writes it.
     """
@@ -155,6 +155,7 @@ class _User:
 
     @classmethod
     def this_one(cls, reads: bool) -> _User:
+        """This process."""
         program, *arguments = sys.argv or [""]
         command = " ".join([Path(program).name or "python", *arguments])
         since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
@@ -162,11 +163,12 @@ class _User:
 
     @property
     def is_this_machine(self) -> bool:
+        """Whether it runs on this machine."""
         return self.host == socket.gethostname()
 
     @property
     def is_alive(self) -> bool:
-        """Whether it is not known to be gone."""
+        """Whether it is not known to have ended."""
         if not self.is_this_machine:
             return True
         try:
@@ -179,11 +181,12 @@ class _User:
 
     @property
     def is_parent(self) -> bool:
-        """Whether this process does a part of its work."""
+        """Whether this process was started by it, for a part of its work."""
         parent = multiprocessing.parent_process()
         return parent is not None and self.is_this_machine and parent.pid == self.pid
 
     def described(self) -> str:
+        """Who it is and what it does, for a message."""
         place = "" if self.is_this_machine else f" on {self.host}"
         return (
             f"process {self.pid}{place} ({' '.join(self.command.split())}) has been "
@@ -348,7 +351,7 @@ _mutex = threading.Lock()
 
 
 def _begin_child() -> None:
-    """The locks are those of the parent; a file of them that is closed here does not end them."""
+    """Forget the locks in a child that was forked: they stay the parent's, which keeps them."""
     global _mutex
     _mutex = threading.Lock()
     for lock in _locks.values():
