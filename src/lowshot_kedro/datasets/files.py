@@ -23,7 +23,7 @@ class DiskFullError(OSError):
 
 
 def partial_path(path: Path) -> Path:
-    """Where a file is written before it gets its name; libraries that look see its suffix."""
+    """The path that a file is written to before it gets its name, with its suffix for libraries."""
     return path.with_name(f"{UNFINISHED}{path.name}")
 
 

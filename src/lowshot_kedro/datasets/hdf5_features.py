@@ -86,7 +86,7 @@ class HDF5Features:
 
     @cached_property
     def _offsets(self) -> list[int | None]:
-        """Where in each file its rows stand one after the other in float32; None: elsewhere."""
+        """The byte at which the float32 rows of each file begin; None: they are not in one piece."""
         offsets = []
         for path in self.paths:
             with open_hdf5(path) as file:
