@@ -49,7 +49,7 @@ class PublishedFile:
     by_default: bool = True
 
     def address(self, base_url: str | None = None) -> str:
-        """Where it is fetched from; a mirror has everything, the class split at its top."""
+        """The URL that it is fetched from; a mirror has all files, the class split at its top."""
         if self.elsewhere and base_url is None:
             return self.elsewhere
         return f"{(base_url or BASE_URL).rstrip('/')}/{self.server_path or self.name}"
