@@ -249,7 +249,7 @@ def _method_with(index: faiss.Index, method: str) -> str:
 def _searched_graph(
     index: faiss.Index, vectors: NDArray[np.float32], stored_k: int, name: str
 ) -> RowBlocks[KnnGraph]:
-    """Every vector searched in the index, block by block."""
+    """The graph that searching the index for every vector finds, block by block."""
     n_vectors = len(vectors)
 
     def blocks(first_row: int) -> Iterator[KnnGraph]:
@@ -263,7 +263,7 @@ def _searched_graph(
 
 
 def in_order(graph: KnnGraph) -> KnnGraph:
-    """The same neighbours, of equal similarities the smaller number first."""
+    """A graph with the neighbours of a row that are equally similar in order of their numbers."""
     order = np.lexsort((graph.indices, -graph.similarities), axis=1)
     return KnnGraph(
         np.take_along_axis(graph.indices, order, axis=1),

@@ -104,7 +104,7 @@ class ExactNodes:
         return ranked
 
     def _compare_all(self, queries: NDArray[np.float32], k: int) -> KnnGraph:
-        """Every vector ranked for every query."""
+        """The k most similar vectors of each query, by ranking all vectors."""
         vectors, lengths = self._vectors, self._inverse_lengths
         blocks = []
         for begin, end in row_ranges(len(queries), _FEW_ROWS):

@@ -268,7 +268,7 @@ def _divided_search(
 def _searched_graph(
     vectors: NDArray[np.float32], k: int, finder: _Finder, space: Space, name: str
 ) -> KnnGraph:
-    """Every vector searched for."""
+    """The graph that searching for every vector finds."""
     n_nodes = len(vectors)
     blocks = []
     with Progress(n_nodes, "graph") as bar:
