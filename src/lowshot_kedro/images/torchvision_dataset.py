@@ -360,7 +360,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _folder(dataset_class: Any, root: Path) -> Path:
-    """Where people would put the files."""
+    """The folder that people would put the files in."""
     if _is_mnist(dataset_class):
         return _raw_folder(dataset_class, root)
     base_folder = getattr(dataset_class, "base_folder", "")
