@@ -19,7 +19,7 @@ from lowshot_kedro.protocol import ImageSelection
 
 
 class VectorSource(Protocol):
-    """Where the vectors of images come from."""
+    """The source of vectors: the PCA, and the background with its index and graph."""
 
     @property
     def pca_transform(self) -> faiss.VectorTransform:

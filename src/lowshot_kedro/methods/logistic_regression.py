@@ -75,7 +75,7 @@ class LogisticRegressionGrid:
 
 
 class LogisticRegressionMethod(Method):
-    """All learning rates and weight decays of a batch size are trained on the same batches."""
+    """Logistic regression; runs of one batch size are trained together on the same batches."""
 
     name = "logistic_regression"
     title = "logistic regression"
