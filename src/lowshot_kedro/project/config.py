@@ -138,7 +138,7 @@ class ConfigLoader(OmegaConfigLoader):
         return super()._merge_configs(config, env_config, key, env_path)
 
     def _data_folder(self) -> str:
-        """Where the results of the environment are, relative to the project."""
+        """The folder of the environment's results, relative to the project."""
         folder = f"data/{self.env}"
         old = {new: f"data/{old}" for old, new in _RENAMED_ENVIRONMENTS.items()}.get(str(self.env))
         conf = Path(self.conf_source)

@@ -291,7 +291,7 @@ def _describe_missing(
 
 
 def _place(catalog: DataCatalog, name: str) -> Any:
-    """Where a dataset lies; None for one that is not kept on disk."""
+    """The path of a dataset; None for one that is not kept on disk."""
     dataset = catalog.get(name)
     return None if dataset is None else dataset._describe().get("filepath")
 
@@ -421,6 +421,7 @@ class _NodeUsage:
         self.peak_rss_bytes = 0
 
     def update(self) -> None:
+        """Measure until now."""
         self.seconds = self._watch.seconds
         self.peak_rss_bytes = recent_peak_rss_bytes()
 
