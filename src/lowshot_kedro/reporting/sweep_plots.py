@@ -229,7 +229,7 @@ def _panels(title: str, k: int, groups: list[str]) -> tuple[Figure, list[tuple[A
 
 
 def _places(numbers: list[float]) -> dict[float, float]:
-    """Where the values of n_labeled stand on a logarithmic axis: all a step behind the last."""
+    """Places of the values of n_labeled on a logarithmic axis: `all` is a step behind the last."""
     finite = sorted(number for number in numbers if np.isfinite(number))
     places = {number: number for number in finite}
     if len(finite) < len(numbers):
