@@ -95,7 +95,7 @@ class Job(Generic[Result]):
 
 @dataclass(frozen=True)
 class Workers:
-    """Where jobs run: the parameters `sweep.scheduler`, `sweep.cluster` and so on.
+    """The processes that run jobs: the parameters `sweep.scheduler`, `sweep.cluster` and so on.
 
     Attributes:
         scheduler: `local`: processes of this machine; the address of a Dask scheduler, such as

@@ -86,9 +86,11 @@ class _Vectors:
 
     @property
     def pca_transform(self) -> faiss.VectorTransform:
+        """The PCA that turns features into vectors."""
         return self.inputs.pca_transform
 
     def background(self, n_background: int | None) -> UnlabeledNodes:
+        """The first n_background background images, with index and graph."""
         return self.inputs.background(n_background, self.stored_k)
 
 
