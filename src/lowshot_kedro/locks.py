@@ -363,7 +363,7 @@ os.register_at_fork(after_in_child=_begin_child)
 
 
 def _in_order(paths: Iterable[Path]) -> Sequence[Path]:
-    """The same order in all processes, so that no two wait for each other."""
+    """The paths in the order of all processes, so that no two wait for each other."""
     return sorted({Path(os.path.realpath(path.parent)) / path.name for path in paths})
 
 
