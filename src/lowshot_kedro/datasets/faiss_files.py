@@ -33,9 +33,9 @@ _KINDS = {
     "IHNf": "IndexHNSWFlat",
 }
 
-# An index around another one.
+# Indexes around another one.
 _WRAPPERS = (faiss.IndexPreTransform, faiss.IndexIDMap, faiss.IndexRefine)
-# What their other numbers mean is of no use here.
+# Numbers of metrics that a message names; the others are of no use here.
 _METRICS = {1: "METRIC_L2", 2: "METRIC_L1", 3: "METRIC_Linf"}
 
 IndexContent = faiss.Index | Blocks[NDArray[np.float32]] | InvertedFile

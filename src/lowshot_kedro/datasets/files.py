@@ -12,7 +12,7 @@ from pathlib import Path
 from lowshot_kedro.locks import SECONDS_TO_WAIT, written_by_one
 from lowshot_kedro.memory import format_bytes
 
-# Of the name under which a file is written.
+# The beginning of the name under which a file is written.
 UNFINISHED = ".partial-"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)

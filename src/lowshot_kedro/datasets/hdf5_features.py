@@ -86,7 +86,7 @@ class HDF5Features:
 
     @cached_property
     def _offsets(self) -> list[int | None]:
-        """The byte at which the float32 rows of each file begin; None: they are not in one piece."""
+        """The byte at which each file's float32 rows begin; None: they are not in one piece."""
         offsets = []
         for path in self.paths:
             with open_hdf5(path) as file:
