@@ -25,8 +25,8 @@ _MIN_GROUPS = 16
 _LISTS_PER_PROBE = 4
 _MAX_PROBES = 4096
 _BLOCK_ROWS = 65536
-# Of an iteration of k-means beside others, which cannot be stopped: a second. Groups are about
-# equally large, unless most vectors are near to each other and some far away.
+# Multiplications of an iteration of k-means beside others, which cannot be stopped: about a second.
+# Groups are about equally large, unless most vectors are near to each other and some far away.
 _MAX_MULTIPLICATIONS = 2**33
 
 

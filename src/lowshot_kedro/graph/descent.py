@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 BLOCK_ROWS = 65536
 _TUNING_ROWS = 256
-# Of the neighbours found by the first search of lists; descent finds the others faster.
+# The part of the neighbours that the first search of lists finds; descent finds the others faster.
 _FIRST_RECALL = 0.95
 # How many links of a row are followed in a round, of its own and as many of those that lead to it.
 # More where a round has found little and the recall wanted is not reached.

@@ -17,7 +17,7 @@ from lowshot_kedro.graph.spaces import Space
 from lowshot_kedro.graph.vectors import inverse_lengths, release
 
 _QUERY_ROWS = 16384
-# Candidates of all queries that are searched for at a time.
+# How many candidates all queries of a search have together at most.
 _MAX_CANDIDATES = 2**22
 # Candidates besides the k wanted, how many times as many where these are not enough, and how many
 # at most: then every vector is ranked.

@@ -59,7 +59,7 @@ _GPU_INDEXES = tuple(
 )
 _TRAINING_VECTORS_PER_LIST = 40
 _FACTORY_TRAINING_VECTORS = 1_000_000
-# A query more takes an inverted file less time than the first ones.
+# An inverted file takes less time for each query if there are at least so many.
 _MIN_QUERIES = 32
 # Lists of an inverted file: as many as in the published experiment, or more where these would hold
 # more vectors than this.

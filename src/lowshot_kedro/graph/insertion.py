@@ -38,8 +38,8 @@ from lowshot_kedro.progress import Progress, logged_step
 
 logger = logging.getLogger(__name__)
 
-# Links of the points that are compared with everything, and how many points these are at least and
-# at most. If there are no more, all are.
+# A sample of points is compared with everything: about so many links, at least and at most so many
+# points, or all if there are no more.
 _SAMPLED_LINKS = 4000
 _MIN_SAMPLE = 128
 _MAX_SAMPLE = 512
@@ -47,7 +47,7 @@ _MAX_SAMPLE = 512
 WANTED_SHARE = 0.999
 # Comparisons up to which labelled points are compared with every query, list search or not.
 _COMPARE_ALL_UP_TO = 10_000_000
-# Lists times labelled points that are looked at together.
+# How many lists times labelled points are looked at together.
 _MAX_PAIRS = 2**24
 _MIN_CANDIDATES = 8
 _WIDENING = 4

@@ -39,7 +39,7 @@ from lowshot_kedro.threads import map_in_threads
 
 logger = logging.getLogger(__name__)
 
-# Of the division into lists where the index has none; how good it is matters for speed alone.
+# The recall of the division into lists if the index has none; it matters for speed alone.
 _TARGET_RECALL = 0.99
 
 

@@ -12,12 +12,12 @@ from lowshot_kedro.extras import require
 
 METHODS = ("auto", "exact", "ivf", "descent", "pynndescent")
 
-# Where descent, with all that it has to prepare, begins to be faster than comparing every pair
+# From so many vectors on, descent, preparations included, is faster than comparing every pair
 # (docs/performance.md).
 EXACT_BELOW = 20_000
-# The same where faiss compares on a GPU: reckoned from its arithmetic, not measured.
+# From so many on it is faster than a GPU that compares them: reckoned, not measured.
 EXACT_BELOW_ON_GPUS = 200_000
-# Of a number in a description for faiss.index_factory, so that it is below a hundred million.
+# Digits of a number in a description for faiss.index_factory, which keeps it below 10⁸.
 _MAX_DIGITS = 8
 
 
