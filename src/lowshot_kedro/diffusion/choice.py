@@ -33,13 +33,14 @@ from lowshot_kedro.progress import logged_step
 
 logger = logging.getLogger(__name__)
 
-# Without held-out labels, and as long as these do not speak against it; LabelDiffusion's default.
+# Neighbours without held-out labels, and where these do not speak against it: LabelDiffusion's
+# default.
 USUAL_NEIGHBORS = 10
 _ROUNDS = 5
 # Labels that are looked for in a round, and scores that are kept of them.
 _MAX_TESTED = 1000
 _MAX_RESULT_BYTES = 2**28
-# Differences that are equal but for rounding.
+# Differences that are smaller than this are rounding.
 _ROUNDING = 1e-9
 
 

@@ -10,7 +10,7 @@ from lowshot_kedro.diffusion.options import PropagationOptions
 from lowshot_kedro.errors import NotEnoughMemoryError
 from lowshot_kedro.memory import format_bytes, format_gigabytes
 
-# Of the memory that is free when nothing is stated, this part may be taken.
+# The part of the free memory that may be taken if no budget is given.
 AVAILABLE_PART = 0.8
 # Wider slices gain nothing, and a sparse row could hold more entries than it can count.
 MAX_SLICE = 2**16
