@@ -67,15 +67,15 @@ logger = logging.getLogger(__name__)
 
 METRICS = (*graph.METRICS, "precomputed")
 _BLOCK_ROWS = 16384
-# More than any machine has, and few enough for 64 bits.
+# More memory than any machine has; as bytes it fits 64 bits.
 _LARGEST_BUDGET_GB = 1e9
-# Of priors: the smallest beside the largest, and what is too large for a sum.
+# The smallest prior beside the largest, and a prior that is too large for a sum.
 _SMALLEST_RATIO, _HUGE = 1e-30, 1e200
-# More threads would only take memory.
+# The most threads: more would only take memory.
 _MAX_THREADS = max(64, os.cpu_count() or 1)
-# Of the free memory, the part that vectors may take when they have to be converted.
+# The part of the free memory that vectors may take when they have to be converted.
 _VECTORS_PART = 0.4
-# What the functions called here name the parameters, and what they are called here.
+# The estimator's names for the parameters of the functions that it calls.
 _OWN_NAMES = {
     "k": "n_neighbors",
     "method": "graph_method",

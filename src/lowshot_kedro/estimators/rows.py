@@ -15,7 +15,7 @@ from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.vectors import release
 
 _BLOCK_ROWS = 16384
-# Where rows are only looked at.
+# Rows of a block where rows are only looked at.
 _FEW_ROWS = 512
 # Squares of smaller differences, and lengths of shorter rows, lose digits in float32.
 _SMALLEST_SPREAD, _SHORTEST = 1e-18, 1e-34
