@@ -25,16 +25,16 @@ REDUCED_PIXELS = 1024**3 // 4 // 3
 # A camera takes a hundred million at a time. Decoding takes up to 16 bytes of memory for each: no
 # image, whatever it says of itself, takes a worker more than 2 GiB.
 MAX_PIXELS = 2**27
-# What so many pixels take without any compression, with four channels of 16 bits.
+# Bytes that so many pixels take without any compression, with four channels of 16 bits.
 MAX_BYTES = 8 * MAX_PIXELS
 
 _REDUCTIONS = (2, 4, 8)
 # A JPEG has a bit at least for every 8 × 8 pixels. Where the rest is missing, the decoder paints it
 # gray and says nothing.
 _MAX_JPEG_PIXELS_PER_BYTE = 8 * 64
-# A progressive JPEG refines all pixels with each; cameras and editors write ten.
+# A progressive JPEG refines all pixels with each scan; cameras and editors write ten scans.
 _MAX_JPEG_SCANS = 500
-# Length and number of components make sure that it is no accident in other data.
+# The beginning of a scan; length and number of components tell it from other data.
 _JPEG_SCAN = re.compile(rb"\xff\xda\x00[\x06\x08\x0a\x0c][\x01-\x04]")
 # The way from pixels as they are stored to pixels as they are seen, by EXIF's orientation.
 _TURNS = {
@@ -46,7 +46,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Where PIL looks for it.
+# The places in which PIL looks for an orientation.
 _WITH_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 _MAX_NAME, _MAX_PROBLEM = 100, 200
 
