@@ -19,7 +19,7 @@ from lowshot_kedro.methods.nearest_class_mean import NearestClassMeanMethod
 from lowshot_kedro.methods.nearest_neighbors import NearestNeighborsMethod
 from lowshot_kedro.methods.self_training import SelfTrainingMethod
 
-# By name, in the order of tables.
+# All methods by name, in the order of tables.
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from lowshot_kedro.methods.images import ChosenImages
 
-# Hyper-parameters by name.
+# The hyper-parameters of a run, by name.
 Settings = Mapping[str, Any]
 
 _MAX_COUNT = 2**31 - 1
-# Its square is a number of single precision.
+# The square of this number fits single precision.
 _MAX_RATE = 1e18
 
 

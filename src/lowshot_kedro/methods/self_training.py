@@ -25,7 +25,7 @@ from lowshot_kedro.parameters import distinct_values, require_integer, require_n
 from lowshot_kedro.progress import Stopwatch, logged_step
 
 _NO_LABEL = -1
-# Of the logistic regression: less makes it flatter than any threshold on vectors of length 1.
+# C of the logistic regression: with less no probability reaches a threshold on unit vectors.
 _INVERSE_PENALTY = 100.0
 
 
