@@ -28,15 +28,15 @@ State = dict[str, torch.Tensor]
 
 _EXPECTED = "none, package:MODULE/FILE or a file; some networks have download or package"
 
-# Under which names training programs store the tensors, beside an epoch or an optimizer.
+# Names under which training programs store the tensors, beside an epoch or an optimizer.
 _STATE_KEYS = ("state", "state_dict", "model", "model_state_dict", "model_state")
 
-# What DataParallel and torch.compile put before every name.
+# Prefixes that DataParallel and torch.compile put before every name.
 _PREFIXES = ("module.", "_orig_mod.")
 
 _MAX_NAMES = 5
 
-# A download that fails, or brings something else than weights.
+# Errors of a download that fails, or brings something else than weights.
 _FAILED_TRANSFER = (
     OSError,
     HTTPException,
