@@ -20,7 +20,7 @@ from lowshot_kedro.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Where kedro-viz looks.
+# The file that kedro-viz reads.
 _FILE = Path(".viz") / "stats.json"
 _IN_JUPYTER = "kedro_viz.launchers.jupyter"
 

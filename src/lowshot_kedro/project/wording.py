@@ -13,8 +13,8 @@ from lowshot_kedro.project.config import UserError
 
 logger = logging.getLogger(__name__)
 
-# In which sections of the parameters the arguments of a package are typed. Those of a sweep, which
-# come first, count in a sweep alone.
+# The sections of the parameters in which people type the arguments of a package. Those of a sweep,
+# which come first, count in a sweep alone.
 _SECTIONS = {
     "classifiers.label_spreading": ("sweep.label_spreading",),
     "classifiers.logistic_regression": ("sweep.logistic_regression", "logistic_regression"),
@@ -27,7 +27,7 @@ _SECTIONS = {
     "pca": ("pca",),
     "protocol": ("experiment",),
 }
-# What is typed under another name than that of the argument.
+# Arguments that people type under another name.
 _NAMES = {("networks", "name"): "extractor"}
 
 
