@@ -37,15 +37,15 @@ from lowshot_kedro.reporting.names import (
 from lowshot_kedro.reporting.style import GROUP_NAMES, empty_figure, groups_shown
 
 _GROUPS = ("", "_novel")
-# For n_labeled, in increasing order.
+# Colours of the values of n_labeled, in increasing order.
 _NUMBER_COLORS = (SKY_BLUE, ORANGE, GREEN, BLUE, VERMILLION, PURPLE, GREY)
-# For the unlabelled images of a method, from the largest.
+# Lines of the kinds of unlabelled images of a method, from the largest.
 _LINE_STYLES = ("-", "--", ":", "-.")
 _MAX_UNLABELED = 3
 # Parts of the smallest gap between two values of the x axis: what the points of one value are
 # spread over, and what is left free at the ends.
 _SPREAD, _MARGIN = 0.3, 0.4
-# Of a title, at most.
+# The most letters of a title in an inch.
 _LETTERS_PER_INCH = 14
 
 

@@ -25,9 +25,9 @@ from lowshot_kedro.reporting.style import GROUP_NAMES, groups_shown
 _MIB = 2**20
 _MISSING = "–"
 _PARTS = ("mean", "std")
-# What they call the columns of a group. Base classes have a column in table.csv alone.
+# Headings of the columns of a group. Base classes have a column in table.csv alone.
 _GROUPS = {"": "all", "_novel": "novel"}
-# Wider than any table: what a table would take if it could.
+# A width in letters that no table needs.
 _ROOM = 10_000
 
 
