@@ -59,7 +59,7 @@ MAX_AUTOMATIC_CLUSTER_JOBS = 10
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _LOG_VARIABLE = "DASK_LOGGING__DISTRIBUTED"
 _PART_OF_FREE_MEMORY = 0.8
-# A worker's death is counted by us; and what the scheduler tells browsers stays on this machine.
+# We count the deaths of a worker; what the scheduler shows browsers stays on this machine.
 _SCHEDULER_OPTIONS = {
     "allowed_failures": 0,
     "dashboard": False,
@@ -522,7 +522,7 @@ class _Processes(NamedTuple):
     opened: ExitStack
 
 
-# Those that wait for the next jobs: at most one set.
+# The processes that wait for the next jobs: at most one set.
 _idle: list[_Processes] = []
 
 
