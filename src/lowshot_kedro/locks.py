@@ -31,18 +31,18 @@ from lowshot_kedro.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Writing a small file takes no longer.
+# No small file takes longer to write.
 SECONDS_TO_WAIT = 10.0
-# Whoever lets go of a result looks for a moment whether others have it.
+# A process that lets go of a result looks for this time whether others have it.
 _SECONDS_TO_LET_GO = 0.5
 _SECONDS_BETWEEN_TRIES = 0.02
-# Whoever has just locked it has still to say who it is.
+# A process that has just locked a result may not have written yet who it is.
 _TRIES_TO_READ = 3
 _MAX_COMMAND = 150
 
-# What a file system says that has no locks.
+# The errors of a file system that has no locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
-# What it says where nobody may write: there nobody needs to be kept away.
+# The errors of a folder in which nobody may write: nobody has to be kept away there.
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
 
 

@@ -14,13 +14,13 @@ from typing import Any, TypeGuard, TypeVar
 
 from lowshot_kedro.errors import InputError
 
-# Chosen by the data.
+# The word for a value that is chosen by the data.
 AUTO = "auto"
 
 _MAX_INT32 = 2**31 - 1
-# Its square is a number of single precision.
+# The square of this number fits single precision.
 MAX_NUMBER = 1e18
-# Counted in bytes it is an integer of 64 bits.
+# As bytes this amount fits an integer of 64 bits.
 _MAX_GIGABYTES = 1e9
 
 Section = TypeVar("Section")
