@@ -84,7 +84,7 @@ _OWN_NAMES = {
 
 
 class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Classifier for few labelled and many unlabelled rows: labels spread over a k-NN graph.
+    """Semi-supervised classifier: the labels of few rows spread over a k-NN graph to all others.
 
     Every row is linked to the rows nearest to it. The labelled rows of a class share a mass of 1,
     which spreads over the links step by step; a row belongs to the class that has most of its mass
