@@ -16,7 +16,7 @@ from typing import Any
 from lowshot_kedro.project import PACKAGE
 
 _PLAIN_COMMAND = re.compile(r"kedro run --pipelines (\w+)")
-# Characters that a shell changes in double quotes.
+# In double quotes a shell leaves everything else as it is.
 _SPECIAL_IN_QUOTES = re.compile(r'["$`\\!]')
 
 
