@@ -146,8 +146,8 @@ def test_own_images(project: Path, own_images: Path, caplog: pytest.LogCaptureFi
         (
             {"experiment": {"n_labeled": 5}}, 1 + 5 + 3,
             "9 of 16 labelled images are used, of 3 classes; 7 left out, as "
-            "experiment.n_labeled = 5 for every novel class (null: all); fewer than "
-            "experiment.n_labeled = 5 have cat (1), horse (3)",
+            "n_labeled = 5 for every novel class (null: all); fewer than "
+            "n_labeled = 5 have cat (1), horse (3)",
         ),
     ):  # fmt: skip
         caplog.clear()

@@ -1,4 +1,10 @@
-"""Low-shot image classification by label propagation over large k-NN graphs."""
+"""Low-shot (few-shot) image classification by label diffusion over large k-NN graphs.
+
+Semi-supervised, transductive learning from n labelled images of a class and up to 100 million
+unlabelled ones, on fixed embeddings: M. Douze, A. Szlam, B. Hariharan and H. Jégou, "Low-shot
+learning with large-scale diffusion", CVPR 2018. :class:`LabelDiffusion` is a scikit-learn
+estimator; the rest is a Kedro project (`kedro run`) and the packages that its pipelines wire.
+"""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ KEYWORDS = {
 
 
 def old_names(module: str) -> Callable[[str], Any]:
-    """What a module has as `__getattr__`, so that its old names are found.
+    """Make the `__getattr__` of a module, by which its old names are found.
 
     Args:
         module: Its name, one of those in :data:`NAMES`.
@@ -90,7 +90,7 @@ def _complete_graph(
     labeled_vectors: Any, test_vectors: Any, background_vectors: Any, background_index: Any,
     background_neighbors: Any, *arguments: Any, **options: Any,
 ) -> Any:  # fmt: skip
-    """The unlabelled nodes came one by one."""
+    """`insert_labeled_nodes` with the parts of the unlabelled nodes as arguments of their own."""
     from lowshot_kedro.graph import UnlabeledNodes, insert_labeled_nodes
 
     nodes = UnlabeledNodes(background_vectors, background_index, background_neighbors)
@@ -159,17 +159,17 @@ class _MovedModules(MetaPathFinder):
 
 
 class _SameModule(Loader):
-    """Loads a module as the one that has its new name, not as a second one.
+    """Loads, for an old name, the module that has the new name, not a second copy of it.
 
     Args:
-        new: That name.
+        new: The new name.
     """
 
     def __init__(self, new: str) -> None:
         self._new = new
 
     def exec_module(self, module: ModuleType) -> None:
-        """Put the other module in its place."""
+        """Put the module of the new name in the place of this one."""
         sys.modules[module.__name__] = importlib.import_module(self._new)
 
 

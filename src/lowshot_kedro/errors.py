@@ -58,10 +58,10 @@ class InputError(ValueError):
             first three of them.
 
     Attributes:
-        parameter: As given; None for an error that is about no parameter.
-        found: As given; None where nothing was.
-        expected: As given.
-        made_by: As given.
+        parameter: The parameter as given; None for an error that is about no parameter.
+        found: The value as given; None where none was.
+        expected: What could be used, as given.
+        made_by: The pipeline as given.
         origin: Name of the module that refused the input.
     """
 

@@ -45,8 +45,8 @@ def missing(
     Args:
         module: A key of `EXTRAS`.
         what: What needs it: a command or a class.
-        parameter: Or else the parameter that asks for it.
-        found: The value of that.
+        parameter: The parameter that asks for it, instead of `what`.
+        found: The value of that parameter.
     """
     text = f"needs {module}, which is not installed; type: {command(module)}"
     if parameter is not None:
@@ -60,12 +60,12 @@ def command(module: str) -> str:
 
 
 class needed_by:
-    """Imports within `with needed_by(what):` say what needs them where they are missing.
+    """Has imports within `with needed_by(what):` say what needs them if they are missing.
 
     Args:
         what: What needs them: a command or a class.
-        parameter: Or else the parameter that asks for them.
-        found: The value of that.
+        parameter: The parameter that asks for them, instead of `what`.
+        found: The value of that parameter.
 
     Raises:
         MissingLibraryError: In place of Python's error, for a module of `EXTRAS`.
@@ -75,7 +75,7 @@ class needed_by:
         self._what, self._parameter, self._found = what, parameter, found
 
     def __enter__(self) -> None:
-        """Begin."""
+        """Begin to watch for missing libraries."""
 
     def __exit__(
         self,
@@ -83,7 +83,7 @@ class needed_by:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Translate the error."""
+        """Replace an ImportError by one that names the library and what needs it."""
         # What a library that is there lacks itself is another defect.
         if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
             raise missing(
@@ -99,8 +99,8 @@ def require(
     Args:
         module: A key of `EXTRAS`.
         what: What needs it: a command or a class.
-        parameter: Or else the parameter that asks for it.
-        found: The value of that.
+        parameter: The parameter that asks for it, instead of `what`.
+        found: The value of that parameter.
 
     Raises:
         MissingLibraryError: If it is not installed.

@@ -26,7 +26,7 @@ def font_families(texts: Iterable[str]) -> list[str]:
     """Families that together have the letters of texts, as far as installed fonts have them.
 
     Args:
-        texts: To be drawn.
+        texts: Texts that will be drawn.
 
     Returns:
         The usual family, and behind it those that have what it lacks.

@@ -62,7 +62,7 @@ def result_of(future: Future[Result]) -> Result:
     """What another thread returns or raises; meanwhile this one can be stopped itself.
 
     Args:
-        future: Of the other thread's work, which whoever calls this tells to stop.
+        future: The future of the other thread's work, which whoever calls this tells to stop.
 
     Raises:
         BaseException: What :func:`require_no_stop` raises, or the other thread.

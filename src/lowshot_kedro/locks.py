@@ -31,23 +31,23 @@ from lowshot_kedro.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Writing a small file takes no longer.
+# No small file takes longer to write.
 SECONDS_TO_WAIT = 10.0
-# Whoever lets go of a result looks for a moment whether others have it.
+# A process that lets go of a result looks for this time whether others have it.
 _SECONDS_TO_LET_GO = 0.5
 _SECONDS_BETWEEN_TRIES = 0.02
-# Whoever has just locked it has still to say who it is.
+# A process that has just locked a result may not have written yet who it is.
 _TRIES_TO_READ = 3
 _MAX_COMMAND = 150
 
-# What a file system says that has no locks.
+# The errors of a file system that has no locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
-# What it says where nobody may write: there nobody needs to be kept away.
+# The errors of a folder in which nobody may write: nobody has to be kept away there.
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
 
 
 class ResultInUseError(InputError):
-    """Another process uses the result, said with what it is and what it does."""
+    """Another process uses the result; the message says which process, and what it does."""
 
 
 def lock_path(path: Path) -> Path:
@@ -118,7 +118,7 @@ class Claims:
         _enter(self._stack, paths, _READING, _SECONDS_TO_LET_GO)
 
     def release(self) -> None:
-        """Let others have them."""
+        """Let other processes use the results that were claimed."""
         self._stack.close()
 
 
@@ -127,7 +127,7 @@ of_this_run = Claims()
 
 
 def files_in_use(dataset: object) -> list[Path]:
-    """What nobody else may write while a run uses a dataset; nothing for those of other kinds."""
+    """The files that nobody else may write while a run uses a dataset; none for other kinds."""
     files: list[Path] = getattr(dataset, "files_in_use", list)()
     return files
 
@@ -140,9 +140,9 @@ class _User:
     """Who uses a result, as a line of the lock's file tells it to others.
 
     Attributes:
-        pid: Of the process.
-        host: Its machine.
-        since: When it began to.
+        pid: Number of the process.
+        host: Name of its machine.
+        since: When it began to use the result.
         command: What a person has typed.
         reads: Whether it reads the result, or writes it.
     """
@@ -155,6 +155,7 @@ class _User:
 
     @classmethod
     def this_one(cls, reads: bool) -> _User:
+        """This process."""
         program, *arguments = sys.argv or [""]
         command = " ".join([Path(program).name or "python", *arguments])
         since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
@@ -162,11 +163,12 @@ class _User:
 
     @property
     def is_this_machine(self) -> bool:
+        """Whether it runs on this machine."""
         return self.host == socket.gethostname()
 
     @property
     def is_alive(self) -> bool:
-        """Whether it is not known to be gone."""
+        """Whether it is not known to have ended."""
         if not self.is_this_machine:
             return True
         try:
@@ -179,11 +181,12 @@ class _User:
 
     @property
     def is_parent(self) -> bool:
-        """Whether this process does a part of its work."""
+        """Whether this process was started by it, for a part of its work."""
         parent = multiprocessing.parent_process()
         return parent is not None and self.is_this_machine and parent.pid == self.pid
 
     def described(self) -> str:
+        """Who it is and what it does, for a message."""
         place = "" if self.is_this_machine else f" on {self.host}"
         return (
             f"process {self.pid}{place} ({' '.join(self.command.split())}) has been "
@@ -348,7 +351,7 @@ _mutex = threading.Lock()
 
 
 def _begin_child() -> None:
-    """The locks are those of the parent; a file of them that is closed here does not end them."""
+    """Forget the locks in a child that was forked: they stay the parent's, which keeps them."""
     global _mutex
     _mutex = threading.Lock()
     for lock in _locks.values():
@@ -360,7 +363,7 @@ os.register_at_fork(after_in_child=_begin_child)
 
 
 def _in_order(paths: Iterable[Path]) -> Sequence[Path]:
-    """The same order in all processes, so that no two wait for each other."""
+    """The paths in the order of all processes, so that no two wait for each other."""
     return sorted({Path(os.path.realpath(path.parent)) / path.name for path in paths})
 
 

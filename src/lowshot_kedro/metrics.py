@@ -81,7 +81,7 @@ class Scores:
 
     @property
     def scores(self) -> NDArray[np.float32]:
-        """float32 (T, C), the scores after the last iteration."""
+        """The scores after the last iteration, float32 (T, C)."""
         last: NDArray[np.float32] = self.scores_per_iteration[-1]
         return last
 
@@ -95,7 +95,7 @@ class Scores:
         """The inverse of :meth:`to_arrays`.
 
         Args:
-            arrays: As they were written to disk.
+            arrays: Arrays as :meth:`to_arrays` has returned them.
             name: What an error message calls them.
 
         Raises:
@@ -188,8 +188,8 @@ def accuracies(
 def telling_top_k(top_k: Sequence[int], n_classes: int) -> tuple[int, ...]:
     """The values of k whose accuracy says something.
 
-    Who may guess as many classes as there are is always right: metrics files hold such an accuracy
-    where it is asked for, tables and plots leave it out.
+    With as many guesses as there are classes one of them is always right: metrics files hold such
+    an accuracy where it is asked for, tables and plots leave it out.
 
     Args:
         top_k: Values of k.
@@ -243,7 +243,7 @@ def build_metrics(
     """What a pipeline reports of its run: the content of a *_metrics.json file.
 
     Args:
-        scores: Of the test images.
+        scores: Scores of the test images.
         per_iteration: Accuracies after each iteration that was evaluated.
         experiment: The parameters used.
         n_nodes: Nodes of the graph, None for a method without one.

@@ -14,20 +14,20 @@ from typing import Any, TypeGuard, TypeVar
 
 from lowshot_kedro.errors import InputError
 
-# Chosen by the data.
+# The word for a value that is chosen by the data.
 AUTO = "auto"
 
 _MAX_INT32 = 2**31 - 1
-# Its square is a number of single precision.
+# The square of this number fits single precision.
 MAX_NUMBER = 1e18
-# Counted in bytes it is an integer of 64 bits.
+# As bytes this amount fits an integer of 64 bits.
 _MAX_GIGABYTES = 1e9
 
 Section = TypeVar("Section")
 
 
 def refuse(parameter: str, found: object, expected: str) -> InputError:
-    """The error for a value that a parameter cannot have."""
+    """Make the error for a value that a parameter cannot have."""
     return InputError(parameter=parameter, found=found, expected=expected)
 
 
@@ -54,7 +54,7 @@ def require_integer(
     """Refuse what is no integer in a range.
 
     Args:
-        name: Of the parameter.
+        name: Name of the parameter.
         value: Its value.
         minimum: The smallest that is allowed.
         maximum: The largest.
@@ -122,7 +122,7 @@ def distinct_values(name: str, found: object, check: Callable[[str, Any], None])
     """The values of a list that are searched or repeated, each of them once.
 
     Args:
-        name: Of the parameter.
+        name: Name of the parameter.
         found: The list.
         check: Called with the name and each value; raises for one that cannot be used.
     """
@@ -168,7 +168,7 @@ def read_section(name: str, section_class: type[Section], values: object) -> Sec
     """A section made from what people typed.
 
     Args:
-        name: Of the section, for messages, for instance `graph` or `sweep.diffusion`.
+        name: Name of the section, for messages, for instance `graph` or `sweep.diffusion`.
         section_class: A dataclass whose `__post_init__` checks its fields.
         values: Parameter name → value; a section that is made already is taken as it is.
 
@@ -187,12 +187,12 @@ def read_section(name: str, section_class: type[Section], values: object) -> Sec
 def in_section(
     name: str, make: Callable[[], Section], names: Container[str] | None = None
 ) -> Section:
-    """What a function returns; an error of it about a parameter is about one of this section.
+    """Call a function, and let its errors about a parameter be about one of a section.
 
     Args:
-        name: Of the section.
+        name: Name of the section.
         make: The function.
-        names: Of its parameters; None: all that errors can be about.
+        names: Names of its parameters; None: all that errors can be about.
     """
     try:
         return make()

@@ -48,7 +48,7 @@ _bars_shown: ContextVar[bool | None] = ContextVar("bars_shown", default=None)
 def shown_progress(shown: bool) -> Iterator[None]:
     """Show bars, and what this package logs, on the standard error stream, or no bars at all.
 
-    For whoever calls functions of this package without a log of their own.
+    This is for programs that call functions of this package without a log of their own.
 
     Args:
         shown: Whether to show them. Where a bar cannot be drawn, as in a file, a line of the log
@@ -70,10 +70,10 @@ class Progress:
 
     Args:
         total: Rows to be done.
-        description: Of the loop.
+        description: What the loop does, in a few words.
         done: Rows that an earlier run has done.
         unit: What a row is.
-        seconds_between_lines: Of the log.
+        seconds_between_lines: Seconds between lines of the log; None: the usual ones.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Progress:
         self._closing.close()
 
     def update(self, n_rows: int) -> None:
-        """So many more rows are done."""
+        """Count n_rows more rows as done."""
         self._bar.update(n_rows)
         self._done += n_rows
         seconds = self._watch.seconds

@@ -1,6 +1,7 @@
-"""Class splits and the choice of labelled images.
+"""The protocol of low-shot learning: class splits, and the choice of labelled and test images.
 
-The protocol of Douze, Szlam, Hariharan and Jégou, "Low-shot learning with large-scale diffusion"
+Few-shot learning calls them support and query images, and n labelled images of a class n-shot. This
+is the protocol of Douze, Szlam, Hariharan and Jégou, "Low-shot learning with large-scale diffusion"
 (CVPR 2018), whose base and novel classes come from Hariharan and Girshick, "Low-shot visual
 recognition by shrinking and hallucinating features" (ICCV 2017): base classes keep all their
 training images, novel classes a few, and the same seed chooses the same images as in the
@@ -70,7 +71,7 @@ class ClassSplit:
 
 @dataclass(frozen=True)
 class ImageSelection:
-    """The images that take part in a run. Class numbers here are 0..C-1, renumbered.
+    """The images that take part in a run. Classes have the numbers 0..C-1 here.
 
     Attributes:
         classes: int64 (C,), the original label of each class, increasing.

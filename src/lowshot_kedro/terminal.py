@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 
 def can_show_bars(stdout_too: bool) -> bool:
-    """Whether a bar that is drawn over and over again looks like one, and not like many lines.
+    """Whether a bar that is drawn again and again looks like one bar, and not like many lines.
 
     Args:
         stdout_too: Whether lines on the standard output have to come to the same terminal: where

@@ -55,10 +55,10 @@ def thread_names(purpose: str) -> Iterator[str]:
     it cannot join what is going to run all the same.
 
     Args:
-        purpose: What they do, in a word.
+        purpose: What the threads do, in a word.
 
     Yields:
-        What their names begin with. Whoever asks for it has to tell them to end.
+        The beginning of their names. Whoever asks for it has to tell them to end.
     """
     name = f"{purpose}-{next(_numbers)}-"
     try:
@@ -86,9 +86,9 @@ def rows_at_once(multiplications: int, max_rows: int = CHUNK_ROWS, min_rows: int
     """How many rows a call of faiss gets that cannot be stopped.
 
     Args:
-        multiplications: That each row takes.
-        max_rows: At most so many.
-        min_rows: At least so many.
+        multiplications: Multiplications that each row takes.
+        max_rows: The most rows.
+        min_rows: The fewest rows.
     """
     return max(min_rows, min(max_rows, MAX_MULTIPLICATIONS // max(multiplications, 1)))
 
@@ -107,8 +107,8 @@ def run_in_one_thread(function: Callable[..., Result], *arguments: Any) -> Resul
     """Call a function of faiss that is to start no threads, in this thread.
 
     Args:
-        function: For instance the training of a PCA. Long work, for in the main thread faiss looks
-            for signals.
+        function: For instance the training of a PCA. It may take long, since faiss looks for
+            signals in the main thread.
         arguments: Its arguments.
     """
     with _one_thread():

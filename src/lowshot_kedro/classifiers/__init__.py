@@ -1,4 +1,9 @@
-"""Classifiers of fixed embeddings: they learn from labelled vectors and score others."""
+"""Classifiers of fixed embeddings: they learn from few labelled vectors and score others.
+
+Some are inductive baselines of few-shot learning, which use the labelled images alone: logistic
+regression, nearest neighbours, and the nearest class mean, whose means are called prototypes.
+Label spreading is semi-supervised: it uses unlabelled images as well.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,7 @@ from lowshot_kedro.classifiers.nearest_neighbors import NearestNeighbors
 class Classifier(Protocol):
     """Learns from labelled feature vectors and scores others.
 
-    What a method needs besides, its settings or unlabelled vectors, it gets when it is made.
+    A classifier gets its settings, and unlabelled vectors if it uses them, when it is made.
     """
 
     def fit(self, features: NDArray[np.float32], classes: NDArray[np.int32]) -> None:

@@ -92,7 +92,7 @@ class _Helpers:
     """Threads that wait for work; to wake one takes less time than with an executor.
 
     Args:
-        count: How many.
+        count: How many threads.
         name: Of each.
     """
 
@@ -175,7 +175,7 @@ class BalancedBatches:
         self._latest = torch.empty((0, batch_size), dtype=torch.int64)
 
     def end_of_draw(self, iteration: int) -> int:
-        """Before which iteration the images asked for have to end."""
+        """The largest `last` with which :meth:`images` can be called from this iteration on."""
         return (iteration // _DRAWN_ITERATIONS + 1) * _DRAWN_ITERATIONS
 
     def images(self, first: int, last: int) -> torch.Tensor:
@@ -183,7 +183,7 @@ class BalancedBatches:
 
         Args:
             first: Number of the first iteration.
-            last: Of the one after the last, at most `end_of_draw(first)`.
+            last: Number of the one after the last, at most `end_of_draw(first)`.
 
         Returns:
             int64 (last - first, batch_size), image numbers.
@@ -213,13 +213,13 @@ class BalancedBatches:
 
 
 class Settings(NamedTuple):
-    """What is the same for all, and what is not.
+    """Settings of the configurations: what is the same for all, and what is not.
 
     Attributes:
         lr: float64 (G,), learning rates.
         weight_decay: float64 (G,).
-        momentum: Of all.
-        batch_size: Of all.
+        momentum: Momentum of all configurations.
+        batch_size: Images of a batch, for all configurations.
     """
 
     lr: NDArray[np.float64]
@@ -279,7 +279,7 @@ class _Block(NamedTuple):
 
     Attributes:
         first: Number of the first iteration.
-        last: Of the one after the last.
+        last: Number of the one after the last.
         slot: Number of the part of the memory for batches.
     """
 
@@ -289,7 +289,7 @@ class _Block(NamedTuple):
 
     @property
     def n_iterations(self) -> int:
-        """How many."""
+        """How many iterations the block has."""
         return self.last - self.first
 
 
@@ -311,12 +311,12 @@ class _Rows(NamedTuple):
     """Some rows of the layers and what belongs to them, as a block of T batches uses it.
 
     Attributes:
-        layers: Of each layer (m, d + 1).
-        logits: Of each layer (m, T·B), its share in the logits.
+        layers: For each layer (m, d + 1).
+        logits: For each layer (m, T·B), its share in the logits.
         scaled: The same memory as (m, T, B).
         gradients: (m, T, B).
         kept: (L, L, m, 1), by what layers are multiplied in layers.
-        factors: Of each layer (m, T, 1), by what gradients are multiplied in it.
+        factors: For each layer (m, T, 1), by what gradients are multiplied in it.
     """
 
     layers: list[torch.Tensor]
@@ -331,9 +331,9 @@ class _Steps(NamedTuple):
     """Some configurations and what belongs to them, as a block of T batches uses it.
 
     Attributes:
-        logits: Of each layer (g, C, T, B), its share in the logits.
+        logits: For each layer (g, C, T, B), its share in the logits.
         gradients: (g, C, T·B).
-        shares: Of each layer (g, 1, T, 1), by what logits are multiplied.
+        shares: For each layer (g, 1, T, 1), by what logits are multiplied.
         between: (g, T, 1, T, 1), by what products are multiplied.
     """
 
@@ -353,7 +353,7 @@ class BlockDescent:
     numbers.
 
     Args:
-        settings: Of the descent.
+        settings: Settings of the configurations.
         layers: float32 (G·C, d + 1): weights and, if there is momentum, velocities, one
             configuration below the other; the bias is the last column. Changed in place.
         features: float32 (n, d), on the same device.
@@ -414,7 +414,7 @@ class BlockDescent:
         Args:
             first: How many are done.
             last: How many will be done then.
-            run: From :func:`single_threaded_tasks`.
+            run: Runs tasks side by side; what :func:`single_threaded_tasks` yields.
             on_progress: Gets numbers of iterations as they are done.
         """
         if self._row_parts:
@@ -602,7 +602,7 @@ class BlockDescent:
 
 
 def _parts(n_rows: int, count: int) -> list[slice]:
-    """About so many, all but the last of the same size."""
+    """Cut rows into about count parts, all but the last of the same size."""
     return [slice(*part) for part in row_ranges(n_rows, -(-n_rows // max(count, 1)))]
 
 
@@ -611,7 +611,7 @@ def iterations_of_a_block(batch_size: int, n_columns: int, n_rows: int) -> int:
 
     Args:
         batch_size: Images of a batch.
-        n_columns: Of the features.
+        n_columns: Columns of the features.
         n_rows: Classes of all configurations.
     """
     in_cache = n_rows * n_columns <= _WEIGHTS_IN_CACHE

@@ -1,4 +1,4 @@
-"""scikit-learn's label spreading, for collections that it can handle."""
+"""scikit-learn's semi-supervised label spreading, for collections that it can handle."""
 
 from __future__ import annotations
 

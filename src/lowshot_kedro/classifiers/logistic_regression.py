@@ -55,8 +55,8 @@ class LogisticRegressions:
         weight_decay: L2 penalties of weights and biases, as many.
         batch_size: Images of a batch.
         max_iterations: Batches.
-        momentum: Of the gradient descent.
-        seed: Of the initial weights and the batches.
+        momentum: Momentum of the gradient descent.
+        seed: Seed of the initial weights and the batches.
         device: Where to train, for instance `cpu` or `cuda`.
 
     Raises:
@@ -270,8 +270,8 @@ class LogisticRegression:
         weight_decay: L2 penalty of weights and biases.
         batch_size: Images of a batch.
         max_iterations: Batches.
-        momentum: Of the gradient descent.
-        seed: Of the initial weights and the batches.
+        momentum: Momentum of the gradient descent.
+        seed: Seed of the initial weights and the batches.
         device: Where to train, for instance `cpu` or `cuda`.
     """
 
@@ -375,7 +375,7 @@ class _Checkpoint:
     def restore(
         self, layers: Sequence[torch.Tensor], batches: BalancedBatches, max_iterations: int
     ) -> tuple[int, list[Any]]:
-        """Take over what the file holds, if it belongs here.
+        """Take over what the file holds, if it was written by this training.
 
         Returns:
             How many iterations are done, and what their evaluations returned.
@@ -416,7 +416,7 @@ class _Checkpoint:
         self._since_saved = Stopwatch()
 
     def remove(self) -> None:
-        """The training is done."""
+        """Remove the file, since the training is done."""
         self._path.unlink(missing_ok=True)
         self._partial().unlink(missing_ok=True)
 

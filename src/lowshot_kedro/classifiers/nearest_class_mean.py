@@ -1,4 +1,4 @@
-"""Nearest class mean: every class is one direction."""
+"""Nearest class mean: every class is one direction, its prototype."""
 
 from __future__ import annotations
 

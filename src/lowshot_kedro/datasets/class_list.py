@@ -130,7 +130,7 @@ class ClassSplitDataset(WholeFileDataset):
 
 
 def split_table(content: Mapping[str, Any]) -> TablePreview:
-    """The role of every class in both modes.
+    """A table of the role of every class in both modes.
 
     Args:
         content: A class split: 1-based lists for each mode and role, and label_names.
@@ -155,7 +155,7 @@ def namer(names: Sequence[str]) -> Callable[[int], str]:
 
 
 def class_namer(class_list: ClassList | None) -> Callable[[int], str]:
-    """As :func:`namer`, from what :func:`read_class_names` reads, where it can be read."""
+    """The :func:`namer` of the names in a class list; of no names where it cannot be read."""
     try:
         return namer([] if class_list is None else read_class_names(class_list))
     except (OSError, InputError):

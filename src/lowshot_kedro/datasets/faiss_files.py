@@ -33,9 +33,9 @@ _KINDS = {
     "IHNf": "IndexHNSWFlat",
 }
 
-# An index around another one.
+# Indexes around another one.
 _WRAPPERS = (faiss.IndexPreTransform, faiss.IndexIDMap, faiss.IndexRefine)
-# What their other numbers mean is of no use here.
+# Numbers of metrics that a message names; the others are of no use here.
 _METRICS = {1: "METRIC_L2", 2: "METRIC_L1", 3: "METRIC_Linf"}
 
 IndexContent = faiss.Index | Blocks[NDArray[np.float32]] | InvertedFile
@@ -154,7 +154,7 @@ class FaissIndexDataset(
             self._write(path, data)
 
     def _write_over(self, data: IndexContent, paths: Sequence[Path]) -> None:
-        """Start the file over: only the work before it can be continued."""
+        """Write the file from its beginning: only the work before it can be continued."""
         (path,) = paths
         try:
             path.unlink(missing_ok=True)
@@ -325,7 +325,7 @@ class FaissTransformDataset(
             self._write(path, data)
 
     def _write_over(self, data: faiss.VectorTransform, paths: Sequence[Path]) -> None:
-        """Start the file over: only the work before it can be continued."""
+        """Write the file from its beginning: only the work before it can be continued."""
         self._write(paths[0], data)
 
     def _write(
@@ -366,7 +366,7 @@ def _require_finite(transform: faiss.VectorTransform, path: Path) -> None:
 
 
 def _variance_kept(transform: faiss.VectorTransform) -> dict[str, str]:
-    """For a preview; nothing for a transform that knows of no variances."""
+    """The part of the variance kept, for a preview; nothing where a transform does not know it."""
     if not isinstance(transform, faiss.PCAMatrix):
         return {}
     variances = faiss.vector_to_array(transform.eigenvalues).clip(0)

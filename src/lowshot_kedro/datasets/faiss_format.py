@@ -1,7 +1,7 @@
 """The bytes of an index file, as faiss writes them.
 
-Only the two kinds that this project makes: flat indexes and inverted files of whole vectors. They
-are written block by block, and read as memory maps.
+These are the two kinds that this project makes: flat indexes and inverted files of whole vectors.
+They are written block by block, and read as memory maps.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class IndexHeader(NamedTuple):
 
     Attributes:
         kind: Four letters.
-        dimension: Of the vectors.
-        n_vectors: How many.
+        dimension: Columns of the vectors.
+        n_vectors: How many vectors it holds.
         is_trained: Whether vectors can be added and searched.
-        metric: By which they are compared, as faiss numbers them.
+        metric: The metric by which they are compared, as faiss numbers them.
         n_bytes: Size of the whole file; None for a kind of which only faiss knows it.
     """
 

@@ -133,7 +133,7 @@ class FeatureWriter:
 
 
 class _Layout(NamedTuple):
-    """Where in a file its arrays stand, in bytes from its beginning; and what it counts."""
+    """The places of the arrays in a file, in bytes from its beginning; and its count of rows."""
 
     features_at: int
     labels_at: int
@@ -157,17 +157,20 @@ class _File:
         self._descriptor = os.open(path, os.O_WRONLY)
 
     def write(self, position: int, block: LabeledBlock) -> None:
+        """Write rows of which the first one is row `position` of this file."""
         row_bytes = BYTES_PER_NUMBER * self._n_columns
         self._write_at(self._layout.features_at + position * row_bytes, block.features, "<f4")
         self._write_at(self._layout.labels_at + position * BYTES_PER_NUMBER, block.labels, "<i4")
 
     def commit(self, count: int) -> None:
+        """Wait until all rows are on disk, then write down how many there are."""
         os.fsync(self._descriptor)
         self._write_at(self._layout.count_at, np.array([count]), "<i4")
         os.fsync(self._descriptor)
         self.count = count
 
     def close(self) -> None:
+        """Close the file."""
         os.close(self._descriptor)
 
     def _write_at(self, offset: int, numbers: NDArray[Any], dtype: str) -> None:
@@ -196,7 +199,7 @@ def _lay_out(path: Path, n_rows: int, n_columns: int) -> None:
 
 
 def _find_layout(path: Path, n_rows: int, n_columns: int) -> _Layout | None:
-    """Where the rows of a file stand; None for no file, another one, or one never laid out."""
+    """The layout of a feature file; None for no file, another one, or one never laid out."""
     expected = [((n_rows, n_columns), "<f4"), ((n_rows,), "<i4"), ((1,), "<i4")]
     try:
         with open_hdf5(path) as file:
@@ -218,7 +221,7 @@ class ProblemList:
     """The images of a collection that are blank, and why, as a CSV file: image, problem.
 
     Args:
-        path: Of the file.
+        path: The CSV file.
         first_image: The number that the first row of the features has as an image.
     """
 
@@ -248,7 +251,7 @@ class ProblemList:
 
         Args:
             first_row: Number of the first row of the block.
-            problems: By row of the block.
+            problems: What is wrong, by row of the block.
         """
         first = self._first_image + first_row
         if problems:

@@ -32,7 +32,7 @@ class FileDataset(TableDataset[Saved, Loaded], Generic[Saved, Loaded]):
         """Write to a path that is not the final name."""
 
     def check(self) -> None:
-        """Open the file, where that takes no time; other subclasses look at less.
+        """Open the file, which takes no time; subclasses whose files take time look at less.
 
         Raises:
             FileNotFoundError: If it is not there.
@@ -41,7 +41,7 @@ class FileDataset(TableDataset[Saved, Loaded], Generic[Saved, Loaded]):
         self._read()
 
     def files_in_use(self) -> list[Path]:
-        """What nobody else may write while a run uses this."""
+        """The files that nobody else may write while a run uses this dataset."""
         return [self._filepath]
 
     def load(self) -> Loaded:

@@ -12,7 +12,7 @@ from pathlib import Path
 from lowshot_kedro.locks import SECONDS_TO_WAIT, written_by_one
 from lowshot_kedro.memory import format_bytes
 
-# Of the name under which a file is written.
+# The beginning of the name under which a file is written.
 UNFINISHED = ".partial-"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -23,7 +23,7 @@ class DiskFullError(OSError):
 
 
 def partial_path(path: Path) -> Path:
-    """Where a file is written before it gets its name; libraries that look see its suffix."""
+    """The path that a file is written to before it gets its name, with its suffix for libraries."""
     return path.with_name(f"{UNFINISHED}{path.name}")
 
 
@@ -73,7 +73,7 @@ def full_disk_named(path: Path) -> Iterator[None]:
     """Name the file in the error of a full disk, however deep libraries have wrapped it.
 
     Raises:
-        DiskFullError: In place of any error that a full disk is behind.
+        DiskFullError: In place of any error whose cause is a full disk.
     """
     try:
         yield

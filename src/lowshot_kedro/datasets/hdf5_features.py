@@ -86,7 +86,7 @@ class HDF5Features:
 
     @cached_property
     def _offsets(self) -> list[int | None]:
-        """Where in each file its rows stand one after the other in float32; None: elsewhere."""
+        """The byte at which each file's float32 rows begin; None: they are not in one piece."""
         offsets = []
         for path in self.paths:
             with open_hdf5(path) as file:
@@ -167,7 +167,7 @@ def _read_into(rows: NDArray[np.float32], path: Path, offset: int) -> None:
 
 
 def _is_no_first_one(path: Path) -> bool:
-    """Whether another job, whose first file would have a note of its own, does not begin here."""
+    """Whether a file is not the first one of a job, beside which there would be a note."""
     files = ResumableFiles(path)
     return not files.note.exists() and not files.work_folder.exists()
 
@@ -294,7 +294,7 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
         return ResumableFiles(paths[0], *paths, obsolete=[*ours, *replaced])
 
     def files_in_use(self) -> list[Path]:
-        """What nobody else may write while a run uses this: all files that are there."""
+        """All files that are there: nobody else may write them while a run uses this dataset."""
         numbers = itertools.count(1) if self._rows_per_file else ()
         following = itertools.takewhile(Path.is_file, map(self._path, numbers))
         return [self._path(0), *following]

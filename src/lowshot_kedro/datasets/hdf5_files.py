@@ -1,4 +1,4 @@
-"""HDF5 files that others have written: what is read from them stands in them."""
+"""HDF5 files that others have written: nothing is read from other files that they name."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def find_dataset(file: h5py.File, name: str) -> h5py.Dataset:
 
     Args:
         file: The file.
-        name: In its root group. It may be a link within the file.
+        name: Its name in the root group. It may be a link within the file.
 
     Raises:
         ValueError: If there is none, or it is a link to another file or in a circle, takes its
@@ -79,7 +79,7 @@ def require_stored(dataset: h5py.Dataset, where: str, n_rows: int | None = None)
     """Refuse a dataset of which the file holds far too little.
 
     Args:
-        dataset: Of :func:`find_dataset`.
+        dataset: A dataset that :func:`find_dataset` has returned.
         where: What a message calls it: file and name.
         n_rows: How many of its first rows are wanted; None: all.
 
@@ -108,7 +108,7 @@ def require_stored(dataset: h5py.Dataset, where: str, n_rows: int | None = None)
 
 
 def _follow(file: h5py.File, name: str) -> Any:
-    """What a name stands for; None if there is nothing. Another file is never opened."""
+    """The object that a name stands for; None if there is none. Another file is never opened."""
     found: Any = file
     parts = [name]
     n_links = 0

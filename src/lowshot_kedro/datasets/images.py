@@ -73,7 +73,7 @@ class ImagesDataset(AbstractDataset[Saved, ImageSource], Generic[Saved]):
         self._source()
 
     def files_in_use(self) -> list[Path]:
-        """What nobody else may write while a run uses this."""
+        """The files that nobody else may write while a run uses this dataset."""
         return [self._filepath]
 
     def load(self) -> ImageSource:
@@ -124,11 +124,11 @@ class ReadOnlyImagesDataset(ImagesDataset[Any]):
     """A collection that other programs have put there."""
 
     def files_in_use(self) -> list[Path]:
-        """None: no run writes them."""
+        """No files, since no run writes them."""
         return []
 
     def save(self, data: Any) -> None:
-        """Refuse.
+        """Refuse to write the collection.
 
         Raises:
             ValueError: Always.

@@ -65,11 +65,11 @@ class ResumableFiles:
         return _read_note(self.note)
 
     def unfinished_provenance(self) -> Facts | None:
-        """The same of the work in progress."""
+        """What the note in the folder of the work in progress says; None without a note."""
         return _read_note(self._work_note)
 
     def facts(self) -> dict[str, str]:
-        """The short ones of what the files were made from, as one line for a preview."""
+        """The short facts of what the files were made from, as one line for a preview."""
         provenance = self.provenance() or {}
         short = [
             f"{key} {value}"
@@ -254,7 +254,7 @@ class ResumableFiles:
             partial.unlink(missing_ok=True)
 
     def _name(self, wanted: Facts) -> None:
-        """Give the files their names, the first one last: see files.written_whole."""
+        """Give the files their names, the first one last, as :func:`~.files.written_whole` does."""
         for path in (self.paths[0], *self._obsolete):
             path.unlink(missing_ok=True)
         _write_note(self.note, wanted)
@@ -282,14 +282,14 @@ class ResumableDataset(abc.ABC):
         return self._files.provenance()
 
     def files_in_use(self) -> list[Path]:
-        """What nobody else may write while a run uses this."""
+        """The files that nobody else may write while a run uses this dataset."""
         return list(self._files.paths)
 
     def check_kept(self) -> None:
         """Refuse files of others that are damaged before anything is done: they will be kept.
 
         Raises:
-            ValueError: As for `check`.
+            ValueError: For what :meth:`check` refuses.
         """
         if self._files.are_of_others():
             self.check()
@@ -302,7 +302,7 @@ def rows_done(
 
     Args:
         paths: Files that grow together, row by row; they need not exist.
-        bytes_per_row: Of each file.
+        bytes_per_row: Bytes of a row of each file.
         n_rows: Rows of the complete files. A longer file belongs to something else: 0.
         block_rows: Rows of a block; only the last one may have fewer.
     """
@@ -326,7 +326,7 @@ def append_blocks(
         blocks: The rows. Only those that are missing are computed.
         path: What messages call the result.
         partials: The files; they need not exist.
-        bytes_per_row: Of each file.
+        bytes_per_row: Bytes of a row of each file.
         write: Appends a block to the open files.
 
     Raises:
@@ -364,7 +364,7 @@ def opened_at(path: Path, n_bytes: int) -> Iterator[BinaryIO]:
 
 
 def _as_json(facts: Mapping[str, Any]) -> Facts:
-    """What a note of these facts would read."""
+    """The facts as they are after they have been written to a note and read again."""
     read: Facts = json.loads(json.dumps(dict(facts), allow_nan=False))
     return read
 

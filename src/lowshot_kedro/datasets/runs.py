@@ -117,7 +117,7 @@ class RunMetricsDataset(PartitionedDataset):  # type: ignore[misc]
             raise ValueError(f"{self._path}: no result of {', '.join(sorted(awaited)[:3])}")
 
     def files_in_use(self) -> list[Path]:
-        """What nobody else may write while a run uses this: the runs of all methods together."""
+        """The folder of all runs: nobody else may write it while a run uses this dataset."""
         return [self._folder]
 
     def _exists(self) -> bool:
@@ -174,7 +174,7 @@ class RunScores:
     """Scores of runs in a folder, an HDF5 file for each. It can be sent to other processes.
 
     Args:
-        folder: Seen by all of them under the same path.
+        folder: The folder, which all processes see under the same path.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -282,7 +282,7 @@ class RunScoresDataset(AbstractDataset[RunScores, RunScores]):
         return RunScores(self._filepath.absolute())
 
     def save(self, data: RunScores) -> None:
-        """Nothing else can take the place of the folder.
+        """Refuse to save: nothing else can take the place of the folder.
 
         Raises:
             ValueError: Always.

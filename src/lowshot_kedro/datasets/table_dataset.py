@@ -46,7 +46,7 @@ class TableDataset(AbstractDataset[Saved, Loaded], Generic[Saved, Loaded]):
         """Rows to show; only the first few and their first few entries will be."""
 
     def _headings(self) -> Sequence[str]:
-        """What stands above the first rows: what the columns are, then a name for each."""
+        """The headings of the first rows: what the columns are, then a name for each column."""
         return ["column", *map(str, range(PREVIEW_COLUMNS))]
 
     def _row_classes(self) -> Sequence[str]:

@@ -76,7 +76,7 @@ class TorchvisionClassSplitDataset(AbstractDataset[Any, dict[str, Any]]):
         self._find(self._download)
 
     def files_in_use(self) -> list[Path]:
-        """None: no run writes them."""
+        """No files, since no run writes them."""
         return []
 
     def load(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class TorchvisionClassSplitDataset(AbstractDataset[Any, dict[str, Any]]):
         return self._find(self._download)
 
     def save(self, data: Any) -> None:
-        """Refuse.
+        """Refuse to write the class split.
 
         Raises:
             ValueError: Always.

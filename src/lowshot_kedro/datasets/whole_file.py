@@ -61,7 +61,7 @@ class WholeFileDataset(AbstractDataset[Any, Any]):
         require_file(self._filepath)
 
     def files_in_use(self) -> list[Path]:
-        """What nobody else may write while a run uses this."""
+        """The files that nobody else may write while a run uses this dataset."""
         return [self._filepath]
 
     def load(self) -> Any:

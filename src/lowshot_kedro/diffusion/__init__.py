@@ -1,4 +1,10 @@
-"""Label propagation over the graph.
+"""Label diffusion: semi-supervised, transductive label propagation over a k-NN graph.
+
+In low-shot (few-shot, n-shot) classification a class has few labelled images, its support; the test
+images are the queries. Labelled and unlabelled images are the nodes of a graph, the labels of each
+class spread from node to node, and a test image gets the scores of the nodes nearest to it: M.
+Douze, A. Szlam, B. Hariharan and H. Jégou, "Low-shot learning with large-scale diffusion", CVPR
+2018.
 
 `edge_weights` and `matrix` make W, `variants` what may happen between steps, `propagation` runs the
 steps on one of the `backends` with `options` of one kind, and `validation` says how many; `choice`

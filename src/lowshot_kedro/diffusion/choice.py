@@ -33,13 +33,14 @@ from lowshot_kedro.progress import logged_step
 
 logger = logging.getLogger(__name__)
 
-# Without held-out labels, and as long as these do not speak against it; LabelDiffusion's default.
+# Neighbours without held-out labels, and where these do not speak against it: LabelDiffusion's
+# default.
 USUAL_NEIGHBORS = 10
 _ROUNDS = 5
 # Labels that are looked for in a round, and scores that are kept of them.
 _MAX_TESTED = 1000
 _MAX_RESULT_BYTES = 2**28
-# Differences that are equal but for rounding.
+# Differences that are smaller than this are rounding.
 _ROUNDING = 1e-9
 
 
@@ -118,7 +119,7 @@ def choose_diffusion(
         is_novel: bool (C,).
         options: As for :func:`~lowshot_kedro.diffusion.propagate`.
         n_iterations: The number of steps; None: chosen.
-        seed: Of what is held out.
+        seed: Seed of the choice of labels that are held out.
 
     Returns:
         The choice. In memory: one W at a time, and what a propagation of up to 128 classes takes,
@@ -180,9 +181,9 @@ def rounds_of(
     """What is held out in each round.
 
     Args:
-        labeled_classes: int32 (L,).
-        is_novel: bool (C,).
-        seed: Of the labels that are held out.
+        labeled_classes: int32 (L,), 0..C-1, classes of the labelled nodes.
+        is_novel: bool (C,), whether each class is novel.
+        seed: Seed of the choice of labels that are held out.
 
     Returns:
         Up to five rounds. A base class with more labels than a novel one acts as novel in one of
@@ -237,7 +238,7 @@ def weights_of(
     """How much each label that is looked for counts, and which class and round it belongs to.
 
     Args:
-        rounds: As :func:`rounds_of` gives them.
+        rounds: Rounds that :func:`rounds_of` returns.
         labeled_classes: int32 (L,).
         is_novel: bool (C,).
 
@@ -271,7 +272,7 @@ def _others(neighbors: NDArray[np.int32]) -> NDArray[np.int32]:
 def _sums(
     right: NDArray[np.bool_], weights: NDArray[np.float64], cells: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """What every cell adds to the accuracy, float64 (S + 1, number of cells)."""
+    """What each class in each round adds to the accuracy, float64 (S + 1, number of cells)."""
     present, inverse = np.unique(cells, return_inverse=True)
     return np.stack(
         [np.bincount(inverse, weights * of_step, minlength=len(present)) for of_step in right]

@@ -20,7 +20,7 @@ NODE_ORDERINGS = ("auto", "given", "clustered")
 # Of graphs this large, `auto` expects that their scores do not stay in cache.
 LARGE_GRAPH_NODES = 100_000
 
-# Numbering costs about as much as gathering this many scores of every node at random.
+# Ordering nodes costs about as much as gathering this many scores of every node at random.
 ORDERING_COST_SCORES = 64
 # Below this the scores of all nodes stay in cache anyway.
 CACHE_BYTES = 32 * 2**20
@@ -135,19 +135,19 @@ def propagation_matrix(
         edge_weight: One of :data:`~lowshot_kedro.diffusion.edge_weights.EDGE_WEIGHTS`. With
             `constant` a link weighs 1, and W keeps no values.
         similarities: float32 (N, k), inner products of vectors of length 1; for the other weights.
-        sigma: For `gaussian`.
-        local_neighbor: For `locally_scaled`.
+        sigma: σ in the unit of the distances, for `gaussian`.
+        local_neighbor: Which neighbour's distance is the scale of a node, for `locally_scaled`.
         reciprocal: Keep only links between nodes that list each other.
-        sinkhorn_rounds: See :func:`sinkhorn`.
+        sinkhorn_rounds: How often :func:`sinkhorn` scales columns and rows of W.
         node_ordering: `given`, or `clustered`: rows are ordered so that neighbours are near in
             memory, which makes products on large graphs several times faster. `auto`: clustered
-            from 100 000 nodes on; :func:`choose_node_ordering` knows better if the
-            classes are known.
+            from 100 000 nodes on; :func:`choose_node_ordering` chooses better if the number of
+            classes is known.
 
     Returns:
         The matrix, rows summing to 1; the row of a node without any neighbour is zero. In memory:
-        at most 2·k·4 + 24 bytes a node, with weights as much again for the values; while it is
-        numbered, a copy of the neighbours and of their weights.
+        at most 2·k·4 + 24 bytes a node, with weights as much again for the values; while its
+        nodes are ordered, a copy of the neighbours and of their weights.
 
     Raises:
         ValueError: For a neighbour out of range, or an unknown name.
@@ -215,7 +215,7 @@ def require_weights(weights: sparse.csr_array, name: str) -> sparse.csr_array:
     """Refuse weights below 0 or not finite.
 
     Args:
-        weights: Of links.
+        weights: Weights of links.
         name: What the message calls the matrix.
 
     Returns:

@@ -10,7 +10,7 @@ from lowshot_kedro.diffusion.options import PropagationOptions
 from lowshot_kedro.errors import NotEnoughMemoryError
 from lowshot_kedro.memory import format_bytes, format_gigabytes
 
-# Of the memory that is free when nothing is stated, this part may be taken.
+# The part of the free memory that may be taken if no budget is given.
 AVAILABLE_PART = 0.8
 # Wider slices gain nothing, and a sparse row could hold more entries than it can count.
 MAX_SLICE = 2**16
@@ -33,7 +33,7 @@ class MemoryPlan(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Matrix, scores and results together."""
         return self.matrix + self.scores + self.results
 
 
@@ -51,7 +51,7 @@ def plan_memory(
         n_test: Test points T.
         n_classes: C.
         n_results: How many times T × C scores are returned.
-        options: Of the propagation, with a back end other than `auto`. Their budget is for
+        options: Options of the propagation, with a back end other than `auto`. Their budget is for
             everything, the matrix included; None: 80 % of the memory that is free now, and the
             matrix where it is held there already. On a GPU never more than that.
 

@@ -20,13 +20,14 @@ class PropagationOptions:
         class_slice: Classes propagated at once, which bounds memory; 0: all (up to 65536); `auto`:
             as many as fit. Changes no bit of the result.
         backend: One of :data:`~lowshot_kedro.diffusion.backends.BACKENDS`.
-        precision: Of the scores stored between steps: `float32`, or with the native back end
+        precision: Type of the scores stored between steps: `float32`, or with the native back end
             `bfloat16`, in half the memory.
-        adjustments: What happens to the scores after each step, see
-            :mod:`~lowshot_kedro.diffusion.variants`. With any of them all rows and classes are
-            computed in every step.
-        class_prior: See :func:`~lowshot_kedro.diffusion.variants.class_priors`.
-        memory_budget_bytes: For everything held, see
+        adjustments: What happens to the scores after each step, for instance
+            :class:`~lowshot_kedro.diffusion.variants.Clamping`. With any of them all rows and
+            classes are computed in every step.
+        class_prior: What the column of each class sums to, as for
+            :func:`~lowshot_kedro.diffusion.variants.class_priors`.
+        memory_budget_bytes: Bytes for everything held, as for
             :func:`~lowshot_kedro.diffusion.memory.plan_memory`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The propagation: start, steps, and the scores of the test points after each.
+"""The propagation: start, steps, and the scores of the test points after each step.
 
 M. Douze, A. Szlam, B. Hariharan and H. Jégou, "Low-shot learning with large-scale diffusion",
 CVPR 2018, section 3.
@@ -144,12 +144,12 @@ def scores_per_step(
     """The scores that :func:`propagate` finds, step after step without end, all classes at once.
 
     Args:
-        matrix: As for :func:`propagate`, like the following.
-        labeled_classes: See there.
-        test_neighbors: See there.
-        n_classes: See there.
-        options: See there; the slice of classes does not count.
-        labeled_nodes: See there.
+        matrix: W, over N nodes.
+        labeled_classes: As for :func:`propagate`.
+        test_neighbors: As for :func:`propagate`.
+        n_classes: As for :func:`propagate`.
+        options: As for :func:`propagate`; the slice of classes does not count.
+        labeled_nodes: As for :func:`propagate`.
 
     Yields:
         float32 (T, C), before the first step and after each.
@@ -184,14 +184,14 @@ def scores_when_reached(
     """Scores of nodes that n_iterations steps do not reach, after the step that does.
 
     Args:
-        matrix: As for :func:`propagate`, like the following.
-        labeled_classes: See there.
+        matrix: W, over N nodes.
+        labeled_classes: As for :func:`propagate`.
         nodes: int32 (m,), all nodes whose scores are 0 after n_iterations steps.
-        n_classes: See there.
+        n_classes: As for :func:`propagate`.
         n_iterations: Steps taken so far.
         max_iterations: Steps to take at most.
-        options: See there; the slice of classes does not count.
-        labeled_nodes: See there.
+        options: As for :func:`propagate`; the slice of classes does not count.
+        labeled_nodes: As for :func:`propagate`.
 
     Returns:
         float32 (m, C); zero in the rows of nodes that are not reached.

@@ -1,4 +1,4 @@
-"""How many steps to take, where nobody has said so: held-out labels decide.
+"""How many steps to take if nobody has said so: held-out labels decide.
 
 A few held-out labels decide little, so they only overrule a number that follows from the graph and
 the labels alone if they speak clearly against it.
@@ -94,7 +94,7 @@ def choose_steps(
         labeled_classes: int32 (L,), 0..n_classes-1.
         n_classes: C.
         options: As for :func:`~lowshot_kedro.diffusion.propagate`.
-        seed: Of the folds.
+        seed: Seed of the folds.
 
     Returns:
         At least one step, at most 300. In memory: as for a propagation of up to 128 classes, or of
@@ -148,14 +148,14 @@ def right_labels(
     """Whether held-out labels are found again, fold after fold.
 
     Args:
-        matrix: As for :func:`choose_steps`, like the following.
-        labeled_nodes: See there.
-        labeled_classes: See there.
-        n_classes: See there.
+        matrix: W, over N nodes.
+        labeled_nodes: As for :func:`choose_steps`.
+        labeled_classes: As for :func:`choose_steps`.
+        n_classes: As for :func:`choose_steps`.
         n_steps: Steps to take.
         held_out: The labels in each fold.
         readings: int32 (L, m), the nodes whose scores are added up for each label, -1 for none.
-        options: See there.
+        options: As for :func:`choose_steps`.
 
     Returns:
         bool (n_steps + 1, H), after 0, 1, 2 … steps.
@@ -244,8 +244,8 @@ def folds(labeled_classes: NDArray[np.int32], seed: int) -> Iterator[NDArray[np.
     """Labels to hold out, those of each class dealt over up to five folds.
 
     Args:
-        labeled_classes: int32 (L,).
-        seed: Of the order in which they are dealt, and of the fold that gets the first.
+        labeled_classes: int32 (L,), 0..C-1.
+        seed: Seed of the order in which they are dealt, and of the fold that gets the first.
 
     Yields:
         int64, positions 0..L-1, increasing; each position is in one fold, but for classes with one

@@ -1,4 +1,4 @@
-"""What may happen to the scores L between two steps, and what their columns sum to.
+"""Variants of the propagation: changes of the scores L between two steps, and class priors.
 
 An adjustment changes L in place. It gets a dense array whose columns sum to 1 (those of
 classes without a label are zero); afterwards the engine scales the columns again. To add one, write

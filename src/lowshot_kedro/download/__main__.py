@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None, command: str = "lowshot-downloa
     """Run the command.
 
     Args:
-        arguments: Of the command line; None: those of this process.
+        arguments: Arguments of the command line; None: those of this process.
         command: How it was called.
 
     Returns:
@@ -152,8 +152,8 @@ class _Plan:
 
     Args:
         files: The files.
-        folder: Where they belong.
-        n_rows: Of a file of which the first rows are of use, only so many; None: all.
+        folder: The folder that they belong in.
+        n_rows: How many rows to fetch of files whose first rows are of use alone; None: all.
         base_url: A mirror; None: the published addresses.
     """
 

@@ -31,9 +31,9 @@ class PublishedFile:
     """A file that can be downloaded.
 
     Attributes:
-        name: Where the environment `imagenet` reads it, below DDIR.
+        name: Its path below DDIR, where the environment `imagenet` reads it.
         needed_for: What somebody does who needs it.
-        server_path: Where the server has it, if not under its name.
+        server_path: Its path on the server, if that is not its name.
         elsewhere: The whole address, if it is on another server.
         n_background: The graph it belongs to; None: to no graph.
         row_bytes: Set where the first rows are of use without the others: bytes of a row.
@@ -49,7 +49,7 @@ class PublishedFile:
     by_default: bool = True
 
     def address(self, base_url: str | None = None) -> str:
-        """Where it is fetched from; a mirror has everything, the class split at its top."""
+        """The URL that it is fetched from; a mirror has all files, the class split at its top."""
         if self.elsewhere and base_url is None:
             return self.elsewhere
         return f"{(base_url or BASE_URL).rstrip('/')}/{self.server_path or self.name}"

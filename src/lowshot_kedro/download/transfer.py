@@ -50,8 +50,8 @@ class Remote(NamedTuple):
     """What a server says of a file.
 
     Attributes:
-        address: Where it is.
-        size: In bytes.
+        address: Its URL.
+        size: Its size in bytes.
         version: Its ETag or else the time of its last change; empty if the server tells neither.
     """
 
@@ -67,7 +67,7 @@ class Transfer:
 
     Args:
         remote: The file on the server.
-        path: Where it belongs.
+        path: The path that it belongs at.
         n_bytes: Fetch only its first bytes; None: all.
         row_bytes: Set where a beginning is of use: a file that this has cut after a whole number
             of rows is continued when more are wanted, and kept when fewer are.
@@ -121,7 +121,7 @@ class Transfer:
         """Bytes that have to be fetched.
 
         Raises:
-            ValueError: As :meth:`bytes_on_disk`.
+            ValueError: If the path has a file that is neither this one nor its beginning.
         """
         return max(0, self.n_bytes - self.bytes_on_disk())
 
@@ -129,7 +129,7 @@ class Transfer:
         """Whether the file is there under its name with all that is wanted.
 
         Raises:
-            ValueError: As :meth:`bytes_on_disk`.
+            ValueError: If the path has a file that is neither this one nor its beginning.
         """
         return self.bytes_missing() == 0 and self.path.exists()
 

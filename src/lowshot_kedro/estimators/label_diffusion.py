@@ -1,4 +1,7 @@
-"""Label propagation over a k-nearest-neighbour graph as a scikit-learn estimator, without Kedro."""
+"""Semi-supervised label diffusion over a k-nearest-neighbour graph, as a scikit-learn estimator.
+
+Others call it label propagation or label spreading; it is transductive, and predicts new rows too.
+"""
 
 from __future__ import annotations
 
@@ -64,15 +67,15 @@ logger = logging.getLogger(__name__)
 
 METRICS = (*graph.METRICS, "precomputed")
 _BLOCK_ROWS = 16384
-# More than any machine has, and few enough for 64 bits.
+# More memory than any machine has; as bytes it fits 64 bits.
 _LARGEST_BUDGET_GB = 1e9
-# Of priors: the smallest beside the largest, and what is too large for a sum.
+# The smallest prior beside the largest, and a prior that is too large for a sum.
 _SMALLEST_RATIO, _HUGE = 1e-30, 1e200
-# More threads would only take memory.
+# The most threads: more would only take memory.
 _MAX_THREADS = max(64, os.cpu_count() or 1)
-# Of the free memory, the part that vectors may take when they have to be converted.
+# The part of the free memory that vectors may take when they have to be converted.
 _VECTORS_PART = 0.4
-# What the functions called here name the parameters, and what they are called here.
+# The estimator's names for the parameters of the functions that it calls.
 _OWN_NAMES = {
     "k": "n_neighbors",
     "method": "graph_method",
@@ -81,7 +84,7 @@ _OWN_NAMES = {
 
 
 class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Classifier for few labelled and many unlabelled rows: labels spread over a k-NN graph.
+    """Semi-supervised classifier: the labels of few rows spread over a k-NN graph to all others.
 
     Every row is linked to the rows nearest to it. The labelled rows of a class share a mass of 1,
     which spreads over the links step by step; a row belongs to the class that has most of its mass
@@ -107,7 +110,7 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         class_prior: What the scores of each class sum to: `labeled`: in proportion to its labelled
             rows; `uniform`; or a number above 0 for each of `classes_`. The first two are the same
             where all classes have as many labels.
-        precision: Of the scores between steps, `float32` or `bfloat16` in half the memory.
+        precision: Type of the scores between steps, `float32` or `bfloat16` in half the memory.
         class_slice: Classes propagated at a time, which bounds memory; 0: all; `auto`: as many as
             fit. Changes no result.
         n_components: Sparse X with more columns is reduced to so many by TruncatedSVD; with fewer
@@ -298,7 +301,7 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def label_distributions_(self) -> NDArray[np.float32]:
-        """The share of each class in the mass of every row; see above."""
+        """The share of each class in the mass of every row, float32 (N, C)."""
         check_is_fitted(self)
         distributions: NDArray[np.float32] = self._node_scores / _divisors(self._node_scores)
         distributions[self._labeled_nodes] = 0
@@ -569,7 +572,7 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
-        """Threads and progress as the parameters say, and errors that name these parameters."""
+        """Set threads and progress as the parameters say, and have errors name these parameters."""
         with ExitStack() as stack:
             if self.n_jobs is not None:
                 # As everywhere in scikit-learn, -1 is all processors and -2 all but one.
@@ -586,7 +589,7 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 raise error.renamed(name) from error
 
     def _require_parameters(self) -> None:
-        """Refuse, before any work, what no parameter can be."""
+        """Refuse, before any work, values that the parameters cannot have."""
         _require_integer("n_neighbors", self.n_neighbors, 1)
         if not _is_integer(self.n_iterations, 0) and not _is_text(self.n_iterations, "auto"):
             expected = "an integer of at least 0, or auto"
@@ -627,7 +630,7 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _own_name(error: InputError) -> str | None:
-    """What the parameter of an error is called here."""
+    """The name that the estimator gives to the parameter of an error."""
     name = error.parameter
     return None if name is None else _OWN_NAMES.get(name, name)
 

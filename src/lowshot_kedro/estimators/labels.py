@@ -161,7 +161,7 @@ def labels_of(classes: NDArray[Any], found: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def no_label(classes: NDArray[Any]) -> int | str:
-    """What stands for no label beside these: -1, as text if they are; 0 if -1 is one of them."""
+    """What stands for no label beside these classes: -1 or "-1", or 0 if -1 is a class."""
     is_text = _kind(classes) == "texts"
     value = _NEITHER if _has_minus_one(classes) else UNLABELED
     return str(value) if is_text else value

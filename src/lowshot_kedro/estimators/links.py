@@ -11,7 +11,7 @@ from scipy import sparse
 from lowshot_kedro.blocks import require_nodes
 from lowshot_kedro.errors import InputError
 
-# Its reciprocal is finite.
+# The smallest weight but 0: its reciprocal is finite.
 _SMALLEST_WEIGHT = 1e-300
 
 

@@ -15,14 +15,14 @@ from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.vectors import release
 
 _BLOCK_ROWS = 16384
-# Where rows are only looked at.
+# Rows of a block where rows are only looked at.
 _FEW_ROWS = 512
 # Squares of smaller differences, and lengths of shorter rows, lose digits in float32.
 _SMALLEST_SPREAD, _SHORTEST = 1e-18, 1e-34
 
 
 def checked_rows(estimator: Any, X: Any, reset: bool) -> Any:
-    """X as scikit-learn takes it.
+    """X checked as scikit-learn checks its input.
 
     Args:
         estimator: Remembers number and names of the columns.
@@ -66,7 +66,7 @@ def is_zero(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def require_finite_entries(block: sparse.csr_array, first: int) -> None:
-    """As require_finite, for some rows of a sparse matrix of which `first` is the first."""
+    """Refuse rows of a sparse block that hold NaN or infinity; its first row is row `first`."""
     is_finite = np.isfinite(block.data)
     if not is_finite.all():
         # NaN in one column for each row that holds any, since sums of finite numbers may overflow.
@@ -91,7 +91,7 @@ def require_directions(X: NDArray[Any], number: int = 0) -> None:
 
     Args:
         X: (m, d), before it becomes float32.
-        number: Of the first of these rows in the whole matrix.
+        number: Number of the first of these rows in the whole matrix.
     """
     for first, last in row_ranges(len(X), _FEW_ROWS):
         largest = np.abs(X[first:last]).max(axis=1)

@@ -1,4 +1,10 @@
-"""The k-nearest-neighbour graph: index, background graph, and labelled nodes inserted into it.
+"""The k-nearest-neighbour (k-NN) graph of embeddings: index, background graph, labelled nodes.
+
+It links labelled and unlabelled images alike: the graph that semi-supervised, transductive methods
+spread labels over. `build_index` and `background_graph` run once over the unlabelled images,
+`insert_labeled_nodes` adds the labelled ones of an experiment, and `build_knn_graph` builds a graph
+over vectors in memory. Indexes are those of faiss: J. Johnson, M. Douze and H. Jégou,
+"Billion-scale similarity search with GPUs", IEEE Transactions on Big Data, 2019.
 
 Similarity is the inner product of L2-normalised vectors, or in `build_knn_graph` also minus the
 squared distance.

@@ -33,8 +33,8 @@ class UnlabeledNodes(NamedTuple):
 
     Attributes:
         vectors: float32 (n, d), not normalised.
-        search_index: Over the normalised vectors.
-        neighbors: The graph among them, (n, K).
+        search_index: A faiss index over the normalised vectors.
+        neighbors: The graph among them, (n, K): the K most similar nodes of each node.
     """
 
     vectors: NDArray[np.float32]
@@ -56,13 +56,13 @@ def unlabeled_nodes(
     Args:
         vectors: float32 (n, d), not normalised.
         k: Neighbours of each.
-        method: As for :func:`background_graph`, like the following.
+        method: As for :func:`background_graph`.
         name: What messages call the vectors.
-        target_recall: See there.
-        memory_budget_bytes: See there.
+        target_recall: As for :func:`background_graph`.
+        memory_budget_bytes: As for :func:`background_graph`.
 
     Returns:
-        In memory: the vectors twice and 8·n·k bytes.
+        The vectors with their index and graph. In memory: the vectors twice and 8·n·k bytes.
 
     Raises:
         ValueError: For NaN, or too few vectors for the method.
@@ -87,10 +87,10 @@ def index_in_memory(
     """A search index that holds the normalised vectors, as a rule a copy of them.
 
     Args:
-        vectors: As for :func:`~lowshot_kedro.graph.index.build_index`, like the following.
-        method: See there.
-        target_recall: See there.
-        memory_budget_bytes: See there.
+        vectors: float32 (n, d), not normalised.
+        method: As for :func:`~lowshot_kedro.graph.index.build_index`.
+        target_recall: As for :func:`~lowshot_kedro.graph.index.build_index`.
+        memory_budget_bytes: As for :func:`~lowshot_kedro.graph.index.build_index`.
         name: What messages call the vectors.
 
     Returns:
@@ -144,7 +144,7 @@ def background_graph(
     """The stored_k most similar vectors of every vector, itself included, found while it is saved.
 
     Args:
-        index: Of the same vectors.
+        index: A search index over the same vectors.
         vectors: float32 (n, d), a memmap or array, not normalised.
         stored_k: Neighbours of each.
         method: `exact` compares every pair. `ivf` looks through the nearest lists of an inverted
@@ -216,7 +216,7 @@ def background_graph(
 
 
 def describe_index(index: faiss.Index) -> dict[str, Any]:
-    """What tells an index over vectors from another one over the same vectors."""
+    """Type and settings of an index, for its provenance: what other such indexes differ in."""
     facts: dict[str, Any] = {"type": type(index).__name__}
     if is_divided(index):
         facts |= {"n_lists": index.nlist, "n_probe": index.nprobe}
@@ -249,7 +249,7 @@ def _method_with(index: faiss.Index, method: str) -> str:
 def _searched_graph(
     index: faiss.Index, vectors: NDArray[np.float32], stored_k: int, name: str
 ) -> RowBlocks[KnnGraph]:
-    """Every vector searched in the index, block by block."""
+    """The graph that searching the index for every vector finds, block by block."""
     n_vectors = len(vectors)
 
     def blocks(first_row: int) -> Iterator[KnnGraph]:
@@ -263,7 +263,7 @@ def _searched_graph(
 
 
 def in_order(graph: KnnGraph) -> KnnGraph:
-    """The same neighbours, of equal similarities the smaller number first."""
+    """A graph with the neighbours of a row that are equally similar in order of their numbers."""
     order = np.lexsort((graph.indices, -graph.similarities), axis=1)
     return KnnGraph(
         np.take_along_axis(graph.indices, order, axis=1),

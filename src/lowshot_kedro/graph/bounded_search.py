@@ -185,11 +185,11 @@ class BoundedSearch:
         """Positions with the best scores, and these scores.
 
         Args:
-            codes: Of the queries.
+            codes: Codes of the queries.
             nearest: int32 (q, p), the lists looked through in any case.
             squares: float64 (q,), squared distances of what counts.
             floors: int32 (q,), the least scores that count.
-            width: How many.
+            width: How many positions to find for each query.
         """
         lists = self.lists
         if self.slack is None:

@@ -25,8 +25,8 @@ _MIN_GROUPS = 16
 _LISTS_PER_PROBE = 4
 _MAX_PROBES = 4096
 _BLOCK_ROWS = 65536
-# Of an iteration of k-means beside others, which cannot be stopped: a second. Groups are about
-# equally large, unless most vectors are near to each other and some far away.
+# Multiplications of an iteration of k-means beside others, which cannot be stopped: about a second.
+# Groups are about equally large, unless most vectors are near to each other and some far away.
 _MAX_MULTIPLICATIONS = 2**33
 
 
@@ -65,8 +65,9 @@ def train_centroids(
     Args:
         sample: float32 (m, d).
         n_centroids: At most m.
-        space: In which the points are compared.
-        max_multiplications: Of an iteration in a group that is trained beside others.
+        space: Space in which the points are compared.
+        max_multiplications: Multiplications of an iteration in a group that is trained beside
+            others, at most.
 
     Returns:
         float32 (n_centroids, d); centroids of one group stand together.
@@ -134,11 +135,11 @@ class CentroidSearch:
 
     Args:
         centroids: float32 (L, d), points.
-        encoder: Of the vectors to come.
+        encoder: Encoder of the vectors that will be searched for.
         flat_up_to: So many centroids are all compared, without groups.
 
     Attributes:
-        codes: Of the centroids.
+        codes: Codes of the centroids.
     """
 
     def __init__(
@@ -166,7 +167,7 @@ class CentroidSearch:
 
         Args:
             queries: int8 (q, w), codes.
-            count: How many.
+            count: How many centroids to find for each query.
 
         Returns:
             int32 (q, count), nearest first, -1 where there are fewer.
@@ -205,13 +206,13 @@ def probes_needed(
 def probes_among(
     order: NDArray[np.int32], lists: NDArray[np.int32], n_lists: int, wanted: float
 ) -> int:
-    """The same, if lists are looked through in some order.
+    """The least number of lists to look through, if that is done in a given order.
 
     Args:
         order: int32 (q, p), lists, -1 for none.
-        lists: As for :func:`probes_needed`, like the following.
-        n_lists: See there.
-        wanted: See there.
+        lists: As for :func:`probes_needed`.
+        n_lists: As for :func:`probes_needed`.
+        wanted: As for :func:`probes_needed`.
     """
     place = np.full((len(order), n_lists), n_lists, np.int32)
     rows, places = np.nonzero(order >= 0)
@@ -228,7 +229,7 @@ def lists_of(assigned: NDArray[np.int32], n_lists: int) -> native.Lists:
     """Lists of the vectors 0..n-1 from the list of each.
 
     Args:
-        assigned: int32 (n,).
+        assigned: int32 (n,), the list of each vector.
         n_lists: How many lists there are.
     """
     offsets = np.zeros(n_lists + 1, np.int64)

@@ -22,11 +22,11 @@ _ERROR_DEVIATIONS = 5.0
 
 
 class VectorEncoder:
-    """Encodes the vectors of one collection, and what is searched in it.
+    """Encodes the vectors of one collection, and the queries that are searched in it.
 
     Args:
         sample: float32 (m, d), points of some vectors of the collection.
-        space: In which they are compared.
+        space: Space in which they are compared.
     """
 
     def __init__(self, sample: NDArray[np.float32], space: Space = COSINE) -> None:
@@ -143,7 +143,7 @@ class VectorEncoder:
 
 
 def as_scores(numbers: NDArray[np.float64]) -> NDArray[np.int32]:
-    """The largest integers that are no larger, as far as int32 reaches."""
+    """Numbers rounded down to integers, and cut off where int32 ends."""
     limits = np.iinfo(np.int32)
     scores: NDArray[np.int32] = np.clip(np.floor(numbers), limits.min, limits.max).astype(np.int32)
     return scores
@@ -155,9 +155,9 @@ def search_all(
     """The best of all vectors for each query, as :func:`~lowshot_kedro.native.search_lists` does.
 
     Args:
-        codes: Of the vectors.
+        codes: Codes of the vectors.
         queries: int8 (q, w), codes.
-        width: How many.
+        width: How many vectors to find for each query.
     """
     everything = native.Lists(np.array([0, len(codes.values)], np.int64))
     probes = np.zeros((len(queries), 1), np.int32)

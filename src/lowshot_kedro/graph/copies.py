@@ -60,7 +60,7 @@ class Copies:
         """The graph over all rows from the one over those kept.
 
         Args:
-            graph: Over the rows kept, which are numbered 0, 1, 2 … in it.
+            graph: Graph over the rows kept, which are numbered 0, 1, 2 … in it.
             through_first: Whether a row left out is linked to the first row like it and to itself
                 alone; else it has the neighbours of that row.
 
@@ -134,9 +134,9 @@ def find_copies(
         max_copies: How many rows may be equal, or equal once they are scaled to length 1 where the
             cosine counts.
         n_kept: How many of more equal rows are kept, at most max_copies: the first ones.
-        workspace: Where checksums go that the budget has no room for.
+        workspace: Folder for checksums that the budget has no room for.
         name: What messages call the vectors.
-        space: In which they are compared.
+        space: Space in which they are compared.
         block_rows: Rows that are compared together.
 
     Returns:
@@ -190,7 +190,7 @@ def find_copies(
 def _checksums(
     vectors: NDArray[np.float32], workspace: Workspace, name: str, space: Space
 ) -> NDArray[np.uint64]:
-    """The same number for rows that are equal, as a rule another one for others."""
+    """A checksum of each row: the same for equal rows, as a rule another one for others."""
     checksums = workspace.allocate("checksums", (len(vectors),), np.uint64)
     factors = np.random.default_rng(_SEED).integers(
         0, 2**64, vectors.shape[1], dtype=np.uint64, endpoint=False

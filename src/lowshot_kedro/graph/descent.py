@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 BLOCK_ROWS = 65536
 _TUNING_ROWS = 256
-# Of the neighbours found by the first search of lists; descent finds the others faster.
+# The part of the neighbours that the first search of lists finds; descent finds the others faster.
 _FIRST_RECALL = 0.95
 # How many links of a row are followed in a round, of its own and as many of those that lead to it.
 # More where a round has found little and the recall wanted is not reached.
@@ -80,13 +80,13 @@ def divided_graph(
     """The stored_k most similar vectors of every vector, itself included.
 
     Args:
-        division: Of the vectors into lists.
+        division: Division of the vectors into lists.
         make_search: Makes the search over these lists, unless an earlier run has got past it.
         stored_k: Columns of the graph.
         target_recall: Part of the neighbours to be found, estimated on 256 rows.
         descend: Whether to follow neighbours of neighbours, or search lists only.
-        workspace: Where phases are kept until the graph is written.
-        tuning: For this search, if that has been done.
+        workspace: Folder for the phases, which stay until the graph is written.
+        tuning: What :func:`tune` says of this search; None: it is called here.
 
     Returns:
         Blocks in row order. In memory: what the search holds, 160 bytes for each vector while
@@ -174,12 +174,12 @@ def tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
     """Search for the neighbours of a sample of rows among all vectors.
 
     Args:
-        search: Over the vectors.
+        search: Search over the vectors.
         k: How many neighbours count.
         target_recall: Part of them to be found.
 
     Returns:
-        In memory: up to 256 rows of everything.
+        The sample and what it says. In memory: up to 256 rows of everything.
     """
     with logged_step("graph: tuning"):
         return _tune(search, k, target_recall)
@@ -238,7 +238,7 @@ class _Rounds:
             self.recalls = json.loads(self._path.read_text())
 
     def stage(self, number: int) -> Stage:
-        """Where the pools of a round are."""
+        """The stage that holds the pools of a round."""
         width = self._tuning.pool_width
         return self._workspace.stage(
             f"round{number}",

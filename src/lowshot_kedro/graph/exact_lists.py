@@ -43,16 +43,16 @@ def exact_list_graph(
 
     Args:
         vectors: float32 (n, d), a memmap or array.
-        centroids: float32 (L, d), points: of the lists.
-        space: In which vectors are compared.
+        centroids: float32 (L, d), points, the centroids of the lists.
+        space: Space in which vectors are compared.
         k: Neighbours of each.
         target_recall: Part of them to be found, estimated on 256 rows; as much of it as comparing
             every vector with 20000 others finds.
         name: What messages call the vectors.
 
     Returns:
-        In memory besides: 4 bytes for each vector, 4 KB for each list, and for each thread the
-        vectors of the lists that it looks through.
+        The graph, (n, k). In memory besides: 4 bytes for each vector, 4 KB for each list, and for
+        each thread the vectors of the lists that it looks through.
 
     Raises:
         ValueError: For NaN or infinity.

@@ -17,7 +17,7 @@ from lowshot_kedro.graph.spaces import Space
 from lowshot_kedro.graph.vectors import inverse_lengths, release
 
 _QUERY_ROWS = 16384
-# Candidates of all queries that are searched for at a time.
+# How many candidates all queries of a search have together at most.
 _MAX_CANDIDATES = 2**22
 # Candidates besides the k wanted, how many times as many where these are not enough, and how many
 # at most: then every vector is ranked.
@@ -34,7 +34,7 @@ class ExactNodes:
 
     Args:
         vectors: float32 (n, d), a memmap or array.
-        space: In which they are compared.
+        space: Space in which they are compared.
         name: What messages call them.
 
     Raises:
@@ -104,7 +104,7 @@ class ExactNodes:
         return ranked
 
     def _compare_all(self, queries: NDArray[np.float32], k: int) -> KnnGraph:
-        """Every vector ranked for every query."""
+        """The k most similar vectors of each query, by ranking all vectors."""
         vectors, lengths = self._vectors, self._inverse_lengths
         blocks = []
         for begin, end in row_ranges(len(queries), _FEW_ROWS):

@@ -59,7 +59,7 @@ _GPU_INDEXES = tuple(
 )
 _TRAINING_VECTORS_PER_LIST = 40
 _FACTORY_TRAINING_VECTORS = 1_000_000
-# A query more takes an inverted file less time than the first ones.
+# An inverted file takes less time for each query if there are at least so many.
 _MIN_QUERIES = 32
 # Lists of an inverted file: as many as in the published experiment, or more where these would hold
 # more vectors than this.
@@ -172,7 +172,7 @@ def factory_index(
         description: For faiss.index_factory.
         budget: For the sample that it is trained on.
         name: What messages call the vectors.
-        space: In which they are compared.
+        space: Space in which they are compared.
 
     Raises:
         ValueError: If faiss cannot train it on these vectors, or for NaN.
@@ -241,12 +241,12 @@ def assign_to_lists(
         vectors: float32 (n, d), a memmap or array.
         target_recall: Part of the 32 nearest neighbours that is in the lists to be looked through,
             estimated on 256 rows.
-        workspace: Where the training vectors go if memory is short.
+        workspace: Folder for the training vectors if memory is short.
         name: What messages call the vectors.
-        space: In which they are compared.
+        space: Space in which they are compared.
 
     Returns:
-        In memory: 8 bytes for each vector, and the centroids.
+        The centroids, and the list of each vector. In memory: these, and 8 bytes for each vector.
 
     Raises:
         ValueError: For NaN.
@@ -296,10 +296,11 @@ def divide(
     name: str,
     space: Space = COSINE,
 ) -> Division:
-    """Divide vectors into lists; for arguments and errors see :func:`assign_to_lists`.
+    """Divide vectors into lists; arguments and errors are those of :func:`assign_to_lists`.
 
     Returns:
-        In memory: 4 bytes for each vector, and the centroids; 12 bytes for each vector meanwhile.
+        The division. In memory: 4 bytes for each vector, and the centroids; meanwhile 12 bytes for
+        each vector.
     """
     assigned = assign_to_lists(vectors, target_recall, workspace, name, space)
     lists = lists_of(assigned.lists, len(assigned.centroids))
@@ -333,7 +334,7 @@ class SampledNeighbors:
 
     Args:
         sample: float32 (s, d), queries.
-        encoder: Of all vectors.
+        encoder: Encoder of all vectors.
     """
 
     def __init__(self, sample: NDArray[np.float32], encoder: VectorEncoder) -> None:
@@ -488,7 +489,7 @@ def flat_index(vectors: NDArray[np.float32]) -> faiss.Index:
 
 
 def search_in_blocks(index: faiss.Index, queries: NDArray[np.float32], k: int) -> KnnGraph:
-    """The same as :func:`search`, block by block."""
+    """What :func:`search` returns, with the queries searched for block by block."""
     blocks = (
         search(index, queries[first:last], k)
         for first, last in row_ranges(len(queries), BLOCK_ROWS)

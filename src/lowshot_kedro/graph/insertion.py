@@ -38,8 +38,8 @@ from lowshot_kedro.progress import Progress, logged_step
 
 logger = logging.getLogger(__name__)
 
-# Links of the points that are compared with everything, and how many points these are at least and
-# at most. If there are no more, all are.
+# A sample of points is compared with everything: about so many links, at least and at most so many
+# points, or all if there are no more.
 _SAMPLED_LINKS = 4000
 _MIN_SAMPLE = 128
 _MAX_SAMPLE = 512
@@ -47,7 +47,7 @@ _MAX_SAMPLE = 512
 WANTED_SHARE = 0.999
 # Comparisons up to which labelled points are compared with every query, list search or not.
 _COMPARE_ALL_UP_TO = 10_000_000
-# Lists times labelled points that are looked at together.
+# How many lists times labelled points are looked at together.
 _MAX_PAIRS = 2**24
 _MIN_CANDIDATES = 8
 _WIDENING = 4
@@ -61,7 +61,7 @@ class Points:
     Attributes:
         vectors: float32 (m, d), normalised.
         inverse_lengths: float32 (m,).
-        codes: Of these vectors.
+        codes: Codes of these vectors.
     """
 
     vectors: NDArray[np.float32]
@@ -69,7 +69,7 @@ class Points:
     codes: native.Codes
 
     def part(self, rows: NDArray[np.integer[Any]]) -> Points:
-        """Some of them, as a copy."""
+        """A copy of the points in some rows."""
         return Points(self.vectors[rows], self.inverse_lengths[rows], self.codes.part(rows))
 
 
@@ -110,9 +110,9 @@ class LinksInLists:
         labeled_vectors: float32 (L, d), normalised.
         test_vectors: float32 (T, d), normalised.
         unlabeled: The background; its index is not looked at.
-        division: Of the background into lists.
+        division: Division of the background into lists.
         k: Neighbours of each.
-        workspace: Where codes go that the budget has no room for.
+        workspace: Folder for codes that the budget has no room for.
     """
 
     def __init__(
@@ -334,7 +334,7 @@ class LinksInLists:
             first: Position of the first background point.
             last: One after that of the last.
             least: float32 (last - first,), the similarities of their k-th neighbours.
-            slack: See above.
+            slack: How far from a centroid points may be, as for BoundedSearch.
 
         Returns:
             The points near each list of the background; int32 (last - first, 1), the list of each

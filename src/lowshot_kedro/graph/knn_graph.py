@@ -53,9 +53,9 @@ class NodeSearch:
     It holds the nodes' vectors as they are, not a copy, and can be pickled together with them.
 
     Args:
-        space: In which vectors are compared.
+        space: Space in which vectors are compared.
         shape: Number of nodes, and columns.
-        finder: Over the nodes.
+        finder: Search structure over the nodes.
     """
 
     def __init__(self, space: Space, shape: tuple[int, int], finder: _Finder) -> None:
@@ -68,7 +68,7 @@ class NodeSearch:
 
         Args:
             queries: float32 (m, d), of any length.
-            k: How many.
+            k: How many nodes to find for each query.
             name: What messages call the queries.
 
         Returns:
@@ -245,7 +245,7 @@ def _require_k(k: int) -> None:
 
 
 def _widened(graph: KnnGraph, k: int) -> KnnGraph:
-    """The same with k columns: -1 and -inf in those that are new."""
+    """A graph with k columns: -1 and -inf in those that it did not have."""
     missing = ((0, 0), (0, k - graph.indices.shape[1]))
     return KnnGraph(
         np.pad(graph.indices, missing, constant_values=-1),
@@ -268,7 +268,7 @@ def _divided_search(
 def _searched_graph(
     vectors: NDArray[np.float32], k: int, finder: _Finder, space: Space, name: str
 ) -> KnnGraph:
-    """Every vector searched for."""
+    """The graph that searching for every vector finds."""
     n_nodes = len(vectors)
     blocks = []
     with Progress(n_nodes, "graph") as bar:
@@ -279,11 +279,11 @@ def _searched_graph(
 
 
 class _InLists:
-    """Queries look through the lists that can hold neighbours.
+    """Finds nodes in the lists that can hold neighbours.
 
     Args:
-        lists: Of the nodes.
-        tuning: For them.
+        lists: Search over the nodes in their lists.
+        tuning: What a sample of the nodes says about these lists.
     """
 
     def __init__(self, lists: ListSearch, tuning: Tuning) -> None:
@@ -294,17 +294,18 @@ class _InLists:
         self._candidates = tuning.pool_width / tuning.neighbors.indices.shape[1]
 
     def search(self, queries: NDArray[np.float32], k: int) -> KnnGraph:
-        """See above."""
+        """The k most similar nodes of each query, found in the lists that can hold them."""
         return self._search.nearest(queries, k, math.ceil(self._candidates * k))
 
 
 class _AmongKept:
-    """Queries are searched for among nodes that stand for others, too.
+    """Finds nodes where some stand for others that are equal to them.
 
     Args:
-        finder: Over these nodes.
-        copies: The others.
-        is_one_kept: Of equal ones; else as many as are ever searched for.
+        finder: Search structure over the nodes that stand for others.
+        copies: The nodes that they stand for.
+        is_one_kept: Whether one of equal nodes is kept; else as many are kept as are ever
+            searched for.
     """
 
     def __init__(self, finder: _Finder, copies: Copies, is_one_kept: bool) -> None:
@@ -313,7 +314,7 @@ class _AmongKept:
         self._is_one_kept = is_one_kept
 
     def search(self, queries: NDArray[np.float32], k: int) -> KnnGraph:
-        """See above."""
+        """The k most similar nodes of each query, equal ones after the one that stands for them."""
         kept = self._copies.kept
         found = _widened(self._finder.search(queries, min(k, len(kept))), k)
         if self._is_one_kept:
@@ -323,7 +324,7 @@ class _AmongKept:
 
 
 class _InIndex:
-    """Queries are searched for in an index of faiss; what it finds is ranked by the vectors."""
+    """Finds nodes in an index of faiss, and ranks what it finds by the vectors."""
 
     def __init__(
         self, vectors: NDArray[np.float32], space: Space, index: faiss.Index, name: str
@@ -334,7 +335,7 @@ class _InIndex:
         self._inverse_lengths = None if space.is_euclidean else inverse_lengths(vectors, name)
 
     def search(self, queries: NDArray[np.float32], k: int) -> KnnGraph:
-        """See above."""
+        """The k most similar nodes of each query, of those that the index finds."""
         points = self._space.points_of_queries(queries)
         found = search(self._index, points, min(n_candidates(k), len(self._vectors)))
         return KnnGraph(

@@ -39,7 +39,7 @@ from lowshot_kedro.threads import map_in_threads
 
 logger = logging.getLogger(__name__)
 
-# Of the division into lists where the index has none; how good it is matters for speed alone.
+# The recall of the division into lists if the index has none; it matters for speed alone.
 _TARGET_RECALL = 0.99
 
 
@@ -264,7 +264,7 @@ def _neighborhoods(
 
 
 class _ComparedWithAll:
-    """Every pair is compared.
+    """Links found by comparing every pair of points.
 
     Args:
         labeled_vectors: float32 (L, d), normalised.
@@ -281,14 +281,14 @@ class _ComparedWithAll:
         self._stored, self._k = unlabeled.neighbors, k
 
     def of_points(self, points: NDArray[np.float32]) -> tuple[KnnGraph, KnnGraph]:
-        """See above."""
+        """The k most similar background and labelled points of each point of length 1."""
         return (
             search_in_blocks(self._background_index, points, self._k),
             search_in_blocks(self._labeled_index, points, self._k),
         )
 
     def labeled_of_background(self) -> tuple[NDArray[np.int64], KnnGraph]:
-        """See above."""
+        """Background points that get labelled neighbours, and the most similar of these."""
         vectors = self._background_vectors
         rows = [np.empty(0, np.int64)]
         found = []
@@ -305,7 +305,7 @@ class _ComparedWithAll:
     def quality(
         self, neighbors: NDArray[np.int32], labeled: KnnGraph, test: KnnGraph
     ) -> dict[str, Any]:
-        """See above."""
+        """For each kind of link a share of 1, since every pair has been compared."""
         everything = {"share": 1.0, "n_links": None, "n_sampled": None}
         names = ("links_to_labeled", "links_of_labeled", "links_of_test")
         return {"k": self._k, **{name: dict(everything) for name in names}}

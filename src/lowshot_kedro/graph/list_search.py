@@ -65,7 +65,7 @@ class Division:
         return positions
 
     def without(self, copies: Copies) -> Division:
-        """The same lists without copies, which have to be in one before."""
+        """These lists without the copies, each of which has to be in one of them now."""
         is_kept = np.ones(copies.n_rows, np.bool_)
         is_kept[copies.rows] = False
         at_position = is_kept[self.numbers]
@@ -96,10 +96,10 @@ def division_of(index: faiss.IndexIVF) -> Division:
     """The lists of an inverted file.
 
     Args:
-        index: Of any kind; its numbers must be those of the vectors, 0..n-1.
+        index: An inverted file of any kind; its numbers must be those of the vectors, 0..n-1.
 
     Returns:
-        In memory: 4 bytes for each vector, and the centroids.
+        The division. In memory: 4 bytes for each vector, and the centroids.
 
     Raises:
         ValueError: If the numbers are others.
@@ -137,9 +137,9 @@ class ListSearch:
 
     Args:
         vectors: float32 (n, d), a memmap or array, not normalised.
-        division: Of these vectors.
+        division: Division of these vectors into lists.
         encoder: For them.
-        codes: Of the vectors, in the order of their positions.
+        codes: Codes of the vectors, in the order of their positions.
         inverse_lengths: float32 (n,), 1 / length of the vectors, in the order of their numbers;
             None if distances count.
         sparing: Whether memory is too short to have all vectors read at a time.
@@ -176,13 +176,14 @@ class ListSearch:
 
         Args:
             vectors: float32 (n, d), a memmap or array, not normalised.
-            division: Of these vectors.
-            workspace: Where codes go that the budget has no room for.
+            division: Division of these vectors into lists.
+            workspace: Folder for codes that the budget has no room for.
             name: What messages call the vectors.
-            space: In which they are compared.
+            space: Space in which they are compared.
 
         Returns:
-            In memory: w + 12 bytes for each vector, w being d rounded up to a multiple of 64.
+            The search. In memory: w + 12 bytes for each vector, w being d rounded up to a multiple
+            of 64.
 
         Raises:
             ValueError: For NaN.

@@ -12,12 +12,12 @@ from lowshot_kedro.extras import require
 
 METHODS = ("auto", "exact", "ivf", "descent", "pynndescent")
 
-# Where descent, with all that it has to prepare, begins to be faster than comparing every pair
+# From so many vectors on, descent, preparations included, is faster than comparing every pair
 # (docs/performance.md).
 EXACT_BELOW = 20_000
-# The same where faiss compares on a GPU: reckoned from its arithmetic, not measured.
+# From so many on it is faster than a GPU that compares them: reckoned, not measured.
 EXACT_BELOW_ON_GPUS = 200_000
-# Of a number in a description for faiss.index_factory, so that it is below a hundred million.
+# Digits of a number in a description for faiss.index_factory, which keeps it below 10⁸.
 _MAX_DIGITS = 8
 
 
@@ -32,7 +32,7 @@ def choose_method(method: str, n_vectors: int, exact_below: int | None = None) -
     Memory needs no choice: descent keeps on disk what the budget has no room for.
 
     Args:
-        method: As a person gives it.
+        method: A name of :data:`METHODS` or a description, as a person gives it.
         n_vectors: How many vectors there are.
         exact_below: For how many comparing every pair is faster; None: that depends on whether
             faiss has GPUs.
@@ -50,15 +50,14 @@ def n_gpus() -> int:
 
 
 def require_method(method: str, dimension: int) -> None:
-    """Refuse what is neither a method nor an index that faiss knows, or lacks its library.
+    """Refuse what is neither a method nor an index that faiss knows, or whose library is missing.
 
     Args:
-        method: As a person gives it.
-        dimension: Of the vectors.
-        name: Of the parameter.
+        method: A name of :data:`METHODS` or a description, as a person gives it.
+        dimension: Columns of the vectors.
 
     Raises:
-        ValueError: Naming the methods.
+        InputError: For the parameter `method`, naming the methods.
     """
     if method == "pynndescent":
         require("pynndescent", parameter="method", found=method)

@@ -1,4 +1,8 @@
-"""Nearest-neighbour descent by the library pynndescent."""
+"""Nearest-neighbour descent by the library pynndescent.
+
+W. Dong, C. Moses and K. Li, "Efficient k-nearest neighbor graph construction for generic similarity
+measures", WWW 2011.
+"""
 
 from __future__ import annotations
 
@@ -65,9 +69,9 @@ def pynndescent_graph(
         vectors: float32 (n, d), a memmap or array, not normalised.
         stored_k: Neighbours of each.
         budget: The library needs all vectors in memory.
-        folder: Where the result is kept until it is saved.
+        folder: Folder in which the result is kept until it is saved.
         name: What messages call the vectors.
-        space: In which they are compared.
+        space: Space in which they are compared.
 
     Raises:
         ValueError: If the budget has no room for it, for NaN, or in a child of a process in which
@@ -106,7 +110,7 @@ def pynndescent_graph(
 
 @contextmanager
 def _signals_as_they_are() -> Iterator[None]:
-    """What a signal handler raises, where numba makes a SystemError of it."""
+    """Raise what a signal handler raises, where numba makes a SystemError of it."""
     try:
         yield
     except SystemError as error:

@@ -14,7 +14,7 @@ from lowshot_kedro.parameters import (
     require_part,
 )
 
-# Among these `auto` chooses.
+# `auto` chooses among these numbers of neighbours.
 _NEIGHBORS = (5, 10, 20, 30)
 
 

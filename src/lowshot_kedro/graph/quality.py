@@ -46,8 +46,8 @@ class ExactSearch:
 
     Args:
         queries: float32 (q, d), points.
-        k: How many for each.
-        space: In which points are compared.
+        k: How many to find for each.
+        space: Space in which points are compared.
     """
 
     def __init__(self, queries: NDArray[np.float32], k: int, space: Space = COSINE) -> None:
@@ -114,7 +114,7 @@ def recall(
         found: float32 (m, ≥ k), similarities of the neighbours found, -inf for none.
         wanted: float32 (m, ≥ k), similarities of the nearest neighbours, most similar first.
         k: How many neighbours count.
-        space: In which these are similarities. What is lost to rounding is a part of a distance.
+        space: Space whose similarities these are. What is lost to rounding is a part of a distance.
 
     Returns:
         float64 (m,), fractions.
@@ -129,10 +129,10 @@ def neighbors_found(
     """For each row, how many of its k nearest neighbours have been found, and how many there are.
 
     Args:
-        found: As for :func:`recall`, like the following.
-        wanted: See there.
-        k: See there.
-        space: See there.
+        found: As for :func:`recall`.
+        wanted: As for :func:`recall`.
+        k: As for :func:`recall`.
+        space: As for :func:`recall`.
 
     Returns:
         int64 (m,), twice.

@@ -52,12 +52,12 @@ class Space:
 
     @property
     def faiss_metric(self) -> int:
-        """What faiss calls it."""
+        """The number by which faiss knows the metric of this space."""
         metric: int = faiss.METRIC_L2 if self.is_euclidean else faiss.METRIC_INNER_PRODUCT
         return metric
 
     def flat_index(self, dimension: int) -> faiss.Index:
-        """An index that compares everything."""
+        """A faiss index over d columns that compares a query with everything."""
         kind = faiss.IndexFlatL2 if self.is_euclidean else faiss.IndexFlatIP
         return kind(dimension)
 
@@ -78,7 +78,7 @@ class Space:
     def queries(
         self, vectors: NDArray[np.float32], first_row: int, name: str
     ) -> NDArray[np.float32]:
-        """What vectors are ranked by, as a copy.
+        """The queries of vectors, as a copy: what they are ranked by.
 
         Args:
             vectors: float32 (m, d).
@@ -97,7 +97,7 @@ class Space:
     def points(
         self, vectors: NDArray[np.float32], first_row: int, name: str
     ) -> NDArray[np.float32]:
-        """What faiss gets, as a copy; for arguments and errors see :meth:`queries`."""
+        """The points of vectors, as a copy; arguments and errors are those of :meth:`queries`."""
         if self.origin is None:
             return normalize(vectors, first_row, name)
         copy = checked_copy(vectors, first_row, name)

@@ -170,7 +170,7 @@ def inverse_lengths(vectors: NDArray[np.float32], name: str) -> NDArray[np.float
 
 
 def describe_vectors(vectors: NDArray[Any]) -> dict[str, Any]:
-    """What tells these vectors, or rows of neighbours, from others: sizes and a checksum."""
+    """Sizes and a checksum of vectors or rows of neighbours, for their provenance."""
     rows = vectors[spread_rows(len(vectors), _CHECKSUM_ROWS)]
     checksum = zlib.crc32(np.ascontiguousarray(rows).tobytes())
     return {"n_rows": len(vectors), "n_columns": vectors.shape[1], "checksum": f"{checksum:08x}"}

@@ -116,7 +116,7 @@ class Workspace:
             release(array)
 
     def relieve(self, *arrays: NDArray[Any]) -> None:
-        """The same where memory is short: what is read again soon had better stay."""
+        """Give that memory back if memory is short; else it stays, since it is read again soon."""
         if self.budget.is_short:
             self.release(*arrays)
 
@@ -131,8 +131,8 @@ class Stage:
     A run that is killed leaves whole blocks, which the next run takes over.
 
     Args:
-        workspace: Where.
-        name: Of the phase.
+        workspace: Folder and budget of the work.
+        name: Name of the phase.
         n_rows: Rows of every matrix.
         columns: Name, number of columns and dtype of every matrix.
     """

@@ -1,4 +1,4 @@
-"""Where images come from.
+"""Sources of images: lists, folders, zip files and torchvision data sets.
 
 Every source is a sequence of :class:`LoadedImage` by number, with its labels at hand. An image that
 is missing or cannot be read never stops a job: the source returns a blank one and says what was

@@ -25,16 +25,16 @@ REDUCED_PIXELS = 1024**3 // 4 // 3
 # A camera takes a hundred million at a time. Decoding takes up to 16 bytes of memory for each: no
 # image, whatever it says of itself, takes a worker more than 2 GiB.
 MAX_PIXELS = 2**27
-# What so many pixels take without any compression, with four channels of 16 bits.
+# Bytes that so many pixels take without any compression, with four channels of 16 bits.
 MAX_BYTES = 8 * MAX_PIXELS
 
 _REDUCTIONS = (2, 4, 8)
 # A JPEG has a bit at least for every 8 × 8 pixels. Where the rest is missing, the decoder paints it
 # gray and says nothing.
 _MAX_JPEG_PIXELS_PER_BYTE = 8 * 64
-# A progressive JPEG refines all pixels with each; cameras and editors write ten.
+# A progressive JPEG refines all pixels with each scan; cameras and editors write ten scans.
 _MAX_JPEG_SCANS = 500
-# Length and number of components make sure that it is no accident in other data.
+# The beginning of a scan; length and number of components tell it from other data.
 _JPEG_SCAN = re.compile(rb"\xff\xda\x00[\x06\x08\x0a\x0c][\x01-\x04]")
 # The way from pixels as they are stored to pixels as they are seen, by EXIF's orientation.
 _TURNS = {
@@ -46,7 +46,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Where PIL looks for it.
+# The places in which PIL looks for an orientation.
 _WITH_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 _MAX_NAME, _MAX_PROBLEM = 100, 200
 
@@ -78,7 +78,7 @@ class ImageSource(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What tells these images from others, as JSON holds it.
+        """Facts that tell these images from others, as JSON holds them.
 
         It is cheap for millions of images, and is the same after the collection has moved to
         another folder.
@@ -92,7 +92,7 @@ class AbsentImages:
     It is empty, and yet has a blank image for every number.
 
     Args:
-        path: Where the collection would be.
+        path: The path at which the collection would be.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,7 +110,7 @@ class AbsentImages:
         return no_labels(0)
 
     def describe(self) -> dict[str, Any]:
-        """That there are none."""
+        """Facts that say that there are no images."""
         return {"kind": "absent", "n_pictures": 0}
 
     def __repr__(self) -> str:
@@ -198,7 +198,8 @@ def decode(file: BinaryIO) -> Image.Image:
         file: A binary file that can seek.
 
     Raises:
-        Exception: Of any kind, if PIL cannot decode it or it is too large, see :func:`to_rgb`.
+        Exception: An error of any kind, if PIL cannot decode the image, or it is too large for
+            :func:`to_rgb`.
     """
     with file:
         n_bytes = file.seek(0, os.SEEK_END)
@@ -248,12 +249,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
     its scale.
 
     Args:
-        image: Of any mode; a file that PIL has opened need not be loaded yet.
+        image: An image of any mode; a file that PIL has opened need not be loaded yet.
 
     Raises:
         Image.DecompressionBombError: For any other image, also a progressive JPEG, of more than
             134 million pixels.
-        Exception: Of any kind, if PIL cannot decode it.
+        Exception: An error of any kind, if PIL cannot decode it.
     """
     n_pixels = image.width * image.height
     if n_pixels > REDUCED_PIXELS:
@@ -276,13 +277,13 @@ def upright(image: Image.Image) -> Image.Image:
     turned when it is loaded. What is damaged in EXIF data is as if it were not there.
 
     Args:
-        image: Of any mode; a file that PIL has opened need not be loaded yet.
+        image: An image of any mode; a file that PIL has opened need not be loaded yet.
 
     Returns:
         An image without an orientation, so that nothing is turned twice.
 
     Raises:
-        Exception: Of any kind, if PIL cannot decode it.
+        Exception: An error of any kind, if PIL cannot decode it.
     """
     image.load()
     # Not ImageOps.exif_transpose, which writes the EXIF data anew and fails where it cannot.

@@ -1,4 +1,4 @@
-"""Public collections of images through torchvision.datasets."""
+"""Public data sets of images through torchvision.datasets."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ _LABEL_ATTRIBUTES = ("targets", "labels", "_labels", "y")
 _PARTS = ("train", "test")
 _FILE_ATTRIBUTES = ("samples", "_samples", "imgs")
 _MAX_ROWS = 2**31 - 1
-# Beside what reading pickles raises: of the transfer, and of archives.
+# Errors of transfers and archives, besides those of reading pickles.
 _FAILED_DOWNLOAD = (
     HTTPException, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile,
 )  # fmt: skip
-# An image is decoded for its label where the dataset does not list labels.
+# Errors of decoding an image, which gives its label where a dataset does not list labels.
 _FAILED_DECODING = (SyntaxError, zlib.error, Image.DecompressionBombError)
 _SET_HERE = ("root", "download", "loader", "transform", "target_transform", "transforms")
 
@@ -360,7 +360,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _folder(dataset_class: Any, root: Path) -> Path:
-    """Where people would put the files."""
+    """The folder that people would put the files in."""
     if _is_mnist(dataset_class):
         return _raw_folder(dataset_class, root)
     base_folder = getattr(dataset_class, "base_folder", "")

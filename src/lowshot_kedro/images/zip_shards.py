@@ -66,7 +66,7 @@ def _open_shard(path: Path) -> zipfile.ZipFile | Exception:
 
 
 class NumberedZipShards:
-    """LoadedImage 12345678 is file 678.jpg inside root/12/345.zip (the layout of YFCC100M here).
+    """Image 12345678 is file 678.jpg inside root/12/345.zip (the layout of YFCC100M here).
 
     An image that is missing or broken is a blank one, and so are all of a zip file that is. At
     most 16 zip files are open at a time in a process.

@@ -1,7 +1,8 @@
-"""The methods that sweeps, single runs, tables and plots compare: a file each.
+"""The methods of low-shot (few-shot) learning that sweeps, runs, tables and plots compare.
 
-A new one is a file with a class that follows :class:`~lowshot_kedro.methods.method.Method`, and a
-line in :data:`METHODS`.
+Each has a file: inductive baselines that use the labelled images alone, semi-supervised methods
+that use unlabelled images too, and their combination. A new one is a file with a class that follows
+:class:`~lowshot_kedro.methods.method.Method`, and a line in :data:`METHODS`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from lowshot_kedro.methods.nearest_class_mean import NearestClassMeanMethod
 from lowshot_kedro.methods.nearest_neighbors import NearestNeighborsMethod
 from lowshot_kedro.methods.self_training import SelfTrainingMethod
 
-# By name, in the order of tables.
+# All methods by name, in the order of tables.
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (

@@ -31,7 +31,7 @@ class CombinedMethod(Method):
     axis = Axis("weight", "combination_weight", RATE)
 
     def run(self, work: Work) -> Iterator[Outcome]:
-        """With every weight of the first part.
+        """Average the probabilities of both parts with every weight.
 
         In memory: the scores of both as probabilities, and one combination in double precision.
         """
@@ -47,5 +47,5 @@ class CombinedMethod(Method):
     def memory_bytes(
         self, sizes: Sizes, settings: Sequence[Settings], options: Options, n_steps: int
     ) -> int:
-        """Scores of both, as they are and as probabilities, and of one weight."""
+        """Bytes of the scores of both parts, also as probabilities, and of one combination."""
         return 5 * sizes.score_bytes

@@ -1,4 +1,8 @@
-"""Diffusion of labels over the graph (Douze, Szlam, Hariharan and Jégou, CVPR 2018)."""
+"""Label diffusion: labels spread over the graph of labelled and unlabelled images.
+
+M. Douze, A. Szlam, B. Hariharan and H. Jégou, "Low-shot learning with large-scale diffusion",
+CVPR 2018: a semi-supervised, transductive method.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +77,7 @@ class DiffusionGrid:
 
 
 class DiffusionMethod(Method):
-    """All runs over the same images share one graph; every number of steps comes on the way."""
+    """Label diffusion over one graph for all runs on the same images, measured after every step."""
 
     name = "diffusion"
     title = "diffusion"
@@ -144,7 +148,7 @@ class DiffusionMethod(Method):
             yield Outcome(number, entries, {**seconds, "diffusion": propagated}, described, n_nodes)
 
     def candidates(self, grid: DiffusionGrid, n_images: int) -> list[dict[str, Any]]:
-        """Every number of neighbours that there are, with every edge weight."""
+        """Every possible number of neighbours with every edge weight."""
         pairs = product(_possible_k(grid, n_images), grid.edge_weight)
         return [{"k": k, "edge_weight": edge_weight} for k, edge_weight in pairs]
 
@@ -153,7 +157,7 @@ class DiffusionMethod(Method):
         return grid.n_iterations
 
     def n_test_steps(self, grid: DiffusionGrid, n_chosen: int) -> int:
-        """All numbers of steps come from one propagation, and a plot shows them."""
+        """As many steps as the grid has, at least: one propagation gives them all, for a plot."""
         return max(n_chosen, grid.n_iterations)
 
     def max_neighbors(self, grid: DiffusionGrid) -> int:
@@ -161,7 +165,7 @@ class DiffusionMethod(Method):
         return max(grid.k)
 
     def fits(self, grid: DiffusionGrid, n_images: Sequence[int]) -> bool:
-        """Whether a number of neighbours is possible."""
+        """Whether the grid has a number of neighbours that is possible."""
         return bool(_possible_k(grid, min(n_images)))
 
     def left_out(self, grid: DiffusionGrid, n_images: int) -> tuple[str, Sequence[int]]:
@@ -171,7 +175,7 @@ class DiffusionMethod(Method):
     def memory_bytes(
         self, sizes: Sizes, settings: Sequence[Settings], options: Options, n_steps: int
     ) -> int:
-        """Vectors, then the graph and what makes it, or the graph and scores on it."""
+        """Bytes of the vectors, and of the graph with what makes it or with the scores on it."""
         k = max(_possible_k(options.grid, sizes.n_nodes), default=1)
         parameters: DiffusionParameters = options.sections[self.name]
         width = sizes.n_classes
@@ -193,7 +197,7 @@ class DiffusionMethod(Method):
         )
 
     def provenance(self, settings: Settings, options: Options, n_images: int) -> dict[str, Any]:
-        """What is propagated, and over which graph."""
+        """Parameters of the propagation, and how many neighbours have been searched for."""
         of_run = replace(
             options.sections[self.name],
             edge_weight=self.with_usual(settings)["edge_weight"],
@@ -217,7 +221,7 @@ def searched_neighbors(parameters: GraphParameters, n_nodes: int) -> int:
     """How many neighbours are looked for: k, or for `auto` as many as may be chosen.
 
     Args:
-        parameters: Of the graph.
+        parameters: Parameters of the graph.
         n_nodes: N. `auto` chooses from no more than that.
     """
     return min(parameters.max_k, n_nodes) if isinstance(parameters.k, str) else parameters.k
@@ -236,8 +240,8 @@ def choose_parameters(
         neighbors: int32 (N, K), the extended graph, K as :func:`searched_neighbors` says.
         similarities: float32 (N, K); not needed for constant edge weights.
         selection: The images of the experiment.
-        graph_parameters: Of the graph.
-        parameters: Of the propagation.
+        graph_parameters: Parameters of the graph.
+        parameters: Parameters of the propagation.
 
     Returns:
         Numbers that are given are taken as they are, without held-out labels if both are. In
@@ -280,7 +284,10 @@ def chosen_scores(
     graph_parameters: GraphParameters,
     parameters: DiffusionParameters,
 ) -> tuple[Scores, ChosenDiffusion]:
-    """:func:`diffusion_scores` with what :func:`choose_parameters` says, and that."""
+    """The scores of the test images with neighbours and steps chosen, and the choice.
+
+    Arguments are those of :func:`choose_parameters`, and int32 (T, k), nodes near each test image.
+    """
     chosen = choose_parameters(neighbors, similarities, selection, graph_parameters, parameters)
     scores = diffusion_scores(
         first_columns(neighbors, chosen.k),
@@ -304,7 +311,7 @@ def _matrix(
     parameters: DiffusionParameters,
     node_ordering: str,
 ) -> PropagationMatrix:
-    """W of the first k neighbours."""
+    """The matrix W of the graph of the first k neighbours."""
     with logged_step("symmetrised graph"):
         return propagation_matrix(
             neighbors=first_columns(neighbors, k),
@@ -333,7 +340,7 @@ def diffusion_scores(
         similarities: float32 (N, k); not needed for constant edge weights.
         test_neighbors: int32 (T, k), nodes near each test image.
         selection: The images of the experiment.
-        parameters: Of the propagation, with a number of steps.
+        parameters: Parameters of the propagation, with a number of steps.
         every_step: Whether the scores of every step are wanted.
 
     Returns:

@@ -19,11 +19,11 @@ from lowshot_kedro.protocol import ImageSelection
 
 
 class VectorSource(Protocol):
-    """Where the vectors of images come from."""
+    """The source of vectors: the PCA, and the background with its index and graph."""
 
     @property
     def pca_transform(self) -> faiss.VectorTransform:
-        """From features to vectors."""
+        """The PCA that turns features into vectors."""
         ...
 
     def background(self, n_background: int | None) -> graph.UnlabeledNodes:
@@ -41,9 +41,9 @@ class ChosenImages:
         selection: Which they are.
         train_features: The training set.
         test_features: The test set.
-        seed: Of their choice, and of what a method draws.
-        unlabeled: As `experiment.unlabeled`.
-        n_background: How many of the background, None: all.
+        seed: Seed of their choice, and of what a method draws.
+        unlabeled: Which unlabelled images are used: a value of `experiment.unlabeled`.
+        n_background: How many images of the background are used; None: all.
         source: For methods that need vectors or a graph.
     """
 
@@ -62,15 +62,15 @@ class ChosenImages:
 
     @property
     def labeled_classes(self) -> NDArray[np.int32]:
-        """int32 (L,), 0..C-1, each present."""
+        """Classes of the labelled images: int32 (L,), 0..C-1, each present."""
         return self.selection.labeled_classes
 
     def labeled_features(self) -> NDArray[np.float32]:
-        """float32 (L, d)."""
+        """Features of the labelled images: float32 (L, d)."""
         return take_rows(self.train_features, self.selection.labeled_positions)
 
     def test_images_features(self) -> NDArray[np.float32]:
-        """float32 (T, d)."""
+        """Features of the test images: float32 (T, d)."""
         return take_rows(self.test_features, self.selection.test_positions)
 
     def training_vectors(self) -> NDArray[np.float32]:
@@ -80,7 +80,7 @@ class ChosenImages:
         )
 
     def test_vectors(self) -> NDArray[np.float32]:
-        """float32 (T, n_components), normalised."""
+        """Vectors of the test images: float32 (T, n_components), normalised."""
         return vectors_of_test_images(self.selection, self.test_features, self._transform)
 
     def labeled_and_unlabeled_vectors(self) -> NDArray[np.float32]:
@@ -129,7 +129,7 @@ def vectors_of(
     """Normalised vectors of some images, transformed while their features are read.
 
     Args:
-        features: Of the collection.
+        features: Features of the collection.
         positions: int64 (n,), rows in any order.
         transform: The PCA.
         name: What an error message calls them.
@@ -166,9 +166,9 @@ def training_vectors(
         selection: The images of the experiment.
         train_features: The training set.
         transform: The PCA.
-        unlabeled: As `experiment.unlabeled`. With `both` the training images that were not chosen
-            follow the labelled ones; propagation treats nodes without a label alike, wherever
-            they stand.
+        unlabeled: A value of `experiment.unlabeled`. With `both` the training images that were not
+            chosen follow the labelled ones; propagation treats nodes without a label alike,
+            wherever they stand.
 
     Returns:
         float32 (n, d), normalised. In memory: this matrix, and a block of features.

@@ -1,4 +1,4 @@
-"""scikit-learn's label spreading, up to a size that it can handle."""
+"""scikit-learn's semi-supervised label spreading, up to a size that it can handle."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class LabelSpreadingMethod(Method):
     grid = LabelSpreadingGrid
 
     def run(self, work: Work) -> Iterator[Outcome]:
-        """One after the other."""
+        """Fit scikit-learn's LabelSpreading for one run after the other."""
         images = work.images
         vectors = images.labeled_and_unlabeled_vectors()
         n_labeled = len(images.labeled_classes)
@@ -78,11 +78,11 @@ class LabelSpreadingMethod(Method):
             )
 
     def candidates(self, grid: LabelSpreadingGrid, n_images: int) -> list[dict[str, Any]]:
-        """Every alpha."""
+        """A run for every alpha."""
         return [{"alpha": alpha} for alpha in grid.alpha]
 
     def fits(self, grid: LabelSpreadingGrid, n_images: Sequence[int]) -> bool:
-        """Whether there are as many images as neighbours, and no more than scikit-learn bears."""
+        """Whether there are as many images as neighbours, and no more than `max_images`."""
         return min(n_images) >= grid.n_neighbors and max(n_images) <= grid.max_images
 
     def left_out(self, grid: LabelSpreadingGrid, n_images: int) -> tuple[str, Sequence[int]]:
@@ -92,13 +92,13 @@ class LabelSpreadingMethod(Method):
     def memory_bytes(
         self, sizes: Sizes, settings: Sequence[Settings], options: Options, n_steps: int
     ) -> int:
-        """Vectors, the graph and its distances, and the distributions of the classes."""
+        """Bytes of vectors, graph and distances, and of the distributions of the classes."""
         vectors = 4 * sizes.n_components * (2 * sizes.n_nodes + sizes.n_test)
         of_image: int = 24 * options.grid.n_neighbors + 40 * sizes.n_classes
         return vectors + sizes.n_nodes * of_image + 3 * sizes.score_bytes
 
     def provenance(self, settings: Settings, options: Options, n_images: int) -> dict[str, Any]:
-        """What holds for all alpha."""
+        """The parameters that are the same for all alpha."""
         fixed = _fixed(options.grid)
         del fixed["max_images"]
         return {self.name: fixed}

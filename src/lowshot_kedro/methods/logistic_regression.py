@@ -76,7 +76,7 @@ class LogisticRegressionGrid:
 
 
 class LogisticRegressionMethod(Method):
-    """All learning rates and weight decays of a batch size are trained on the same batches."""
+    """Logistic regression; runs of one batch size are trained together on the same batches."""
 
     name = "logistic_regression"
     title = "logistic regression"
@@ -93,7 +93,7 @@ class LogisticRegressionMethod(Method):
     heat_map = HeatMap("lr", "weight_decay", "batch_size", "learning rate", "weight decay", "batch")
 
     def run(self, work: Work) -> Iterator[Outcome]:
-        """Train side by side, and look at the test images every some iterations.
+        """Train the runs side by side, and judge the test images every `eval_every` iterations.
 
         In memory: the features of labelled and test images, and the weights of all runs.
         """
@@ -148,7 +148,7 @@ class LogisticRegressionMethod(Method):
             )
 
     def candidates(self, grid: LogisticRegressionGrid, n_images: int) -> list[dict[str, Any]]:
-        """Every combination."""
+        """Every combination of learning rate, weight decay and batch size."""
         return [
             {"lr": lr, "weight_decay": decay, "batch_size": size}
             for size, lr, decay in product(grid.batch_size, grid.lr, grid.weight_decay)
@@ -159,13 +159,13 @@ class LogisticRegressionMethod(Method):
         return grid.max_iterations
 
     def provenance(self, settings: Settings, options: Options, n_images: int) -> dict[str, Any]:
-        """What no grid has."""
+        """The momentum, which no grid has."""
         return {"momentum": options.sections[self.name].momentum}
 
     def places_provenance(self, options: Options, n_images: int) -> dict[str, Any]:
-        """Where there are entries."""
+        """After how many iterations there is an entry each."""
         return {"eval_every": options.grid.eval_every}
 
     def probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
-        """Scores are logarithms of them."""
+        """The probabilities float (T, C) whose logarithms the scores are."""
         return np.exp(scores)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from lowshot_kedro.methods.images import ChosenImages
 
-# Hyper-parameters by name.
+# The hyper-parameters of a run, by name.
 Settings = Mapping[str, Any]
 
 _MAX_COUNT = 2**31 - 1
-# Its square is a number of single precision.
+# The square of this number fits single precision.
 _MAX_RATE = 1e18
 
 
@@ -27,8 +27,8 @@ class Expected(NamedTuple):
     """What a hyper-parameter may be, in a file that people may change.
 
     Attributes:
-        text: In words, for messages.
-        holds: Whether a value is so.
+        text: The values in words, for messages.
+        holds: Tells whether a value is one of these.
     """
 
     text: str
@@ -68,11 +68,11 @@ class Setting(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """Along what a run has more than one result.
+    """The axis along which a run has more than one result: its steps, or values of a parameter.
 
     Attributes:
-        name: Of the place in each entry of the metrics, which are called `per_NAME`.
-        parameter: What the place is called that was chosen.
+        name: Name of the place in each entry of the metrics, which are called `per_NAME`.
+        parameter: Name of the chosen place among the hyper-parameters.
         expected: What it may be.
         is_steps: Whether a run that has done more steps holds the results of fewer, too.
     """
@@ -87,8 +87,8 @@ class Style(NamedTuple):
     """How plots draw a method.
 
     Attributes:
-        color: Of its curve.
-        marker: Of its points.
+        color: Colour of its curve.
+        marker: Marker of its points.
         line: Its line in the plot against the size of the background; None: it is not drawn there.
             A method that uses no unlabelled images is a level.
     """
@@ -148,7 +148,7 @@ class Sizes:
 
     @property
     def score_bytes(self) -> int:
-        """Of the scores of the test images."""
+        """Bytes of the scores of the test images in float32."""
         return 4 * self.n_test * self.n_classes
 
 
@@ -191,15 +191,15 @@ class Work:
 
     Attributes:
         images: The images.
-        settings: Of each run.
+        settings: The settings of each run.
         options: What all of them follow.
         judge: Takes the number of a run, its place along the axis (None without) and the scores,
             float32 (T, C); returns the entry of the metrics, which JSON can hold. To be called for
             every run and every place, as soon as the scores are there.
-        places: Of an axis that is not steps: where results are wanted.
-        n_steps: Of an axis of steps: how many.
+        places: Where on the axis results are wanted, if it is not steps.
+        n_steps: How many steps to do, if the axis is steps.
         n_images: Labelled and unlabelled images that are used, the fewest of all modes.
-        names: Of the runs, in files.
+        names: Names of the runs, in files.
         is_measured: Whether more than the last place is wanted; not where only scores are kept.
         is_strict: Whether settings that cannot be trained are an error.
         unfinished: A file for what has been done so far; None: it is not kept.
@@ -230,13 +230,13 @@ class Method(ABC):
     line in :data:`lowshot_kedro.methods.METHODS`.
 
     Attributes:
-        name: In parameters, names of runs and files.
-        title: In tables and plots.
-        style: In plots.
+        name: Its name in parameters, names of runs and files.
+        title: Its name in tables and plots.
+        style: How plots draw it.
         needs: `features` of labelled images; `vectors` of labelled and unlabelled ones; or the
             `graph` over these.
         settings: What a sweep searches and needs a run of its own, in the order of names of runs.
-        axis: Along what a run has more than one result; None: it has one.
+        axis: The axis along which a run has more than one result; None: it has one.
         parts: The methods whose scores it combines, if it does nothing else. Its runs have the
             settings and the unlabelled images of the first.
         grid: The section `sweep.NAME`; None: there is none.
@@ -261,7 +261,7 @@ class Method(ABC):
 
     @abstractmethod
     def run(self, work: Work) -> Iterator[Outcome]:
-        """Do the runs; an outcome for each."""
+        """Do the runs, and yield an outcome for each."""
 
     # What a sweep searches.
 

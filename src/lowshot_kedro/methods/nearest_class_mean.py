@@ -1,4 +1,4 @@
-"""Nearest class mean: every class is one direction."""
+"""Nearest class mean: every class is one direction, its prototype."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class NearestClassMeanMethod(Method):
     style = Style(PURPLE, "v")
 
     def run(self, work: Work) -> Iterator[Outcome]:
-        """The only run there can be."""
+        """Do the only run that there can be, since nothing is searched."""
         watch = Stopwatch()
         classifier = NearestClassMean(work.images.n_classes)
         classifier.fit(work.images.labeled_features(), work.images.labeled_classes)

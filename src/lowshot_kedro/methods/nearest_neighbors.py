@@ -35,7 +35,7 @@ class NearestNeighborsGrid:
 
 
 class NearestNeighborsMethod(Method):
-    """All numbers of neighbours come from one search."""
+    """k nearest labelled images; all numbers of neighbours come from one search."""
 
     name = "nearest_neighbors"
     title = "nearest neighbours"
@@ -45,7 +45,7 @@ class NearestNeighborsMethod(Method):
     parameters = NearestNeighborsParameters
 
     def run(self, work: Work) -> Iterator[Outcome]:
-        """The only run there can be, for all its k."""
+        """Do the only run that there can be, and judge it for every k."""
         watch = Stopwatch()
         classifier = NearestNeighbors(work.images.n_classes, k=max(work.places))
         classifier.fit(work.images.labeled_features(), work.images.labeled_classes)
@@ -54,17 +54,17 @@ class NearestNeighborsMethod(Method):
         yield Outcome(0, entries, {"classification": watch.seconds})
 
     def places(self, grid: NearestNeighborsGrid, n_images: int) -> tuple[int, ...]:
-        """The k that are no more than there are images."""
+        """The values of k that are no more than there are images."""
         return tuple(k for k in grid.k if k <= n_images)
 
     def fits(self, grid: NearestNeighborsGrid, n_images: Sequence[int]) -> bool:
-        """Whether a k is possible."""
+        """Whether a value of k is possible."""
         return bool(self.places(grid, min(n_images)))
 
     def left_out(self, grid: NearestNeighborsGrid, n_images: int) -> tuple[str, Sequence[int]]:
-        """The k that are not."""
+        """The values of k that are more than there are images."""
         return "k", [k for k in grid.k if k > n_images]
 
     def places_provenance(self, options: Options, n_images: int) -> dict[str, Any]:
-        """The k."""
+        """The values of k for which there are entries."""
         return {"k": list(self.places(options.grid, n_images))}

@@ -25,7 +25,7 @@ from lowshot_kedro.parameters import distinct_values, require_integer, require_n
 from lowshot_kedro.progress import Stopwatch, logged_step
 
 _NO_LABEL = -1
-# Of the logistic regression: less makes it flatter than any threshold on vectors of length 1.
+# C of the logistic regression: with less no probability reaches a threshold on unit vectors.
 _INVERSE_PENALTY = 100.0
 
 
@@ -62,7 +62,7 @@ class SelfTrainingMethod(Method):
     grid = SelfTrainingGrid
 
     def run(self, work: Work) -> Iterator[Outcome]:
-        """One after the other, in one thread, so that their number changes nothing.
+        """Fit one run after the other, each in one thread, so that their number changes no result.
 
         In memory: the vectors three times, and 16 bytes for each image and class.
         """
@@ -98,20 +98,20 @@ class SelfTrainingMethod(Method):
             )
 
     def candidates(self, grid: SelfTrainingGrid, n_images: int) -> list[dict[str, Any]]:
-        """Every threshold."""
+        """A run for every threshold."""
         return [{"threshold": threshold} for threshold in grid.threshold]
 
     def fits(self, grid: SelfTrainingGrid, n_images: Sequence[int]) -> bool:
-        """Whether there are no more images than a person wants to wait for."""
+        """Whether there are no more images than `max_images`."""
         return max(n_images) <= grid.max_images
 
     def memory_bytes(
         self, sizes: Sizes, settings: Sequence[Settings], options: Options, n_steps: int
     ) -> int:
-        """Vectors, also in double precision, and probabilities of all images."""
+        """Bytes of the vectors, also in double precision, and of all images' probabilities."""
         vectors = 4 * sizes.n_components * (5 * sizes.n_nodes + sizes.n_test)
         return vectors + 16 * sizes.n_nodes * sizes.n_classes + 3 * sizes.score_bytes
 
     def provenance(self, settings: Settings, options: Options, n_images: int) -> dict[str, Any]:
-        """How often guesses are added."""
+        """How often guesses are added, which is the same for all thresholds."""
         return {self.name: {"max_iterations": options.grid.max_iterations}}

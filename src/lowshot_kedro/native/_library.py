@@ -164,7 +164,7 @@ lib.lowshot_set_poll(lib.lowshot_poll, MILLISECONDS_BETWEEN_POLLS)
 
 
 class _ForkedProcess:
-    """Where a forked child works: OpenMP's threads stay in the parent.
+    """Has a forked child work in another thread, since OpenMP's threads stay in the parent.
 
     GNU's OpenMP keeps its threads for each thread that has called it, and does not notice that a
     fork has left them behind: the child's main thread would wait for them for ever. Another thread
@@ -186,7 +186,7 @@ class _ForkedProcess:
         return self._is_child and threading.current_thread() is threading.main_thread()
 
     def call(self, function: Callable[[], Any]) -> Any:
-        """Call a function in a thread that may."""
+        """Call a function in a thread that may use OpenMP."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "openmp")
         count = get_num_threads()

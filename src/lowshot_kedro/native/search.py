@@ -57,7 +57,7 @@ class Codes(NamedTuple):
     biases: npt.NDArray[np.int32]
 
     def part(self, rows: slice | npt.NDArray[np.integer[Any]]) -> Codes:
-        """Those of some vectors: without a copy for a slice."""
+        """The codes of some vectors: without a copy for a slice."""
         return Codes(self.values[rows], self.biases[rows])
 
 
@@ -108,11 +108,11 @@ def encode(
     which makes all columns alike in size, then rounded to 8 bits, and cut off at ±127. A bias is
     minus half the squared length of the codes, so that scores grow with nearness; for vectors of
     length 0 that are scaled to length 1 it is half a squared scale less, since their inner products
-    are 0. Rotating before quantising is
-    that of Gao, Long, "RaBitQ" (SIGMOD 2024); here with 8 bits instead of one.
+    are 0. Rotating before quantising is that of J. Gao and C. Long, "RaBitQ" (SIGMOD 2024); here
+    with 8 bits instead of one.
 
     Args:
-        encoder: See there.
+        encoder: What is subtracted, flipped and multiplied.
         vectors: float32 (n, d), C-contiguous or the first columns of a wider matrix.
 
     Returns:
@@ -190,7 +190,7 @@ def score_pairs(
     """The score of one vector for each query.
 
     Args:
-        codes: Of the vectors.
+        codes: Codes of the vectors.
         numbers: int32 (q,), the vector of each query.
         queries: int8 (q, w), codes of the queries.
 
@@ -226,7 +226,7 @@ def score_all(codes: Codes, queries: npt.NDArray[np.int8]) -> npt.NDArray[np.int
     """The score of every vector for every query.
 
     Args:
-        codes: Of the vectors.
+        codes: Codes of the vectors.
         queries: int8 (q, w), codes of the queries.
 
     Returns:
@@ -268,7 +268,7 @@ def search_lists(
     Neighbouring queries should probe the same lists: each list is scored for all of them at once.
 
     Args:
-        codes: Of the vectors.
+        codes: Codes of the vectors.
         lists: Without common members, as far as one query probes them.
         queries: int8 (q, w), codes of the queries.
         probes: int32 (q, p), lists, each at most once in a row; -1 is none.
@@ -426,7 +426,7 @@ def sample_links(
     """Links to follow in a round of descent: from rows first..last-1, and into them.
 
     Args:
-        pools: Of all rows; read from front to back, twice.
+        pools: Pools of all rows; read from front to back, twice.
         forward: How many entries of a row to follow, the best; also of those rows that link to it.
         backward: How many rows that link to a row to follow, those with the best scores.
         first: First row.
@@ -492,8 +492,8 @@ def join_neighbors(
     nothing but the round before.
 
     Args:
-        codes: Of all rows.
-        pools: Of all rows.
+        codes: Codes of all rows.
+        pools: Pools of all rows.
         sampled: int32 (n, s), links of all rows, from :func:`sample_links`.
         first: First row.
         last: One after the last.

@@ -1,4 +1,4 @@
-"""Networks that turn images into vectors.
+"""Networks that turn images into features: fixed embeddings of a network trained before.
 
 A new network enters through `EXTRACTORS`: a function of (weights, image_size) that returns an
 :class:`~lowshot_kedro.networks.extractor.Extractor`. A library of networks enters through
@@ -101,7 +101,7 @@ def create_extractor(name: str, weights: str, image_size: int | None) -> Extract
     """A network by its name, in evaluation mode, with the preprocessing that belongs to it.
 
     Args:
-        name: See :func:`require_extractor`.
+        name: A name in `EXTRACTORS`, or `library/model` with a library in `LIBRARIES`.
         weights: `none` (random, always the same), `download` (the library's own), `package` (a
             Python package made for this network), `package:MODULE/FILE` (a file that any installed
             package carries), or a file: a PyTorch checkpoint or .safetensors.

@@ -43,7 +43,7 @@ class Extractor:
     """A network and the preprocessing it was trained with.
 
     Attributes:
-        name: As for :func:`~lowshot_kedro.networks.create_extractor`.
+        name: Name of the network, as for :func:`~lowshot_kedro.networks.create_extractor`.
         network: Maps float32 (n, 3, height, width) to float32 (n, dimension), in evaluation mode.
         preprocess: Turns an RGB image into network input.
         dimension: Length of a feature vector.
@@ -55,7 +55,7 @@ class Extractor:
     dimension: int
 
     def describe(self) -> dict[str, Any]:
-        """What the features of an image follow from: the network, its weights, its input."""
+        """Facts that the features of an image follow from: the network, its weights, its input."""
         weights = blake2b(digest_size=16)
         for name, tensor in self.network.state_dict().items():
             weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -128,10 +128,10 @@ class _Running:
 
     Args:
         extractor: The network.
-        device: Where it runs.
-        autocast: Whether in bfloat16.
-        is_compiled: Whether by torch.compile.
-        batch_size: Of the batches to come.
+        device: Device that it runs on.
+        autocast: Whether it runs in bfloat16.
+        is_compiled: Whether torch.compile prepares it.
+        batch_size: Images of the batches to come.
     """
 
     def __init__(

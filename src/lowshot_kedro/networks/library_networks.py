@@ -1,4 +1,4 @@
-"""What networks have in common that a library builds from a name."""
+"""What the networks of libraries have in common, which build them from a name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def unknown_model(library: str, model: str, known: Iterable[str]) -> InputError:
 
 @contextmanager
 def requiring_size(name: str, image_size: int | None) -> Iterator[None]:
-    """What a layer says inside of its input is reported as a size that the network does not take.
+    """Report an error that a layer raises inside as an input size that the network does not take.
 
     Args:
         name: Name of the network, for messages.
@@ -57,7 +57,7 @@ def feature_dimension(
     """Length of the vectors that a network returns, found out with a black image.
 
     Args:
-        network: In evaluation mode.
+        network: The network, in evaluation mode.
         name: Name of the network, for messages.
         own_size: Height and width in pixels of the images that the network is made for.
         image_size: Height and width instead; None: its own.

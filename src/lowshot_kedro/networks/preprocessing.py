@@ -24,8 +24,8 @@ class Preprocessing:
     Attributes:
         resize: Turns an RGB image of any size into one of the network's input size. Can be sent
             to other processes.
-        mean: Of red, green and blue, in units of the full scale 0..1; subtracted.
-        std: In the same units; divided by.
+        mean: Mean of red, green and blue, in units of the full scale 0..1; subtracted.
+        std: Standard deviation of red, green and blue, in the same units; divided by.
     """
 
     resize: Callable[[Image.Image], Image.Image]

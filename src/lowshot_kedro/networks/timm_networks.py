@@ -29,8 +29,8 @@ def timm_network(model: str, weights: str, image_size: int | None) -> Extractor:
     """A network of timm without its classifier, with the preprocessing that timm states for it.
 
     Args:
-        model: As timm.create_model takes it, such as `resnet50` or `resnet50.a1_in1k`. What follows
-            the dot chooses among several weights, and among their preprocessing.
+        model: Its name for timm.create_model, such as `resnet50` or `resnet50.a1_in1k`. What
+            follows the dot chooses among several weights, and among their preprocessing.
         weights: `none` (random), `download`, `package:MODULE/FILE` or a file, see
             :func:`~lowshot_kedro.networks.weights.load_weights`. A file is converted as timm
             converts what it downloads for this network.

@@ -33,7 +33,7 @@ def torchvision_network(model: str, weights: str, image_size: int | None) -> Ext
     The preprocessing is that of the weights that torchvision calls DEFAULT.
 
     Args:
-        model: As torchvision.models.get_model takes it, such as `resnet50`.
+        model: Its name for torchvision.models.get_model, such as `resnet50`.
         weights: `none` (random), `download` (those called DEFAULT), `package:MODULE/FILE` or a
             file, see :func:`~lowshot_kedro.networks.weights.load_weights`.
         image_size: Input size instead of the network's own; the size to which images are resized

@@ -28,15 +28,15 @@ State = dict[str, torch.Tensor]
 
 _EXPECTED = "none, package:MODULE/FILE or a file; some networks have download or package"
 
-# Under which names training programs store the tensors, beside an epoch or an optimizer.
+# Names under which training programs store the tensors, beside an epoch or an optimizer.
 _STATE_KEYS = ("state", "state_dict", "model", "model_state_dict", "model_state")
 
-# What DataParallel and torch.compile put before every name.
+# Prefixes that DataParallel and torch.compile put before every name.
 _PREFIXES = ("module.", "_orig_mod.")
 
 _MAX_NAMES = 5
 
-# A download that fails, or brings something else than weights.
+# Errors of a download that fails, or brings something else than weights.
 _FAILED_TRANSFER = (
     OSError,
     HTTPException,
@@ -50,7 +50,7 @@ _TRANSPORTS = ("huggingface_hub", "hf_xet", "httpx", "requests", "urllib3", "saf
 
 @contextmanager
 def same_random_weights() -> Iterator[None]:
-    """Networks built inside have the same weights every time: those of seed 0.
+    """Give networks that are built inside the same random weights every time: those of seed 0.
 
     The caller's random state is neither used nor changed.
     """
@@ -106,7 +106,7 @@ def no_download(name: str) -> InputError:
 
 @contextmanager
 def downloading(name: str, *also: type[Exception]) -> Iterator[None]:
-    """A transfer that fails inside is reported as a failed download of the weights of `name`.
+    """Report a transfer that fails inside as a failed download of the weights of `name`.
 
     Args:
         name: Name of the network.

@@ -1,4 +1,4 @@
-"""What tells one collection of features from another."""
+"""Facts that tell one collection of features from another, for provenance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CHECKSUM_ROWS = 256
 
 
 def describe_features(features: FeatureMatrix) -> dict[str, Any]:
-    """Sizes, and a checksum of some rows."""
+    """Sizes of a collection and a checksum of some of its rows, which tell it from others."""
     checksum = 0
     for row in spread_rows(features.n_rows, _CHECKSUM_ROWS).tolist():
         checksum = zlib.crc32(features.read(row, row + 1).tobytes(), checksum)

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        arguments: Of the command line; None: those of this process.
+        arguments: Arguments of the command line; None: those of this process.
 
     Returns:
         The exit status: 0, or 1 with a line on standard error.

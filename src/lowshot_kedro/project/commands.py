@@ -25,7 +25,7 @@ class Invocation:
 
     Attributes:
         project_path: Folder of the project, or where the package runs.
-        conf_source: Where its configuration comes from.
+        conf_source: The folder that its configuration comes from.
         env: The environment; None: Kedro's default.
         runtime_params: What `--params` has changed.
     """
@@ -90,7 +90,7 @@ def _callable(program: Path, folder: Path) -> str:
 
 
 def _shortest(path: str, folder: Path) -> str:
-    """Relative where it lies in the folder in which it is typed."""
+    """A path, relative if it lies in the folder in which it is typed."""
     if "://" in path:
         return path
     relative = os.path.relpath(path, folder)

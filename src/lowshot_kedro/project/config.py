@@ -55,7 +55,7 @@ class UserError(ClickException, InputError):
         return self.message
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print the message, below where it comes from if whoever started the run wants that."""
+        """Print the message, and above it the traceback if whoever started the run wants that."""
         if traceback_is_wanted():
             echo("".join(format_exception(self)), file=file, err=True)
         super().show(file)
@@ -112,7 +112,7 @@ class ConfigLoader(OmegaConfigLoader):
         return content
 
     def _complete_globals(self, content: dict[str, Any]) -> None:
-        """Check the data set that they name; captions have the names of its classes."""
+        """Check the data set that the globals name, and give captions the names of its classes."""
         section = content[torchvision_environment.SECTION]
         try:
             torchvision_environment.require_section(section)
@@ -138,7 +138,7 @@ class ConfigLoader(OmegaConfigLoader):
         return super()._merge_configs(config, env_config, key, env_path)
 
     def _data_folder(self) -> str:
-        """Where the results of the environment are, relative to the project."""
+        """The folder of the environment's results, relative to the project."""
         folder = f"data/{self.env}"
         old = {new: f"data/{old}" for old, new in _RENAMED_ENVIRONMENTS.items()}.get(str(self.env))
         conf = Path(self.conf_source)
@@ -153,7 +153,7 @@ class ConfigLoader(OmegaConfigLoader):
         return old
 
     def _describe_unreadable(self, error: Exception) -> str:
-        """Which file of settings cannot be read, and why; Kedro does not always name it."""
+        """A line about the file of settings that cannot be read; Kedro does not always name it."""
         reason = error
         where = str(self.conf_source)
         for env in (self.base_env, self.env or self.default_run_env):
@@ -170,7 +170,7 @@ class ConfigLoader(OmegaConfigLoader):
         return f"{where}{place}: not readable as settings ({shown_line(str(said))})"
 
     def _describe_missing(self, error: MissingConfigException) -> str:
-        """Which folder of settings is not there."""
+        """A line about the folder of settings that is not there."""
         # Kedro's last word is the folder, which may be one within an archive.
         missing = str(error).rpartition(" ")[2]
         if Path(missing).name == self.env:
@@ -183,7 +183,7 @@ class ConfigLoader(OmegaConfigLoader):
 
 
 def _parameter(parameters: Mapping[str, Any], name: str) -> Any:
-    """`${parameter:section.name}`; what is missing has been refused before."""
+    """`${parameter:section.name}`: the value of a parameter; missing ones are refused before."""
     value: Any = parameters
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -232,7 +232,7 @@ def absent_folder(paths: Iterable[Path], project: Path) -> str | None:
     """What is wrong if files are missing because an environment variable names no folder.
 
     Args:
-        paths: Of the files.
+        paths: Paths of the files.
         project: The folder of the project, which paths can be relative to.
 
     Returns:
@@ -249,7 +249,7 @@ def absent_folder(paths: Iterable[Path], project: Path) -> str | None:
 
 
 def where_to_read(path: Path, project: Path) -> str:
-    """Which page is about a file that people put there, and how else it comes there."""
+    """Advice about a file that people put there: the page about it, and how else it comes there."""
     name, _, page = _folder_of(path, project)
     fetch = f"`{lowshot_command()} download` fetches the published ones"
     others = f", {fetch}" if name == "DDIR" else ""
@@ -266,7 +266,7 @@ def _folder_of(path: Path, project: Path) -> tuple[str, Path | None, str]:
 
 
 def _background_rows(n_background: int | None, unlabeled: str) -> int | None:
-    """`${background_rows:…}`: none of the background where the unlabelled images are others."""
+    """`${background_rows:…}`: `n_background`, or 0 if the unlabelled images are others."""
     return n_background if unlabeled in ("background", "both") else 0
 
 
@@ -291,7 +291,7 @@ class Project:
         path: Its folder.
         env: The environment, None being Kedro's default.
         runtime_params: What the command line changed.
-        conf_source: Where its settings come from; None: its folder `conf`.
+        conf_source: The folder that its settings come from; None: its folder `conf`.
     """
 
     path: Path

@@ -20,7 +20,7 @@ from lowshot_kedro.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Where kedro-viz looks.
+# The file that kedro-viz reads.
 _FILE = Path(".viz") / "stats.json"
 _IN_JUPYTER = "kedro_viz.launchers.jupyter"
 
@@ -35,8 +35,8 @@ def dataset_statistics(
 
     Args:
         catalog: The catalog.
-        n_images: Of collections that have been counted, by name; others are not looked at. None:
-            they are all counted.
+        n_images: Numbers of images of collections that have been counted, by name; others are not
+            looked at. None: all are counted.
     """
     names = {name for pipeline in pipelines.values() for name in pipeline.datasets()}
     registered, matches = set(catalog), catalog.config_resolver.match_dataset_pattern
@@ -60,9 +60,9 @@ def dataset_statistics(
 
 
 class StatisticsHooks:
-    """Notes rows, columns and sizes where kedro-viz finds them; itself it counts data frames alone.
+    """Writes rows, columns and sizes where kedro-viz looks; kedro-viz counts data frames alone.
 
-    After a run they are those of the run's environment. kedro-viz itself, started with
+    After a run they are those of the run's environment. kedro-viz, started with
     `--include-hooks`, has them counted anew for the environment that it shows.
     """
 

@@ -42,7 +42,7 @@ _COMPOSED = ("__default__", "experiment", "sweep")
 
 
 class InvocationHooks:
-    """Knows how the run was started, for whoever has to advise another command."""
+    """Knows how the run was started, for hooks that advise another command."""
 
     def __init__(self) -> None:
         self._conf_source: str | None = None
@@ -94,7 +94,7 @@ class ErrorHooks(InvocationHooks):
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What a dataset, or several within each other, could not go on for."""
+    """The error behind the error of a dataset, or of several within each other."""
     while isinstance(error, DatasetError):
         cause = getattr(error, "cause_elsewhere", None) or error.__cause__
         if cause is None:
@@ -104,7 +104,7 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _pickle_dataset_error(error: DatasetError) -> tuple[Any, ...]:
-    """Keep the cause where an error comes from another process, which Python does not."""
+    """Keep the cause of an error that comes from another process, which Python does not."""
     cause: BaseException | None = _cause(error)
     try:
         pickle.dumps(cause)
@@ -122,7 +122,7 @@ def _dataset_error(
 
 
 def keep_causes() -> None:
-    """Have the causes of such errors sent from now on; Dask's tblib takes the place of that."""
+    """Send the causes of dataset errors from now on; Dask's tblib replaces what this registers."""
     copyreg.pickle(DatasetError, _pickle_dataset_error)
 
 
@@ -155,7 +155,7 @@ class InputHooks(InvocationHooks):
     ) -> None:
         """Refuse missing inputs with the command that makes them, damaged ones, and a full disk.
 
-        And before all that a runner that cannot run the pipeline.
+        A runner that cannot run the pipeline is refused before all that.
         """
         if isinstance(catalog, SharedMemoryDataCatalog):
             _require_outputs_on_disk(pipeline, catalog)
@@ -291,7 +291,7 @@ def _describe_missing(
 
 
 def _place(catalog: DataCatalog, name: str) -> Any:
-    """Where a dataset lies; None for one that is not kept on disk."""
+    """The path of a dataset; None for one that is not kept on disk."""
     dataset = catalog.get(name)
     return None if dataset is None else dataset._describe().get("filepath")
 
@@ -372,8 +372,8 @@ def _node_named(name: str, nodes: Collection[str], option: str) -> str:
 class ClaimHooks(InvocationHooks):
     """Keeps other processes from writing what a run reads or writes, from its beginning on.
 
-    What a run is sure to write, no other one may read or write meanwhile. What it perhaps keeps,
-    since it was made from the same, others may read: it is claimed when it has to be computed.
+    What a run is sure to write, no other one may read or write meanwhile. Others may read what it
+    perhaps keeps, since that was made from the same: it is claimed when it has to be computed.
     """
 
     @hook_impl(trylast=True)
@@ -402,12 +402,12 @@ class ClaimHooks(InvocationHooks):
 
     @hook_impl
     def after_pipeline_run(self) -> None:
-        """Let others have them."""
+        """Release what the run has claimed."""
         of_this_run.release()
 
     @hook_impl
     def on_pipeline_error(self) -> None:
-        """Let others have them."""
+        """Release what the run has claimed."""
         of_this_run.release()
 
 
@@ -421,6 +421,7 @@ class _NodeUsage:
         self.peak_rss_bytes = 0
 
     def update(self) -> None:
+        """Measure until now."""
         self.seconds = self._watch.seconds
         self.peak_rss_bytes = recent_peak_rss_bytes()
 
@@ -430,12 +431,12 @@ class WorkerHooks:
 
     @hook_impl
     def after_pipeline_run(self) -> None:
-        """They are not needed any more."""
+        """End the workers after the run."""
         close_idle_workers()
 
     @hook_impl
     def on_pipeline_error(self) -> None:
-        """Nor are they then."""
+        """End the workers after a run that has failed."""
         close_idle_workers()
 
 
@@ -456,17 +457,17 @@ class ResourceHooks:
 
     @hook_impl
     def before_dataset_loaded(self, node: Node) -> None:
-        """A node's time begins with its first input."""
+        """Start the time of a node, which begins with its first input."""
         self._begin(node)
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
-        """A node without inputs begins here."""
+        """Start the time of a node without inputs."""
         self._begin(node)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
-        """A node's time ends with its last output: blocks are computed while they are saved."""
+        """End the time of a node with its last output: blocks are computed while they are saved."""
         unsaved = self._unsaved[node.name]
         unsaved.discard(dataset_name)
         usage = self._usage[node.name]

@@ -75,7 +75,7 @@ SECTIONS: dict[str, type] = {
 
 
 def read_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """All sections: no unknown name, none missing, every value in its range.
+    """Read all sections: they have no unknown name, none is missing, and values are in range.
 
     Args:
         parameters: Section name → mapping of parameter name → value, as the YAML files and

@@ -23,12 +23,12 @@ from lowshot_kedro.project.hooks import InvocationHooks
 
 
 class _Origin(NamedTuple):
-    """What a result was made from.
+    """One of the results that another result was made from.
 
     Attributes:
-        fact: What its note calls that.
+        fact: The name that the note beside that other result has for it.
         source: The catalog entry.
-        describe: What the note says of the content of that.
+        describe: Makes what the note says of the content of that entry.
     """
 
     fact: str
@@ -54,7 +54,7 @@ class ProvenanceHooks(InvocationHooks):
     def before_pipeline_run(
         self, run_params: Mapping[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
-        """Compare the notes of what is read with each other, and with what they are about.
+        """Compare the notes of the inputs with each other, and with the inputs themselves.
 
         Raises:
             UserError: Naming both, and the pipelines that make them fit.

@@ -1,4 +1,4 @@
-"""What a run ends with: its result, and where everything lies."""
+"""The lines that a run ends with: its result, and where all files lie."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _print_places(pipeline: Pipeline, catalog: DataCatalog, project_path: Path) 
 
 
 def _path_of(name: str, catalog: DataCatalog) -> Path | None:
-    """Where a dataset lies; None in memory, and where nothing was to be written."""
+    """The path of a dataset; None in memory, and where nothing was to be written."""
     dataset = catalog.get(name)
     filepath = None if dataset is None else dataset._describe().get("filepath")
     if filepath is None or not Path(filepath).exists():

@@ -1,4 +1,4 @@
-"""Nothing is told of a run to anybody, unless a person has agreed.
+"""Telemetry is off: nobody is told of a run, unless a person has agreed.
 
 Kedro comes with a plugin that sends usage data to its makers where nobody objects. A file
 `.telemetry` in the project says no, but a package in a foreign folder, a copy of the project
@@ -49,7 +49,7 @@ class TelemetryHooks:
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
-        """Object before the plugin asks."""
+        """Turn telemetry off before the plugin looks whether it is."""
         turn_off_telemetry(context.project_path)
 
 

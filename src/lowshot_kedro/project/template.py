@@ -37,7 +37,7 @@ def copy_from_repository(repository: Path, folder: Path) -> None:
 
     Args:
         repository: Its folder.
-        folder: Where the copies go.
+        folder: The folder of the copies.
     """
     for pattern in _OF_THE_REPOSITORY:
         for path in repository.glob(pattern):

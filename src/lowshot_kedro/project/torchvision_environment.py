@@ -34,7 +34,7 @@ PARAMETERS = {"demonstration": {"enabled": False}}
 
 
 def class_list(section: Mapping[str, Any], raw: str) -> dict[str, Any]:
-    """Where captions find the names of classes, as `class_list` of a dataset.
+    """The `class_list` of a dataset, from which captions take the names of classes.
 
     Args:
         section: What the globals say.
@@ -120,7 +120,7 @@ def _part(section: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _background(section: Mapping[str, Any]) -> dict[str, Any]:
-    """What is stated of the background, or else the training images that cannot be labelled."""
+    """The background that is stated, or else the training images that cannot be labelled."""
     train, background = _part(section, "train"), _part(section, "background")
     arguments = train.get("arguments", {})
     if background.setdefault("arguments", arguments) != arguments:

@@ -1,4 +1,4 @@
-"""What is said of an input that cannot be used, in the names that people type for a run."""
+"""Messages about input that cannot be used, in the names that people type for a run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from lowshot_kedro.project.config import UserError
 
 logger = logging.getLogger(__name__)
 
-# In which sections of the parameters the arguments of a package are typed. Those of a sweep, which
-# come first, count in a sweep alone.
+# The sections of the parameters in which people type the arguments of a package. Those of a sweep,
+# which come first, count in a sweep alone.
 _SECTIONS = {
     "classifiers.label_spreading": ("sweep.label_spreading",),
     "classifiers.logistic_regression": ("sweep.logistic_regression", "logistic_regression"),
@@ -27,7 +27,7 @@ _SECTIONS = {
     "pca": ("pca",),
     "protocol": ("experiment",),
 }
-# What is typed under another name than that of the argument.
+# Arguments that people type under another name.
 _NAMES = {("networks", "name"): "extractor"}
 
 
@@ -99,7 +99,7 @@ class Wording:
 
 
 def _in_gigabytes(name: str) -> str:
-    """What an amount of bytes is called where people type it."""
+    """The name under which people type an amount of bytes, in GB."""
     return f"{name.removesuffix('_bytes')}_gb" if name.endswith("_bytes") else name
 
 

@@ -92,9 +92,9 @@ def plot_accuracy_per_step(
     """Top-k accuracy after each diffusion step, with the baseline as dashed lines.
 
     Args:
-        diffusion_metrics: Content of a metrics file.
-        baseline_metrics: The same of the method that it is compared with.
-        k: Of the accuracy.
+        diffusion_metrics: Content of the metrics file of the diffusion.
+        baseline_metrics: Content of the metrics file of the method that it is compared with.
+        k: k of the accuracy.
         titles: What both are called.
 
     Where all classes are novel, there is one curve for all of them. Where neighbours or steps were

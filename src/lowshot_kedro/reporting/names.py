@@ -47,7 +47,7 @@ def parse_unlabeled(unlabeled: str) -> UnlabeledImages | None:
 
 
 def unlabeled_rank(unlabeled: str) -> tuple[int, float]:
-    """For sorting: none, background, training images, both; each by number, all at the end."""
+    """A key for sorting: none, background, training images, both; each by number, all at last."""
     images = parse_unlabeled(unlabeled)
     if images is None:
         return (-1, 0)
@@ -56,14 +56,14 @@ def unlabeled_rank(unlabeled: str) -> tuple[int, float]:
 
 
 def unlabeled_size(unlabeled: str) -> tuple[int, float]:
-    """For finding the largest: a background before one with training images, these alone last."""
+    """A key for the largest: a background before one with training images, these alone last."""
     kind, number = unlabeled_rank(unlabeled)
     preferred = (-1, _KINDS.index("train"), _KINDS.index("both"), _KINDS.index("background"))
     return (preferred.index(kind), number)
 
 
 def method_rank(method: str, unlabeled: str = "") -> tuple[int, tuple[int, float]]:
-    """For sorting: the order of the methods, then that of the unlabelled images."""
+    """A key for sorting: the order of the methods, then that of the unlabelled images."""
     return (list(METHODS).index(method), unlabeled_rank(unlabeled))
 
 
@@ -79,7 +79,7 @@ def unlabeled_name(unlabeled: str, n_background: float = math.nan) -> str:
     """`1M background`, `no background`, `training images`.
 
     Args:
-        unlabeled: As :attr:`UnlabeledImages.name`.
+        unlabeled: A name such as :attr:`UnlabeledImages.name` gives.
         n_background: How many images all of the background are, where that is known.
     """
     images = parse_unlabeled(unlabeled)

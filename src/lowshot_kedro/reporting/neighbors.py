@@ -46,7 +46,7 @@ class NodeImages:
         selection: Knows which training images are nodes.
         train_images: The training set.
         background_images: The background.
-        unlabeled: As `experiment.unlabeled`.
+        unlabeled: A value of `experiment.unlabeled`.
     """
 
     selection: ImageSelection
@@ -90,7 +90,7 @@ def neighbor_rows(
     Args:
         points: int64 (m,), which of the test images.
         selection: The images of the run.
-        scores: Of the test images.
+        scores: Scores of the test images.
         neighbors: Graph neighbours of the test images.
         test_images: The test set.
         nodes: The images behind the nodes.
@@ -154,7 +154,7 @@ def images_worth_showing(scores: Scores, n_images: int) -> NDArray[np.int64]:
     """Positions of some test images: half recognised, half not, spread over the classes.
 
     Args:
-        scores: Of T test images.
+        scores: Scores of T test images.
         n_images: How many.
 
     Returns:

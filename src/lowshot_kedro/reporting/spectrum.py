@@ -17,7 +17,7 @@ _MIN_VARIANCE = 1e-7
 def plot_spectrum(transform: faiss.VectorTransform) -> Figure:
     """How the variance is spread over the directions of a PCA, and how much of it is kept.
 
-    A transform that does not know, such as an OPQ, gives a figure that says so.
+    A transform that does not know that, such as an OPQ, gives a figure that says so.
     """
     variances, kept = spectrum_of(transform), variance_kept(transform)
     if kept is None:

@@ -13,14 +13,14 @@ GROUP_COLORS = {"": BLUE, "_novel": ORANGE, "_base": GREEN}
 
 
 def groups_shown(frame: pd.DataFrame, k: int, suffix: str = "") -> list[str]:
-    """The groups worth a column or a curve, as the names of columns end.
+    """The groups of classes worth a column or a curve, by what names of their columns end with.
 
-    Those that test images belong to; and all classes alone where all are novel, or all base, for
-    the other group would say the same.
+    They are the groups that test images belong to, or all classes alone if all are novel or all
+    base, since the other group would say the same.
 
     Args:
         frame: With columns such as `top1_novel` and the suffix.
-        k: Of the accuracy that is looked at.
+        k: k of the accuracy that is looked at.
         suffix: For instance `_mean`.
     """
     columns = {group: f"top{k}{group}{suffix}" for group in GROUP_NAMES}

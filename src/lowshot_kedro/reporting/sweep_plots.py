@@ -37,15 +37,15 @@ from lowshot_kedro.reporting.names import (
 from lowshot_kedro.reporting.style import GROUP_NAMES, empty_figure, groups_shown
 
 _GROUPS = ("", "_novel")
-# For n_labeled, in increasing order.
+# Colours of the values of n_labeled, in increasing order.
 _NUMBER_COLORS = (SKY_BLUE, ORANGE, GREEN, BLUE, VERMILLION, PURPLE, GREY)
-# For the unlabelled images of a method, from the largest.
+# Lines of the kinds of unlabelled images of a method, from the largest.
 _LINE_STYLES = ("-", "--", ":", "-.")
 _MAX_UNLABELED = 3
 # Parts of the smallest gap between two values of the x axis: what the points of one value are
 # spread over, and what is left free at the ends.
 _SPREAD, _MARGIN = 0.3, 0.4
-# Of a title, at most.
+# The most letters of a title in an inch.
 _LETTERS_PER_INCH = 14
 
 
@@ -57,7 +57,7 @@ def plot_accuracy_per_n_labeled(summary: pd.DataFrame, k: int) -> Figure:
     without background.
 
     Args:
-        summary: Of :func:`lowshot_kedro.reporting.summarize`.
+        summary: The table that :func:`lowshot_kedro.reporting.summarize` returns.
         k: One of its values of k.
     """
     if summary.empty:
@@ -151,7 +151,7 @@ def plot_accuracy_per_background(summary: pd.DataFrame, k: int) -> Figure:
     The sizes stand at equal distances. A method that uses none is a level.
 
     Args:
-        summary: Of :func:`lowshot_kedro.reporting.summarize`.
+        summary: The table that :func:`lowshot_kedro.reporting.summarize` returns.
         k: One of its values of k.
     """
     summary = for_reading(summary)
@@ -229,7 +229,7 @@ def _panels(title: str, k: int, groups: list[str]) -> tuple[Figure, list[tuple[A
 
 
 def _places(numbers: list[float]) -> dict[float, float]:
-    """Where the values of n_labeled stand on a logarithmic axis: all a step behind the last."""
+    """Places of the values of n_labeled on a logarithmic axis: `all` is a step behind the last."""
     finite = sorted(number for number in numbers if np.isfinite(number))
     places = {number: number for number in finite}
     if len(finite) < len(numbers):

@@ -25,9 +25,9 @@ from lowshot_kedro.reporting.style import GROUP_NAMES, groups_shown
 _MIB = 2**20
 _MISSING = "–"
 _PARTS = ("mean", "std")
-# What they call the columns of a group. Base classes have a column in table.csv alone.
+# Headings of the columns of a group. Base classes have a column in table.csv alone.
 _GROUPS = {"": "all", "_novel": "novel"}
-# Wider than any table: what a table would take if it could.
+# A width in letters that no table needs.
 _ROOM = 10_000
 
 
@@ -87,7 +87,7 @@ def comparison_table(summary: pd.DataFrame, k: int) -> pd.DataFrame:
     """The summary for reading: top-k accuracies in percent, a row per method.
 
     Args:
-        summary: Of :func:`summarize`.
+        summary: The table that :func:`summarize` returns.
         k: One of its values of k.
 
     Returns:
@@ -113,7 +113,7 @@ def to_markdown(summary: pd.DataFrame, top_k: Sequence[int], context: Mapping[st
     Where all classes are novel, one table says both.
 
     Args:
-        summary: Of :func:`summarize`.
+        summary: The table that :func:`summarize` returns.
         top_k: Values of k.
         context: mode, and seeds: the list of seeds that were asked for.
     """
@@ -128,7 +128,7 @@ def print_summary(summary: pd.DataFrame, k: int, context: Mapping[str, Any]) -> 
     """Print the summary to the terminal. A narrow terminal wraps lines; numbers are never cut.
 
     Args:
-        summary: Of :func:`summarize`.
+        summary: The table that :func:`summarize` returns.
         k: One of its values of k.
         context: As for :func:`to_markdown`.
     """

@@ -39,7 +39,7 @@ _MAX_COLUMNS_WRITTEN = 60
 # Width and height of a cell in inches.
 _SETTING_CELL = (0.95, 0.42)
 _STEP_CELL = (0.31, 0.28)
-# Inches, too.
+# Other lengths in inches.
 _PANEL_MARGIN, _LABEL_WIDTH, _COLORBAR_HEIGHT, _COLORBAR_THICKNESS = 0.62, 1.6, 0.8, 0.15
 _NARROWEST, _WIDEST, _TITLE_WIDTH = 8.0, 18.0, 2.4
 
@@ -49,11 +49,11 @@ class _Panel:
     """One heat map.
 
     Attributes:
-        title: Above it.
+        title: Title above it.
         values: float64 (rows, columns), percent, NaN where nothing was measured.
         texts: What is written into the cells, by (row, column).
-        row_names: Of every row.
-        column_names: Of every column.
+        row_names: Name of every row.
+        column_names: Name of every column.
         row_label: What the rows are.
         column_label: What the columns are.
         framed: (row, column) of the cells that were chosen.

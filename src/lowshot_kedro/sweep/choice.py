@@ -16,7 +16,7 @@ class Hyperparameters:
     """What was chosen, by method, number of labelled images, and unlabelled images.
 
     Args:
-        content: As it stands in the YAML file: `diffusion: {nl2: {nbg1000000: {k: 30, …}}}`.
+        content: What the YAML file holds: `diffusion: {nl2: {nbg1000000: {k: 30, …}}}`.
     """
 
     def __init__(self, content: Mapping[str, Any]) -> None:
@@ -66,7 +66,7 @@ def entry_at(run: Run, metrics: Mapping[str, Any], chosen: Hyperparameters) -> M
     """The entry of a run that was chosen on the validation classes.
 
     Raises:
-        ValueError: If it has none such.
+        ValueError: If the run has no such entry.
     """
     entries = entries_of(run, metrics)
     axis = METHODS[run.method].axis

@@ -30,7 +30,7 @@ class PreparedSweep(NamedTuple):
     """What all runs of a sweep have in common.
 
     Attributes:
-        inputs: Where workers find the data.
+        inputs: The data, which workers open.
         settings: All parameters.
         data: Sizes and checksums.
     """
@@ -41,7 +41,7 @@ class PreparedSweep(NamedTuple):
 
 
 def workers_of(sweep: SweepParameters) -> Workers:
-    """Who does the runs."""
+    """The workers that do the runs, as the parameters of the sweep say."""
     return Workers(
         scheduler=sweep.scheduler,
         cluster=sweep.cluster,

@@ -59,7 +59,7 @@ MAX_AUTOMATIC_CLUSTER_JOBS = 10
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _LOG_VARIABLE = "DASK_LOGGING__DISTRIBUTED"
 _PART_OF_FREE_MEMORY = 0.8
-# A worker's death is counted by us; and what the scheduler tells browsers stays on this machine.
+# We count the deaths of a worker; what the scheduler shows browsers stays on this machine.
 _SCHEDULER_OPTIONS = {
     "allowed_failures": 0,
     "dashboard": False,
@@ -79,8 +79,8 @@ class Job(Generic[Result]):
 
     Attributes:
         name: For the log and for errors: `diffusion/test/nl2/nbg1000000/k30/seed1`.
-        function: Of a module, so that other processes find it.
-        arguments: Small: names of files rather than what is in them.
+        function: A function of a module, so that other processes find it.
+        arguments: Its arguments, small: names of files rather than what is in them.
         memory_bytes: What its process takes at most, with all that is imported.
         n_runs: How many runs it does, for the progress.
     """
@@ -94,7 +94,7 @@ class Job(Generic[Result]):
 
 @dataclass(frozen=True)
 class Workers:
-    """Where jobs run: the parameters `sweep.scheduler`, `sweep.cluster` and so on.
+    """The processes that run jobs: the parameters `sweep.scheduler`, `sweep.cluster` and so on.
 
     Attributes:
         scheduler: `local`: processes of this machine; the address of a Dask scheduler, such as
@@ -137,11 +137,11 @@ class _Engine:
     """Workers that can be given jobs.
 
     Attributes:
-        client: Of their scheduler.
-        place: Where they are, for messages.
+        client: Client of their scheduler.
+        place: The machine or cluster that they are on, for messages.
         advice: Why a worker dies that dies again and again, and what helps.
         budget_bytes: For all jobs that run at a time.
-        max_seconds_without_workers: After which nobody believes in them any more.
+        max_seconds_without_workers: Seconds without workers after which the run gives up.
         replace_lost: Called with the number of unfinished jobs about once a second. It waits for
             nobody.
     """
@@ -200,8 +200,8 @@ def run_jobs(
     Args:
         jobs: Independent of each other. What they return is in the memory of this process when
             its turn comes, and no longer kept by the workers.
-        workers: As :func:`check_workers` accepts them.
-        description: Of all jobs, for the progress bar.
+        workers: Workers that :func:`check_workers` accepts.
+        description: Name of all jobs together, for the progress bar.
 
     Yields:
         Each job and what it returned, as soon as it is done, in any order.
@@ -262,7 +262,7 @@ def _measured(function: Callable[..., Result], arguments: tuple[Any, ...]) -> _O
 def _measured_quietly(
     function: Callable[..., Result], arguments: tuple[Any, ...]
 ) -> _Outcome[Result]:
-    """What hundreds of runs log, several at a time, is of no use, but for warnings."""
+    """Call a function with its log silent but for warnings: hundreds of runs would fill it."""
     package = logging.getLogger("lowshot_kedro")
     level = package.level
     package.setLevel(logging.WARNING)
@@ -357,7 +357,7 @@ class _Patience:
         self._complain_at = 0.0
 
     def look(self, n_slots: int) -> None:
-        """How many jobs can run at a time at the moment.
+        """Take note of how many jobs can run at a time, and give up if that has long been none.
 
         Raises:
             InputError: If the workers have been away for too long.
@@ -504,9 +504,9 @@ class _Processes(NamedTuple):
     """Worker processes of this machine.
 
     Attributes:
-        n_workers: How many.
-        n_threads: Of each.
-        client: Of their scheduler.
+        n_workers: How many processes there are.
+        n_threads: How many threads each has.
+        client: Client of their scheduler.
         tended: Replaces them.
         opened: Closes them.
     """
@@ -518,12 +518,12 @@ class _Processes(NamedTuple):
     opened: ExitStack
 
 
-# Those that wait for the next jobs: at most one set.
+# The processes that wait for the next jobs: at most one set.
 _idle: list[_Processes] = []
 
 
 def close_idle_workers() -> None:
-    """End the processes that wait for more jobs, see :class:`Workers`."""
+    """End the processes that wait for more jobs because :attr:`Workers.is_kept` is true."""
     while _idle:
         _idle.pop().opened.close()
 
@@ -603,7 +603,7 @@ class _TendedCluster:
     and with it the whole cluster where it is among the first.
 
     Args:
-        cluster: Of Dask, without workers yet.
+        cluster: A cluster of Dask, without workers yet.
         n_workers: How many there should be.
     """
 

@@ -28,7 +28,7 @@ from lowshot_kedro.sweep.runs import UnlabeledImages
 
 @dataclass(frozen=True)
 class SweepParameters:
-    """Many experiments: what is searched on the validation classes, and what is repeated.
+    """The experiments of a sweep: what is searched on the validation classes, and what is repeated.
 
     Attributes:
         grids: What is searched for each method that has a section of its own in the sweep, by name.
@@ -108,7 +108,7 @@ def read_sweep(values: object) -> SweepParameters:
             everything may be missing.
 
     Raises:
-        InputError: As :func:`~lowshot_kedro.parameters.read_section`.
+        InputError: For what :func:`~lowshot_kedro.parameters.read_section` refuses.
     """
     if isinstance(values, SweepParameters):
         return values

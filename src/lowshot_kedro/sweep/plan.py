@@ -77,11 +77,11 @@ class SweepData:
 
     Attributes:
         counts: By mode and labelled images of a novel class.
-        n_background: Rows of a background by its parameter, None being all.
+        n_background: Rows of each background by `graph.n_background`, None being all.
         n_features: Columns of the features.
         n_components: Columns of the vectors.
         facts: Sizes and checksums of class split, features and transform.
-        background_facts: The same of vectors, index and graph, by parameter.
+        background_facts: Sizes and checksums of vectors, index and graph, by `graph.n_background`.
     """
 
     counts: Mapping[tuple[str, int | None], ImageCounts]
@@ -106,7 +106,7 @@ class SweepData:
         )
 
     def background_rows(self, unlabeled: UnlabeledImages) -> int:
-        """How many of them are background images."""
+        """How many background images there are among the unlabelled ones."""
         return 0 if unlabeled.kind == "train" else self.n_background[unlabeled.n_background]
 
 
@@ -131,7 +131,7 @@ class Group:
 
     @property
     def name(self) -> str:
-        """Of the first run, and how many come with it."""
+        """Key of the first run, and how many other runs come with it."""
         others = f" and {len(self.runs) - 1} more" if len(self.runs) > 1 else ""
         return self.runs[0].key + others
 
@@ -273,7 +273,7 @@ def _chosen_settings(
 
 
 def _require_possible_neighbors(run: Run, sweep: SweepParameters, data: SweepData) -> None:
-    """A file that people may change can ask for more neighbours than the graphs have."""
+    """Refuse more neighbours than the graphs have; a file that people change can ask for them."""
     most = METHODS[run.method].max_neighbors(sweep.grids.get(run.method))
     if not most:
         return

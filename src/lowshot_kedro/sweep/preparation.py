@@ -146,14 +146,14 @@ def possible_sweep(
     """The sweep without numbers of images that there are not, which are named in the log.
 
     Args:
-        sweep: As it was asked for.
+        sweep: The sweep that was asked for.
         class_split: Content of the class split file.
         train_features: The training set.
         test_features: The test set.
         n_background: Images of the whole background.
 
     Raises:
-        ValueError: If none is left, or nothing can be chosen by `sweep.metric`.
+        ValueError: If no number is left, or nothing can be chosen by `sweep.metric`.
     """
     of_mode = {
         mode: _select(class_split, train_features, test_features, mode, None) for mode in MODES
@@ -229,7 +229,7 @@ def _log_numbers(sweep: SweepParameters, data: SweepData, n_train: int) -> None:
 
 
 def _log_left_out(sweep: SweepParameters, data: SweepData) -> None:
-    """Say in a line for each what of the grid cannot be, there being too few images."""
+    """Log for each part of the grid that needs more images than there are that it is left out."""
     for method in METHODS.values():
         if method.name not in sweep.methods or method.parts:
             continue

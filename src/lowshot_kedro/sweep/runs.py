@@ -19,8 +19,8 @@ class UnlabeledImages:
     """Which unlabelled images a run uses.
 
     Attributes:
-        kind: As `experiment.unlabeled`: background, train or both.
-        n_background: How many of the background; None: all.
+        kind: A value of `experiment.unlabeled`: background, train or both.
+        n_background: How many images of the background; None: all.
     """
 
     kind: str
@@ -43,7 +43,7 @@ class Run:
         method: A name in :data:`~lowshot_kedro.methods.METHODS`.
         mode: `val` or `test`.
         n_labeled: Labelled images of every novel class; None: all that are given.
-        seed: Of their choice.
+        seed: Seed of their choice.
         unlabeled: None for methods that use no unlabelled images.
         settings: What is searched on the validation classes and needs a run of its own.
     """
@@ -70,6 +70,6 @@ class Run:
 
 
 def _as_text(value: Any) -> str:
-    """1.0 is the same setting as 1."""
+    """A setting as names of runs have it: 1.0 is the same setting as 1."""
     is_whole = isinstance(value, float) and value.is_integer()
     return str(int(value) if is_whole else value)

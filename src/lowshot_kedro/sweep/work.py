@@ -30,7 +30,7 @@ Results = dict[str, dict[str, Any]]
 
 
 class Inputs(Protocol):
-    """Where a worker finds the data. It is sent there, and opens what is asked for."""
+    """The data of a sweep, sent to a worker closed; each part is opened when it is asked for."""
 
     @property
     def class_split(self) -> Mapping[str, Any]:
@@ -39,37 +39,37 @@ class Inputs(Protocol):
 
     @property
     def train_features(self) -> FeatureMatrix:
-        """The training set."""
+        """Features and labels of the training set."""
         ...
 
     @property
     def test_features(self) -> FeatureMatrix:
-        """The test set."""
+        """Features and labels of the test set."""
         ...
 
     @property
     def pca_transform(self) -> faiss.VectorTransform:
-        """From features to vectors."""
+        """The PCA that turns features into vectors."""
         ...
 
     def background(self, n_background: int | None, k: int) -> UnlabeledNodes:
-        """The first background images with index and graph, None being all."""
+        """The first n_background background images, None being all, with index and graph."""
         ...
 
 
 class ScoreStore(Protocol):
-    """Where scores lie between runs."""
+    """Keeps the scores of runs for those that combine them."""
 
     def read(self, key: str, provenance: Mapping[str, Any]) -> NDArray[np.float32] | None:
-        """float32 (T, C), or None if there are none made from the same."""
+        """The scores of a run, float32 (T, C); None if there are none of that provenance."""
         ...
 
     def has(self, key: str, provenance: Mapping[str, Any]) -> bool:
-        """Whether there are."""
+        """Whether there are scores of a run of that provenance."""
         ...
 
     def write(self, key: str, provenance: Mapping[str, Any], scores: NDArray[np.float32]) -> None:
-        """Keep them."""
+        """Keep the scores of a run, float32 (T, C)."""
         ...
 
     def unfinished(self, key: str) -> AbstractContextManager[Path]:
@@ -86,9 +86,11 @@ class _Vectors:
 
     @property
     def pca_transform(self) -> faiss.VectorTransform:
+        """The PCA that turns features into vectors."""
         return self.inputs.pca_transform
 
     def background(self, n_background: int | None) -> UnlabeledNodes:
+        """The first n_background background images, with index and graph."""
         return self.inputs.background(n_background, self.stored_k)
 
 
@@ -156,7 +158,7 @@ def run_group(
     """Do the runs of a group.
 
     Args:
-        group: Of one method.
+        group: Runs of one method.
         inputs: The data.
         settings: All parameters.
         data: Sizes and checksums.
@@ -244,7 +246,7 @@ def memory_bytes(group: Group, settings: SweepSettings, data: SweepData) -> int:
     """How much memory the process that does a group will take, about.
 
     Args:
-        group: Of one method.
+        group: Runs of one method.
         settings: All parameters.
         data: Sizes.
     """

@@ -1,4 +1,4 @@
-"""What a back end has to be able to do."""
+"""What a back end, which computes the steps of a propagation, has to be able to do."""
 
 from __future__ import annotations
 

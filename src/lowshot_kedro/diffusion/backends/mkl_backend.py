@@ -58,7 +58,7 @@ class MklBackend:
         return native.sum_neighbors(neighbors, self._scores)
 
     def step_and_read(self, neighbors: NDArray[np.int32]) -> NDArray[np.float32]:
-        """A whole step."""
+        """Make a whole step, and sum up the scores of each point's neighbours."""
         self.step()
         return self.read(neighbors)
 

@@ -25,7 +25,7 @@ def inverse(sums: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 class NativeBackend:
-    """Scores as the compiled module likes them.
+    """Steps by the compiled module, on scores in the form in which it is fastest.
 
     Columns are not scaled when they are computed, but when they are read the next time: what is
     stored is L times the column's last sum. Each step starts from scaled columns, so magnitudes

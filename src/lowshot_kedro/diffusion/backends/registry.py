@@ -40,7 +40,7 @@ def require_backend(name: str, precision: str) -> None:
         precision: One of :data:`PRECISIONS`.
 
     Raises:
-        ValueError: If they are not.
+        ValueError: For an unknown name, or a precision that the back end does not have.
     """
     if name not in BACKENDS:
         expected = f"one of: {', '.join(BACKENDS)}"
@@ -93,12 +93,12 @@ def free_bytes(name: str) -> int:
 
 
 def create_backend(name: str, matrix: PropagationMatrix, precision: str = "float32") -> Backend:
-    """A back end.
+    """Make the back end of a name, ready to start.
 
     Args:
         name: `native`, `torch` (on a GPU if there is one), `mkl` or `scipy`.
         matrix: W.
-        precision: Of the stored scores.
+        precision: Precision of the stored scores.
     """
     if name == "native":
         return NativeBackend(matrix, precision)

@@ -14,7 +14,7 @@ from lowshot_kedro.diffusion.variants import Adjustment, LabeledRows
 
 
 class ScipyBackend:
-    """Every line is a line of the definition.
+    """The definition as float64 matrices of scipy, line by line.
 
     Args:
         matrix: W.
@@ -50,7 +50,7 @@ class ScipyBackend:
         return sums.astype(np.float32)
 
     def step_and_read(self, neighbors: NDArray[np.int32]) -> NDArray[np.float32]:
-        """A whole step."""
+        """Make a whole step, and sum up the scores of each point's neighbours."""
         self.step()
         return self.read(neighbors)
 

@@ -28,7 +28,7 @@ class TorchBackend:
 
     Args:
         matrix: W.
-        device: Of torch.
+        device: Device of torch that holds them, for instance `cuda`.
     """
 
     name: ClassVar[str] = "torch"
@@ -77,7 +77,7 @@ class TorchBackend:
         return sums.cpu().numpy()
 
     def step_and_read(self, neighbors: NDArray[np.int32]) -> NDArray[np.float32]:
-        """A whole step."""
+        """Make a whole step, and sum up the scores of each point's neighbours."""
         self.step()
         return self.read(neighbors)
 

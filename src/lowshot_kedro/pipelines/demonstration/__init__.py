@@ -1,4 +1,4 @@
-"""Images to try everything on."""
+"""Handwritten digits to try everything on."""
 
 from lowshot_kedro.pipelines.demonstration.pipeline import create_pipeline
 

@@ -19,7 +19,7 @@ def write_digits(
     """Handwritten digits as training, test and background images, and their class split.
 
     Raises:
-        ValueError: Where the demonstration is not enabled: it would overwrite other images.
+        ValueError: If the demonstration is not enabled: it would overwrite other images.
     """
     if not demonstration.enabled:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Images to try everything on."""
+"""Handwritten digits to try everything on."""
 
 from kedro.pipeline import Pipeline, node, pipeline
 

@@ -1,4 +1,4 @@
-"""Label propagation over the graph with labelled images."""
+"""Label diffusion: labels propagated over the graph with labelled images inserted."""
 
 from lowshot_kedro.pipelines.diffusion.pipeline import create_pipeline
 

@@ -32,7 +32,7 @@ def reduce_features(
     pca_transform: faiss.VectorTransform,
     experiment: ExperimentParameters,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Vectors of the training images that become nodes, labelled ones first, and of the test."""
+    """Vectors of the training images that become nodes, labelled ones first, and of test images."""
     return (
         training_vectors(image_selection, train_features, pca_transform, experiment.unlabeled),
         vectors_of_test_images(image_selection, test_features, pca_transform),
@@ -52,7 +52,7 @@ def choose_unlabeled_images(
     """The background; or, for `experiment.unlabeled: train`, the training images not chosen.
 
     With `none` the background that the catalog hands out is empty. With `both` the training images
-    not chosen come with the labelled ones, see :func:`reduce_features`.
+    not chosen come with the labelled ones from :func:`reduce_features`.
 
     Raises:
         ValueError: If labelled images cannot be inserted into their graph.
@@ -76,7 +76,7 @@ def insert_labeled_nodes(
     graph: GraphParameters,
     diffusion: DiffusionParameters,
 ) -> tuple[dict[str, NDArray[Any] | None], dict[str, NDArray[Any]], dict[str, Any], float]:
-    """The graph of this run, the links of the test images, the part found, and the seconds."""
+    """The graph with labelled nodes, links of the test images, part of links found, and seconds."""
     watch = Stopwatch()
     n_nodes = len(training_vectors) + len(unlabeled_images.vectors)
     extended = graph_domain.insert_labeled_nodes(

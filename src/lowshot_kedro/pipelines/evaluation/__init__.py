@@ -1,4 +1,4 @@
-"""The methods side by side."""
+"""The methods side by side: their combination, tables and plots."""
 
 from lowshot_kedro.pipelines.evaluation.pipeline import create_pipeline
 

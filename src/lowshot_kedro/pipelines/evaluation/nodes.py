@@ -83,7 +83,7 @@ def combine_methods(
 
 
 def _method_of(metrics: Mapping[str, Any]) -> Method:
-    """Who a metrics file is of; those of earlier versions do not say it."""
+    """The method of a metrics file; files of earlier versions do not name it."""
     usual = DiffusionMethod if "diffusion" in metrics["experiment"] else LogisticRegressionMethod
     return method_named(metrics.get("method", usual.name))
 
@@ -118,7 +118,7 @@ def compare_methods(
     combined_metrics: dict[str, Any],
     evaluation: EvaluationParameters,
 ) -> pd.DataFrame:
-    """The table of methods."""
+    """A table of the final accuracies of the methods."""
     log_top_k_left_out(evaluation.top_k, diffusion_metrics["n_classes"])
     return reporting.compare_methods(
         {
@@ -142,7 +142,7 @@ def plot_accuracy_per_step(
 
 
 def plot_methods(metrics_table: pd.DataFrame, evaluation: EvaluationParameters) -> Figure:
-    """Methods side by side."""
+    """Final accuracies of the methods as bars."""
     return reporting.plot_methods(metrics_table, evaluation.top_k[0])
 
 

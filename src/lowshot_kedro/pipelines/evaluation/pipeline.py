@@ -1,4 +1,4 @@
-"""The methods side by side."""
+"""The methods side by side: their combination, tables and plots."""
 
 from kedro.pipeline import Pipeline, node, pipeline
 

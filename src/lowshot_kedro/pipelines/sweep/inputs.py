@@ -17,7 +17,7 @@ from lowshot_kedro.project.config import Project
 
 @dataclass(frozen=True)
 class CatalogInputs:
-    """Opens what is asked for in the process that asks.
+    """The data of a sweep, each part opened in the process that asks for it.
 
     Attributes:
         project: The project; on a cluster its folder is seen under the same path.
@@ -33,31 +33,31 @@ class CatalogInputs:
 
     @property
     def train_features(self) -> FeatureMatrix:
-        """The training set."""
+        """Features and labels of the training set."""
         features: FeatureMatrix = self._load("train_features")
         return features
 
     @property
     def test_features(self) -> FeatureMatrix:
-        """The test set."""
+        """Features and labels of the test set."""
         features: FeatureMatrix = self._load("test_features")
         return features
 
     @property
     def pca_transform(self) -> faiss.VectorTransform:
-        """From features to vectors."""
+        """The PCA that turns features into vectors."""
         transform: faiss.VectorTransform = self._load("pca_transform")
         return transform
 
     def background(self, n_background: int | None, k: int) -> graph_domain.UnlabeledNodes:
-        """The first background images with index and graph, None being all."""
+        """The first n_background background images, None being all, with index and graph."""
         catalog = self.background_catalog(n_background, k)
         return graph_domain.UnlabeledNodes(
             *(catalog.load(f"background_{part}") for part in ("vectors", "index", "graph"))
         )
 
     def background_catalog(self, n_background: int | None, k: int) -> DataCatalog:
-        """A catalog whose background has a size, and whose graph has at least k columns."""
+        """A catalog whose background has n_background images, and its graph k columns or more."""
         return _catalog(self.project, n_background, k)
 
     def claim_background(self, n_background: int | None, k: int) -> None:

@@ -47,7 +47,7 @@ def prepare_sweep(
     All sections of parameters are read, for each method may have one.
 
     Raises:
-        ValueError: If no run is, a stored graph does not fit, or nobody is there to do the work.
+        ValueError: If no run is possible, a stored graph does not fit, or there are no workers.
     """
     sections = read_parameters(parameters)
     sweep: SweepParameters = sections["sweep"]
