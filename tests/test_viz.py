@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.projects import kedro
+from tests.quick_kedro import Command
 
 PIPELINES = {"features", "pca", "graph", "baseline", "diffusion", "evaluation"}
 LAYERS = ["raw", "feature", "models", "model_input", "model_output", "reporting"]
@@ -74,7 +74,7 @@ def site(demonstration_project: Path, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("viz")
     project = shutil.copytree(demonstration_project, folder / "project")
     nowhere = "http://127.0.0.1:9"  # whatever asks the network must fail
-    result = kedro(
+    status, printed = Command(
         project,
         "viz",
         "build",
@@ -82,10 +82,9 @@ def site(demonstration_project: Path, tmp_path_factory: pytest.TempPathFactory) 
         HOME=str(folder),
         KEDRO_DISABLE_TELEMETRY="1",
         **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), nowhere),
-    )
-    printed = result.stdout + result.stderr
+    ).wait()
     build = project / "build"
-    assert result.returncode == 0 and build.is_dir(), printed
+    assert status == 0 and build.is_dir(), printed
     details = {
         path.name: json.loads(path.read_text()) for path in (build / "api" / "nodes").iterdir()
     }

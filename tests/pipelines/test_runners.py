@@ -14,7 +14,8 @@ from kedro.runner import ParallelRunner, ThreadRunner
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.project.config import UserError
 from lowshot_kedro.project.hooks import ErrorHooks, keep_causes
-from tests.projects import N_COMPONENTS, configure_kedro, kedro, read_metrics, run
+from tests.projects import N_COMPONENTS, configure_kedro, read_metrics, run
+from tests.quick_kedro import Command
 
 pytestmark = pytest.mark.filterwarnings("ignore:register_new_resolver:UserWarning")
 
@@ -59,11 +60,11 @@ def test_what_is_kept_on_disk_can_be_made_by_several_processes(
     project: Path, published: Path
 ) -> None:
     arguments = ("run", "--env", "imagenet", "--runner", "ParallelRunner", "--pipelines", "graph")
-    result = kedro(project, *arguments, "--params", OPTIONS)
-    assert result.returncode == 0, result.stdout + result.stderr
+    status, printed = Command(project, *arguments, "--params", OPTIONS).wait()
+    assert status == 0, printed
     # The hooks of nodes, in other processes; and those of the pipeline, here.
-    assert "measure_background_graph: " in result.stdout
-    assert "recall@10 1.0000" in result.stdout
+    assert "measure_background_graph: " in printed
+    assert "recall@10 1.0000" in printed
     assert (published / "knngraph" / "ndis500.index").is_file()
 
 
