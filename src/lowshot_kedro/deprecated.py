@@ -91,10 +91,10 @@ def _complete_graph(
     background_neighbors: Any, *arguments: Any, **options: Any,
 ) -> Any:  # fmt: skip
     """`insert_labeled_nodes` with the parts of the unlabelled nodes as arguments of their own."""
-    from lowshot_kedro.graph import UnlabeledNodes, insert_labeled_nodes
-
-    nodes = UnlabeledNodes(background_vectors, background_index, background_neighbors)
-    return insert_labeled_nodes(labeled_vectors, test_vectors, nodes, *arguments, **options)
+    # Not an import statement: graph/ imports this module.
+    graph = importlib.import_module("lowshot_kedro.graph")
+    nodes = graph.UnlabeledNodes(background_vectors, background_index, background_neighbors)
+    return graph.insert_labeled_nodes(labeled_vectors, test_vectors, nodes, *arguments, **options)
 
 
 def takes_old_keywords(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
