@@ -66,13 +66,14 @@ def test_tables_are_compared_with_the_pages(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     table = "| method | n=1 |\n| --- | --- |\n| diffusion | 50.0 ± 1.0 |\n"
-    (tmp_path / "README.md").write_text(f"# Title\n\n| a | b |\n\n{table}\nMore.\n")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "results.md").write_text(f"# Title\n\n| a | b |\n\n{table}\nMore.\n")
     report = tmp_path / "table.md"
     monkeypatch.setattr(making, "ROOT", tmp_path)
     monkeypatch.setattr(making, "_file", lambda dataset, env: report)
     report.write_text(f"Top-1\n\n{table}")
     making._compare_tables("digits")
-    assert capsys.readouterr().out == "README.md: table 1 of digits is that of the run\n"
+    assert capsys.readouterr().out == "docs/results.md: table 1 of digits is that of the run\n"
     report.write_text(f"Top-1\n\n{table.replace('50.0', '49.9')}")
     making._compare_tables("digits")
     printed = capsys.readouterr().out

@@ -304,7 +304,7 @@ def test_old_names_are_told_of_in_a_line_each(project):
         assert printed.count(line) == 1
     # What is advised has the new name.
     assert "data/own_pictures/04_feature/f100m is missing" in printed
-    assert "run --env own_images --pipeline features" in printed
+    assert "run --env own_images --pipelines features" in printed
 
 
 @pytest.mark.parametrize("value", [None, ""])

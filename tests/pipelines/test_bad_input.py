@@ -407,7 +407,7 @@ def test_a_traceback_is_shown_where_it_is_wanted(project: Path, program: list[st
     assert before[0] == "Traceback (most recent call last):"
     # Where faiss refused it, where the package did, and the run.
     *_, inner, outer = [line for line in before if re.match(r"[\w.]+Error: ", line)]
-    assert inner.startswith("lowshot_kedro.errors.InputError: method: got 'hnsw'")
+    assert inner.startswith("lowshot_kedro.errors.InputError: graph.method: got 'hnsw'")
     assert outer.startswith("lowshot_kedro.project.config.UserError: graph.method: got 'hnsw'")
     assert any("in require_method" in line for line in before)
 

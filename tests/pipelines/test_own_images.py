@@ -50,10 +50,10 @@ def test_a_sweep_over_own_images(
         "sweep.n_background: 42 left out, as the background has 41 images",
         "sweep.nearest_neighbors.k: left out where there are fewer images: "
         "10 of 3 (n_labeled 1), 9 (n_labeled 5)",
-        "sweep.diffusion.k: left out where there are fewer images: "
-        "4, 10 of 3 (n_labeled 1, no background); 10 of 9 (n_labeled 5, no background)",
         "sweep.label_spreading.n_neighbors: left out where there are fewer images: "
         "7 of 3 (n_labeled 1, no background)",
+        "sweep.diffusion.k: left out where there are fewer images: "
+        "4, 10 of 3 (n_labeled 1, no background); 10 of 9 (n_labeled 5, no background)",
     ]
     folder = project / "data" / "own_images" / "08_reporting" / "sweep"
     table = pd.read_csv(folder / "table.csv")

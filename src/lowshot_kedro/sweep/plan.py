@@ -11,7 +11,6 @@ from lowshot_kedro.graph.parameters import GraphParameters
 from lowshot_kedro.methods import METHODS, Method, Options
 from lowshot_kedro.methods.method import Sizes
 from lowshot_kedro.metrics import GROUPS, EvaluationParameters
-from lowshot_kedro.parameters import refuse
 from lowshot_kedro.protocol import MODES
 from lowshot_kedro.sweep.choice import Hyperparameters
 from lowshot_kedro.sweep.parameters import SweepParameters
@@ -35,8 +34,12 @@ class SweepSettings:
         metric, top_k = self.sweep.metric, self.evaluation.top_k
         allowed = [f"top{k}{group}" for group in GROUPS for k in top_k]
         if metric not in allowed:
-            expected = f"one of: {', '.join(allowed)}, as evaluation.top_k is {list(top_k)}"
-            raise refuse("sweep.metric", metric, expected)
+            raise InputError(
+                f"but evaluation.top_k is {list(top_k)}",
+                parameter="sweep.metric",
+                found=metric,
+                expected=f"one of: {', '.join(allowed)}",
+            )
 
     @property
     def sweep(self) -> SweepParameters:

@@ -19,7 +19,6 @@ from lowshot_kedro.blocks import FeatureMatrix
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph.parameters import GraphParameters
 from lowshot_kedro.methods import METHODS
-from lowshot_kedro.parameters import refuse
 from lowshot_kedro.pca import describe_features, describe_transform
 from lowshot_kedro.protocol import MODES, ExperimentParameters, ImageSelection, choose_images
 from lowshot_kedro.sweep.parameters import SweepParameters
@@ -128,10 +127,11 @@ def describe_data(
             name: METHODS[name].left_out(sweep.grids.get(name), few)[0] for name in sweep.methods
         }
         names = [f"sweep.{name}.{parameter}" for name, parameter in left_out.items() if parameter]
-        raise refuse(
-            "sweep.methods",
-            list(sweep.methods),
-            f"one that can do with these images: a smaller {', '.join(names)}",
+        raise InputError(
+            "but there are too few images for the neighbours of each",
+            parameter="sweep.methods",
+            found=list(sweep.methods),
+            expected=f"a smaller {', '.join(names)}",
         )
     return data
 
