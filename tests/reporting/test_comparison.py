@@ -14,8 +14,6 @@ from lowshot_kedro.reporting import (
 
 GROUPS = ("", "_novel", "_base")
 
-TITLES = ("diffusion", "logistic regression")
-
 
 def entry(iteration, *percents, top_k=(1,)):
     """Accuracies in the order all, novel, base for each k."""
@@ -28,15 +26,21 @@ def metrics_of(*entries, n_classes=20):
     return {"n_classes": n_classes, "per_iteration": list(entries), "final": entries[-1]}
 
 
-DIFFUSION = metrics_of(entry(0, 10, 12, 8), entry(1, 40, 50, 30), entry(2, 61.2, 70, 52.4))
-BASELINE = metrics_of(entry(500, 20, 25, 15), entry(1000, 55, 45, 65))
+DIFFUSION = {
+    **metrics_of(entry(0, 10, 12, 8), entry(1, 40, 50, 30), entry(2, 61.2, 70, 52.4)),
+    "method": "diffusion", "experiment": {"diffusion": {}},
+}  # fmt: skip
+# As earlier versions wrote it.
+BASELINE = {
+    **metrics_of(entry(500, 20, 25, 15), entry(1000, 55, 45, 65)), "experiment": {"mode": "test"},
+}  # fmt: skip
 
 
 # --- table ---
 
 
 def test_the_table_has_a_row_per_method_and_the_final_accuracies():
-    wide = metrics_of(entry(3, 10, 20, 30, 40, 50, 60, top_k=(1, 5)))
+    wide = DIFFUSION | metrics_of(entry(3, 10, 20, 30, 40, 50, 60, top_k=(1, 5)))
     other = metrics_of(entry(7, 1, None, 1, 2, None, 2, top_k=(1, 5)))
     table = compare_methods({"a": wide, "b": other}, [1, 5])
     assert list(table.columns) == [
@@ -139,7 +143,7 @@ def lines_by_label(figure):
 
 
 def test_the_plot_per_step_shows_the_metrics():
-    figure = plot_accuracy_per_step(DIFFUSION, BASELINE, 1, TITLES)
+    figure = plot_accuracy_per_step(DIFFUSION, BASELINE, 1)
     lines = lines_by_label(figure)
     assert len(lines) == 6
     expected = {"all": [10, 40, 61.2], "novel": [12, 50, 70], "base": [8, 30, 52.4]}
@@ -160,22 +164,16 @@ def test_the_plot_per_step_marks_what_was_chosen():
         "k": 10, "n_iterations": 2, "validation_accuracy": [0.1, 0.5, 0.75, 0.7],
         "validation_accuracy_per_k": {"5": 0.6, "10": 0.75},
     }  # fmt: skip
-    lines = lines_by_label(
-        plot_accuracy_per_step({**DIFFUSION, "chosen": chosen}, BASELINE, 1, TITLES)
-    )
+    lines = lines_by_label(plot_accuracy_per_step({**DIFFUSION, "chosen": chosen}, BASELINE, 1))
     assert len(lines) == 8
     assert set(lines["chosen: 2 steps, k = 10"].get_xdata()) == {2}
     np.testing.assert_allclose(lines["diffusion, held-out labels"].get_ydata(), [10, 50, 75, 70])
     none = {**chosen, "validation_accuracy": None, "n_iterations": 1}
-    lines = lines_by_label(
-        plot_accuracy_per_step({**DIFFUSION, "chosen": none}, BASELINE, 1, TITLES)
-    )
+    lines = lines_by_label(plot_accuracy_per_step({**DIFFUSION, "chosen": none}, BASELINE, 1))
     assert "chosen: 1 step, k = 10" in lines
     assert len(lines) == 7
     given = {**none, "validation_accuracy_per_k": {}}
-    lines = lines_by_label(
-        plot_accuracy_per_step({**DIFFUSION, "chosen": given}, BASELINE, 1, TITLES)
-    )
+    lines = lines_by_label(plot_accuracy_per_step({**DIFFUSION, "chosen": given}, BASELINE, 1))
     assert len(lines) == 6
 
 
@@ -184,9 +182,9 @@ def test_the_plot_per_step_leaves_out_what_was_not_measured(place):
     def one_sided(percent):
         return [percent, *(None if place == group else percent for group in (1, 2))]
 
-    diffusion = metrics_of(entry(0, *one_sided(10)), entry(1, *one_sided(40)))
-    baseline = metrics_of(entry(9, *one_sided(55)))
-    lines = lines_by_label(plot_accuracy_per_step(diffusion, baseline, 1, TITLES))
+    diffusion = DIFFUSION | metrics_of(entry(0, *one_sided(10)), entry(1, *one_sided(40)))
+    baseline = BASELINE | metrics_of(entry(9, *one_sided(55)))
+    lines = lines_by_label(plot_accuracy_per_step(diffusion, baseline, 1))
     assert set(lines) == {"diffusion, all classes", "logistic regression, all classes"}
     np.testing.assert_allclose(lines["diffusion, all classes"].get_ydata(), [10, 40])
 
@@ -220,8 +218,8 @@ def test_bars_for_missing_accuracies_are_empty(tmp_path):
 
 @pytest.mark.parametrize("k", [1, 5])
 def test_plots_show_the_k_asked_for(k):
-    wide = metrics_of(entry(3, 10, 20, 30, 40, 50, 60, top_k=(1, 5)))
+    wide = DIFFUSION | metrics_of(entry(3, 10, 20, 30, 40, 50, 60, top_k=(1, 5)))
     height = {1: 10, 5: 40}[k]
-    figure = plot_accuracy_per_step(wide, wide, k, TITLES)
+    figure = plot_accuracy_per_step(wide, wide, k)
     assert lines_by_label(figure)["diffusion, all classes"].get_ydata() == pytest.approx([height])
     assert bars(plot_methods(compare_methods({"a": wide}, [1, 5]), k))[0] == pytest.approx([height])

@@ -7,7 +7,9 @@ that use unlabelled images too, and their combination. A new one is a file with 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
+from typing import Any
 
 from lowshot_kedro.errors import InputError, shown
 from lowshot_kedro.methods.combined import CombinedMethod
@@ -48,6 +50,15 @@ def method_named(name: str) -> Method:
     return METHODS[name]
 
 
+def method_of(metrics: Mapping[str, Any]) -> Method:
+    """The method that the content of a metrics file of `kedro run` is about.
+
+    Files of earlier versions do not say it; those of the diffusion have its parameters.
+    """
+    usual = DiffusionMethod if "diffusion" in metrics["experiment"] else LogisticRegressionMethod
+    return method_named(metrics.get("method", usual.name))
+
+
 __all__ = [
     "METHODS",
     "ChosenImages",
@@ -56,4 +67,5 @@ __all__ = [
     "Outcome",
     "Work",
     "method_named",
+    "method_of",
 ]

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
 
+from lowshot_kedro.methods import method_of
 from lowshot_kedro.metrics import telling_top_k
 from lowshot_kedro.reporting.style import GROUP_COLORS, GROUP_NAMES, groups_shown
 
@@ -87,7 +88,6 @@ def plot_accuracy_per_step(
     diffusion_metrics: Mapping[str, Any],
     baseline_metrics: Mapping[str, Any],
     k: int,
-    titles: tuple[str, str],
 ) -> Figure:
     """Top-k accuracy after each diffusion step, with the baseline as dashed lines.
 
@@ -95,7 +95,6 @@ def plot_accuracy_per_step(
         diffusion_metrics: Content of the metrics file of the diffusion.
         baseline_metrics: Content of the metrics file of the method that it is compared with.
         k: k of the accuracy.
-        titles: What both are called.
 
     Where all classes are novel, there is one curve for all of them. Where neighbours or steps were
     chosen by the data, a vertical line marks the choice, and with top-1 a grey one shows the
@@ -103,21 +102,24 @@ def plot_accuracy_per_step(
     """
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
+    title, baseline_title = (
+        method_of(metrics).title for metrics in (diffusion_metrics, baseline_metrics)
+    )
     entries = diffusion_metrics["per_iteration"]
     steps = [entry["iteration"] for entry in entries]
     for group in groups_shown(pd.DataFrame(entries), k):
         key, color, name = f"top{k}{group}", GROUP_COLORS[group], GROUP_NAMES[group]
         values = [np.nan if entry[key] is None else 100 * entry[key] for entry in entries]
-        axes.plot(steps, values, marker="o", color=color, label=f"{titles[0]}, {name}")
+        axes.plot(steps, values, marker="o", color=color, label=f"{title}, {name}")
         baseline = baseline_metrics["final"][key]
         if baseline is not None:
             axes.axhline(
                 100 * baseline, color=color, linestyle="--", linewidth=1,
-                label=f"{titles[1]}, {name}",
+                label=f"{baseline_title}, {name}",
             )  # fmt: skip
-    _mark_choice(axes, diffusion_metrics.get("chosen", {}), k, titles[0])
+    _mark_choice(axes, diffusion_metrics.get("chosen", {}), k, title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel=f"{titles[0]} step", ylabel=f"top-{k} accuracy (%)", title="Accuracy per step")
+    axes.set(xlabel=f"{title} step", ylabel=f"top-{k} accuracy (%)", title="Accuracy per step")
     axes.grid(alpha=0.3)
     figure.legend(fontsize=8, ncols=3, loc="outside lower center")
     return figure

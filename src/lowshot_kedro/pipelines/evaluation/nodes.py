@@ -17,10 +17,8 @@ from lowshot_kedro.classifiers import weighted_averages
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.images import ImageSource
 from lowshot_kedro.memory import peak_rss_bytes
-from lowshot_kedro.methods import Method, method_named
+from lowshot_kedro.methods import method_of
 from lowshot_kedro.methods.combined import CombinedMethod
-from lowshot_kedro.methods.diffusion import DiffusionMethod
-from lowshot_kedro.methods.logistic_regression import LogisticRegressionMethod
 from lowshot_kedro.metrics import (
     EvaluationParameters,
     Scores,
@@ -59,8 +57,8 @@ def combine_methods(
             "again on the same features"
         )
     (combined,) = weighted_averages(
-        _method_of(diffusion_metrics).probabilities(diffusion.scores),
-        _method_of(baseline_metrics).probabilities(baseline.scores),
+        method_of(diffusion_metrics).probabilities(diffusion.scores),
+        method_of(baseline_metrics).probabilities(baseline.scores),
         [evaluation.combination_weight],
     )
     scores = Scores(
@@ -80,12 +78,6 @@ def combine_methods(
         peak_rss_bytes=peak_rss_bytes(),
     )
     return {**metrics, "method": CombinedMethod.name}
-
-
-def _method_of(metrics: Mapping[str, Any]) -> Method:
-    """The method of a metrics file; files of earlier versions do not name it."""
-    usual = DiffusionMethod if "diffusion" in metrics["experiment"] else LogisticRegressionMethod
-    return method_named(metrics.get("method", usual.name))
 
 
 def _require_experiment(
@@ -122,7 +114,7 @@ def compare_methods(
     log_top_k_left_out(evaluation.top_k, diffusion_metrics["n_classes"])
     return reporting.compare_methods(
         {
-            _method_of(metrics).title: metrics
+            method_of(metrics).title: metrics
             for metrics in (baseline_metrics, diffusion_metrics, combined_metrics)
         },
         evaluation.top_k,
@@ -135,9 +127,8 @@ def plot_accuracy_per_step(
     evaluation: EvaluationParameters,
 ) -> Figure:
     """Accuracy after each diffusion step."""
-    titles = (_method_of(diffusion_metrics).title, _method_of(baseline_metrics).title)
     return reporting.plot_accuracy_per_step(
-        diffusion_metrics, baseline_metrics, evaluation.top_k[0], titles
+        diffusion_metrics, baseline_metrics, evaluation.top_k[0]
     )
 
 
