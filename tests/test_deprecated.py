@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import lowshot_kedro
-from lowshot_kedro import deprecated, graph
+from lowshot_kedro import deprecated, diffusion, graph
 from lowshot_kedro.diffusion import (
     Clamping,
     PropagationOptions,
@@ -235,3 +235,10 @@ def test_names_and_options_are_put_together():
     np.testing.assert_array_equal(found, expected)
     with pytest.raises(TypeError, match="unexpected keyword argument 'presision'"):
         propagate(*arguments, presision="bfloat16")
+
+
+def test_options_by_position_are_told_of():
+    matrix = diffusion.propagation_matrix(np.zeros((2, 1), np.int32))
+    arguments = (matrix, np.zeros(1, np.int32), np.zeros((1, 1), np.int32), 1, 1)
+    with pytest.raises(TypeError, match=r"propagate\(\): got 0 for options, expected Propagation"):
+        diffusion.propagate(*arguments, 0)

@@ -123,7 +123,7 @@ REFUSED = [
     ("features.num_workers", "all", "an integer from 0 to 1024, or auto"),
     ("features.num_workers", True, "an integer from 0 to 1024, or auto"),
     ("features.device", "gpu", "one of: auto, .*cuda"),
-    ("features.precision", "float8", "one of: auto, float32, bfloat16$"),
+    ("features.precision", "float8", r"one of: auto, float32, bfloat16 \(did you mean float32\?\)$"),
     ("features.compile", "yes", "true, false or auto"),
     ("features.compile", None, "true, false or auto"),
     ("features.compile", 1, "true, false or auto"),
@@ -227,7 +227,7 @@ REFUSED = [
 
 # Entries of lists, each of which is refused by itself.
 ENTRIES_REFUSED = [
-    ("sweep.methods", "svm", "one of: nearest_class_mean, nearest_neighbors, label_spreading"),
+    ("sweep.methods", "svm", f"one of: {', '.join(METHODS)}"),
     ("sweep.n_labeled", 0, ANY_COUNT),
     ("sweep.n_labeled", True, ANY_COUNT),
     ("sweep.n_labeled", "1", ANY_COUNT),
@@ -603,9 +603,26 @@ def test_a_budget_is_at_most_what_64_bits_count_in_bytes(name):
 
 
 def test_the_baseline_needs_nothing_but_features():
-    expected = "one of: nearest_class_mean, nearest_neighbors, logistic_regression"
+    possible = [name for name, method in METHODS.items() if method.needs == "features"]
+    expected = f"one of: {', '.join(possible)}"
     with pytest.raises(ValueError, match=f"^baseline.method: got 'diffusion', expected {expected}"):
         read_parameters(VALID | {"baseline": {"method": "diffusion"}})
+
+
+def test_a_new_name_on_the_command_line_counts_more_than_an_old_one_in_a_file(caplog):
+    merged = copy.deepcopy(VALID)
+    merged["diffusion"] |= {"restore_labeled": True, "clamping": "abc"}
+    typed = {"diffusion": {"clamping": "abc"}}
+    assert with_new_names(merged, typed)["diffusion"]["clamping"] == "abc"
+    assert with_new_names(merged, {})["diffusion"]["clamping"] is True
+    typed = {"diffusion": {"restore_labeled": True}}
+    assert with_new_names(merged, typed)["diffusion"]["clamping"] is True
+
+
+def test_a_word_that_is_nearly_right_is_suggested():
+    expected = r"^diffusion.backend: got 'nativ', expected one of: .* \(did you mean native\?\)$"
+    with pytest.raises(ValueError, match=expected):
+        read_parameters(changed("diffusion.backend", "nativ"))
 
 
 def test_names_of_an_earlier_version_work_and_are_named_in_a_warning(caplog):

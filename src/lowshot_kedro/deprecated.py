@@ -13,6 +13,7 @@ from dataclasses import fields, replace
 from functools import wraps
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from inspect import signature
 from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
@@ -132,6 +133,13 @@ def gathers_keywords(
                 _warn(of_function, f"options={options_class.__name__}({', '.join(told)})")
                 options: Any = keywords.get("options", options_class())
                 keywords["options"] = replace(options, **told)
+            position = list(signature(function).parameters).index("options")
+            given = arguments[position : position + 1]
+            if given and not isinstance(given[0], options_class):
+                raise TypeError(
+                    f"{function.__name__}(): got {given[0]!r} for options, expected "
+                    f"{options_class.__name__}(…), which holds what came by position before"
+                )
             return function(*arguments, **keywords)
 
         return call

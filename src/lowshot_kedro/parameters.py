@@ -32,9 +32,11 @@ def refuse(parameter: str, found: object, expected: str) -> InputError:
 
 
 def require_one_of(name: str, value: object, allowed: Sequence[str]) -> None:
-    """Refuse what is no word of a list."""
+    """Refuse what is no word of a list, and name the one that is probably meant."""
     if value not in allowed:
-        raise refuse(name, value, "one of: " + ", ".join(allowed))
+        near = get_close_matches(value.lower(), allowed, n=1) if isinstance(value, str) else []
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise refuse(name, value, f"one of: {', '.join(allowed)}{hint}")
 
 
 def require_boolean(name: str, value: object) -> None:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowshot_kedro.diffusion.edge_weights import (
+    EDGE_WEIGHTS,
     gaussian,
     link_weights,
     local_scales,
@@ -164,3 +165,10 @@ def test_missing_or_misshapen_similarities_are_refused(kind, similarities, found
     message = rf"similarities: got {found}; edge_weight {kind} needs them in shape \(2, 2\)"
     with pytest.raises(InputError, match=message):
         link_weights(kind, ints([0, 1], [1, 0]), similarities, 0.5, 7)
+
+
+def test_a_kind_of_weight_is_a_function_and_a_line(monkeypatch):
+    monkeypatch.setitem(EDGE_WEIGHTS, "inverse", lambda links: 1 / (1 + links.squared))
+    similarities = np.array([[1, 0.5], [1, 0.5]], np.float32)
+    found = link_weights("inverse", np.array([[0, 1], [1, 0]], np.int32), similarities, 1, 1)
+    np.testing.assert_allclose(found, [[1, 0.5], [1, 0.5]])

@@ -1,17 +1,14 @@
-"""A method that is written here: nothing else knows its name."""
+"""The method of docs/extend.md: nothing else knows its name."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+import re
+import runpy
+from importlib.metadata import EntryPoint
 
-import numpy as np
 import pandas as pd
 import pytest
-from sklearn.neighbors import NearestCentroid
 
-from lowshot_kedro import reporting
-from lowshot_kedro.methods import METHODS, Method, Outcome
-from lowshot_kedro.methods.method import PART, Setting, Style
+from lowshot_kedro import methods, reporting
+from lowshot_kedro.methods import METHODS
 from lowshot_kedro.metrics import EvaluationParameters
 from lowshot_kedro.pipelines.baseline.nodes import train_baseline
 from lowshot_kedro.protocol import ExperimentParameters, choose_images
@@ -19,39 +16,20 @@ from lowshot_kedro.sweep import execution, frames, plan
 from lowshot_kedro.sweep.choice import Hyperparameters, choose
 from lowshot_kedro.sweep.parameters import read_sweep
 from lowshot_kedro.sweep.preparation import describe_data
+from tests.projects import ROOT
 from tests.sweep.data import MemoryInputs, MemoryStore
 from tests.sweep.making import make_settings
 from tests.test_parameters import VALID
 
-
-@dataclass(frozen=True)
-class Shrinkage:
-    shrink: tuple[float, ...] = (0.1, 0.5)
-
-
-class NearestCentroidMethod(Method):
-    name = "nearest_centroid"
-    title = "nearest centroid"
-    style = Style("#123456", "*")
-    settings: ClassVar[Mapping[str, Setting]] = {"shrink": Setting(PART, "shrink")}
-    grid = Shrinkage
-
-    def candidates(self, grid, n_images):
-        return [{"shrink": shrink} for shrink in grid.shrink]
-
-    def run(self, work):
-        images = work.images
-        for number, settings in enumerate(work.settings):
-            classifier = NearestCentroid(shrink_threshold=settings["shrink"])
-            classifier.fit(images.labeled_features(), images.labeled_classes)
-            guesses = classifier.predict(images.test_images_features())
-            scores = np.eye(images.n_classes, dtype=np.float32)[guesses]
-            yield Outcome(number, [work.judge(number, None, scores)], {"classification": 0.0})
+PAGE = ROOT / "docs" / "extend.md"
 
 
 @pytest.fixture
 def method(monkeypatch):
-    monkeypatch.setitem(METHODS, "nearest_centroid", NearestCentroidMethod())
+    (example,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    written = {"__name__": __name__}
+    exec(example, written)
+    monkeypatch.setitem(METHODS, "nearest_centroid", written["NearestCentroidMethod"]())
     return METHODS["nearest_centroid"]
 
 
@@ -121,7 +99,7 @@ def test_a_single_run_trains_it(method):
     selection = choose_images(
         inputs.class_split, inputs.train_features, inputs.test_features, experiment
     )
-    for name in ("nearest_class_mean", "nearest_neighbors"):
+    for name in ("nearest_class_mean", "nearest_neighbors", "nearest_centroid"):
         parameters = VALID | {"baseline": {"method": name}}
         evaluation = EvaluationParameters([1], 0.5, 8)
         _, scores, metrics = train_baseline(
@@ -134,3 +112,12 @@ def test_a_single_run_trains_it(method):
         sums = METHODS[name].probabilities(scores["scores"]).sum(axis=1)
         # None where every class is further than at right angles.
         assert set(sums.round(12)) <= {0.0, 1.0}
+
+
+def test_a_method_of_another_package_is_an_entry_point(monkeypatch):
+    found = EntryPoint("centroid", "lowshot_kedro.methods:Method", "lowshot_kedro.methods")
+    monkeypatch.setattr(EntryPoint, "load", lambda entry: lambda: entry.name)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [found])
+    again = runpy.run_path(methods.__file__, run_name="lowshot_kedro.methods_again")
+    assert again["METHODS"]["centroid"] == "centroid"
+    assert set(again["METHODS"]) == {*METHODS, "centroid"}

@@ -40,7 +40,8 @@ BASELINE = {
 
 
 def test_the_table_has_a_row_per_method_and_the_final_accuracies():
-    wide = DIFFUSION | metrics_of(entry(3, 10, 20, 30, 40, 50, 60, top_k=(1, 5)))
+    entries = metrics_of(entry(3, 10, 20, 30, 40, 50, 60, top_k=(1, 5)))
+    wide = DIFFUSION | entries
     other = metrics_of(entry(7, 1, None, 1, 2, None, 2, top_k=(1, 5)))
     table = compare_methods({"a": wide, "b": other}, [1, 5])
     assert list(table.columns) == [
@@ -218,8 +219,9 @@ def test_bars_for_missing_accuracies_are_empty(tmp_path):
 
 @pytest.mark.parametrize("k", [1, 5])
 def test_plots_show_the_k_asked_for(k):
-    wide = DIFFUSION | metrics_of(entry(3, 10, 20, 30, 40, 50, 60, top_k=(1, 5)))
+    entries = metrics_of(entry(3, 10, 20, 30, 40, 50, 60, top_k=(1, 5)))
+    wide, baseline = DIFFUSION | entries, BASELINE | entries
     height = {1: 10, 5: 40}[k]
-    figure = plot_accuracy_per_step(wide, wide, k)
+    figure = plot_accuracy_per_step(wide, baseline, k)
     assert lines_by_label(figure)["diffusion, all classes"].get_ydata() == pytest.approx([height])
     assert bars(plot_methods(compare_methods({"a": wide}, [1, 5]), k))[0] == pytest.approx([height])

@@ -1,17 +1,19 @@
 """How much a link between two nodes weighs: the values of the neighbour matrix A.
 
-To add a kind, write a function of the distances and add a line to :func:`link_weights`.
+To add a kind, write a function of :class:`LinkBlock` and add a line to :data:`EDGE_WEIGHTS`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import require_finite, require_nodes, row_ranges
 from lowshot_kedro.errors import InputError
-
-EDGE_WEIGHTS = ("constant", "gaussian", "locally_scaled")
 
 BLOCK_ROWS = 65536
 
@@ -87,6 +89,66 @@ def local_scales(
     return scales
 
 
+class _Scales:
+    """σ_i of all nodes, computed when a kind of weight asks for them.
+
+    Args:
+        neighbors: int32 (n, k), -1 for none.
+        similarities: float32 (n, k).
+        rank: Which entry of a list has the distance σ_i.
+    """
+
+    def __init__(
+        self, neighbors: NDArray[np.int32], similarities: NDArray[np.float32], rank: int
+    ) -> None:
+        self._arguments = (neighbors, similarities, rank)
+
+    @cached_property
+    def values(self) -> NDArray[np.float32]:
+        """float32 (n,)."""
+        return local_scales(*self._arguments)
+
+
+@dataclass(frozen=True)
+class LinkBlock:
+    """The links of some nodes, from which their weights are computed.
+
+    Attributes:
+        squared: float32 (b, k), squared distances; 0 where there is no link.
+        sigma: σ of :func:`gaussian`.
+        rows: The nodes whose links these are.
+        targets: int32 (b, k), the nodes that they are linked to, -1 for none.
+        scales: σ_i of all nodes.
+    """
+
+    squared: NDArray[np.float32]
+    sigma: float
+    rows: slice
+    targets: NDArray[np.int32]
+    scales: _Scales
+
+    @property
+    def own_scales(self) -> NDArray[np.float32]:
+        """σ_i: float32 (b,)."""
+        return self.scales.values[self.rows]
+
+    @property
+    def target_scales(self) -> NDArray[np.float32]:
+        """σ_j: float32 (b, k)."""
+        found: NDArray[np.float32] = self.scales.values[self.targets]
+        return found
+
+
+# The kinds of weights by name; None: every link weighs 1, and nothing has to be computed.
+EDGE_WEIGHTS: Mapping[str, Callable[[LinkBlock], NDArray[np.float32]] | None] = {
+    "constant": None,
+    "gaussian": lambda links: gaussian(links.squared, links.sigma),
+    "locally_scaled": lambda links: locally_scaled(
+        links.squared, links.own_scales, links.target_scales
+    ),
+}
+
+
 def link_weights(
     kind: str,
     neighbors: NDArray[np.int32],
@@ -117,7 +179,8 @@ def link_weights(
     if kind not in EDGE_WEIGHTS:
         expected = f"one of: {', '.join(EDGE_WEIGHTS)}"
         raise InputError(parameter="edge_weight", found=kind, expected=expected)
-    if kind == "constant":
+    weigh = EDGE_WEIGHTS[kind]
+    if weigh is None:
         return None
     if similarities is None or similarities.shape != neighbors.shape:
         found = "none" if similarities is None else f"shape {similarities.shape}"
@@ -129,18 +192,13 @@ def link_weights(
         of_links = np.where(neighbors[first:last] >= 0, similarities[first:last], 1)
         require_finite(of_links, np.arange(first, last), "similarities")
     weights = np.empty(neighbors.shape, np.float32)
-    scales = None
-    if kind == "locally_scaled":
-        scales = local_scales(neighbors, similarities, local_neighbor)
+    scales = _Scales(neighbors, similarities, local_neighbor)
     for first, last in row_ranges(len(neighbors), block_rows):
         targets = neighbors[first:last]
         require_nodes(targets, len(neighbors), "neighbors", first)
         squared = squared_distances(np.where(targets >= 0, similarities[first:last], 1))
-        if scales is None:
-            block = gaussian(squared, sigma)
-        else:
-            block = locally_scaled(squared, scales[first:last], scales[targets])
-        block = np.where(targets >= 0, block, 0)
+        links = LinkBlock(squared, sigma, slice(first, last), targets, scales)
+        block = np.where(targets >= 0, weigh(links), 0)
         require_finite(block, np.arange(first, last), "weights of links")
         weights[first:last] = block
     return weights

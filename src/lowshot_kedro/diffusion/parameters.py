@@ -49,7 +49,7 @@ class DiffusionParameters:
         require_gigabytes("memory_budget_gb", self.memory_budget_gb)
         require_one_of("backend", self.backend, BACKENDS)
         require_one_of("precision", self.precision, PRECISIONS)
-        require_one_of("edge_weight", self.edge_weight, EDGE_WEIGHTS)
+        require_one_of("edge_weight", self.edge_weight, list(EDGE_WEIGHTS))
         require_number("sigma", self.sigma, 1e-3)
         require_integer("local_neighbor", self.local_neighbor, 1, 1024)
         require_boolean("reciprocal", self.reciprocal)

@@ -2,13 +2,15 @@
 
 Each has a file: inductive baselines that use the labelled images alone, semi-supervised methods
 that use unlabelled images too, and their combination. A new one is a file with a class that follows
-:class:`~lowshot_kedro.methods.method.Method`, and a line in :data:`METHODS`.
+:class:`~lowshot_kedro.methods.method.Method`, and a line in :data:`METHODS`; or, in another
+package, an entry point of the group `lowshot_kedro.methods`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from importlib.metadata import entry_points
 from typing import Any
 
 from lowshot_kedro.errors import InputError, shown
@@ -35,6 +37,10 @@ METHODS: dict[str, Method] = {
         CombinedMethod(),
     )
 }
+
+# Methods of other installed packages: entry points of this group name a class.
+for _found in entry_points(group="lowshot_kedro.methods"):
+    METHODS.setdefault(_found.name, _found.load()())
 
 
 def method_named(name: str) -> Method:

@@ -36,10 +36,10 @@ from lowshot_kedro.methods.method import (
     NAME,
     STEPS,
     Axis,
-    HeatMap,
     Method,
     Options,
     Outcome,
+    PlacesMap,
     Setting,
     Settings,
     Sizes,
@@ -70,7 +70,7 @@ class DiffusionGrid:
         weights = distinct_values(
             "edge_weight",
             self.edge_weight,
-            lambda name, weight: require_one_of(name, weight, EDGE_WEIGHTS),
+            lambda name, weight: require_one_of(name, weight, list(EDGE_WEIGHTS)),
         )
         object.__setattr__(self, "edge_weight", weights)
         require_integer("n_iterations", self.n_iterations, 1, 10_000)
@@ -90,7 +90,7 @@ class DiffusionMethod(Method):
     axis = Axis("iteration", "n_iterations", STEPS, is_steps=True)
     grid = DiffusionGrid
     parameters = DiffusionParameters
-    heat_map = HeatMap(column_label="diffusion step")
+    heat_map = PlacesMap("diffusion step")
     step_label = "diffusion step"
 
     def run(self, work: Work) -> Iterator[Outcome]:

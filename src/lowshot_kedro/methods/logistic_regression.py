@@ -17,12 +17,12 @@ from lowshot_kedro.methods.method import (
     COUNT,
     RATE,
     Axis,
-    HeatMap,
     Method,
     Options,
     Outcome,
     Setting,
     Settings,
+    SettingsMap,
     Style,
     Work,
 )
@@ -90,7 +90,9 @@ class LogisticRegressionMethod(Method):
     grid = LogisticRegressionGrid
     parameters = LogisticRegressionParameters
     shared = ("batch_size",)
-    heat_map = HeatMap("lr", "weight_decay", "batch_size", "learning rate", "weight decay", "batch")
+    heat_map = SettingsMap(
+        "lr", "weight_decay", "batch_size", "learning rate", "weight decay", "batch"
+    )
 
     def run(self, work: Work) -> Iterator[Outcome]:
         """Train the runs side by side, and judge the test images every `eval_every` iterations.

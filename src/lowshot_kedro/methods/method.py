@@ -98,25 +98,37 @@ class Style(NamedTuple):
     line: str | None = None
 
 
-@dataclass(frozen=True)
-class HeatMap:
-    """How the plot of the validation grid draws a method.
+class SettingsMap(NamedTuple):
+    """One setting against another in the plot of the validation grid.
+
+    A cell has the best accuracy along the axis, and the place of that. Every value of a third
+    setting has a heat map of its own.
 
     Attributes:
-        rows: The setting that is drawn downwards; None: a row for every run.
-        columns: The setting that is drawn to the right; None: the places of the axis.
-        panels: A setting of which every value has a heat map; None: one for all.
-        row_label: What the rows are.
-        column_label: What the columns are.
-        panel_label: What the value of a heat map is.
+        rows: The setting that is drawn downwards.
+        columns: The setting that is drawn to the right.
+        panels: The third setting.
+        row_label: What the plot calls the first.
+        column_label: What it calls the second.
+        panel_label: What it calls the third.
     """
 
-    rows: str | None = None
-    columns: str | None = None
-    panels: str | None = None
-    row_label: str = ""
-    column_label: str = ""
-    panel_label: str = ""
+    rows: str
+    columns: str
+    panels: str
+    row_label: str
+    column_label: str
+    panel_label: str
+
+
+class PlacesMap(NamedTuple):
+    """All runs against the places of the axis in the plot of the validation grid.
+
+    Attributes:
+        column_label: What the plot calls the places.
+    """
+
+    column_label: str
 
 
 @dataclass(frozen=True)
@@ -242,7 +254,7 @@ class Method(ABC):
         grid: The section `sweep.NAME`; None: there is none.
         parameters: The section `NAME`, for a single run; None: there is none.
         shared: Settings that runs must have in common to be done side by side.
-        heat_map: How the validation grid is drawn; None: not at all.
+        heat_map: How the validation grid is drawn, which takes an axis; None: not at all.
         step_label: What a step is called on the axis of a plot; None: steps are not drawn.
     """
 
@@ -256,7 +268,7 @@ class Method(ABC):
     grid: ClassVar[type | None] = None
     parameters: ClassVar[type | None] = None
     shared: ClassVar[tuple[str, ...]] = ()
-    heat_map: ClassVar[HeatMap | None] = None
+    heat_map: ClassVar[SettingsMap | PlacesMap | None] = None
     step_label: ClassVar[str | None] = None
 
     @abstractmethod
@@ -326,16 +338,24 @@ class Method(ABC):
 
     # One run with the parameters that people type.
 
-    def single(self, parameters: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def single(
+        self, parameters: Any, grid: Any, n_images: int
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The settings of a single run, and the places and steps of its work.
 
         Args:
-            parameters: Its section, an instance of :attr:`parameters`, or None.
+            parameters: An instance of :attr:`parameters`, or None where there is no such section.
+            grid: The section of the sweep, the first of which is taken where nothing else is said.
+            n_images: Labelled and unlabelled images that are used.
 
         Returns:
             Settings, and keyword arguments of :class:`Work`.
         """
-        values = {} if parameters is None else asdict(parameters)
+        if parameters is None:
+            settings = self.candidates(grid, n_images)[0]
+            places = {"n_steps": self.n_steps(grid), "places": self.places(grid, n_images)[:1]}
+            return settings, places
+        values = asdict(parameters)
         settings = {name: values[name] for name in self.settings}
         if self.axis is None or self.axis.parameter not in values:
             return settings, {}

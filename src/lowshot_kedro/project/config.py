@@ -106,7 +106,7 @@ class ConfigLoader(OmegaConfigLoader):
             raise UserError(self._describe_unreadable(error)) from error
         if key == "parameters" and not is_kept:
             # Kept, so that each old name is told of once.
-            content = self[key] = with_new_names(content)
+            content = self[key] = with_new_names(content, self.runtime_params)
         if key == "globals" and content.get(torchvision_environment.SECTION) is not None:
             self._complete_globals(content)
         return content

@@ -104,8 +104,15 @@ def _reader(name: str) -> Callable[[object], Any]:
     return read_sweep if name == "sweep" else partial(read_section, name, SECTIONS[name])
 
 
-def with_new_names(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters under the names of this version, with a warning for each of an earlier one."""
+def with_new_names(
+    parameters: Mapping[str, Any], typed: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Parameters under the names of this version, with a warning for each of an earlier one.
+
+    Args:
+        parameters: Section name → parameter name → value.
+        typed: Those of them that the command line gives.
+    """
     renamed = dict(parameters)
     for section, names in _RENAMED.items():
         values = parameters.get(section)
@@ -121,7 +128,13 @@ def with_new_names(parameters: Mapping[str, Any]) -> dict[str, Any]:
             )
         if found:
             assert isinstance(values, Mapping)
-            given = {names[old]: values[old] for old in found}
+            of_command = (typed or {}).get(section, {})
+            # What was typed for this run under the new name counts more than a file's old name.
+            given = {
+                names[old]: values[old]
+                for old in found
+                if old in of_command or names[old] not in of_command
+            }
             kept = {name: value for name, value in values.items() if name not in found}
             renamed[section] = {**kept, **given}
     return renamed

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from lowshot_kedro import reporting
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.methods import method_of
 from lowshot_kedro.sweep.parameters import read_sweep
 
 logger = logging.getLogger(__name__)
@@ -54,10 +55,13 @@ def _show_methods(catalog: DataCatalog, outputs: set[str]) -> None:
 
 
 def _show_accuracies(catalog: DataCatalog, outputs: set[str]) -> None:
-    names = {"logistic regression": "baseline_metrics", "diffusion": "diffusion_metrics"}
-    metrics = {method: catalog.load(name) for method, name in names.items() if name in outputs}
-    *_, last = metrics.values()
-    table = reporting.compare_methods(metrics, _top_k(last["final"], r"top(\d+)"))
+    names = [name for name in ("baseline_metrics", "diffusion_metrics") if name in outputs]
+    contents = [catalog.load(name) for name in names]
+    last = contents[-1]
+    table = reporting.compare_methods(
+        {method_of(metrics).title: metrics for metrics in contents},
+        _top_k(last["final"], r"top(\d+)"),
+    )
     reporting.print_comparison(table, last["experiment"])
 
 

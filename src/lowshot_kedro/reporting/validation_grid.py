@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from lowshot_kedro.methods import METHODS, Method
-from lowshot_kedro.methods.method import HeatMap
+from lowshot_kedro.methods.method import PlacesMap, SettingsMap
 from lowshot_kedro.methods.palette import VERMILLION
 from lowshot_kedro.reporting.names import (
     for_reading,
@@ -79,7 +79,7 @@ class _Panel:
 def plot_validation_grid(validation: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
     """Accuracies on the validation classes, mean over the seeds, as heat maps.
 
-    As each method says (:class:`~lowshot_kedro.methods.method.HeatMap`): for every n_labeled one
+    As each method says (:class:`~lowshot_kedro.methods.Method.heat_map`): for every n_labeled one
     setting against another, a cell holding the best accuracy along the axis, and the place; or all
     runs against the places of the axis. All share their colours; what was chosen has a frame.
 
@@ -96,9 +96,9 @@ def plot_validation_grid(validation: pd.DataFrame, chosen: pd.DataFrame) -> Figu
     for name in sorted(validation["method"].unique(), key=method_rank):
         method = METHODS[name]
         heat_map, of_method = method.heat_map, _of_method(name, validation, chosen)
-        if heat_map is None:
+        if heat_map is None or method.axis is None:
             continue
-        if heat_map.rows is None:
+        if isinstance(heat_map, PlacesMap):
             rows += [[panel] for panel in _panels_of_places(method, heat_map, *of_method)]
         else:
             rows += _panels_of_settings(method, heat_map, *of_method)
@@ -139,10 +139,10 @@ def _of_method(method: str, *frames: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _panels_of_settings(
-    method: Method, heat_map: HeatMap, validation: pd.DataFrame, chosen: pd.DataFrame
+    method: Method, heat_map: SettingsMap, validation: pd.DataFrame, chosen: pd.DataFrame
 ) -> list[list[_Panel]]:
     """A row for every n_labeled, in it a panel for every value; one row if there is one value."""
-    assert method.axis is not None and heat_map.rows and heat_map.columns and heat_map.panels
+    assert method.axis is not None
     place, names = method.axis.name, (heat_map.rows, heat_map.columns, heat_map.panels)
     cell = ["n_labeled", *names]
     means = validation.groupby([*cell, place], as_index=False)["metric"].mean()
@@ -191,7 +191,7 @@ def _panels_of_settings(
 
 
 def _panels_of_places(
-    method: Method, heat_map: HeatMap, validation: pd.DataFrame, chosen: pd.DataFrame
+    method: Method, heat_map: PlacesMap, validation: pd.DataFrame, chosen: pd.DataFrame
 ) -> list[_Panel]:
     """A panel for every n_labeled: unlabelled images and settings against the place.
 

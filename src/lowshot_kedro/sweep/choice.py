@@ -58,7 +58,12 @@ class Hyperparameters:
 def entries_of(run: Run, metrics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """What a run measured: an entry for every iteration, k or weight, or its only one."""
     axis = METHODS[run.method].axis
-    entries: list[Mapping[str, Any]] = metrics[f"per_{axis.name}"] if axis else [metrics["final"]]
+    name = f"per_{axis.name}" if axis else "final"
+    if name not in metrics:
+        raise InputError(
+            f"{run.key}: its metrics have no {name}; remove the file, and run the sweep again"
+        )
+    entries: list[Mapping[str, Any]] = metrics[name] if axis else [metrics[name]]
     return entries
 
 

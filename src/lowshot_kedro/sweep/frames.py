@@ -56,18 +56,20 @@ def final_accuracies(
 def accuracies_per_step(
     runs: Sequence[Run], metrics: Metrics, chosen: Hyperparameters
 ) -> pd.DataFrame:
-    """One row per run and iteration; `chosen` marks the number of steps that was chosen."""
+    """One row per run and step (`iteration`); `chosen` marks the number of steps chosen."""
     rows = []
     for run in runs:
         content = metrics_of(run, metrics)
-        best = entry_at(run, content, chosen)["iteration"]
+        axis = METHODS[run.method].axis
+        assert axis is not None
+        best = entry_at(run, content, chosen)[axis.name]
         for entry in entries_of(run, content):
             rows.append(
                 {
                     **_of_run(run, content),
-                    "iteration": entry["iteration"],
+                    "iteration": entry[axis.name],
                     **_accuracies(entry),
-                    "chosen": entry["iteration"] == best,
+                    "chosen": entry[axis.name] == best,
                 }
             )
     return pd.DataFrame(rows)

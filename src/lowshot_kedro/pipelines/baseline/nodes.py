@@ -43,8 +43,8 @@ def train_baseline(
     """
     sections = read_parameters(parameters)
     method = METHODS[sections["baseline"].method]
-    own = sections.get(method.name)
-    settings, places = method.single(own)
+    own, grid = sections.get(method.name), sections["sweep"].grids.get(method.name)
+    settings, places = method.single(own, grid, len(image_selection.labeled_positions))
     telling = telling_top_k(evaluation.top_k, image_selection.n_classes)
     latest: list[Any] = []
 
@@ -62,7 +62,7 @@ def train_baseline(
     work = Work(
         images=ChosenImages(image_selection, train_features, test_features, experiment.seed),
         settings=[settings],
-        options=Options(own, sections),
+        options=Options(grid if own is None else own, sections),
         judge=judge,
         names=[method.name],
         is_strict=True,
@@ -80,7 +80,7 @@ def train_baseline(
         outcome.entries,
         experiment={
             **asdict(experiment),
-            **({} if own is None else {method.name: asdict(own)}),
+            method.name: settings if own is None else asdict(own),
         },
         n_nodes=None,
         seconds=outcome.seconds,
