@@ -123,7 +123,11 @@ REFUSED = [
     ("features.num_workers", "all", "an integer from 0 to 1024, or auto"),
     ("features.num_workers", True, "an integer from 0 to 1024, or auto"),
     ("features.device", "gpu", "one of: auto, .*cuda"),
-    ("features.precision", "float8", r"one of: auto, float32, bfloat16 \(did you mean float32\?\)$"),
+    (
+        "features.precision",
+        "float8",
+        r"one of: auto, float32, bfloat16 \(did you mean float32\?\)$",
+    ),
     ("features.compile", "yes", "true, false or auto"),
     ("features.compile", None, "true, false or auto"),
     ("features.compile", 1, "true, false or auto"),

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
 from traceback import format_exception
@@ -174,7 +175,10 @@ class ConfigLoader(OmegaConfigLoader):
         # Kedro's last word is the folder, which may be one within an archive.
         missing = str(error).rpartition(" ")[2]
         if Path(missing).name == self.env:
-            return f"--env: got {self.env!r}, but there is no {missing}"
+            known = sorted(path.name for path in Path(missing).parent.glob("*") if path.is_dir())
+            near = get_close_matches(str(self.env), known, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            return f"--env: got {self.env!r}, but there is no {missing}{hint}"
         return (
             f"{missing}: not there, expected the settings; run this in the folder of a project, "
             f"which `{lowshot_command()} new FOLDER` writes, or name a folder or an archive of "

@@ -325,7 +325,11 @@ class Session(KedroSession):
         known = [name for name in pipelines if name != "__default__"]
         for name in asked_for:
             if name not in (*known, "__default__"):
-                raise UserError(f"--pipelines: got {name!r}, expected one of: {', '.join(known)}")
+                near = get_close_matches(name, known, n=1)
+                hint = f" (did you mean {near[0]}?)" if near else ""
+                raise UserError(
+                    f"--pipelines: got {name!r}, expected one of: {', '.join(known)}{hint}"
+                )
         nodes = {node.name for name in asked_for for node in pipelines[name].nodes}
         for option in ("node_names", "from_nodes", "to_nodes"):
             if kwargs.get(option):

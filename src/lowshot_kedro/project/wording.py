@@ -8,6 +8,7 @@ from typing import Any
 
 from lowshot_kedro.datasets.files import DiskFullError
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.methods import METHODS
 from lowshot_kedro.project.commands import Invocation
 from lowshot_kedro.project.config import UserError
 
@@ -80,10 +81,10 @@ class Wording:
         An argument that is no parameter of a run keeps its name.
         """
         name, package = error.parameter, _package_of(error.origin)
-        if name is None or package is None:
+        if name is None:
             return name
-        own = _NAMES.get((package, name), name)
-        for section in _SECTIONS[package]:
+        own = _NAMES.get((package or "", name), name)
+        for section in _sections_of(error.origin):
             if section.startswith("sweep.") and not self._is_sweep:
                 continue
             for typed in (own, _in_gigabytes(own)):
@@ -101,6 +102,14 @@ class Wording:
 def _in_gigabytes(name: str) -> str:
     """The name under which people type an amount of bytes, in GB."""
     return f"{name.removesuffix('_bytes')}_gb" if name.endswith("_bytes") else name
+
+
+def _sections_of(module: str) -> tuple[str, ...]:
+    """The sections in which the arguments of a module are typed."""
+    for name, method in METHODS.items():
+        if type(method).__module__ == module:
+            return (f"sweep.{name}", name)
+    return _SECTIONS.get(_package_of(module) or "", ())
 
 
 def _package_of(module: str) -> str | None:
