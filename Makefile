@@ -18,10 +18,9 @@ SOURCES := pyproject.toml setup.py $(wildcard src/lowshot_kedro/native/*.c) \
 	$(wildcard src/lowshot_kedro/native/*.h) src/lowshot_kedro/native/build_native.py
 C_FILES := $(wildcard src/lowshot_kedro/native/*.[ch])
 
-# A process more than there are cores, up to five, which hold 2 GB each: some tests wait for others
-# to work. One runs all tests of a file, which share what they are about.
-SIDE_BY_SIDE = -n $$(( $$(nproc 2>/dev/null || echo 2) + 1 )) --maxprocesses 5 --dist loadfile \
-	--no-loadscope-reorder
+# A process for each core, up to four, which hold 2 GB each. One runs all tests of a file, which
+# share what they are about.
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 export KEDRO_DISABLE_TELEMETRY = 1
 export DO_NOT_TRACK = 1
