@@ -28,7 +28,7 @@ LAYERS = (
 )
 DATASETS_MAY_USE = (
     "blocks", "datasets", "errors", "extras", "fonts", "images", "input_files", "locks", "memory",
-    "progress",
+    "parameters", "progress",
 )  # fmt: skip
 
 

@@ -9,10 +9,10 @@ from lowshot_kedro.errors import (
     InputError,
     MissingFileError,
     NotEnoughMemoryError,
-    require_integer,
     shown,
 )
 from lowshot_kedro.locks import ResultInUseError
+from lowshot_kedro.parameters import require_integer
 from lowshot_kedro.project.config import UserError
 
 

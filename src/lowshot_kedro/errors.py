@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from enum import Enum
 from itertools import islice
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from reprlib import Repr
 from typing import Any, TypeVar, cast
@@ -150,9 +150,13 @@ class NotEnoughMemoryError(InputError):
     """The work does not fit into the memory that it may take."""
 
 
+# Modules that refuse for others.
+_CHECKS = (__name__, f"{__package__}.parameters")
+
+
 def _raising_module() -> str:
     frame = inspect.currentframe()
-    while frame is not None and frame.f_globals.get("__name__") == __name__:
+    while frame is not None and frame.f_globals.get("__name__") in _CHECKS:
         frame = frame.f_back
     return "" if frame is None else str(frame.f_globals.get("__name__"))
 
@@ -185,31 +189,6 @@ def shown(value: Any) -> str:
     except ValueError:  # Python writes no integer of more than 4300 digits.
         text = f"a huge {type(value).__name__}"
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 2]} …"
-
-
-def require_integer(
-    name: str,
-    value: Any,
-    minimum: int,
-    maximum: int = 2**31 - 1,
-    where: str | Path | None = None,
-) -> None:
-    """Refuse what is no integer in a range.
-
-    Args:
-        name: The parameter.
-        value: Its value.
-        minimum: The smallest that is allowed.
-        maximum: The largest.
-        where: The file or the entry of a catalog in which it stands.
-
-    Raises:
-        InputError: Naming it.
-    """
-    valid = isinstance(value, Integral) and not isinstance(value, bool)
-    if not valid or not minimum <= value <= maximum:
-        expected = f"an integer from {minimum} to {maximum}"
-        raise InputError(parameter=name, found=value, expected=expected, where=where)
 
 
 def in_one_line(text: object) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
 from lowshot_kedro.errors import InputError
@@ -50,6 +51,8 @@ def require_integer(
     value: object,
     minimum: int,
     maximum: int = _MAX_INT32,
+    where: str | Path | None = None,
+    *,
     null: str | None = None,
     alternative: str | None = None,
 ) -> None:
@@ -60,6 +63,7 @@ def require_integer(
         value: Its value.
         minimum: The smallest that is allowed.
         maximum: The largest.
+        where: The file or the entry of a catalog in which it stands.
         null: What None means, if it is allowed.
         alternative: What else the message says is allowed; whoever calls has seen that it is not.
     """
@@ -67,7 +71,8 @@ def require_integer(
         return
     if not is_integer(value, minimum, maximum):
         other = f", or null = {null}" if null else f", or {alternative}" if alternative else ""
-        raise refuse(name, value, f"an integer from {minimum} to {maximum}{other}")
+        expected = f"an integer from {minimum} to {maximum}{other}"
+        raise InputError(parameter=name, found=value, expected=expected, where=where)
 
 
 def require_number(

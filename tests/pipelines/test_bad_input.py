@@ -441,7 +441,10 @@ def test_what_only_memory_holds_is_made_by_the_pipeline_that_was_asked_for(
 
 
 def test_an_environment_that_is_not_there(project: Path) -> None:
-    with pytest.raises(UserError, match=r"^--env: got 'imagnet', but there is no .*conf/imagnet \(did you mean imagenet\?\)$"):
+    with pytest.raises(
+        UserError,
+        match=r"^--env: got 'imagnet', but there is no .*conf/imagnet \(did you mean imagenet\?\)$",
+    ):
         run(project, "graph", env="imagnet")
 
 

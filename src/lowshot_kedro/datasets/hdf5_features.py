@@ -33,8 +33,9 @@ from lowshot_kedro.datasets.files import partial_path, require_space, written_wh
 from lowshot_kedro.datasets.hdf5_files import find_dataset, open_hdf5, require_stored
 from lowshot_kedro.datasets.resumable import ResumableDataset, ResumableFiles
 from lowshot_kedro.datasets.table_dataset import PREVIEW_COLUMNS, PREVIEW_ROWS, TableDataset
-from lowshot_kedro.errors import InputError, require_integer
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.memory import format_bytes
+from lowshot_kedro.parameters import require_integer
 
 logger = logging.getLogger(__name__)
 

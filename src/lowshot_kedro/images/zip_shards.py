@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lowshot_kedro.blocks import spread_rows
-from lowshot_kedro.errors import InputError, require_integer
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.images.decoding import (
     MAX_BYTES,
     LoadedImage,
@@ -35,6 +35,7 @@ from lowshot_kedro.images.fingerprint import (
     numbers_as_bytes,
 )
 from lowshot_kedro.input_files import what_instead_of_file
+from lowshot_kedro.parameters import require_integer
 
 SHARD_SIZE = 1000
 _SHARDS_PER_FOLDER = 1000
