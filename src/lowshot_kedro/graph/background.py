@@ -11,6 +11,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro import native
 from lowshot_kedro.blocks import Blocks, InvertedFile, KnnGraph, Resumable, RowBlocks
 from lowshot_kedro.deprecated import takes_old_keywords
 from lowshot_kedro.errors import InputError
@@ -176,12 +177,14 @@ def background_graph(
     def begin(folder: Path) -> RowBlocks[KnnGraph]:
         budget = MemoryBudget(memory_budget_bytes)
         logger.info(
-            "graph: %d neighbours of %d vectors of dimension %d by %s (%s), %s of memory left",
+            "graph: %d neighbours of %d vectors of dimension %d by %s (%s), kernels %s, %s of "
+            "memory left",
             stored_k,
             n_vectors,
             dimension,
             method,
             type(index).__name__,
+            native.kernels_in_use(),
             format_bytes(budget.left),
         )
         if method == "pynndescent":

@@ -8,7 +8,13 @@ in the main thread; what one raises, such as KeyboardInterrupt, ends the functio
 was forked functions work in a thread of their own, because OpenMP's threads do not come along.
 """
 
-from ._library import get_num_threads, set_num_threads
+from ._library import (
+    available_kernels,
+    get_num_threads,
+    kernels_in_use,
+    set_num_threads,
+    use_kernels,
+)
 from .graph import (
     SparseMatrix,
     check_matrix,
@@ -64,6 +70,7 @@ __all__ = [
     "Prefix",
     "SparseMatrix",
     "SparseScores",
+    "available_kernels",
     "block_sum_bytes",
     "check_matrix",
     "cluster_nodes",
@@ -74,6 +81,7 @@ __all__ = [
     "from_bfloat16",
     "get_num_threads",
     "join_neighbors",
+    "kernels_in_use",
     "merge_neighbors",
     "mkl_available",
     "multiply",
@@ -93,4 +101,5 @@ __all__ = [
     "sum_neighbors",
     "symmetrize",
     "to_bfloat16",
+    "use_kernels",
 ]

@@ -106,9 +106,9 @@ ALWAYS_INLINE int32_t bias_of_distance(const int8_t *codes, int64_t width) {
 
 /* Returns false for a vector that is not finite. room: two rows of the width of codes. Everything
  * above is inlined here, so that one choice of the processor's vectors serves all of it. */
-MULTIVERSIONED
-static bool encode_row(const struct lowshot_encoder *encoder, const float *vector, float *room,
-                       int8_t *codes, int32_t *bias, float *inverse_length) {
+ALWAYS_INLINE bool encode_row_portable(const struct lowshot_encoder *encoder, const float *vector,
+                                       float *room, int8_t *codes, int32_t *bias,
+                                       float *inverse_length) {
     const int64_t dimension = encoder->dimension, width = encoder->width;
     float *const values = room, *const turned = room + width;
     const bool euclidean = encoder->metric == LOWSHOT_EUCLIDEAN;
@@ -143,6 +143,11 @@ static bool encode_row(const struct lowshot_encoder *encoder, const float *vecto
         *bias -= (int32_t)lrintf(encoder->scale * encoder->scale / 2);
     return true;
 }
+
+FOR_EVERY_WIDTH(bool, encode_row,
+                (const struct lowshot_encoder *encoder, const float *vector, float *room,
+                 int8_t *codes, int32_t *bias, float *inverse_length),
+                encoder, vector, room, codes, bias, inverse_length)
 
 /* What would make codes or biases that are no integers. */
 static int check_encoder(const struct lowshot_encoder *encoder, struct lowshot_fault *fault) {

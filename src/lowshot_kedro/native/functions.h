@@ -36,6 +36,25 @@ struct lowshot_fault {
 int lowshot_get_num_threads(void);
 void lowshot_set_num_threads(int count);
 
+/* What the inner loops are made for, from the slowest to the fastest of a kind of processor. Plain
+ * C runs everywhere. Results do not depend on it. */
+enum lowshot_kernels {
+    LOWSHOT_PLAIN = 0,
+    LOWSHOT_AVX2,
+    LOWSHOT_AVX_VNNI,
+    LOWSHOT_AVX512,
+    LOWSHOT_AVX512_VNNI,
+    LOWSHOT_NEON,
+    LOWSHOT_NEON_DOTPROD
+};
+
+/* Not 0 if this processor, and this build, has them. */
+int lowshot_has_kernels(int kernels);
+int lowshot_best_kernels(void);
+/* From now on; returns 0, and changes nothing, if this processor has not got them. */
+int lowshot_use_kernels(int kernels);
+int lowshot_kernels_in_use(void);
+
 /* A function that the calling thread asks, while it is at work, whether to stop: not 0 is yes, and
  * the call then ends with LOWSHOT_STOPPED. It is asked once so many milliseconds have passed, then
  * again and again. NULL: nobody is asked. */

@@ -5,8 +5,8 @@
 
 /* Sums are kept in the same 32 places whatever the vector width of the processor, and float keeps
  * up to the last digits with double for the few vectors whose squares leave its range. */
-MULTIVERSIONED
-static float inner_product(const float *first, const float *second, int64_t dimension) {
+ALWAYS_INLINE float inner_product_portable(const float *first, const float *second,
+                                           int64_t dimension) {
     enum { SUMS = 32 };
     float sums[SUMS] = {0};
     int64_t j = 0;
@@ -21,6 +21,9 @@ static float inner_product(const float *first, const float *second, int64_t dime
     return sums[0];
 }
 
+FOR_EVERY_WIDTH(float, inner_product, (const float *first, const float *second, int64_t dimension),
+                first, second, dimension)
+
 static float inner_product_double(const float *first, const float *second, int64_t dimension,
                                   double scale) {
     double sum = 0;
@@ -29,8 +32,8 @@ static float inner_product_double(const float *first, const float *second, int64
     return (float)(sum * scale);
 }
 
-MULTIVERSIONED
-static float squared_distance(const float *first, const float *second, int64_t dimension) {
+ALWAYS_INLINE float squared_distance_portable(const float *first, const float *second,
+                                              int64_t dimension) {
     enum { SUMS = 32 };
     float sums[SUMS] = {0};
     int64_t j = 0;
@@ -48,6 +51,10 @@ static float squared_distance(const float *first, const float *second, int64_t d
             sums[s] += sums[s + half];
     return sums[0];
 }
+
+FOR_EVERY_WIDTH(float, squared_distance,
+                (const float *first, const float *second, int64_t dimension), first, second,
+                dimension)
 
 static float squared_distance_double(const float *first, const float *second, int64_t dimension) {
     double sum = 0;

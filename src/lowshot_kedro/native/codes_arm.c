@@ -1,0 +1,4 @@
+#include "kernels.h"
+
+#ifdef ARM_VECTORS
+#endif
