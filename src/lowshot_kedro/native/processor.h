@@ -26,6 +26,15 @@
 #endif
 #endif
 
+/* The compiler's headers have to know these instructions before the processor is asked for them. */
+#ifdef ARM_VECTORS
+#if defined(__clang__)
+#define TARGET_DOTPROD __attribute__((target("dotprod")))
+#else
+#define TARGET_DOTPROD __attribute__((target("arch=armv8.2-a+dotprod")))
+#endif
+#endif
+
 extern _Atomic int chosen_kernels;
 
 static inline int kernels_in_use(void) {
