@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # What an installation depends on: the code itself is installed in place.
 SOURCES := pyproject.toml setup.py $(wildcard src/lowshot_kedro/native/*.c) \
 	$(wildcard src/lowshot_kedro/native/*.h) src/lowshot_kedro/native/build_native.py
-C_FILES := $(wildcard src/lowshot_kedro/native/*.[ch])
+C_FILES := $(wildcard src/lowshot_kedro/native/*.[ch] tests/native/*.c)
 
 # A process for each core, up to four, which hold 2 GB each. One runs all tests of a file, which
 # share what they are about.

@@ -193,9 +193,9 @@ def test_neighbor_graph(results: Measured, tmp_path: Path) -> None:
         "knn_graph.py",
         *VECTORS,
         *("--small-rows", "1000", "--with-big-batch", "--skip", *SLOW, "exact"),
-        *("--folder", str(tmp_path)),
+        *("--folder", str(tmp_path), "--before", str(ROOT)),
     )
-    whole = ["ours-descent", "original", "big-batch"]
+    whole = ["ours-descent", "before", "original", "big-batch"]
     small = ["small-auto", "small-exact"]
     found = rows(text, "Graph of 3000 vectors")
     assert [name for name in found if name] == whole
@@ -221,7 +221,7 @@ def test_neighbor_graph(results: Measured, tmp_path: Path) -> None:
         assert 0.9 < content["recall"][name]["ids"] <= content["recall"][name]["ties"] <= 1, name
     assert set(content["memory"]) == {*whole, *small, "insertion", "libraries"}
     assert set(content["ratios"]) == {
-        "original_vs_ours", "big_batch_vs_ours", "small_exact_vs_ours",
+        "before_vs_ours", "original_vs_ours", "big_batch_vs_ours", "small_exact_vs_ours",
     }  # fmt: skip
     assert set(rows(text, "Ratios")) == set(content["ratios"])
     assert content["skipped"]["pynndescent"] == "asked to"
@@ -314,6 +314,7 @@ def test_pca(results: Measured, tmp_path: Path) -> None:
         ("knn_graph.py", ["--columns", "785"], "--columns: at most 784, got 785"),
         ("knn_graph.py", ["--target-recall", "2"], "--target-recall: between 0 and 1, got 2"),
         ("knn_graph.py", ["--vectors", "missing.raw"], "missing.raw: no such file"),
+        ("knn_graph.py", ["--before", "docs"], "docs: no built checkout of this project"),
         ("features.py", ["--images", "8"], "--images: 8 are no batch of 64"),
         ("pca.py", ["--components", "2049"], "--components: 2049 of only 2048 columns"),
         ("pca.py", ["--rows", "256"], "--components: 256 of only 2048 columns and 256 rows"),
