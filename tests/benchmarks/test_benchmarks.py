@@ -188,6 +188,22 @@ VECTORS = [
 SLOW = ["pynndescent", "ours-ivf"]
 
 
+def test_kernels(results: Measured) -> None:
+    text, content = results(
+        "kernels.py", "--rows", "1000", "--columns", "70", "--repeat", "1", "--before", str(ROOT)
+    )
+    available = native.available_kernels()
+    columns = [*available, "before"]
+    table = rows(text, "Milliseconds")
+    loops = [name for name in table if name != "loop"]
+    assert "search of lists" in loops and "descent" in loops
+    assert all(len(table[name]) == len(columns) for name in loops)
+    assert_seconds(content, columns)
+    assert {*content["seconds"][available[-1]]} == {*loops, "total"}
+    assert set(rows(text, "Ratios")) == set(content["ratios"])
+    assert len(content["ratios"]) == len(available) * len(loops)
+
+
 def test_neighbor_graph(results: Measured, tmp_path: Path) -> None:
     text, content = results(
         "knn_graph.py",
@@ -314,6 +330,8 @@ def test_pca(results: Measured, tmp_path: Path) -> None:
         ("knn_graph.py", ["--columns", "785"], "--columns: at most 784, got 785"),
         ("knn_graph.py", ["--target-recall", "2"], "--target-recall: between 0 and 1, got 2"),
         ("knn_graph.py", ["--vectors", "missing.raw"], "missing.raw: no such file"),
+        ("kernels.py", ["--rows", "499"], "--rows: at least 500, got 499"),
+        ("kernels.py", ["--kernels", "fast"], "argument --kernels: invalid choice: 'fast'"),
         ("knn_graph.py", ["--before", "docs"], "docs: no built checkout of this project"),
         ("features.py", ["--images", "8"], "--images: 8 are no batch of 64"),
         ("pca.py", ["--components", "2049"], "--components: 2049 of only 2048 columns"),

@@ -95,7 +95,11 @@ def kernels_in_use() -> str:
     Unless :func:`use_kernels` says otherwise they are those that the environment variable
     ``LOWSHOT_KERNELS`` names, or the fastest that the processor has. On Arm, where every processor
     has vectors, ``plain`` too is what the compiler makes of plain C with them.
+
+    Raises:
+        ValueError: The environment variable names others.
     """
+    _require_kernels()
     in_use = lib.lowshot_kernels_in_use()
     return next(name for name, kernels in KERNELS.items() if kernels == in_use)
 
@@ -113,10 +117,26 @@ def use_kernels(name: str) -> None:
         )
 
 
-if asked_for := os.environ.get(KERNELS_VARIABLE):
-    use_kernels(asked_for)
-else:
+def _choose_kernels() -> ValueError | None:
+    """Takes those that the environment asks for; returns what is wrong with that.
+
+    An import that fails would be the end of commands that need no kernels, with a traceback.
+    """
     lib.lowshot_use_kernels(lib.lowshot_best_kernels())
+    if asked_for := os.environ.get(KERNELS_VARIABLE):
+        try:
+            use_kernels(asked_for)
+        except ValueError as error:
+            return error
+    return None
+
+
+_refused = _choose_kernels()
+
+
+def _require_kernels() -> None:
+    if _refused is not None:
+        raise _refused
 
 
 def check_array(
@@ -275,6 +295,7 @@ def call(function: Callable[..., int], *arguments: Any, explain: "Explain") -> N
 
 
 def _call(function: Callable[..., int], arguments: tuple[Any, ...], explain: "Explain") -> None:
+    _require_kernels()
     fault = ffi.new("struct lowshot_fault *")
     kind = function(*arguments, fault)
     if kind == lib.LOWSHOT_OK:
