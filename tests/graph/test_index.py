@@ -9,8 +9,9 @@ from sklearn.neighbors import NearestNeighbors
 from lowshot_kedro.graph import build_index, index_in_memory, normalize, search
 from lowshot_kedro.graph import index as index_module
 from lowshot_kedro.graph import vectors as vectors_module
+from lowshot_kedro.graph.centroids import lists_of
 from lowshot_kedro.graph.index import on_gpus
-from lowshot_kedro.graph.workspace import MemoryBudget
+from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
 
 from .making import same_bits, threads
 from .truth import (
@@ -191,19 +192,31 @@ def test_lists_hold_4_to_512_vectors_on_average(n_vectors, n_lists):
     assert index_module.n_lists_for(n_vectors) == n_lists
 
 
+@pytest.mark.parametrize("left", [0, 100_000, 10**6])
 @pytest.mark.parametrize("rows_at_a_time", [1, 130, 10_000])
-def test_the_lists_are_the_same_however_many_fit_in_memory(rows_at_a_time):
+def test_the_lists_are_the_same_however_many_fit_in_memory(
+    monkeypatch, tmp_path, rows_at_a_time, left
+):
     vectors = clustered_vectors(1000)
     n_lists = 30
     assigned = np.random.default_rng(0).integers(0, n_lists // 2, 1000).astype(np.int32) * 2
     sizes = np.bincount(assigned, minlength=n_lists)
+    lists = lists_of(assigned, n_lists)
     inverse_lengths = (1 / np.linalg.norm(vectors, axis=1)).astype(np.float32)
+    monkeypatch.setattr(index_module, "BLOCK_ROWS", 70)
+    monkeypatch.setattr(MemoryBudget, "left", left)
     blocks = list(
         index_module._list_blocks(
-            vectors, inverse_lengths, assigned, sizes, rows_at_a_time * (4 * 32 + 8)
+            vectors,
+            inverse_lengths,
+            lists,
+            Workspace(tmp_path, MemoryBudget()),
+            rows_at_a_time * (4 * 32 + 8),
         )
     )
-    assert (len(blocks) == 1) == (rows_at_a_time == 10_000)
+    most = max(rows_at_a_time, left // 3 // (4 * 32 + 8) if left < 10**6 else 0)
+    assert (len(blocks) == 1) == (most >= 1000)
+    assert all(0 < len(block.numbers) <= max(most, sizes.max()) for block in blocks)
     numbers = np.concatenate([block.numbers for block in blocks])
     np.testing.assert_array_equal(numbers, np.argsort(assigned, kind="stable"))
     found = np.concatenate([block.vectors for block in blocks])

@@ -6,6 +6,7 @@ import logging
 import math
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +48,7 @@ from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
 from lowshot_kedro.interruption import require_no_stop
 from lowshot_kedro.memory import format_bytes
 from lowshot_kedro.progress import Progress, logged_step
-from lowshot_kedro.threads import map_rows, rows_at_once, run_in_one_thread
+from lowshot_kedro.threads import map_in_threads, map_rows, rows_at_once, run_in_one_thread
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,10 @@ _MIN_QUERIES = 32
 _MAX_VECTORS_PER_LIST = 512
 _TUNING_ROWS = 256
 _TUNING_NEIGHBORS = 32
-# Lists that are put together at a time: the vectors are read once for each such block.
+# Lists that are put together while the ones before them are written: few, so that the processor's
+# cache still has them when they are. Where the vectors have to be read once for each such block, as
+# many as there is memory for, up to a limit.
+_BLOCK_BYTES = 16 * 2**20
 _MAX_BLOCK_BYTES = 4 * 2**30
 # Part of the free memory of a GPU that an index may take.
 _GPU_PART = 0.6
@@ -320,13 +324,12 @@ def _inverted_file(
         vectors, target_recall, workspace, name
     )
     assert inverse_lengths is not None
-    sizes = np.bincount(assigned, minlength=len(centroids))
+    lists = lists_of(assigned, len(centroids))
 
     def list_blocks() -> Iterator[ListBlock]:
-        most_bytes = min(budget.left // 2, _MAX_BLOCK_BYTES)
-        yield from _list_blocks(vectors, inverse_lengths, assigned, sizes, most_bytes)
+        yield from _list_blocks(vectors, inverse_lengths, lists, workspace)
 
-    return InvertedFile(centroids, sizes, n_probe, list_blocks)
+    return InvertedFile(centroids, np.diff(lists.offsets), n_probe, list_blocks)
 
 
 class SampledNeighbors:
@@ -365,36 +368,73 @@ class SampledNeighbors:
 def _list_blocks(
     vectors: NDArray[np.float32],
     inverse_lengths: NDArray[np.float32],
-    assigned: NDArray[np.int32],
-    sizes: NDArray[np.int64],
-    most_bytes: int,
+    lists: native.Lists,
+    workspace: Workspace,
+    block_bytes: int = _BLOCK_BYTES,
 ) -> Iterator[ListBlock]:
-    """The vectors list after list: as many lists at a time as there is memory for."""
+    """The vectors list after list; the next lists are put together while some are written.
+
+    Args:
+        vectors: float32 (n, d), a memmap or array.
+        inverse_lengths: float32 (n,), 1 / length of each vector.
+        lists: The lists, with their members.
+        workspace: Its budget says whether all vectors can be held.
+        block_bytes: So much is put together at a time; more where memory is short, so that the
+            vectors are read fewer times.
+
+    Yields:
+        Blocks of whole lists, of which two are in memory.
+    """
     n_vectors, dimension = vectors.shape
-    row_bytes = 4 * dimension + 8
-    most_rows = max(int(most_bytes // row_bytes), int(sizes.max(initial=1)))
-    n_passes = math.ceil(n_vectors / most_rows)
+    left = workspace.budget.left
+    sparing = vectors.nbytes > left // 2
+    if sparing:
+        block_bytes = max(block_bytes, min(left // 3, _MAX_BLOCK_BYTES))
+    assert lists.members is not None
+    members = lists.members
+    # How many vectors are read before their memory is given back.
+    step = BLOCK_ROWS if sparing else max(n_vectors, 1)
+
+    def make(begin_and_end: tuple[int, int]) -> ListBlock:
+        # Another thread is writing meanwhile.
+        native.set_num_threads(1)
+        begin, end = begin_and_end
+        numbers = members[begin:end]
+        block = np.empty((len(numbers), dimension), np.float32)
+        places = np.argsort(numbers)
+        rows = numbers[places]
+        for first, last in row_ranges(n_vectors, step):
+            part = slice(*np.searchsorted(rows, [first, last]).tolist())
+            native.copy_rows(vectors, inverse_lengths, rows[part], places[part], block)
+            if sparing:
+                release(vectors)
+        workspace.relieve(vectors)
+        return ListBlock(numbers.astype(np.int64), block)
+
+    ranges = list(_ranges_of_lists(lists.offsets, block_bytes // (4 * dimension + 8)))
+    with (
+        Progress(n_vectors, "index: lists") as bar,
+        closing(map_in_threads(make, ranges, n_waiting=0, n_threads=1)) as blocks,
+    ):
+        for block in blocks:
+            n_rows = len(block.numbers)
+            yield block
+            # Or it would stay in memory while another one is made.
+            del block
+            bar.update(n_rows)
+    if sparing and len(ranges) > 1:
+        logger.info("index: vectors read %d times, for want of memory", len(ranges))
+
+
+def _ranges_of_lists(offsets: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
+    """First and last place of as many whole lists as have up to so many members, at least one."""
     begin = 0
-    with Progress(n_vectors, "index: lists") as bar:
-        while begin < len(sizes):
-            totals = np.cumsum(sizes[begin:])
-            end = begin + max(1, int(np.searchsorted(totals, most_rows, side="right")))
-            chosen = np.flatnonzero((assigned >= begin) & (assigned < end))
-            order = np.argsort(assigned[chosen], kind="stable")
-            places = np.empty(len(chosen), np.int64)
-            places[order] = np.arange(len(chosen))
-            block = np.empty((len(chosen), dimension), np.float32)
-            for first, last in row_ranges(n_vectors, BLOCK_ROWS):
-                low, high = np.searchsorted(chosen, [first, last])
-                if low < high:
-                    rows = chosen[low:high]
-                    block[places[low:high]] = vectors[rows] * inverse_lengths[rows, None]
-                    release(vectors)
-            yield ListBlock(chosen[order], block)
-            bar.update(len(chosen))
-            begin = end
-    if n_passes > 1:
-        logger.info("index: vectors read %d times, for want of memory", n_passes)
+    while offsets[begin] < offsets[-1]:
+        end = int(np.searchsorted(offsets, offsets[begin] + most, side="right")) - 1
+        # Past lists without members, one that has some.
+        end = max(end, int(np.searchsorted(offsets, offsets[begin], side="right")))
+        yield int(offsets[begin]), int(offsets[end])
+        begin = end
 
 
 def on_gpus(index: faiss.Index) -> faiss.Index:
