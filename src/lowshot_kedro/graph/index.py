@@ -33,10 +33,10 @@ from lowshot_kedro.graph.centroids import (
     probes_needed,
     train_centroids,
 )
-from lowshot_kedro.graph.codes import VectorEncoder, search_all
 from lowshot_kedro.graph.list_search import QUERY_ROWS, Division, encode_rows, fit_encoder
 from lowshot_kedro.graph.methods import choose_method, is_factory_string, n_gpus
 from lowshot_kedro.graph.quality import ExactSearch, sample_rows
+from lowshot_kedro.graph.sampled_neighbors import Ranking, SampledNeighbors
 from lowshot_kedro.graph.spaces import COSINE, Space
 from lowshot_kedro.graph.vectors import (
     BLOCK_ROWS,
@@ -269,7 +269,7 @@ def assign_to_lists(
     encoder = fit_encoder(vectors, name, space)
     search = CentroidSearch(centroids, encoder)
     queries = space.query_rows(vectors, sample_rows(n_vectors, _TUNING_ROWS), name)
-    sampled = SampledNeighbors(queries, encoder)
+    sampled = SampledNeighbors(queries, _TUNING_NEIGHBORS, 2 * _TUNING_NEIGHBORS, encoder)
     assigned = np.empty(n_vectors, np.int32)
     inverse_lengths = None if space.is_euclidean else np.empty(n_vectors, np.float32)
     with (
@@ -281,7 +281,7 @@ def assign_to_lists(
             if inverse_lengths is not None:
                 inverse_lengths[first:last] = of_block
             assigned[first:last] = search.nearest(codes.values, 1)[:, 0]
-            sampled.add(codes, vectors[first:last], of_block, first)
+            sampled.add(codes, _ranking(vectors[first:last], of_block), first)
             release(vectors)
             bar.update(last - first)
     neighbors = sampled.neighbors.indices
@@ -291,6 +291,13 @@ def assign_to_lists(
     n_probe = probes_needed(search, sampled.codes.values, lists, n_lists, target_recall)
     logger.info("index: searches look through %d of %d lists", n_probe, n_lists)
     return Assignment(centroids, assigned, n_probe, inverse_lengths)
+
+
+def _ranking(vectors: NDArray[np.float32], inverse_lengths: NDArray[np.float32] | None) -> Ranking:
+    """Ranks candidates by their similarity to these vectors."""
+    return lambda queries, found: KnnGraph(
+        *native.rank_candidates(vectors, inverse_lengths, queries, found, _TUNING_NEIGHBORS)
+    )
 
 
 def divide(
@@ -330,39 +337,6 @@ def _inverted_file(
         yield from _list_blocks(vectors, inverse_lengths, lists, workspace)
 
     return InvertedFile(centroids, np.diff(lists.offsets), n_probe, list_blocks)
-
-
-class SampledNeighbors:
-    """The nearest neighbours of a few vectors, found while the codes of all pass by.
-
-    Args:
-        sample: float32 (s, d), queries.
-        encoder: Encoder of all vectors.
-    """
-
-    def __init__(self, sample: NDArray[np.float32], encoder: VectorEncoder) -> None:
-        self._queries = sample
-        self.codes, _ = encoder.encode(self._queries)
-        nothing = np.empty((len(sample), 0), np.int32)
-        self.neighbors = KnnGraph(nothing, nothing.astype(np.float32))
-
-    def add(
-        self,
-        codes: native.Codes,
-        vectors: NDArray[np.float32],
-        inverse_lengths: NDArray[np.float32] | None,
-        first_row: int,
-    ) -> None:
-        """Compare the sample with some vectors, the first of which is first_row."""
-        found, _ = search_all(codes, self.codes.values, 2 * _TUNING_NEIGHBORS)
-        ranked = native.rank_candidates(
-            vectors, inverse_lengths, self._queries, found, _TUNING_NEIGHBORS
-        )
-        self.neighbors = KnnGraph(
-            *native.merge_neighbors(
-                *self.neighbors, *ranked, _TUNING_NEIGHBORS, second_offset=first_row
-            )
-        )
 
 
 def _list_blocks(
