@@ -280,7 +280,7 @@ def assign_to_lists(
             codes, of_block = encode_rows(encoder, vectors, first, last, name)
             if inverse_lengths is not None:
                 inverse_lengths[first:last] = of_block
-            assigned[first:last] = search.nearest(codes.values, 1)[:, 0]
+            assigned[first:last] = search.assign(codes)
             sampled.add(codes, _ranking(vectors[first:last], of_block), first)
             release(vectors)
             bar.update(last - first)
