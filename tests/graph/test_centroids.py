@@ -108,9 +108,8 @@ def test_the_nearest_centroids_are_found(n_centroids, least, count):
 def test_every_vector_is_assigned_to_its_nearest_centroid(dimension, flat_up_to):
     vectors = directions(4000, dimension)
     vectors[5] = 0
-    # Twelve groups or one: all of them are searched. Some centroids are equal.
-    trained = train_centroids(vectors, 150)[np.random.default_rng(0).permutation(150)]
-    trained[100:110] = trained[20:30]
+    # Twelve groups or one: all of them are searched.
+    trained = train_centroids(vectors, 150)
     encoder = VectorEncoder(vectors)
     queries, _ = encoder.encode(vectors)
     search = CentroidSearch(trained, encoder, flat_up_to)
@@ -120,6 +119,20 @@ def test_every_vector_is_assigned_to_its_nearest_centroid(dimension, flat_up_to)
     assert (found.shape, found.dtype) == ((4000,), np.int32)
     # Of codes of 64 columns all are compared, of wider ones first columns may mislead.
     assert (found == expected).mean() >= (1 if dimension == 40 or flat_up_to == 1000 else 0.999)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_of_equally_near_centroids_the_first_is_taken(seed):
+    """A query of zeros is as near to a centroid as to the opposite one, in another group."""
+    vectors = directions(75, 40, seed=seed)
+    vectors = np.concatenate([vectors, -vectors])[np.random.default_rng(seed).permutation(150)]
+    encoder = VectorEncoder(vectors)
+    queries, _ = encoder.encode(np.zeros((1, 40), np.float32))
+    assert not queries.values.any()
+    search = CentroidSearch(vectors, encoder, flat_up_to=16)
+    biases = search.codes.biases
+    assert (biases == biases.max()).sum() >= 2
+    assert search.assign(queries).tolist() == [biases.argmax()]
 
 
 def test_no_queries_find_nothing():
