@@ -68,10 +68,10 @@ _MAX_VECTORS_PER_LIST = 512
 _TUNING_ROWS = 256
 _TUNING_NEIGHBORS = 32
 # Lists that are put together while the ones before them are written: few, so that the processor's
-# cache still has them when they are. Where the vectors have to be read once for each such block, as
-# many as there is memory for, up to a limit.
+# cache still has them when they are. Where memory is short blocks have a part of every list: as
+# large ones as there is memory for, up to a limit, since many small parts take long to write.
 _BLOCK_BYTES = 16 * 2**20
-_MAX_BLOCK_BYTES = 4 * 2**30
+_MAX_BLOCK_BYTES = 2**30
 # Part of the free memory of a GPU that an index may take.
 _GPU_PART = 0.6
 
@@ -327,68 +327,64 @@ def _inverted_file(
     name: str,
 ) -> InvertedFile:
     workspace = Workspace(folder, budget)
-    centroids, assigned, n_probe, inverse_lengths = assign_to_lists(
-        vectors, target_recall, workspace, name
+    assigned = assign_to_lists(vectors, target_recall, workspace, name)
+    sizes = np.bincount(assigned.lists, minlength=len(assigned.centroids))
+    return InvertedFile(
+        assigned.centroids,
+        sizes,
+        assigned.n_probe,
+        lambda: _list_blocks(vectors, assigned, workspace),
     )
-    assert inverse_lengths is not None
-    lists = lists_of(assigned, len(centroids))
-
-    def list_blocks() -> Iterator[ListBlock]:
-        yield from _list_blocks(vectors, inverse_lengths, lists, workspace)
-
-    return InvertedFile(centroids, np.diff(lists.offsets), n_probe, list_blocks)
 
 
 def _list_blocks(
     vectors: NDArray[np.float32],
-    inverse_lengths: NDArray[np.float32],
-    lists: native.Lists,
+    assigned: Assignment,
     workspace: Workspace,
     block_bytes: int = _BLOCK_BYTES,
 ) -> Iterator[ListBlock]:
-    """The vectors list after list; the next lists are put together while some are written.
+    """The vectors list after list; the next block is put together while one is written.
 
     Args:
         vectors: float32 (n, d), a memmap or array.
-        inverse_lengths: float32 (n,), 1 / length of each vector.
-        lists: The lists, with their members.
-        workspace: Its budget says whether all vectors can be held.
-        block_bytes: So much is put together at a time; more where memory is short, so that the
-            vectors are read fewer times.
+        assigned: The list of each vector, and its length.
+        workspace: Its budget says whether all vectors can be held. If not, they are read once from
+            first to last, and every block has a part of every list.
+        block_bytes: Size of a block of whole lists, and the least of one of rows.
 
     Yields:
-        Blocks of whole lists, of which two are in memory.
+        Blocks, of which two are in memory.
     """
     n_vectors, dimension = vectors.shape
+    n_lists, row_bytes = len(assigned.centroids), 4 * dimension + 8
     left = workspace.budget.left
     sparing = vectors.nbytes > left // 2
     if sparing:
-        block_bytes = max(block_bytes, min(left // 3, _MAX_BLOCK_BYTES))
-    assert lists.members is not None
-    members = lists.members
-    # How many vectors are read before their memory is given back.
-    step = BLOCK_ROWS if sparing else max(n_vectors, 1)
+        most_bytes = max(block_bytes, min(left // 3, _MAX_BLOCK_BYTES))
+        parts = _parts_of_rows(assigned.lists, n_lists, most_bytes // row_bytes)
+    else:
+        parts = _whole_lists(lists_of(assigned.lists, n_lists), block_bytes // row_bytes)
 
-    def make(begin_and_end: tuple[int, int]) -> ListBlock:
+    def make(part: tuple[NDArray[np.int32], NDArray[np.int64]]) -> ListBlock:
         # Another thread is writing meanwhile.
         native.set_num_threads(1)
-        begin, end = begin_and_end
-        numbers = members[begin:end]
+        assert assigned.inverse_lengths is not None
+        numbers, counts = part
         block = np.empty((len(numbers), dimension), np.float32)
         places = np.argsort(numbers)
         rows = numbers[places]
-        for first, last in row_ranges(n_vectors, step):
-            part = slice(*np.searchsorted(rows, [first, last]).tolist())
-            native.copy_rows(vectors, inverse_lengths, rows[part], places[part], block)
+        for first, last in row_ranges(len(rows), BLOCK_ROWS):
+            native.copy_rows(
+                vectors, assigned.inverse_lengths, rows[first:last], places[first:last], block
+            )
             if sparing:
                 release(vectors)
         workspace.relieve(vectors)
-        return ListBlock(numbers.astype(np.int64), block)
+        return ListBlock(numbers.astype(np.int64), block, counts)
 
-    ranges = list(_ranges_of_lists(lists.offsets, block_bytes // (4 * dimension + 8)))
     with (
         Progress(n_vectors, "index: lists") as bar,
-        closing(map_in_threads(make, ranges, n_waiting=0, n_threads=1)) as blocks,
+        closing(map_in_threads(make, parts, n_waiting=0, n_threads=1)) as blocks,
     ):
         for block in blocks:
             n_rows = len(block.numbers)
@@ -396,19 +392,33 @@ def _list_blocks(
             # Or it would stay in memory while another one is made.
             del block
             bar.update(n_rows)
-    if sparing and len(ranges) > 1:
-        logger.info("index: vectors read %d times, for want of memory", len(ranges))
 
 
-def _ranges_of_lists(offsets: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
-    """First and last place of as many whole lists as have up to so many members, at least one."""
+def _whole_lists(
+    lists: native.Lists, most: int
+) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64]]]:
+    """Members of as many lists as have up to so many, at least one; and how many of each list."""
+    assert lists.members is not None
+    offsets = lists.offsets
     begin = 0
     while offsets[begin] < offsets[-1]:
         end = int(np.searchsorted(offsets, offsets[begin] + most, side="right")) - 1
         # Past lists without members, one that has some.
         end = max(end, int(np.searchsorted(offsets, offsets[begin], side="right")))
-        yield int(offsets[begin]), int(offsets[end])
+        counts = np.zeros(len(offsets) - 1, np.int64)
+        counts[begin:end] = np.diff(offsets[begin : end + 1])
+        yield lists.members[offsets[begin] : offsets[end]], counts
         begin = end
+
+
+def _parts_of_rows(
+    assigned: NDArray[np.int32], n_lists: int, most: int
+) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64]]]:
+    """Up to so many rows, at least one, in the order of their lists; and how many of each list."""
+    for first, last in row_ranges(len(assigned), max(most, 1)):
+        lists = lists_of(assigned[first:last], n_lists)
+        assert lists.members is not None
+        yield first + lists.members, np.diff(lists.offsets)
 
 
 def on_gpus(index: faiss.Index) -> faiss.Index:
