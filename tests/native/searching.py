@@ -84,6 +84,12 @@ def search_results() -> Iterator[NDArray[Any]]:
         queries = (vectors * inverse_lengths[:, None])[chosen]
         yield from native.rank_candidates(vectors, inverse_lengths, queries, found[0], 8)
         yield from native.rank_candidates(vectors, None, queries, found[0], 8)
+        copies = np.empty((rows, dimension), np.float32)
+        places = np.argsort(members)
+        native.copy_rows(vectors, inverse_lengths, members, places, copies)
+        factors = rng.integers(0, 2**64, dimension, np.uint64, endpoint=False)
+        yield from (copies, native.checksum_rows(vectors, factors))
+        yield native.checksum_rows(vectors, factors, euclidean=True)
         pools = random_pools(rng, rows, 12)
         sampled = native.sample_links(pools, 5, 6, 0, rows)
         yield from (sampled, *native.join_neighbors(codes, pools, sampled, 0, rows))

@@ -112,18 +112,14 @@ def index_in_memory(
         index: Any = faiss.IndexIVFFlat(quantizer, dimension, n_lists, faiss.METRIC_INNER_PRODUCT)
         index.nprobe = content.n_probe
         index.is_trained = True
-        number = 0
         for lists in content.make():
-            first = 0
-            while first < len(lists.numbers):
-                last = first + int(content.sizes[number])
+            for number, rows in lists.parts():
                 index.invlists.add_entries(
                     number,
-                    last - first,
-                    faiss.swig_ptr(lists.numbers[first:last]),
-                    faiss.swig_ptr(lists.vectors[first:last].view(np.uint8)),
+                    rows.stop - rows.start,
+                    faiss.swig_ptr(lists.numbers[rows]),
+                    faiss.swig_ptr(lists.vectors[rows].view(np.uint8)),
                 )
-                first, number = last, number + 1
         index.ntotal = int(content.sizes.sum())
         # Python would otherwise free the quantizer, which the index does not own.
         index.own_fields = True

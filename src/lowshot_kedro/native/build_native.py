@@ -38,6 +38,7 @@ SOURCES = (
     "reach.c",
     "descent.c",
     "ranking.c",
+    "rows.c",
 )
 HEADERS = ("native.h", "processor.h", "search.h", "kernels.h", "functions.h")
 

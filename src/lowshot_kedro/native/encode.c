@@ -8,8 +8,6 @@
  * alike in size, so that 8 bits serve all of them, whatever the vectors are. The transform is
  * orthogonal and changes neither inner products nor distances. */
 
-enum { SUMS = 16 };
-
 /* Shorter vectors count as 0: their inverse length would leave the range of float. */
 static const double MIN_LENGTH = 1e-36;
 /* Sums of the transform would leave it with a longer mean. */
@@ -53,20 +51,6 @@ ALWAYS_INLINE void hadamard(float *restrict values, float *restrict turned, int6
     const float scale = 1.0f / sqrtf((float)length);
     for (int64_t j = 0; j < length; j++)
         values[j] = turned[j] * scale;
-}
-
-ALWAYS_INLINE double length_of(const float *vector, int64_t dimension) {
-    double sums[SUMS] = {0};
-    int64_t j = 0;
-    for (; j + SUMS <= dimension; j += SUMS)
-        for (int64_t s = 0; s < SUMS; s++)
-            sums[s] += (double)vector[j + s] * (double)vector[j + s];
-    for (int64_t s = 0; j + s < dimension; s++)
-        sums[s] += (double)vector[j + s] * (double)vector[j + s];
-    double total = 0;
-    for (int64_t s = 0; s < SUMS; s++)
-        total += sums[s];
-    return sqrt(total);
 }
 
 /* The vector scaled to length 1, less the mean. */

@@ -289,3 +289,14 @@ int lowshot_rank_candidates(const struct lowshot_matrix *vectors, const float *i
                             const struct lowshot_matrix *queries, const int32_t *candidates,
                             int64_t n_candidates, int64_t width, int32_t *indices,
                             float *similarities, struct lowshot_fault *fault);
+
+/* copies[places[i]] = factors[rows[i]] * vectors[rows[i]] for i < count. No two places are the
+ * same; copies: n_copies x columns. */
+int lowshot_copy_rows(const struct lowshot_matrix *vectors, const float *factors,
+                      const int32_t *rows, const int64_t *places, int64_t count, float *copies,
+                      int64_t n_copies, struct lowshot_fault *fault);
+
+/* checksums[row] = sum over j of factors[j] times the bits of column j of that row, modulo 2^64.
+ * Cosine: of the row scaled to length 1; 0 stays 0. Minus zero counts as zero. */
+int lowshot_checksum_rows(const struct lowshot_matrix *vectors, int metric, const uint64_t *factors,
+                          uint64_t *checksums, struct lowshot_fault *fault);

@@ -194,11 +194,6 @@ static int64_t rank_row(const struct lowshot_matrix *vectors, const float *inver
     return n_candidates;
 }
 
-static bool floats_fit(const struct lowshot_matrix *matrix) {
-    return matrix != NULL && matrix->rows <= INT32_MAX &&
-           matrix_fits(matrix->values, matrix->rows, matrix->columns, matrix->stride);
-}
-
 int lowshot_rank_candidates(const struct lowshot_matrix *vectors, const float *inverse_lengths,
                             const struct lowshot_matrix *queries, const int32_t *candidates,
                             int64_t n_candidates, int64_t width, int32_t *indices,
