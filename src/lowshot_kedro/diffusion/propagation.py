@@ -168,8 +168,9 @@ def scores_per_step(
         options,
         labeled_nodes=labeled_nodes,
     )
+    test_rows = matrix.rows_of(test_neighbors)
     while True:
-        yield steps.scores(test_neighbors)
+        yield steps.scores(test_rows)
         steps.take()
 
 
@@ -201,7 +202,6 @@ class Steps:
         _require_labels(matrix, labeled_classes, n_classes, labeled_nodes)
         self._priors = class_priors(options.class_prior, labeled_classes, n_classes)
         self._adjustments = options.adjustments
-        self._rows_of = matrix.rows_of
         at_once = replace(options, class_slice=0)
         self._engine, _ = _engine(matrix, n_test, n_classes, 1, at_once)
         self._engine.start(labeled_rows(labeled_classes, 0, n_classes, matrix.rank, labeled_nodes))
@@ -210,13 +210,13 @@ class Steps:
         """Take one more step."""
         self._engine.step(self._adjustments)
 
-    def scores(self, test_neighbors: NDArray[np.int32]) -> NDArray[np.float32]:
+    def scores(self, test_rows: NDArray[np.int32]) -> NDArray[np.float32]:
         """The scores of test points after the steps taken so far, float32 (T, C).
 
         Args:
-            test_neighbors: int32 (T, k), -1 for none.
+            test_rows: int32 (T, k), the rows of W of their neighbours, -1 for none.
         """
-        return self._engine.read(self._rows_of(test_neighbors)) * self._priors
+        return self._engine.read(test_rows) * self._priors
 
 
 @gathers_keywords(PropagationOptions)

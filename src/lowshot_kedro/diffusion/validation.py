@@ -353,6 +353,7 @@ def _expected_steps(
     column_of = np.full(n_classes, len(sampled), np.int32)
     column_of[sampled] = np.arange(len(sampled), dtype=np.int32)
     nodes = spread_rows(matrix.n_nodes, _SAMPLED_NODES).astype(np.int32)
+    rows = matrix.rows_of(nodes[:, None])
     share = (1 + 3 / np.sqrt(counts.mean())) / len(present)
     wanted = min(share, _WIDEST_SPREAD)
     are_all = len(sampled) == n_classes
@@ -368,7 +369,7 @@ def _expected_steps(
     spreads: list[float] = []
     with Progress(MAX_STEPS, "spread of the classes", unit="step") as bar:
         while True:
-            columns = steps.scores(nodes[:, None])[:, : len(sampled)].astype(np.float64)
+            columns = steps.scores(rows)[:, : len(sampled)].astype(np.float64)
             logarithms = np.log(columns, where=columns > 0, out=np.zeros_like(columns))
             entropies = -(columns * logarithms).sum(axis=0) * (matrix.n_nodes / len(nodes))
             spreads.append(float(np.exp(entropies).mean() / matrix.n_nodes))
@@ -385,7 +386,7 @@ def _expected_steps(
                     return found, None
                 everyone = np.arange(matrix.n_nodes, dtype=np.int32)[:, None]
                 priors = class_priors(options.class_prior, labeled_classes, n_classes)
-                return found, np.multiply(steps.scores(everyone), priors)
+                return found, steps.scores(matrix.rows_of(everyone)) * priors
             steps.take()
             bar.update(1)
 
