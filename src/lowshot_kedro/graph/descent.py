@@ -44,9 +44,11 @@ _LINKS = (20, 32, 48)
 # followed: links collected, counted, chosen and copied, and pages of the pools besides.
 _MIN_LINK_ROWS = 2**18
 _BYTES_PER_LINK = 64
-# Candidates kept for each neighbour wanted: the least, and how many times as many at most.
+# Candidates kept for each neighbour wanted: the least, and how many times as many at most. Of few
+# neighbours a few more than the links that the first round follows; later rounds widen pools.
 _POOL_PART = 1.5
 _WIDEST_POOL = 8
+_NARROWEST_POOL = 32
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Tuning:
         rows: int64 (s,), positions of the sample.
         queries: float32 (s, d), their queries.
         neighbors: (s, k), the most similar vectors of each, -1 where all are equally similar.
-        pool_width: Candidates of which nearly all neighbours are among the best by their codes.
+        pool_width: Candidates of which nearly all neighbours are among the best by their codes; so
+            many are kept at first.
         recall: Part of these neighbours that is among so many candidates.
     """
 
@@ -90,7 +93,8 @@ def divided_graph(
 
     Returns:
         Blocks in row order. In memory: what the search holds, 160 bytes for each vector while
-        descending, and blocks; what the budget has no room for is kept on disk.
+        descending, 400 more where fewer than 32 neighbours are hard to find, and blocks; what the
+        budget has no room for is kept on disk.
     """
     positions = division.positions
     n_vectors = len(positions)
@@ -138,16 +142,17 @@ def _rank(
         len(search.division.centroids),
         tuning.pool_width,
     )
-    rounds = _Rounds(search, tuning, workspace)
+    rounds = _Rounds(search, tuning, target_recall, workspace)
     if not rounds.recalls:
         with logged_step("graph: search of lists"):
             make = _search_lists(search, n_probe, tuning.pool_width, stored_k)
             found = rounds.stage(0).fill(make, BLOCK_ROWS, "search of lists")
         rounds.keep(native.Pools(*found))
-    while descend and (effort := rounds.next_links(target_recall)) is not None:
+    while descend and (effort := rounds.next_links()) is not None:
         number = len(rounds.recalls)
         with logged_step(f"graph: round {number} of descent"):
-            make = _join(search, rounds.last(), *effort, workspace)
+            pools = _widened(rounds.last(), rounds.width(number), workspace)
+            make = _join(search, pools, *effort, workspace)
             found = rounds.stage(number).fill(make, BLOCK_ROWS, f"round {number} of descent")
         rounds.keep(native.Pools(*found))
     if rounds.recalls[-1] < target_recall:
@@ -188,14 +193,14 @@ def tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
 def _tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
     rows = sample_rows(len(search.division.numbers), _TUNING_ROWS)
     codes = np.ascontiguousarray(search.codes.values[rows])
-    widest = min(native.MAX_NEIGHBORS, _WIDEST_POOL * k)
+    widest = _widest_pool(k)
     found, _ = search_all(search.codes, codes, widest)
     queries = search.queries(search.division.numbers[rows])
     # By the vectors themselves: codes may be too coarse for neighbours that are near to each other.
     exact = _compare_with_all(search, queries, k)
     # Other vectors are as good neighbours of these.
     exact.indices[search.space.without_direction(queries)] = -1
-    pool_width = min(widest, max(int(_POOL_PART * k), max(_LINKS)))
+    pool_width = min(widest, max(int(_POOL_PART * k), _NARROWEST_POOL))
     # Half of what may be missed is left to the search.
     wanted = 1 - (1 - target_recall) / 2
     while True:
@@ -228,18 +233,29 @@ def _recall(
 class _Rounds:
     """The pools after each round, of which the last is kept, and the least recall of each."""
 
-    def __init__(self, search: ListSearch, tuning: Tuning, workspace: Workspace) -> None:
+    def __init__(
+        self, search: ListSearch, tuning: Tuning, target_recall: float, workspace: Workspace
+    ) -> None:
         self._search = search
         self._tuning = tuning
+        self._target_recall = target_recall
         self._workspace = workspace
         self._path = workspace.folder / "recall_per_round.json"
         self.recalls: list[float] = []
         if self._path.is_file():
             self.recalls = json.loads(self._path.read_text())
 
+    def width(self, number: int) -> int:
+        """Columns of the pools of a round: more once more links are followed than at first."""
+        narrower = self._tuning.pool_width
+        if number == 0 or self._effort(number)[0] == 0:
+            return narrower
+        k = self._tuning.neighbors.indices.shape[1]
+        return max(narrower, min(max(_LINKS), _widest_pool(k)))
+
     def stage(self, number: int) -> Stage:
         """The stage that holds the pools of a round."""
-        width = self._tuning.pool_width
+        width = self.width(number)
         return self._workspace.stage(
             f"round{number}",
             len(self._search.division.numbers),
@@ -271,19 +287,47 @@ class _Rounds:
         what = f"after round {number}" if number else "of the search of lists"
         logger.info("graph: recall@%d %s: at least %.4f", k, what, self.recalls[-1])
 
-    def next_links(self, target_recall: float) -> tuple[int, bool] | None:
+    def next_links(self) -> tuple[int, bool] | None:
         """How many links to follow in the next round, and whether for the first time so many.
 
         None if the target is reached, or cannot be by further rounds.
         """
-        effort, fresh = 0, True
-        for before, after in pairwise(self.recalls):
-            # A round that leaves more to be found than it has found is not worth repeating.
-            fresh = after - before < target_recall - after
-            effort += fresh
-        if self.recalls[-1] >= target_recall or effort == len(_LINKS):
+        effort, fresh = self._effort(len(self.recalls))
+        if self.recalls[-1] >= self._target_recall or effort == len(_LINKS):
             return None
         return _LINKS[effort], fresh
+
+    def _effort(self, n_rounds: int) -> tuple[int, bool]:
+        """Which number of links is next after so many rounds, and whether for the first time."""
+        effort, fresh = 0, True
+        for before, after in pairwise(self.recalls[:n_rounds]):
+            # A round that leaves more to be found than it has found is not worth repeating.
+            fresh = after - before < self._target_recall - after
+            effort += fresh
+        return effort, fresh
+
+
+def _widest_pool(k: int) -> int:
+    return min(native.MAX_NEIGHBORS, _WIDEST_POOL * k)
+
+
+def _widened(pools: native.Pools, width: int, workspace: Workspace) -> native.Pools:
+    """The same pools with room for more."""
+    n_vectors, narrower = pools.entries.shape
+    if narrower == width:
+        return pools
+    wider = native.Pools(
+        *(
+            workspace.allocate(f"wider {name}", (n_vectors, width), np.int32)
+            for name in pools._fields
+        )
+    )
+    for first, last in row_ranges(n_vectors, BLOCK_ROWS):
+        for old, new, nothing in zip(pools, wider, (-1, np.iinfo(np.int32).min), strict=True):
+            new[first:last, :narrower] = old[first:last]
+            new[first:last, narrower:] = nothing
+        workspace.release(*pools)
+    return wider
 
 
 def _search_lists(
