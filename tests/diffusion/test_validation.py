@@ -3,7 +3,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowshot_kedro.diffusion import choose_steps, expected_steps, propagation_matrix, validation
+from lowshot_kedro.diffusion import (
+    PropagationOptions,
+    choose_steps,
+    expected_steps,
+    plan_memory,
+    propagate,
+    propagation_matrix,
+    validation,
+)
 
 from .truth import dense_matrix, dense_scores
 
@@ -82,19 +90,27 @@ def test_labels_of_classes_that_are_not_sampled_change_nothing_for_the_others():
     assert found == np.flatnonzero(spread[1:] >= 4 / 40)[0] + 1
 
 
-@pytest.mark.parametrize("n_columns", [2, 128])
-def test_accuracy_is_that_of_leaving_each_fold_out(monkeypatch, n_columns):
+@pytest.mark.parametrize("prior", ["uniform", "labeled", [1, 3, 2]])
+@pytest.mark.parametrize("counts", [(6, 5, 3), (9, 2, 1), (2, 2, 2)])
+@pytest.mark.parametrize("n_columns", [2, 7, 128])
+def test_accuracy_is_that_of_leaving_each_fold_out(monkeypatch, n_columns, counts, prior):
     monkeypatch.setattr(validation, "MAX_COLUMNS", n_columns)
     neighbors = chain(30, 20)
     rng = np.random.default_rng(3)
-    nodes = np.sort(rng.choice(50, 14, replace=False)).astype(np.int32)
-    classes = rng.integers(0, 3, 14).astype(np.int32)
-    chosen = choose_steps(propagation_matrix(neighbors), nodes, classes, 3, seed=7)
+    n_labels = sum(counts)
+    nodes = np.sort(rng.choice(50, n_labels, replace=False)).astype(np.int32)
+    classes = rng.permutation(np.repeat(np.arange(3), counts)).astype(np.int32)
+    options = PropagationOptions(class_prior=prior)
+    chosen = choose_steps(propagation_matrix(neighbors), nodes, classes, 3, options, seed=7)
     right = []
     for held_out in validation.folds(classes, 7):
-        kept = np.setdiff1d(np.arange(14), held_out)
+        kept = np.setdiff1d(np.arange(n_labels), held_out)
         steps = len(chosen.accuracy) - 1
         scores = dense_per_step(neighbors, nodes[kept], classes[kept], 3, steps)[:, nodes[held_out]]
+        scores *= {
+            "uniform": [1, 1, 1],
+            "labeled": np.bincount(classes[kept], minlength=3),
+        }.get(str(prior), prior)
         found = np.where(scores.max(axis=2) > 0, scores.argmax(axis=2), -1)
         right.append(found == classes[held_out])
     right = np.concatenate(right, axis=1)
@@ -110,6 +126,62 @@ def test_without_two_labels_of_a_class_the_expected_number_is_taken():
         chosen.n_iterations == chosen.expected == expected_steps(matrix, ints(5, 30), ints(0, 1), 2)
     )
     assert chosen.accuracy is None
+
+
+@pytest.mark.parametrize("prior", ["uniform", "labeled"])
+@pytest.mark.parametrize("n_labels", [1, 2, 5])
+def test_scores_kept_are_those_of_the_chosen_number(n_labels, prior):
+    matrix = propagation_matrix(chain(300, 100))
+    nodes = np.arange(7, 400, 397 // (3 * n_labels)).astype(np.int32)[: 3 * n_labels + 1]
+    classes = (np.arange(len(nodes)) % 3).astype(np.int32)
+    options = PropagationOptions(class_prior=prior)
+    chosen = choose_steps(matrix, nodes, classes, 3, options, keep_scores=True)
+    everyone = np.arange(400, dtype=np.int32)[:, None]
+    (expected,) = propagate(
+        matrix, classes, everyone, 3, chosen.n_iterations, options, every_step=False,
+        labeled_nodes=nodes,
+    )  # fmt: skip
+    np.testing.assert_array_equal(chosen.scores, expected)
+    assert choose_steps(matrix, nodes, classes, 3, options).scores is None
+
+
+@pytest.mark.parametrize("further", [-1, 0, 1])
+def test_scores_are_not_kept_of_another_number(monkeypatch, further):
+    def chosen_by_labels(right, expected):
+        return expected + further
+
+    monkeypatch.setattr(validation, "_nearest_of_the_best", chosen_by_labels)
+    nodes, classes = ints(10, 20, 40, 50), ints(0, 0, 1, 1)
+    chosen = choose_steps(propagation_matrix(chain(60)), nodes, classes, 2, keep_scores=True)
+    assert chosen.n_iterations == chosen.expected + further
+    assert (chosen.scores is None) == (further != 0)
+
+
+def test_scores_are_not_kept_where_a_class_cannot_spread_on():
+    # The steps had to go on to see that.
+    matrix = propagation_matrix(chain(10, 10, 10, 10))
+    chosen = choose_steps(matrix, ints(0, 10, 20, 30), ints(0, 1, 2, 3), 4, keep_scores=True)
+    assert chosen.n_iterations == chosen.expected and chosen.scores is None
+
+
+def test_scores_are_kept_of_all_of_few_classes_if_there_is_room():
+    matrix = propagation_matrix(chain(400))
+    for n_classes, is_kept in ((16, True), (17, False)):
+        nodes = np.arange(0, 400, 20, dtype=np.int32)[:n_classes]
+        classes = np.arange(n_classes, dtype=np.int32)
+        chosen = choose_steps(matrix, nodes, classes, n_classes, keep_scores=True)
+        assert (chosen.scores is not None) == is_kept
+    everything = plan_memory(matrix, 400, 16, 1, PropagationOptions(backend="native")).total
+    arguments = matrix, nodes[:16], classes[:16], 16
+    for options, is_kept in (
+        ({"memory_budget_bytes": 2 * everything}, True),
+        ({"memory_budget_bytes": 2 * everything - 1}, False),
+        ({"class_slice": 15}, False),
+    ):
+        options = PropagationOptions(backend="native", **options)
+        chosen = choose_steps(*arguments, options, keep_scores=True)
+        assert (chosen.scores is not None) == is_kept
+        assert chosen.n_iterations == choose_steps(*arguments).n_iterations
 
 
 def right_at(*accuracies, n_labels=100):

@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 from lowshot_kedro.graph import build_index, index_in_memory, normalize, search
 from lowshot_kedro.graph import index as index_module
 from lowshot_kedro.graph import vectors as vectors_module
-from lowshot_kedro.graph.index import Assignment, on_gpus
+from lowshot_kedro.graph.index import Assignment, assign_to_lists, on_gpus
 from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
 
 from .making import same_bits, threads
@@ -181,6 +181,16 @@ def test_a_higher_recall_takes_more_lists():
     probes = [index_in_memory(vectors, "ivf", recall).nprobe for recall in (0.5, 0.9, 0.99, 1)]
     assert probes == sorted(probes)
     assert probes[0] < probes[-1]
+
+
+def test_lists_are_the_same_where_nobody_asks_how_many_to_look_through(tmp_path):
+    vectors = np.random.default_rng(4).standard_normal((3000, 24)).astype(np.float32)
+    workspace = Workspace(tmp_path, MemoryBudget(None))
+    asked, other = (assign_to_lists(vectors, recall, workspace, "X") for recall in (0.9, None))
+    assert same_bits(asked.centroids, other.centroids)
+    assert same_bits(asked.lists, other.lists)
+    # Whoever does not say it himself looks through all.
+    assert asked.n_probe < len(asked.centroids) == other.n_probe
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from lowshot_kedro import native
 SEEDS = st.integers(0, 2**32 - 1)
 
 # Around the widths in which columns are summed, and around the words of a bitmap of columns.
-COLUMN_COUNTS = st.integers(1, 300) | st.sampled_from([1, 2, 63, 64, 65, 127, 128, 129, 256, 257])
+COLUMN_COUNTS = st.integers(1, 300) | st.sampled_from(
+    [1, 2, 7, 8, 9, 15, 16, 17, 63, 64, 65, 127, 128, 129, 256, 257]
+)
 
 
 @st.composite

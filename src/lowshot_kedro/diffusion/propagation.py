@@ -109,6 +109,8 @@ def propagate(
     n_test = len(test_neighbors)
     engine, plan = _engine(matrix, n_test, n_classes, n_results, options)
     test_rows = matrix.rows_of(test_neighbors)
+    # Where there is a test point for every node, most rows are read.
+    is_cut_short = not adjustments and n_test < matrix.n_nodes
     result = np.empty((n_results, n_test, n_classes), dtype=np.float32)
     n_slices = -(-n_classes // plan.class_slice)
     with Progress(n_slices * n_iterations, "diffusion", unit="step") as bar:
@@ -120,7 +122,7 @@ def propagate(
             for iteration in range(1, n_iterations + 1):
                 is_last = iteration == n_iterations
                 position = iteration if every_step else 0
-                if is_last and not adjustments:
+                if is_last and is_cut_short:
                     scores = engine.step_and_read(test_rows)
                     np.multiply(scores, prior, out=result[position, :, columns])
                 else:
@@ -158,16 +160,64 @@ def scores_per_step(
     Raises:
         ValueError: As :func:`propagate`, and if scores of all classes at once do not fit.
     """
-    _require_labels(matrix, labeled_classes, n_classes, labeled_nodes)
     require_nodes(test_neighbors, matrix.n_nodes, "test_neighbors")
-    priors = class_priors(options.class_prior, labeled_classes, n_classes)
-    at_once = replace(options, class_slice=0)
-    engine, _ = _engine(matrix, len(test_neighbors), n_classes, 1, at_once)
+    steps = Steps(
+        matrix,
+        labeled_classes,
+        n_classes,
+        len(test_neighbors),
+        options,
+        labeled_nodes=labeled_nodes,
+    )
     test_rows = matrix.rows_of(test_neighbors)
-    engine.start(labeled_rows(labeled_classes, 0, n_classes, matrix.rank, labeled_nodes))
     while True:
-        yield engine.read(test_rows) * priors
-        engine.step(options.adjustments)
+        yield steps.scores(test_rows)
+        steps.take()
+
+
+class Steps:
+    """A propagation of all classes at once, to be read between its steps.
+
+    Args:
+        matrix: W, over N nodes.
+        labeled_classes: As for :func:`propagate`.
+        n_classes: As for :func:`propagate`.
+        n_test: How many test points will be read at a time.
+        options: As for :func:`propagate`; the slice of classes does not count.
+        labeled_nodes: As for :func:`propagate`.
+
+    Raises:
+        ValueError: As :func:`propagate`, and if scores of all classes at once do not fit.
+    """
+
+    def __init__(
+        self,
+        matrix: PropagationMatrix,
+        labeled_classes: NDArray[np.int32],
+        n_classes: int,
+        n_test: int,
+        options: PropagationOptions,
+        *,
+        labeled_nodes: NDArray[np.int32] | None = None,
+    ) -> None:
+        _require_labels(matrix, labeled_classes, n_classes, labeled_nodes)
+        self._priors = class_priors(options.class_prior, labeled_classes, n_classes)
+        self._adjustments = options.adjustments
+        at_once = replace(options, class_slice=0)
+        self._engine, _ = _engine(matrix, n_test, n_classes, 1, at_once)
+        self._engine.start(labeled_rows(labeled_classes, 0, n_classes, matrix.rank, labeled_nodes))
+
+    def take(self) -> None:
+        """Take one more step."""
+        self._engine.step(self._adjustments)
+
+    def scores(self, test_rows: NDArray[np.int32]) -> NDArray[np.float32]:
+        """The scores of test points after the steps taken so far, float32 (T, C).
+
+        Args:
+            test_rows: int32 (T, k), the rows of W of their neighbours, -1 for none.
+        """
+        return self._engine.read(test_rows) * self._priors
 
 
 @gathers_keywords(PropagationOptions)
@@ -231,19 +281,8 @@ def _engine(
     n_results: int,
     options: PropagationOptions,
 ) -> tuple[Backend, MemoryPlan]:
-    """The first back end that has the memory, and how it will use it."""
-
-    def plan_for(name: str) -> MemoryPlan:
-        return plan_memory(matrix, n_test, n_classes, n_results, replace(options, backend=name))
-
-    name, *others = candidates(options.backend, options.precision)
-    try:
-        plan = plan_for(name)
-    except NotEnoughMemoryError:
-        if not others:
-            raise
-        name = others[0]
-        plan = plan_for(name)
+    """The first back end that has the memory, ready to start, and how it will use it."""
+    name, plan = _choose_backend(matrix, n_test, n_classes, n_results, options)
     logger.info(
         "diffusion over %d nodes and %d edges, %d classes, %d at a time, back end %s, kernels "
         "%s, %s: will hold %s (matrix %s, scores %s, test scores %s)",
@@ -257,6 +296,46 @@ def _engine(
         *map(format_bytes, (plan.total, plan.matrix, plan.scores, plan.results)),
     )
     return create_backend(name, matrix, options.precision), plan
+
+
+def bytes_at_once(
+    matrix: PropagationMatrix, n_test: int, n_classes: int, options: PropagationOptions
+) -> int | None:
+    """What a propagation holds that reads test points once and takes all classes at once.
+
+    Args:
+        matrix: W.
+        n_test: Test points.
+        n_classes: Classes.
+        options: As for :func:`propagate`.
+
+    Returns:
+        Bytes; None if it would take them slice by slice, or there is no memory for one of them.
+    """
+    try:
+        _, plan = _choose_backend(matrix, n_test, n_classes, 1, options)
+    except NotEnoughMemoryError:
+        return None
+    return plan.total if plan.class_slice >= n_classes else None
+
+
+def _choose_backend(
+    matrix: PropagationMatrix,
+    n_test: int,
+    n_classes: int,
+    n_results: int,
+    options: PropagationOptions,
+) -> tuple[str, MemoryPlan]:
+    def plan_for(name: str) -> MemoryPlan:
+        return plan_memory(matrix, n_test, n_classes, n_results, replace(options, backend=name))
+
+    name, *others = candidates(options.backend, options.precision)
+    try:
+        return name, plan_for(name)
+    except NotEnoughMemoryError:
+        if not others:
+            raise
+        return others[0], plan_for(others[0])
 
 
 def _require_labels(

@@ -18,7 +18,8 @@ from lowshot_kedro.blocks import row_ranges, spread_rows
 from lowshot_kedro.deprecated import gathers_keywords
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.diffusion.options import DEFAULT_OPTIONS, PropagationOptions
-from lowshot_kedro.diffusion.propagation import propagate, scores_per_step
+from lowshot_kedro.diffusion.propagation import Steps, bytes_at_once, propagate
+from lowshot_kedro.diffusion.variants import class_priors
 from lowshot_kedro.progress import Progress, logged_step
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ _ENOUGH_HELD_OUT = 1000
 MAX_COLUMNS = 128
 # Scores of held-out nodes that are kept.
 _MAX_RESULT_BYTES = 2**28
+# Steps whose scores are copied at a time.
+_STEPS_AT_ONCE = 16
 _SAMPLED_NODES = 4096
 _SAMPLED_CLASSES = 16
 _WIDEST_SPREAD = 0.5
@@ -47,11 +50,14 @@ class ChosenSteps(NamedTuple):
         expected: What :func:`expected_steps` says.
         accuracy: float64 (S + 1,), part of the held-out labels that are right after 0..S steps;
             None if no label could be held out.
+        scores: float32 (N, C), what :func:`~lowshot_kedro.diffusion.propagate` finds for every node
+            after n_iterations steps, if that was asked for and found on the way; else None.
     """
 
     n_iterations: int
     expected: int
     accuracy: NDArray[np.float64] | None
+    scores: NDArray[np.float32] | None = None
 
 
 class Fold(NamedTuple):
@@ -76,6 +82,7 @@ def choose_steps(
     options: PropagationOptions = DEFAULT_OPTIONS,
     *,
     seed: int = 0,
+    keep_scores: bool = False,
 ) -> ChosenSteps:
     """Choose the number of steps by labels that are held out.
 
@@ -95,13 +102,20 @@ def choose_steps(
         n_classes: C.
         options: As for :func:`~lowshot_kedro.diffusion.propagate`.
         seed: Seed of the folds.
+        keep_scores: Whether to keep the scores of all nodes where they come for nothing: with up to
+            16 classes, if the number chosen is the expected one.
 
     Returns:
         At least one step, at most 300. In memory: as for a propagation of up to 128 classes, or of
-        all if there are more, and up to 256 MB of scores of held-out nodes.
+        all if there are more, and up to 256 MB of scores of held-out nodes; and the scores kept.
     """
-    expected = expected_steps(matrix, labeled_nodes, labeled_classes, n_classes, options)
+    expected, scores = _expected_steps(
+        matrix, labeled_nodes, labeled_classes, n_classes, options, keep_scores
+    )
     n_steps = steps_to_try(expected)
+    if scores is not None and options.memory_budget_bytes is not None:
+        left = options.memory_budget_bytes - scores.nbytes
+        options = replace(options, memory_budget_bytes=left)
     all_right = right_labels(
         matrix,
         labeled_nodes,
@@ -114,7 +128,7 @@ def choose_steps(
     )
     if all_right.shape[1] == 0:
         logger.info("validation: no class has two labels; %d steps, as the graph says", expected)
-        return ChosenSteps(expected, expected, None)
+        return ChosenSteps(expected, expected, None, scores)
     chosen = _nearest_of_the_best(all_right, expected)
     accuracy: NDArray[np.float64] = all_right.mean(axis=1)
     logger.info(
@@ -127,7 +141,7 @@ def choose_steps(
         accuracy[1:].argmax() + 1,
         100 * accuracy[1:].max(),
     )
-    return ChosenSteps(chosen, expected, accuracy)
+    return ChosenSteps(chosen, expected, accuracy, scores if chosen == expected else None)
 
 
 def steps_to_try(expected: int) -> int:
@@ -203,31 +217,56 @@ def _right_labels(
     readings: NDArray[np.int32],
     options: PropagationOptions,
 ) -> NDArray[np.bool_]:
-    """:func:`right_labels` of some folds, each of which has columns of its own."""
+    """:func:`right_labels` of some folds at once.
+
+    A fold has a column of its own for each class of which it holds out labels; it shares those of
+    all other classes with the folds that hold out nothing of them either.
+    """
     n_folds, n_labels = len(held_out), len(labeled_classes)
     kept = [np.setdiff1d(np.arange(n_labels), fold.held_out) for fold in held_out]
-    columns = [labeled_classes[labels] + fold * n_classes for fold, labels in enumerate(kept)]
-    tested = [fold.held_out if fold.tested is None else fold.tested for fold in held_out]
+    classes = np.concatenate(
+        [labeled_classes[labels] + fold * n_classes for fold, labels in enumerate(kept)]
+    )
     prior = options.class_prior
     if not isinstance(prior, str):
         prior = np.tile(prior, n_folds).tolist()
+    priors = class_priors(prior, classes, n_folds * n_classes).reshape(n_folds, n_classes)
+    is_own = np.zeros((n_folds, n_classes), np.bool_)
+    for fold, (labels, _) in enumerate(held_out):
+        is_own[fold, labeled_classes[labels]] = True
+    # The first fold that has a column stands for all that share it.
+    first_fold = np.where(is_own, np.arange(n_folds)[:, None], is_own.argmin(axis=0))
+    column_of, n_columns = _numbered(first_fold * n_classes + np.arange(n_classes))
+    nodes = np.concatenate([labeled_nodes[labels] for labels in kept])
+    is_first = (first_fold == np.arange(n_folds)[:, None]).ravel()[classes]
+    tested = [fold.held_out if fold.tested is None else fold.tested for fold in held_out]
     scores = propagate(
         matrix,
-        np.concatenate(columns).astype(np.int32),
+        column_of.ravel()[classes[is_first]],
         readings[np.concatenate(tested)],
-        n_folds * n_classes,
+        n_columns,
         n_steps,
-        replace(options, class_prior=prior),
-        labeled_nodes=labeled_nodes[np.concatenate(kept)],
+        replace(options, class_prior="uniform"),
+        labeled_nodes=nodes[is_first],
     )
     right = []
     first = 0
     for fold, labels in enumerate(tested):
-        own = scores[:, first : first + len(labels), fold * n_classes : (fold + 1) * n_classes]
-        found = np.where(own.max(axis=2) > 0, own.argmax(axis=2), -1)
-        right.append(found == labeled_classes[labels])
+        of_fold = scores[:, first : first + len(labels)]
+        parts = []
+        for begin, end in row_ranges(n_steps + 1, _STEPS_AT_ONCE):
+            own = of_fold[begin:end, :, column_of[fold]] * priors[fold]
+            found = np.where(own.max(axis=2) > 0, own.argmax(axis=2), -1)
+            parts.append(found == labeled_classes[labels])
+        right.append(np.concatenate(parts))
         first += len(labels)
     return np.concatenate(right, axis=1)
+
+
+def _numbered(keys: NDArray[np.int64]) -> tuple[NDArray[np.int32], int]:
+    """Numbers 0, 1, 2 … in place of keys, the same for the same, and how many there are."""
+    distinct, numbers = np.unique(keys, return_inverse=True)
+    return numbers.reshape(keys.shape).astype(np.int32), len(distinct)
 
 
 def _enough_folds(labeled_classes: NDArray[np.int32], seed: int) -> list[Fold]:
@@ -295,25 +334,42 @@ def expected_steps(
         1..300. Perplexities are estimated on 4096 nodes and 16 classes, the labels of all other
         classes being put into one. In memory: the scores of these 17.
     """
+    return _expected_steps(
+        matrix, labeled_nodes, labeled_classes, n_classes, options, keep_scores=False
+    )[0]
+
+
+def _expected_steps(
+    matrix: PropagationMatrix,
+    labeled_nodes: NDArray[np.int32],
+    labeled_classes: NDArray[np.int32],
+    n_classes: int,
+    options: PropagationOptions,
+    keep_scores: bool,
+) -> tuple[int, NDArray[np.float32] | None]:
+    """:func:`expected_steps`, and what :class:`ChosenSteps` says of the scores after so many."""
     present, counts = np.unique(labeled_classes, return_counts=True)
     sampled = present[spread_rows(len(present), _SAMPLED_CLASSES)]
     column_of = np.full(n_classes, len(sampled), np.int32)
     column_of[sampled] = np.arange(len(sampled), dtype=np.int32)
     nodes = spread_rows(matrix.n_nodes, _SAMPLED_NODES).astype(np.int32)
+    rows = matrix.rows_of(nodes[:, None])
     share = (1 + 3 / np.sqrt(counts.mean())) / len(present)
     wanted = min(share, _WIDEST_SPREAD)
-    steps = scores_per_step(
+    are_all = len(sampled) == n_classes
+    keep_scores = keep_scores and are_all and _has_room(matrix, n_classes, options)
+    steps = Steps(
         matrix,
         column_of[labeled_classes],
-        nodes[:, None],
-        len(sampled) + 1,
+        n_classes if are_all else len(sampled) + 1,
+        matrix.n_nodes if keep_scores else len(nodes),
         replace(options, class_prior="uniform"),
         labeled_nodes=labeled_nodes,
     )
     spreads: list[float] = []
     with Progress(MAX_STEPS, "spread of the classes", unit="step") as bar:
-        for scores in steps:
-            columns = scores[:, :-1].astype(np.float64)
+        while True:
+            columns = steps.scores(rows)[:, : len(sampled)].astype(np.float64)
             logarithms = np.log(columns, where=columns > 0, out=np.zeros_like(columns))
             entropies = -(columns * logarithms).sum(axis=0) * (matrix.n_nodes / len(nodes))
             spreads.append(float(np.exp(entropies).mean() / matrix.n_nodes))
@@ -326,9 +382,20 @@ def expected_steps(
                     spreads[found],
                     wanted,
                 )
-                return found
+                if not keep_scores or found < len(spreads) - 1:
+                    return found, None
+                everyone = np.arange(matrix.n_nodes, dtype=np.int32)[:, None]
+                priors = class_priors(options.class_prior, labeled_classes, n_classes)
+                return found, steps.scores(matrix.rows_of(everyone)) * priors
+            steps.take()
             bar.update(1)
-    raise AssertionError("steps have no end")
+
+
+def _has_room(matrix: PropagationMatrix, n_classes: int, options: PropagationOptions) -> bool:
+    """Whether the scores of all nodes can be kept while others are computed."""
+    n_bytes = bytes_at_once(matrix, matrix.n_nodes, n_classes, options)
+    budget = options.memory_budget_bytes
+    return n_bytes is not None and (budget is None or 2 * n_bytes <= budget)
 
 
 def _enough(spreads: Sequence[float], wanted: float) -> int | None:

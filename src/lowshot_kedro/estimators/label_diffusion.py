@@ -233,24 +233,28 @@ class LabelDiffusion(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ) -> None:
         n_classes = len(classes)
         options = self._options()
-        self.validation_accuracy_ = None
+        self.validation_accuracy_ = scores = None
         if self.n_iterations == "auto":
-            chosen = choose_steps(matrix, nodes, node_classes, n_classes, options, seed=seed)
+            chosen = choose_steps(
+                matrix, nodes, node_classes, n_classes, options, seed=seed, keep_scores=True
+            )
             n_iterations, self.validation_accuracy_ = chosen.n_iterations, chosen.accuracy
+            scores = chosen.scores
         else:
             n_iterations = int(self.n_iterations)
-        everyone = np.arange(matrix.n_nodes, dtype=np.int32)[:, None]
-        with logged_step("diffusion"):
-            scores = propagate(
-                matrix,
-                node_classes,
-                everyone,
-                n_classes,
-                n_iterations,
-                options,
-                every_step=False,
-                labeled_nodes=nodes,
-            )[0]
+        if scores is None:
+            everyone = np.arange(matrix.n_nodes, dtype=np.int32)[:, None]
+            with logged_step("diffusion"):
+                scores = propagate(
+                    matrix,
+                    node_classes,
+                    everyone,
+                    n_classes,
+                    n_iterations,
+                    options,
+                    every_step=False,
+                    labeled_nodes=nodes,
+                )[0]
         unreached = np.flatnonzero(_most(scores) < 0).astype(np.int32)
         if self.n_iterations == "auto" and len(unreached):
             scores[unreached] = self._reached_later(

@@ -234,7 +234,7 @@ class Assignment(NamedTuple):
 
 def assign_to_lists(
     vectors: NDArray[np.float32],
-    target_recall: float,
+    target_recall: float | None,
     workspace: Workspace,
     name: str,
     space: Space = COSINE,
@@ -244,7 +244,7 @@ def assign_to_lists(
     Args:
         vectors: float32 (n, d), a memmap or array.
         target_recall: Part of the 32 nearest neighbours that is in the lists to be looked through,
-            estimated on 256 rows.
+            estimated on 256 rows; None: whoever searches says how many lists that takes.
         workspace: Folder for the training vectors if memory is short.
         name: What messages call the vectors.
         space: Space in which they are compared.
@@ -268,7 +268,8 @@ def assign_to_lists(
         del sample
     encoder = fit_encoder(vectors, name, space)
     search = CentroidSearch(centroids, encoder)
-    queries = space.query_rows(vectors, sample_rows(n_vectors, _TUNING_ROWS), name)
+    n_sampled = 0 if target_recall is None else _TUNING_ROWS
+    queries = space.query_rows(vectors, sample_rows(n_vectors, n_sampled), name)
     sampled = SampledNeighbors(queries, _TUNING_NEIGHBORS, 2 * _TUNING_NEIGHBORS, encoder)
     assigned = np.empty(n_vectors, np.int32)
     inverse_lengths = None if space.is_euclidean else np.empty(n_vectors, np.float32)
@@ -281,9 +282,12 @@ def assign_to_lists(
             if inverse_lengths is not None:
                 inverse_lengths[first:last] = of_block
             assigned[first:last] = search.assign(codes)
-            sampled.add(codes, _ranking(vectors[first:last], of_block), first)
+            if target_recall is not None:
+                sampled.add(codes, _ranking(vectors[first:last], of_block), first)
             release(vectors)
             bar.update(last - first)
+    if target_recall is None:
+        return Assignment(centroids, assigned, n_lists, inverse_lengths)
     neighbors = sampled.neighbors.indices
     lists = np.where(neighbors < 0, np.int32(-1), assigned[neighbors])
     # Their neighbours are as good in one list as in another.
@@ -302,7 +306,7 @@ def _ranking(vectors: NDArray[np.float32], inverse_lengths: NDArray[np.float32] 
 
 def divide(
     vectors: NDArray[np.float32],
-    target_recall: float,
+    target_recall: float | None,
     workspace: Workspace,
     name: str,
     space: Space = COSINE,

@@ -189,7 +189,7 @@ def _graph_and_finder(
         format_bytes(workspace.budget.left),
     )
     if method in ("ivf", "descent"):
-        lists = _divided_search(vectors, target_recall, workspace, name, space)
+        lists = _divided_search(vectors, workspace, name, space)
         tuning = tune(lists, k, target_recall)
         if tuning.recall < target_recall:
             logger.info(
@@ -215,7 +215,7 @@ def _graph_and_finder(
         neighbors = KnnGraph.joined(graph.starting_at(0), k)
         if n_vectors < EXACT_BELOW:
             return neighbors, ExactNodes(vectors, space, name)
-        lists = _divided_search(vectors, target_recall, workspace, name, space)
+        lists = _divided_search(vectors, workspace, name, space)
         return neighbors, _InLists(lists, tune(lists, k, target_recall))
     finder: _Finder
     if is_factory_string(method):
@@ -256,12 +256,12 @@ def _widened(graph: KnnGraph, k: int) -> KnnGraph:
 
 def _divided_search(
     vectors: NDArray[np.float32],
-    target_recall: float,
     workspace: Workspace,
     name: str,
     space: Space,
 ) -> ListSearch:
-    division = divide(vectors, target_recall, workspace, name, space)
+    # A graph and bounded searches find out themselves how many lists to look through.
+    division = divide(vectors, None, workspace, name, space)
     with logged_step("graph: encoding"):
         return ListSearch.of(vectors, division, workspace, name, space)
 

@@ -153,31 +153,32 @@ def check_array(
     ``shape`` holds an exact length, or a letter for any length. ``strided`` also allows the first
     columns of a wider C-contiguous matrix.
     """
-    expected = f"a {'writeable ' if writeable else ''}C-contiguous {np.dtype(dtype).name} array "
-    expected += f"of shape {_shape_text(shape)}"
-    if strided:
-        expected += " (or the first columns of a wider one)"
 
-    def refuse(found: str) -> NoReturn:
+    # Texts are made when they are needed: arrays are checked thousands of times a second.
+    def refuse(found: str = "") -> NoReturn:
+        expected = f"a {'writeable ' if writeable else ''}C-contiguous {np.dtype(dtype).name} array"
+        expected += f" of shape {_shape_text(shape)}"
+        if strided:
+            expected += " (or the first columns of a wider one)"
+        if isinstance(array, np.ndarray):
+            found = f"{array.dtype.name} {_shape_text(array.shape)}{found}"
         raise ValueError(f"{name}: expected {expected}, got {found}")
 
     if not isinstance(array, np.ndarray):
         refuse(f"a {type(array).__name__}")
-    found = f"{array.dtype.name} {_shape_text(array.shape)}"
     if array.dtype != np.dtype(dtype):
-        if array.dtype.name == np.dtype(dtype).name:
-            found += " in foreign byte order"
-        refuse(found)
+        is_foreign = array.dtype.name == np.dtype(dtype).name
+        refuse(" in foreign byte order" if is_foreign else "")
     if array.ndim != len(shape) or any(
         isinstance(length, int) and length != actual
         for length, actual in zip(shape, array.shape, strict=True)
     ):
-        refuse(found)
+        refuse()
     # A structure of numpy's need not ask for the alignment that C asks for.
     if not array.view(dtype).flags.aligned:
-        refuse(f"{found} at an unaligned address")
+        refuse(" at an unaligned address")
     if writeable and not array.flags.writeable:
-        refuse(f"{found}, read-only")
+        refuse(", read-only")
     if array.flags.c_contiguous:
         return int(array.shape[-1])
     row_stride, remainder = divmod(array.strides[0], array.itemsize)
@@ -189,7 +190,7 @@ def check_array(
         and (array.shape[1] == 1 or array.strides[1] == array.itemsize)
     ):
         return int(row_stride)
-    refuse(f"{found} with strides {array.strides}")
+    refuse(f" with strides {array.strides}")
 
 
 def check_no_overlap(name: str, array: AnyArray, **others: AnyArray) -> None:
