@@ -882,8 +882,8 @@ def test_rank_vectors_in_parts(seed, rows, dimension, n_queries, n_candidates, w
     numbers = rng.permutation(3 * rows).astype(np.int32)[:rows]
     parts = in_parts(rng, vectors, shift)
     assert parts.shape == vectors.shape
-    first, last = np.sort(rng.integers(0, rows + 1, 2)).tolist()
-    np.testing.assert_array_equal(parts.rows(first, last), vectors[first:last])
+    some = np.flatnonzero(rng.random(rows) < 0.3)
+    np.testing.assert_array_equal(parts.take(some), vectors[some])
     found, similarities = native.rank_candidates(
         parts, None, queries, candidates, width, numbers=numbers, normalized=True
     )
@@ -900,6 +900,25 @@ def test_rank_vectors_in_parts(seed, rows, dimension, n_queries, n_candidates, w
         best = np.sort(truth[row, there])[::-1][:count]
         np.testing.assert_allclose(scores, best, rtol=0, atol=1e-6)
         np.testing.assert_array_equal(np.lexsort((found[row, :count], -scores)), np.arange(count))
+
+
+@given(seed=SEEDS, width=st.integers(1, 40), cut=st.integers(0, 40))
+def test_ranking_part_after_part_finds_what_ranking_all_at_once_does(seed, width, cut):
+    rng = np.random.default_rng(seed)
+    # Many are equal, so that numbers decide.
+    vectors = unit(rng.normal(size=(9, 10))).astype(np.float32)[rng.integers(0, 9, 60)]
+    queries = unit(rng.normal(size=(20, 10))).astype(np.float32)
+    candidates = np.array([rng.permutation(60)[:40] for _ in queries], np.int32)
+    candidates[rng.random(candidates.shape) < 0.2] = -1
+    inverse_lengths = np.ones(60, np.float32)
+    expected = native.rank_candidates(vectors, inverse_lengths, queries, candidates, width)
+    found = None
+    for part in np.split(candidates, [cut], axis=1):
+        found = native.rank_candidates(
+            vectors, inverse_lengths, queries, part.copy(), width, found=found
+        )
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
 
 
 def test_neighbours_do_not_depend_on_who_is_ranked_beside():

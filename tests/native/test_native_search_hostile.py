@@ -105,9 +105,11 @@ def rank(
     candidates=CANDIDATES,
     width=WIDTH,
     numbers=None,
+    found=None,
 ):
+    found = None if found is None else (found, np.zeros((QUERIES, WIDTH), np.float32))
     return native.rank_candidates(
-        vectors, inverse_lengths, queries, candidates, width, numbers=numbers
+        vectors, inverse_lengths, queries, candidates, width, numbers=numbers, found=found
     )
 
 
@@ -150,11 +152,12 @@ ARGUMENTS = {
         "queries": UNIT[:QUERIES],
         "candidates": CANDIDATES,
         "numbers": MEMBERS,
+        "found": CANDIDATES[:, :WIDTH].copy(),
     },
 }
 # Lengths that nothing else has to agree with, or that others have to agree with.
 FREE = {"vectors", "offsets", "members", "signs", "codes", "entries", "queries"}
-OPTIONAL = {"floors", "members", "inverse_lengths", "limits", "numbers"}
+OPTIONAL = {"floors", "members", "inverse_lengths", "limits", "numbers", "found"}
 
 
 @pytest.mark.parametrize(
@@ -530,6 +533,7 @@ def arguments_of(function):
             "candidates": CANDIDATES,
             "n_candidates": 4,
             "width": 8,
+            "continued": 0,
             "indices": NUMBERS,
             "similarities": SIMILARITIES,
         },
@@ -821,6 +825,7 @@ def test_direct_garbage_in_arrays(seed):
         {"candidates": candidates},
         {"inverse_lengths": inverse_lengths},
         {"numbers": candidates.ravel()[:ROWS]},
+        {"continued": 1, "indices": garbage_numbers(rng, (QUERIES, 8), np.int32, ROWS)},
         {"vectors": good("vectors", offsets=of_parts)},
         {"vectors": good("vectors", offsets=np.sort(of_parts))},
         {"vectors": good("vectors", parts=parts), "inverse_lengths": inverse_lengths},

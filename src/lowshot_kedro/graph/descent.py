@@ -160,9 +160,13 @@ def _rank(
     pools = rounds.last()
 
     def rank(first: int, last: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        positions = pools.entries[first:last] >> 1
-        queries = search.queries(search.division.numbers[first:last])
-        ranked = search.rank(queries, positions, stored_k)
+        ranked = search.rank_likely(
+            search.queries_at(first, last),
+            search.codes.biases[first:last],
+            pools.entries[first:last] >> 1,
+            pools.scores[first:last],
+            stored_k,
+        )
         workspace.release(*pools)
         return ranked
 
@@ -255,8 +259,14 @@ class _Rounds:
         rows = self._tuning.rows
         wanted = self._tuning.neighbors.similarities
         k = wanted.shape[1]
-        candidates = pools.entries[rows] >> 1
-        ranked = self._search.rank(self._tuning.queries, candidates, k, scattered=True)
+        ranked = self._search.rank_likely(
+            self._tuning.queries,
+            self._search.codes.biases[rows],
+            pools.entries[rows] >> 1,
+            pools.scores[rows],
+            k,
+            scattered=True,
+        )
         self._workspace.release(*pools)
         reached = _recall(self._search, ranked, wanted)
         number = len(self.recalls)

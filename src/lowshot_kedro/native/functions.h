@@ -277,9 +277,10 @@ struct lowshot_vectors {
  * smaller number first; -1 and minus infinity where there are fewer. Candidates say where vectors
  * stand, numbers what they are called; NULL: the same. Cosine: similarities are inner products with
  * the queries; inverse_lengths scales vectors to length 1, unless NULL, when they have it already.
- * Euclidean: minus squared distances. */
+ * Euclidean: minus squared distances. continued: not 0 if indices and similarities hold what has
+ * been found already, which counts too. */
 int lowshot_rank_candidates(const struct lowshot_vectors *vectors, const int32_t *numbers,
                             const float *inverse_lengths, int metric,
                             const struct lowshot_matrix *queries, const int32_t *candidates,
-                            int64_t n_candidates, int64_t width, int32_t *indices,
+                            int64_t n_candidates, int64_t width, int continued, int32_t *indices,
                             float *similarities, struct lowshot_fault *fault);

@@ -128,6 +128,7 @@ struct rank_room {
     const char **vectors; /* of each position among the pairs */
     float *vector;
     candidate *words;
+    candidate *of_row;
 };
 
 static void free_rank_room(struct rank_room *room) {
@@ -136,15 +137,20 @@ static void free_rank_room(struct rank_room *room) {
     free(room->vectors);
     free(room->vector);
     free(room->words);
+    free(room->of_row);
 }
 
-static bool make_rank_room(int64_t n_pairs, int64_t dimension, struct rank_room *room) {
-    const size_t count = (size_t)n_pairs + 1;
-    *room = (struct rank_room){
-        malloc(count * sizeof(pair)), malloc(count * sizeof(pair)), malloc(count * sizeof(char *)),
-        malloc(((size_t)dimension + 1) * sizeof(float)), malloc(count * sizeof(candidate))};
+static bool make_rank_room(int64_t rows, int64_t n_candidates, int64_t width, int64_t dimension,
+                           struct rank_room *room) {
+    const size_t count = (size_t)(rows * n_candidates) + 1;
+    *room = (struct rank_room){malloc(count * sizeof(pair)),
+                               malloc(count * sizeof(pair)),
+                               malloc(count * sizeof(char *)),
+                               malloc(((size_t)dimension + 1) * sizeof(float)),
+                               malloc(count * sizeof(candidate)),
+                               malloc(((size_t)(n_candidates + width) + 1) * sizeof(candidate))};
     return room->pairs != NULL && room->spare != NULL && room->vectors != NULL &&
-           room->vector != NULL && room->words != NULL;
+           room->vector != NULL && room->words != NULL && room->of_row != NULL;
 }
 
 /* By position, digit by digit from the last. */
@@ -201,6 +207,7 @@ struct rank {
     const int32_t *candidates;
     int64_t n_candidates;
     int64_t width;
+    bool continued;
     int32_t *indices;
     float *similarities;
 };
@@ -249,22 +256,27 @@ static int64_t compare_group(const struct rank *rank, int64_t begin, int64_t end
     return first_bad == INT64_MAX ? INT64_MAX : begin * n_candidates + first_bad;
 }
 
-/* Keeps the best of the candidates that have been compared: those whose word is not 0. */
-static void keep_best(const struct rank *rank, int64_t row, candidate *words) {
+/* Keeps the best of the candidates that have been compared, whose word is not 0, and of those that
+ * the row has already. */
+static void keep_best(const struct rank *rank, int64_t row, const candidate *words,
+                      candidate *best) {
+    int32_t *const indices = rank->indices + row * rank->width;
+    float *const similarities = rank->similarities + row * rank->width;
     int64_t found = 0;
     for (int64_t column = 0; column < rank->n_candidates; column++)
         if (words[column] != 0)
-            words[found++] = words[column];
+            best[found++] = words[column];
+    for (int64_t c = 0; rank->continued && c < rank->width; c++)
+        if (indices[c] >= 0)
+            best[found++] = make_candidate(float_to_key(similarities[c]), indices[c], 0);
     if (found > rank->width) {
-        select_best(words, found, rank->width);
+        select_best(best, found, rank->width);
         found = rank->width;
     }
-    sort_best(words, found);
-    int32_t *const indices = rank->indices + row * rank->width;
-    float *const similarities = rank->similarities + row * rank->width;
+    sort_best(best, found);
     for (int64_t c = 0; c < rank->width; c++) {
-        indices[c] = c < found ? candidate_number(words[c]) : -1;
-        similarities[c] = c < found ? key_to_float(candidate_score(words[c])) : -INFINITY;
+        indices[c] = c < found ? candidate_number(best[c]) : -1;
+        similarities[c] = c < found ? key_to_float(candidate_score(best[c])) : -INFINITY;
     }
 }
 
@@ -303,7 +315,7 @@ static int64_t choose_group_rows(int64_t rows, int64_t dimension, int64_t n_cand
 int lowshot_rank_candidates(const struct lowshot_vectors *vectors, const int32_t *numbers,
                             const float *inverse_lengths, int metric,
                             const struct lowshot_matrix *queries, const int32_t *candidates,
-                            int64_t n_candidates, int64_t width, int32_t *indices,
+                            int64_t n_candidates, int64_t width, int continued, int32_t *indices,
                             float *similarities, struct lowshot_fault *fault) {
     const int kind = check_vectors(vectors, fault);
     if (kind != LOWSHOT_OK)
@@ -324,6 +336,7 @@ int lowshot_rank_candidates(const struct lowshot_vectors *vectors, const int32_t
                               .candidates = candidates,
                               .n_candidates = n_candidates,
                               .width = width,
+                              .continued = continued != 0,
                               .indices = indices,
                               .similarities = similarities};
     bool no_memory = false;
@@ -334,7 +347,7 @@ int lowshot_rank_candidates(const struct lowshot_vectors *vectors, const int32_t
 #pragma omp parallel reduction(|| : no_memory) reduction(min : first_bad)
     {
         struct rank_room room;
-        const bool has_room = make_rank_room(size * n_candidates, vectors->columns, &room);
+        const bool has_room = make_rank_room(size, n_candidates, width, vectors->columns, &room);
         no_memory = !has_room;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t group = 0; group < groups; group++) {
@@ -345,7 +358,7 @@ int lowshot_rank_candidates(const struct lowshot_vectors *vectors, const int32_t
             const int64_t bad = compare_group(&rank, begin, end, &room);
             first_bad = bad < first_bad ? bad : first_bad;
             for (int64_t row = begin; row < end; row++)
-                keep_best(&rank, row, room.words + (row - begin) * n_candidates);
+                keep_best(&rank, row, room.words + (row - begin) * n_candidates, room.of_row);
         }
         free_rank_room(&room);
     }

@@ -7,6 +7,7 @@ are integers, so they are the same on every machine and in every order.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -129,15 +130,14 @@ class VectorParts:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def rows(self, first: int, last: int) -> npt.NDArray[np.float32]:
-        """A copy of rows first..last-1, float32 (last - first, d)."""
-        copy = np.empty((last - first, self.shape[1]), np.float32)
-        number = int(np.searchsorted(self.offsets, first, side="right")) - 1
-        while first < last:
-            begin, end = self.offsets[number : number + 2].tolist()
-            part = self._parts[number][first - begin : last - begin]
-            copy[len(copy) - (last - first) :][: len(part)] = part
-            first, number = min(end, last), number + 1
+    def take(self, rows: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
+        """A copy of some rows, in increasing order, float32 (m, d)."""
+        copy = np.empty((len(rows), self.shape[1]), np.float32)
+        number = np.searchsorted(self.offsets, rows, side="right") - 1
+        starts = np.flatnonzero(np.diff(number, prepend=-1))
+        for first, last in itertools.pairwise([*starts.tolist(), len(rows)]):
+            part = int(number[first])
+            np.take(self._parts[part], rows[first:last] - self.offsets[part], 0, copy[first:last])
         return copy
 
 
@@ -590,6 +590,7 @@ def rank_candidates(
     *,
     numbers: npt.NDArray[np.int32] | None = None,
     normalized: bool = False,
+    found: tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]] | None = None,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     """The most similar of the candidates of each query.
 
@@ -604,6 +605,8 @@ def rank_candidates(
         numbers: int32 (n,), from 0 and all different, what the rows of vectors are called in the
             result; None: their places.
         normalized: Whether vectors have length 1 or 0 already.
+        found: int32 (q, width) and float32 (q, width), what has been found already of other
+            candidates, which counts too.
 
     Returns:
         int32 (q, width) and float32 (q, width), numbers and similarities: inner products of vectors
@@ -640,6 +643,10 @@ def rank_candidates(
     is_euclidean = inverse_lengths is None and not normalized
     indices = np.empty((n_queries, width), np.int32)
     similarities = np.empty((n_queries, width), np.float32)
+    if found is not None:
+        check_array("found", found[0], np.int32, indices.shape)
+        check_array("found", found[1], np.float32, indices.shape)
+        indices[:], similarities[:] = found
 
     def explain(kind: int, which: int, row: int, column: int) -> str:
         number = candidates[row, column]
@@ -686,6 +693,7 @@ def rank_candidates(
         pointer(candidates),
         candidates.shape[1],
         width,
+        found is not None,
         pointer(indices),
         pointer(similarities),
         explain=explain,
