@@ -44,6 +44,10 @@ _LINKS = (20, 32, 48)
 # followed: links collected, counted, chosen and copied, and pages of the pools besides.
 _MIN_LINK_ROWS = 2**18
 _BYTES_PER_LINK = 64
+# Of the graph, in which rows stand list after list, so much is put in the order of their numbers at
+# a time.
+_MIN_GATHERED_BYTES = 2**26
+_MAX_GATHERED_BYTES = 2**29
 # Candidates kept for each neighbour wanted: the least, and how many times as many at most.
 _POOL_PART = 1.5
 _WIDEST_POOL = 8
@@ -104,13 +108,32 @@ def divided_graph(
     ranked = KnnGraph(*stage.load())
 
     def blocks(first_row: int) -> Iterator[KnnGraph]:
-        for first, last in row_ranges(n_vectors - first_row, BLOCK_ROWS):
-            rows = positions[first_row + first : first_row + last]
-            yield KnnGraph(ranked.indices[rows], ranked.similarities[rows])
-            release(ranked.indices)
-            release(ranked.similarities)
+        n_blocks = max(1, _gathered_bytes(workspace) // (8 * stored_k * BLOCK_ROWS))
+        for first, last in row_ranges(n_vectors - first_row, n_blocks * BLOCK_ROWS):
+            gathered = _gather(ranked, positions[first_row + first : first_row + last], workspace)
+            for begin, end in row_ranges(last - first, BLOCK_ROWS):
+                yield gathered.part(begin, end, stored_k)
+            del gathered
 
     return RowBlocks(n_vectors, stored_k, BLOCK_ROWS, blocks)
+
+
+def _gathered_bytes(workspace: Workspace) -> int:
+    """How much of a graph to put in another order at a time: the file is read once for each."""
+    return min(max(workspace.budget.left // 2, _MIN_GATHERED_BYTES), _MAX_GATHERED_BYTES)
+
+
+def _gather(ranked: KnnGraph, rows: NDArray[np.int32], workspace: Workspace) -> KnnGraph:
+    """Rows of a graph in a file, which is read from front to back whatever their order is."""
+    shape = len(rows), ranked.indices.shape[1]
+    gathered = KnnGraph(np.empty(shape, np.int32), np.empty(shape, np.float32))
+    order = np.argsort(rows)
+    for first, last in row_ranges(len(rows), BLOCK_ROWS):
+        places = order[first:last]
+        gathered.indices[places] = ranked.indices[rows[places]]
+        gathered.similarities[places] = ranked.similarities[rows[places]]
+        workspace.relieve(*ranked)
+    return gathered
 
 
 def _rank(

@@ -20,11 +20,13 @@ from lowshot_kedro.graph.centroids import CentroidSearch
 from lowshot_kedro.graph.codes import VectorEncoder
 from lowshot_kedro.graph.copies import Copies
 from lowshot_kedro.graph.spaces import COSINE, Space
-from lowshot_kedro.graph.stored_vectors import StoredVectors
+from lowshot_kedro.graph.stored_vectors import StoredVectors, release_index
 from lowshot_kedro.graph.vectors import is_mapped, release
 from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
 
 QUERY_ROWS = 65536
+# Lists whose numbers are read before memory is given back: around each the system maps 64 KB.
+_LISTS_READ = 512
 _SAMPLE_ROWS = 16384
 # Candidates ranked by the vectors themselves, for each neighbour wanted.
 _CANDIDATES = 1.5
@@ -121,6 +123,9 @@ def division_of(index: faiss.IndexIVF) -> Division:
             ids = lists.get_ids(number)
             numbers[offsets[number] : offsets[number + 1]] = faiss.rev_swig_ptr(ids, size)
             lists.release_ids(number, ids)
+        if number % _LISTS_READ == 0:
+            release_index(index)
+    release_index(index)
     seen = np.zeros(len(numbers), np.bool_)
     if len(numbers) and 0 <= numbers.min() <= numbers.max() < len(numbers):
         seen[numbers] = True

@@ -122,14 +122,20 @@ class StoredVectors:
     @property
     def is_mapped(self) -> bool:
         """Whether they stay in a file until they are needed."""
-        return any(is_mapped(held) for held in self._held)
+        return any(is_mapped(held) for held in _held(self.index))
 
     def release(self) -> None:
         """Let the system have the memory into which the file of the index has been read."""
-        for held in self._held:
-            release(held)
+        release_index(self.index)
 
-    @property
-    def _held(self) -> Sequence[Any]:
-        """What the index must not outlive, as faiss keeps it: among it the map of its file."""
-        return getattr(self.index, "referenced_objects", ())
+
+def release_index(index: faiss.Index) -> None:
+    """Let the system have the memory into which the file of an index has been read."""
+    for held in _held(index):
+        release(held)
+
+
+def _held(index: faiss.Index) -> Sequence[Any]:
+    """What an index must not outlive, as faiss keeps it: among it the map of its file."""
+    held: Sequence[Any] = getattr(index, "referenced_objects", ())
+    return held
