@@ -112,7 +112,7 @@ def test_no_queries_find_nothing():
 
 @pytest.mark.parametrize("kind", ["all the same", "zero", "two"])
 def test_every_vector_has_a_nearest_centroid_among_equal_ones(monkeypatch, kind):
-    monkeypatch.setattr(centroids, "_MIN_GROUPS_OF_NEAREST", 1)
+    monkeypatch.setattr(centroids, "_MIN_GROUPS", 1)
     vectors = directions(500)
     vectors[:] = {"all the same": vectors[:1], "zero": 0, "two": vectors[:2].repeat(250, axis=0)}[
         kind

@@ -69,9 +69,9 @@ def test_stored_vectors_are_the_normalised_rows_list_after_list(index_of):
     vectors[5] = 0
     divided = division_of(index_of(vectors))
     expected = normalize(vectors, 0, "v")[divided.numbers]
-    np.testing.assert_allclose(divided.stored.rows(0, 700), expected, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(divided.stored.rows(300, 431), expected[300:431], rtol=0, atol=1e-6)
-    assert divided.stored.rows(7, 7).shape == (0, 16)
+    for positions in (np.arange(700), np.arange(300, 431), np.arange(3, 700, 5), np.arange(0)):
+        found = divided.stored.take(positions)
+        np.testing.assert_allclose(found, expected[positions], rtol=0, atol=1e-6)
     assert divided.stored.agree_with(vectors, "v")
 
 
@@ -84,9 +84,8 @@ def test_candidates_are_ranked_by_stored_vectors(index_of, tmp_path, monkeypatch
     candidates = random_candidates(90, 700, 60)
     found = search.rank(queries, candidates, 9)
     assert_ranked(found, queries, vectors, candidates, divided.numbers, 9)
-    np.testing.assert_allclose(
-        search.queries_at(100, 200), normalize(vectors, 0, "v")[divided.numbers[100:200]], atol=1e-6
-    )
+    expected = normalize(vectors, 0, "v")[divided.numbers[100:200]]
+    np.testing.assert_allclose(search.queries_at(np.arange(100, 200)), expected, atol=1e-6)
 
 
 def test_memory_is_given_back_where_it_is_short(index_of, tmp_path, monkeypatch):
@@ -114,8 +113,9 @@ def test_vectors_without_their_copies_stand_where_the_others_leave_room(index_of
     divided = division_of(index_of(vectors)).without(Copies(600, rows, rows % 7))
     n_kept = 600 - len(rows)
     expected = normalize(vectors, 0, "v")[divided.numbers]
-    np.testing.assert_allclose(divided.stored.rows(0, n_kept), expected, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(divided.stored.rows(99, 300), expected[99:300], rtol=0, atol=1e-6)
+    for positions in (np.arange(n_kept), np.arange(99, 300), np.arange(1, n_kept, 7)):
+        found = divided.stored.take(positions)
+        np.testing.assert_allclose(found, expected[positions], rtol=0, atol=1e-6)
     search = search_over(vectors, divided, tmp_path)
     search.vectors = -vectors
     queries, candidates = normalize(vectors[:50], 0, "q"), random_candidates(50, n_kept, 40)
@@ -172,7 +172,7 @@ def test_the_graph_of_vectors_on_disk_is_the_true_one(tmp_path, monkeypatch):
 def test_candidates_that_are_surely_too_far_are_not_missed(tmp_path, width, monkeypatch):
     vectors = clustered_vectors(1500)
     search = search_over(vectors, division_of(index_in_memory(vectors, "ivf")), tmp_path)
-    queries = search.queries_at(0, 1500)
+    queries = search.queries_at(np.arange(1500))
     codes, _ = search.encoder.encode(queries)
     positions, scores = search.candidates(codes.values, len(search.division.centroids), width)
     compared = []

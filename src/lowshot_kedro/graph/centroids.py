@@ -22,8 +22,6 @@ _TRAINING_VECTORS_PER_GROUP = 256
 # Below this number of centroids all are compared; above, those of the nearest groups.
 _FLAT_UP_TO = 1024
 _MIN_GROUPS = 16
-# To find the nearest one alone: one of the two nearest is found almost always, which will do.
-_MIN_GROUPS_OF_NEAREST = 8
 _LISTS_PER_PROBE = 4
 _MAX_PROBES = 4096
 _BLOCK_ROWS = 65536
@@ -177,10 +175,9 @@ class CentroidSearch:
         if self._n_groups == 1:
             return search_all(self.codes, queries, count)[0]
         n_centroids = len(self.codes.values)
-        at_least = _MIN_GROUPS if count > 1 else _MIN_GROUPS_OF_NEAREST
         n_groups = min(
             self._n_groups,
-            max(at_least, math.ceil(_LISTS_PER_PROBE * count * self._n_groups / n_centroids)),
+            max(_MIN_GROUPS, math.ceil(_LISTS_PER_PROBE * count * self._n_groups / n_centroids)),
         )
         groups, _ = search_all(self._group_codes, queries, n_groups)
         return native.search_lists(self.codes, self._lists, queries, groups, count)[0]

@@ -184,7 +184,7 @@ def _rank(
 
     def rank(first: int, last: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         ranked = search.rank_likely(
-            search.queries_at(first, last),
+            search.queries_at(np.arange(first, last)),
             search.codes.biases[first:last],
             pools.entries[first:last] >> 1,
             pools.scores[first:last],

@@ -232,11 +232,11 @@ class ListSearch:
             rows = rows * self.inverse_lengths[numbers, None]
         return np.ascontiguousarray(rows)
 
-    def queries_at(self, first: int, last: int) -> NDArray[np.float32]:
-        """The queries of the vectors at positions first..last-1, float32 (last - first, d)."""
+    def queries_at(self, positions: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """The queries of the vectors at these positions, which increase, float32 (m, d)."""
         if self._stored is None:
-            return self.queries(self.division.numbers[first:last])
-        return self._stored.rows(first, last)
+            return self.queries(self.division.numbers[positions])
+        return self._stored.take(positions)
 
     def lists_of(self, numbers: NDArray[np.int32]) -> NDArray[np.int32]:
         """The list of each of these vectors, -1 for -1, in an array of their shape."""

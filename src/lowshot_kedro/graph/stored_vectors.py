@@ -92,10 +92,9 @@ class StoredVectors:
             logger.info("graph: the index holds other vectors than %s, which count", name)
         return agree
 
-    def rows(self, first: int, last: int) -> NDArray[np.float32]:
-        """A copy of the vectors at positions first..last-1, float32 (last - first, d)."""
-        places = np.arange(first, last) if self.places is None else self.places[first:last]
-        return self.parts.take(places)
+    def take(self, positions: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """A copy of the vectors at some positions, which increase, float32 (m, d)."""
+        return self.parts.take(positions if self.places is None else self.places[positions])
 
     def rank(
         self,

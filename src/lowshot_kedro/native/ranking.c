@@ -3,6 +3,12 @@
 #include <math.h>
 #include <stdlib.h>
 
+/* With a number that the compiler knows, so that sums stay in registers. */
+ALWAYS_INLINE void add_upper_half(float *sums, int64_t half) {
+    for (int64_t s = 0; s < half; s++)
+        sums[s] += sums[s + half];
+}
+
 /* Sums are kept in the same 32 places whatever the vector width of the processor, and float keeps
  * up to the last digits with double for the few vectors whose squares leave its range. */
 MULTIVERSIONED
@@ -15,9 +21,11 @@ static float inner_product(const float *first, const float *second, int64_t dime
             sums[s] += first[j + s] * second[j + s];
     for (int64_t s = 0; j + s < dimension; s++)
         sums[s] += first[j + s] * second[j + s];
-    for (int64_t half = SUMS / 2; half > 0; half /= 2)
-        for (int64_t s = 0; s < half; s++)
-            sums[s] += sums[s + half];
+    add_upper_half(sums, 16);
+    add_upper_half(sums, 8);
+    add_upper_half(sums, 4);
+    add_upper_half(sums, 2);
+    add_upper_half(sums, 1);
     return sums[0];
 }
 
@@ -43,9 +51,11 @@ static float squared_distance(const float *first, const float *second, int64_t d
         const float difference = first[j + s] - second[j + s];
         sums[s] += difference * difference;
     }
-    for (int64_t half = SUMS / 2; half > 0; half /= 2)
-        for (int64_t s = 0; s < half; s++)
-            sums[s] += sums[s + half];
+    add_upper_half(sums, 16);
+    add_upper_half(sums, 8);
+    add_upper_half(sums, 4);
+    add_upper_half(sums, 2);
+    add_upper_half(sums, 1);
     return sums[0];
 }
 
