@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # What an installation depends on: the code itself is installed in place.
 SOURCES := pyproject.toml setup.py $(wildcard src/lowshot_kedro/native/*.c) \
 	$(wildcard src/lowshot_kedro/native/*.h) src/lowshot_kedro/native/build_native.py
-C_FILES := $(wildcard src/lowshot_kedro/native/*.[ch])
+C_FILES := $(wildcard src/lowshot_kedro/native/*.[ch] tests/native/*.c)
 
 # A process for each core, up to four, which hold 2 GB each. One runs all tests of a file, which
 # share what they are about.
@@ -25,7 +25,7 @@ SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reord
 export KEDRO_DISABLE_TELEMETRY = 1
 export DO_NOT_TRACK = 1
 
-.PHONY: help run test viz lab lint bench figures clean
+.PHONY: help run test arm-tools viz lab lint bench figures clean
 .DEFAULT_GOAL := help
 
 help:
@@ -34,8 +34,20 @@ help:
 run: $(VENV)/.installed
 	$(BIN)/kedro run
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev arm-tools
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+
+# With these the tests also run the kernels for Arm, which are left out without them. Only on the
+# machines of continuous integration are packages of the system installed unasked.
+ARM_TOOLS := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+arm-tools:
+	@if test -n "$(CI)" && test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+		! { command -v aarch64-linux-gnu-gcc && command -v qemu-aarch64; } >/dev/null; then \
+		echo "make: installing $(ARM_TOOLS)"; \
+		{ apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 \
+			--yes --no-install-recommends $(ARM_TOOLS); } >/dev/null 2>&1 || \
+			echo "make: they cannot be installed; kernels for Arm are not tested" >&2; \
+	fi
 
 # The browser shows the pipelines alone at first; what lies between them is a click away.
 viz: $(VENV)/.installed

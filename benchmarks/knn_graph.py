@@ -12,6 +12,7 @@ import importlib.metadata
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import faiss
 import numpy as np
 
 from common import knn, machine
+from common.before import checkout, in_checkout
 from common.knn import InsertionTask, Outcome, Task
 from common.memory import in_new_process
 from common.options import positive
@@ -29,12 +31,14 @@ from common.vectors import VectorFile, image_vectors, vectors_of_file
 
 OURS = ("descent", "ivf", "pynndescent", "auto")
 OUR_ROWS = tuple(f"ours-{method}" for method in OURS)
-PEERS = ("pynndescent", "original", "exact", "big-batch")
+BEFORE = "before"
+PEERS = (BEFORE, "pynndescent", "original", "exact", "big-batch")
 # What takes long and is measured only if asked for; auto is descent at the default size.
 ONLY_IF_ASKED = {
     "ours-pynndescent": "--with-our-pynndescent",
     "ours-auto": "--with-auto",
     "big-batch": "--with-big-batch",
+    BEFORE: "--before",
 }
 SMALL = ("small-auto", "small-exact")
 INSERTION = "insertion"
@@ -87,6 +91,7 @@ class GraphBenchmark:
         self.memory[LIBRARIES] = in_new_process(knn.nothing, task)
         contestants: dict[str, Callable[[Task], Outcome]] = {
             **{f"ours-{method}": partial(knn.ours, method=method) for method in OURS},
+            BEFORE: partial(knn.ours, method=MAIN_METHOD),
             "pynndescent": knn.pynndescent_alone,
             "original": knn.original,
             "big-batch": knn.big_batch,
@@ -189,6 +194,8 @@ class GraphBenchmark:
         reason = None
         if name in self._options.skip:
             reason = "asked to"
+        elif name == BEFORE:
+            reason = None if self._options.before else f"only with {ONLY_IF_ASKED[name]}"
         elif name in ONLY_IF_ASKED and name not in self._options.extra:
             reason = f"only with {ONLY_IF_ASKED[name]}"
         elif name.endswith("pynndescent"):
@@ -206,7 +213,15 @@ class GraphBenchmark:
             task.remove_files()
             for name, function in contestants.items():
                 note(name)
-                self._keep(name, in_new_process(function, task), truth)
+                self._keep(name, self._outcome(name, function, task), truth)
+
+    def _outcome(self, name: str, function: Callable[[Task], Outcome], task: Task) -> Outcome:
+        if name != BEFORE:
+            return in_new_process(function, task)
+        # Ours would find its files of the same names done.
+        with tempfile.TemporaryDirectory(dir=task.folder) as name_of_folder:
+            folder = Path(name_of_folder)
+            return in_checkout(self._options.before, function, folder, replace(task, folder=folder))
 
     def _keep(self, name: str, outcome: Outcome, truth: Truth) -> None:
         """Note what was found, once it is seen to be right."""
@@ -246,7 +261,7 @@ class GraphBenchmark:
             remarks = [f"{phase} extrapolated" for phase in self.measured_queries.get(name, {})]
             # A sample tells no more than this.
             rounded = round(self.recall[name].ids, 3)
-            if name in OUR_ROWS and rounded < self._options.target_recall:
+            if name in (*OUR_ROWS, BEFORE) and rounded < self._options.target_recall:
                 remarks.append("recall below its target")
             rows.append(
                 [
@@ -327,7 +342,10 @@ def parser_of_options() -> argparse.ArgumentParser:
     add("--test", type=positive, default=5_000, help="test points of the insertion")
     add("--queries", type=positive, default=2_000, help="vectors that the original searches for")
     add("--exact-sample", type=positive, default=2_000, help="the same for the exact search")
+    add("--before", type=checkout, metavar="FOLDER", help="a built checkout, measured as `before`")
     for name, option in ONLY_IF_ASKED.items():
+        if name == BEFORE:
+            continue
         add(option, dest="extra", action="append_const", const=name, help=f"measure {name} too")
     add("--skip", nargs="+", default=[], choices=PARTS, metavar="NAME", help=", ".join(PARTS))
     parser.set_defaults(extra=[])

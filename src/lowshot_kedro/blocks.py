@@ -129,26 +129,35 @@ class Runs:
 
 
 class ListBlock(NamedTuple):
-    """Some consecutive lists of an inverted file, one after the other.
+    """Lists of an inverted file, or parts of them, one after the other.
 
     Attributes:
         numbers: int64 (m,), which vectors these are.
         vectors: float32 (m, d), normalised.
+        counts: int64 (L,), how many of them each list gets, behind those of earlier blocks.
     """
 
     numbers: NDArray[np.int64]
     vectors: NDArray[np.float32]
+    counts: NDArray[np.int64]
+
+    def parts(self) -> Iterator[tuple[int, slice]]:
+        """Each list that gets any vectors, and where these stand in the block."""
+        ends = np.cumsum(self.counts).tolist()
+        for number in np.flatnonzero(self.counts).tolist():
+            yield number, slice(ends[number] - int(self.counts[number]), ends[number])
 
 
 @dataclass(frozen=True)
 class InvertedFile:
-    """An inverted file that is written list after list.
+    """An inverted file that is written block by block.
 
     Attributes:
         centroids: float32 (L, d), one for each list.
         sizes: int64 (L,), vectors of each list.
         n_probe: How many lists a search looks through unless told otherwise.
-        make: Starts reading and returns blocks of whole lists, in the order of the centroids.
+        make: Starts reading and returns blocks, together as many vectors of each list as `sizes`
+            says.
     """
 
     centroids: NDArray[np.float32]

@@ -12,8 +12,10 @@ def read(script: str, printed: str) -> tuple[str, dict[str, Any]]:
     content: dict[str, Any] = json.loads(last)
     assert content["benchmark"] == script.removesuffix(".py")
     assert set(content["machine"]) == {
-        "cpu", "cores", "memory_bytes", "python", "mkl", "torch", "scipy", "numpy",
+        "cpu", "cores", "kernels", "memory_bytes", "python", "mkl", "torch", "scipy", "numpy",
     }  # fmt: skip
+    kernels = content["machine"]["kernels"]
+    assert lines[-1].startswith(f"kernels of native loops: {kernels} ")
     return "\n".join(lines), content
 
 

@@ -189,14 +189,30 @@ VECTORS = [
 SLOW = ["pynndescent", "ours-ivf"]
 
 
+def test_kernels(results: Measured) -> None:
+    text, content = results(
+        "kernels.py", "--rows", "1000", "--columns", "70", "--repeat", "1", "--before", str(ROOT)
+    )
+    available = native.available_kernels()
+    columns = [*available, "before"]
+    table = rows(text, "Milliseconds")
+    loops = [name for name in table if name != "loop"]
+    assert "search of lists" in loops and "descent" in loops
+    assert all(len(table[name]) == len(columns) for name in loops)
+    assert_seconds(content, columns)
+    assert {*content["seconds"][available[-1]]} == {*loops, "total"}
+    assert set(rows(text, "Ratios")) == set(content["ratios"])
+    assert len(content["ratios"]) == len(available) * len(loops)
+
+
 def test_neighbor_graph(results: Measured, tmp_path: Path) -> None:
     text, content = results(
         "knn_graph.py",
         *VECTORS,
         *("--small-rows", "1000", "--with-big-batch", "--skip", *SLOW, "exact"),
-        *("--folder", str(tmp_path)),
+        *("--folder", str(tmp_path), "--before", str(ROOT)),
     )
-    whole = ["ours-descent", "original", "big-batch"]
+    whole = ["ours-descent", "before", "original", "big-batch"]
     small = ["small-auto", "small-exact"]
     found = rows(text, "Graph of 3000 vectors")
     assert [name for name in found if name] == whole
@@ -222,7 +238,7 @@ def test_neighbor_graph(results: Measured, tmp_path: Path) -> None:
         assert 0.9 < content["recall"][name]["ids"] <= content["recall"][name]["ties"] <= 1, name
     assert set(content["memory"]) == {*whole, *small, "insertion", "libraries"}
     assert set(content["ratios"]) == {
-        "original_vs_ours", "big_batch_vs_ours", "small_exact_vs_ours",
+        "before_vs_ours", "original_vs_ours", "big_batch_vs_ours", "small_exact_vs_ours",
     }  # fmt: skip
     assert set(rows(text, "Ratios")) == set(content["ratios"])
     assert content["skipped"]["pynndescent"] == "asked to"
@@ -374,6 +390,9 @@ def test_pca(results: Measured, tmp_path: Path) -> None:
         ("growth.py", ["--rows", "90", "31"], "--k: 30 and 2 more of 31 vectors"),
         ("growth.py", ["--vectors", "missing.raw"], "missing.raw: no such file"),
         ("growth.py", ["--memory-budget-gb", "0"], "expected more than 0, got 0"),
+        ("kernels.py", ["--rows", "499"], "--rows: at least 500, got 499"),
+        ("kernels.py", ["--kernels", "fast"], "argument --kernels: invalid choice: 'fast'"),
+        ("knn_graph.py", ["--before", "docs"], "docs: no built checkout of this project"),
         ("features.py", ["--images", "8"], "--images: 8 are no batch of 64"),
         ("pca.py", ["--components", "2049"], "--components: 2049 of only 2048 columns"),
         ("pca.py", ["--rows", "256"], "--components: 256 of only 2048 columns and 256 rows"),

@@ -1,5 +1,4 @@
 import gc
-import itertools
 import os
 import sys
 import weakref
@@ -39,7 +38,7 @@ SIZES = {
 def file_of_lists(sizes, blocks=None, n_probe=2):
     """Numbers in descending order, so that they are not where the vectors stand."""
     numbers = np.arange(sum(sizes))[::-1].copy()
-    whole = ListBlock(numbers, VECTORS[: len(numbers)])
+    whole = ListBlock(numbers, VECTORS[: len(numbers)], np.array(sizes))
     centroids = random_features(len(sizes), 4)[0]
     return InvertedFile(centroids, np.array(sizes), n_probe, blocks or (lambda: [whole]))
 
@@ -125,10 +124,32 @@ def test_lists_become_what_faiss_writes_for_an_inverted_file(tmp_path, sizes, li
     def blocks():
         for first in range(0, len(sizes), lists_per_block):
             rows = slice(sum(sizes[:first]), sum(sizes[: first + lists_per_block]))
-            yield ListBlock(whole.numbers[rows], whole.vectors[rows])
+            counts = np.zeros(len(sizes), int)
+            counts[first : first + lists_per_block] = sizes[first : first + lists_per_block]
+            yield ListBlock(whole.numbers[rows], whole.vectors[rows], counts)
 
     FaissIndexDataset(filepath=str(path), n_columns=4).save(file_of_lists(sizes, blocks))
     assert path.read_bytes() == written_by_faiss(expected)
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("block_rows", [1, 6])
+def test_parts_of_lists_become_the_same_file(tmp_path, sizes, block_rows):
+    path = tmp_path / "ndis.index"
+    (whole,) = file_of_lists(sizes).make()
+    lists = np.repeat(np.arange(len(sizes)), sizes)
+    # A list gets its vectors in order, whatever comes in between.
+    order = np.random.default_rng(0).permutation(lists)
+    rows = np.argsort(np.argsort(order, kind="stable"))
+
+    def blocks():
+        for first in range(0, len(rows), block_rows):
+            of_block = np.sort(rows[first : first + block_rows])
+            counts = np.bincount(lists[of_block], minlength=len(sizes))
+            yield ListBlock(whole.numbers[of_block], whole.vectors[of_block], counts)
+
+    FaissIndexDataset(filepath=str(path), n_columns=4).save(file_of_lists(sizes, blocks))
+    assert path.read_bytes() == written_by_faiss(as_faiss_makes_it(file_of_lists(sizes)))
 
 
 def test_both_forms_of_inverted_files_are_tried():
@@ -149,7 +170,7 @@ def test_one_block_of_lists_is_in_memory_at_a_time(tmp_path):
             assert not any(reference() is not None for reference in alive)
             vectors = VECTORS[number : number + 1].view(Tracked)
             alive.append(weakref.ref(vectors))
-            block = ListBlock(np.array([number]), vectors)
+            block = ListBlock(np.array([number]), vectors, np.eye(20, dtype=int)[number])
             del vectors
             yield block
             del block
@@ -160,22 +181,21 @@ def test_one_block_of_lists_is_in_memory_at_a_time(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("sizes", "lengths", "facts"),
+    ("sizes", "counts", "facts"),
     [
-        ([3, 9, 8], [3, 8, 9], ["begins with list 1 and ends at vector 11 of 20", "end of a list"]),
-        ([3, 9], [3, 10], ["begins with list 1 and ends at vector 13 of 12"]),
-        ([3, 9, 8], [3, 9], ["got lists of 12 vectors; expected 20"]),
+        ([3, 9, 8], [[3, 0, 0], [0, 8, 0], [0, 0, 8]], ["got lists of 19 vectors; expected 20"]),
+        ([3, 9], [[3, 5], [0, 5]], ["a block has 5 vectors of list 1; expected at most 4 more"]),
+        ([3, 0, 8], [[0, 2, 0]], ["a block has 2 vectors of list 1; expected at most 0 more"]),
+        ([3, 9, 8], [[3, 9, 0]], ["got lists of 12 vectors; expected 20"]),
         ([3, 0, 8], [], ["got lists of 0 vectors; expected 11"]),
-        ([3, -1, 8], [10], ["got sizes of shape (3,), smallest -1; expected 3 sizes from 0"]),
+        ([3, -1, 8], [[10]], ["got sizes of shape (3,), smallest -1; expected 3 sizes from 0"]),
     ],
-    ids=["within a list", "too many", "too few", "none", "negative size"],
+    ids=["one is missing", "too many", "empty", "too few", "none", "negative size"],
 )
-def test_lists_that_are_not_what_they_announce_are_refused(tmp_path, sizes, lengths, facts):
+def test_lists_that_are_not_what_they_announce_are_refused(tmp_path, sizes, counts, facts):
     path = tmp_path / "ndis.index"
-    ends = np.cumsum([0, *lengths])
     blocks = [
-        ListBlock(np.arange(first, last), VECTORS[first:last])
-        for first, last in itertools.pairwise(ends)
+        ListBlock(np.arange(sum(each)), VECTORS[: sum(each)], np.array(each)) for each in counts
     ]
     with refused(ValueError, path, *facts):
         FaissIndexDataset(filepath=str(path), n_columns=4).save(
@@ -185,12 +205,27 @@ def test_lists_that_are_not_what_they_announce_are_refused(tmp_path, sizes, leng
 
 
 @pytest.mark.parametrize(
-    "block", [ListBlock(np.arange(19), VECTORS), ListBlock(np.arange(20), VECTORS[:, :3])]
+    "block",
+    [
+        ListBlock(np.arange(19), VECTORS, np.array([20])),
+        ListBlock(np.arange(20), VECTORS[:, :3], np.array([20])),
+        ListBlock(np.arange(20), VECTORS, np.array([20, 0])),
+    ],
 )
 def test_a_block_of_unequal_parts_is_refused(tmp_path, block):
     dataset = FaissIndexDataset(filepath=str(tmp_path / "ndis.index"), n_columns=4)
-    with refused(ValueError, "ndis.index", "numbers of shape", "expected as many of both"):
+    with refused(ValueError, "ndis.index", "numbers of shape", "as many numbers as vectors"):
         dataset.save(file_of_lists([20], lambda: [block]))
+
+
+@pytest.mark.parametrize(
+    ("counts", "found"), [([9, 10], "of 19, smallest 9"), ([21, -1], "of 20, smallest -1")]
+)
+def test_a_block_with_wrong_counts_is_refused(tmp_path, counts, found):
+    block = ListBlock(np.arange(20), VECTORS, np.array(counts))
+    dataset = FaissIndexDataset(filepath=str(tmp_path / "ndis.index"), n_columns=4)
+    with refused(ValueError, "ndis.index", f"a block of 20 vectors has counts {found}; expected"):
+        dataset.save(file_of_lists([12, 8], lambda: [block]))
 
 
 def test_vectors_of_another_dimension_are_not_written(tmp_path, index):
@@ -255,8 +290,8 @@ def test_loading_an_index_does_not_read_its_vectors(tmp_path, kind):
     if kind == "flat":
         dataset.save(array_blocks(zeros))
     else:
-        lists = ListBlock(np.arange(n_rows), zeros)
         sizes = np.full(10, n_rows // 10)
+        lists = ListBlock(np.arange(n_rows), zeros, sizes)
         dataset.save(InvertedFile(VECTORS[:10], sizes, 1, lambda: [lists]))
         del lists
     del zeros

@@ -601,8 +601,8 @@ def flat_blocks() -> Blocks:
 
 
 def inverted_file(blocks=None) -> InvertedFile:
-    block = ListBlock(np.arange(20), VECTORS)
-    return InvertedFile(VECTORS[:2], np.array([12, 8]), 1, blocks or (lambda: [block]))
+    block = ListBlock(np.arange(20), VECTORS, np.array([12, 8]))
+    return InvertedFile(VECTORS[:2], block.counts, 1, blocks or (lambda: [block]))
 
 
 CONTENTS = {"index": flat_index, "flat": flat_blocks, "inverted file": inverted_file}
@@ -658,9 +658,9 @@ def test_a_published_index_is_used_as_it_is_or_refused(tmp_path, messages, n_row
 
 
 def interrupted_lists(midway):
-    yield ListBlock(np.arange(12), VECTORS[:12])
+    yield ListBlock(np.arange(12), VECTORS[:12], np.array([12, 0]))
     midway()
-    yield ListBlock(np.arange(12, 20), VECTORS[12:])
+    yield ListBlock(np.arange(12, 20), VECTORS[12:], np.array([0, 8]))
 
 
 @forks

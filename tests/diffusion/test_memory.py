@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lowshot_kedro import native
 from lowshot_kedro.diffusion import PropagationOptions, memory, plan_memory, propagation
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.memory import format_bytes
@@ -201,7 +202,8 @@ def test_the_log_says_what_will_be_held_before_the_work_starts(caplog, monkeypat
     expected = plan(7, 3, precision="bfloat16", class_slice=3)
     assert messages == [
         f"diffusion over 400 nodes and {matrix.n_edges} edges, 7 classes, 3 at a time, back end "
-        f"native, bfloat16: will hold {format_bytes(expected.total)} "
+        f"native, kernels {native.kernels_in_use()}, bfloat16: will hold "
+        f"{format_bytes(expected.total)} "
         f"(matrix {format_bytes(expected.matrix)}, scores {format_bytes(expected.scores)}, "
         f"test scores {format_bytes(expected.results)})"
     ]

@@ -103,11 +103,46 @@ def test_the_nearest_centroids_are_found(n_centroids, least, count):
     assert (values >= wanted - 0.01).mean() >= least
 
 
+@pytest.mark.parametrize("dimension", [40, 200])
+@pytest.mark.parametrize("flat_up_to", [16, 1000])
+def test_every_vector_is_assigned_to_its_nearest_centroid(dimension, flat_up_to):
+    vectors = directions(4000, dimension)
+    vectors[5] = 0
+    # Twelve groups or one: all of them are searched.
+    trained = train_centroids(vectors, 150)
+    encoder = VectorEncoder(vectors)
+    queries, _ = encoder.encode(vectors)
+    search = CentroidSearch(trained, encoder, flat_up_to)
+    products = queries.values.astype(np.int64) @ search.codes.values.T.astype(np.int64)
+    expected = (products + search.codes.biases).argmax(axis=1)
+    found = search.assign(queries)
+    assert (found.shape, found.dtype) == ((4000,), np.int32)
+    # Of codes of 64 columns all are compared, of wider ones first columns may mislead.
+    assert (found == expected).mean() >= (1 if dimension == 40 or flat_up_to == 1000 else 0.999)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_of_equally_near_centroids_the_first_is_taken(seed):
+    """A query of zeros is as near to a centroid as to the opposite one, in another group."""
+    vectors = directions(75, 40, seed=seed)
+    vectors = np.concatenate([vectors, -vectors])[np.random.default_rng(seed).permutation(150)]
+    encoder = VectorEncoder(vectors)
+    queries, _ = encoder.encode(np.zeros((1, 40), np.float32))
+    assert not queries.values.any()
+    search = CentroidSearch(vectors, encoder, flat_up_to=16)
+    biases = search.codes.biases
+    assert (biases == biases.max()).sum() >= 2
+    assert search.assign(queries).tolist() == [biases.argmax()]
+
+
 def test_no_queries_find_nothing():
     vectors = directions(50)
     encoder = VectorEncoder(vectors)
-    search = CentroidSearch(vectors[:5], encoder)
-    assert search.nearest(np.empty((0, encoder.width), np.int8), 3).shape == (0, 3)
+    none, _ = encoder.encode(vectors[:0])
+    for flat_up_to in (2, 5):
+        search = CentroidSearch(vectors[:5], encoder, flat_up_to)
+        assert search.nearest(none.values, 3).shape == (0, 3)
+        assert search.assign(none).shape == (0,)
 
 
 @pytest.mark.parametrize("kind", ["all the same", "zero", "two"])
@@ -123,6 +158,8 @@ def test_every_vector_has_a_nearest_centroid_among_equal_ones(monkeypatch, kind)
         search = CentroidSearch(trained, encoder, flat_up_to=16)
         found = search.nearest(queries.values, 1)
         assert ((found >= 0) & (found < 400)).all()
+        assigned = search.assign(queries)
+        assert ((assigned >= 0) & (assigned < 400)).all()
 
 
 # --- lists ---

@@ -9,8 +9,8 @@ from sklearn.neighbors import NearestNeighbors
 from lowshot_kedro.graph import build_index, index_in_memory, normalize, search
 from lowshot_kedro.graph import index as index_module
 from lowshot_kedro.graph import vectors as vectors_module
-from lowshot_kedro.graph.index import on_gpus
-from lowshot_kedro.graph.workspace import MemoryBudget
+from lowshot_kedro.graph.index import Assignment, on_gpus
+from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
 
 from .making import same_bits, threads
 from .truth import (
@@ -191,23 +191,42 @@ def test_lists_hold_4_to_512_vectors_on_average(n_vectors, n_lists):
     assert index_module.n_lists_for(n_vectors) == n_lists
 
 
+@pytest.mark.parametrize("left", [0, 100_000, 10**6])
 @pytest.mark.parametrize("rows_at_a_time", [1, 130, 10_000])
-def test_the_lists_are_the_same_however_many_fit_in_memory(rows_at_a_time):
+def test_the_lists_are_the_same_however_many_fit_in_memory(
+    monkeypatch, tmp_path, rows_at_a_time, left
+):
     vectors = clustered_vectors(1000)
-    n_lists = 30
-    assigned = np.random.default_rng(0).integers(0, n_lists // 2, 1000).astype(np.int32) * 2
-    sizes = np.bincount(assigned, minlength=n_lists)
+    n_lists, row_bytes = 30, 4 * 32 + 8
+    lists = np.random.default_rng(0).integers(0, n_lists // 2, 1000).astype(np.int32) * 2
+    sizes = np.bincount(lists, minlength=n_lists)
     inverse_lengths = (1 / np.linalg.norm(vectors, axis=1)).astype(np.float32)
+    monkeypatch.setattr(index_module, "BLOCK_ROWS", 70)
+    monkeypatch.setattr(MemoryBudget, "left", left)
+    assigned = Assignment(np.zeros((n_lists, 32), np.float32), lists, 1, inverse_lengths)
+    workspace = Workspace(tmp_path, MemoryBudget())
     blocks = list(
-        index_module._list_blocks(
-            vectors, inverse_lengths, assigned, sizes, rows_at_a_time * (4 * 32 + 8)
-        )
+        index_module._list_blocks(vectors, assigned, workspace, rows_at_a_time * row_bytes)
     )
-    assert (len(blocks) == 1) == (rows_at_a_time == 10_000)
-    numbers = np.concatenate([block.numbers for block in blocks])
-    np.testing.assert_array_equal(numbers, np.argsort(assigned, kind="stable"))
-    found = np.concatenate([block.vectors for block in blocks])
-    np.testing.assert_allclose(found, unit(vectors)[numbers], atol=1e-6)
+    # With room for all vectors, blocks are of whole lists; else rows are read once, in order.
+    is_short = left < 10**6
+    if is_short:
+        most = max(rows_at_a_time, left // 3 // row_bytes)
+        ends = np.cumsum([len(block.numbers) for block in blocks])
+        for first, last, block in zip([0, *ends[:-1]], ends, blocks, strict=True):
+            assert sorted(block.numbers) == list(range(first, last))
+    else:
+        most = max(rows_at_a_time, sizes.max())
+        assert all(((block.counts == 0) | (block.counts == sizes)).all() for block in blocks)
+    assert all(0 < len(block.numbers) <= most for block in blocks)
+    assert (len(blocks) == 1) == (most >= 1000)
+    of_lists = [[] for _ in range(n_lists)]
+    for block in blocks:
+        for number, rows in block.parts():
+            of_lists[number] += block.numbers[rows].tolist()
+            expected = unit(vectors)[block.numbers[rows]]
+            np.testing.assert_allclose(block.vectors[rows], expected, atol=1e-6)
+    assert of_lists == [np.flatnonzero(lists == number).tolist() for number in range(n_lists)]
 
 
 def test_an_inverted_file_is_the_same_where_memory_is_short(monkeypatch):

@@ -90,6 +90,12 @@ def search_results() -> Iterator[NDArray[Any]]:
         yield from native.rank_candidates(
             parts, None, queries, among_queries, 8, numbers=numbers, normalized=True
         )
+        copies = np.empty((rows, dimension), np.float32)
+        places = np.argsort(members)
+        native.copy_rows(vectors, inverse_lengths, members, places, copies)
+        factors = rng.integers(0, 2**64, dimension, np.uint64, endpoint=False)
+        yield from (copies, native.checksum_rows(vectors, factors))
+        yield native.checksum_rows(vectors, factors, euclidean=True)
         pools = random_pools(rng, rows, 12)
         sampled = native.sample_links(pools, 5, 6, 0, rows)
         yield from (sampled, *native.join_neighbors(codes, pools, sampled, 0, rows))

@@ -74,6 +74,10 @@ CALLS = {
     "rank_candidates": lambda: native.rank_candidates(
         VECTORS, ONES, VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True), NEIGHBORS, 3
     ),
+    "copy_rows": lambda: native.copy_rows(
+        VECTORS, ONES, ORDER, ORDER.astype(np.int64), np.empty_like(VECTORS)
+    ),
+    "checksum_rows": lambda: native.checksum_rows(VECTORS, np.ones(20, np.uint64)),
 }
 each_call = pytest.mark.parametrize("name", CALLS)
 

@@ -13,16 +13,8 @@ import pytest
 from lowshot_kedro import native
 
 FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-# Functions with several versions are chosen while the library is loaded, before the address
-# sanitizer is ready. Python's own flags may define what happens when signed numbers overflow.
-COMPILE_FLAGS = (
-    *FLAGS,
-    "-g",
-    "-O1",
-    "-fno-omit-frame-pointer",
-    "-fno-wrapv",
-    "-DLOWSHOT_NO_MULTIVERSIONING",
-)
+# Python's own flags may define what happens when signed numbers overflow.
+COMPILE_FLAGS = (*FLAGS, "-g", "-O1", "-fno-omit-frame-pointer", "-fno-wrapv")
 TESTS = (
     "__init__.py",
     "conftest.py",
@@ -33,6 +25,7 @@ TESTS = (
     "test_native_scores.py",
     "test_native_hostile.py",
     "test_native_interruption.py",
+    "test_native_kernels.py",
     "test_native_search.py",
     "test_native_search_hostile.py",
     "test_native_threads.py",

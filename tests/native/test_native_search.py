@@ -354,7 +354,7 @@ def half_squares(values):
 
 
 @pytest.mark.parametrize("code_width", [128, 192, 256, 832])
-def test_first_columns_leave_out_many_vectors_but_none_that_counts(code_width):
+def test_first_columns_leave_out_many_vectors_but_none_that_counts(code_width, each_kernels):
     rng = np.random.default_rng(code_width)
     # All coordinates alike, as rotated at random: half of the vectors near, half far away.
     centers = rng.normal(size=(20, code_width)) * 12
@@ -441,7 +441,7 @@ LIST_SIZES = [1, 0, 31, 32, 33, 63, 64, 65, 0, 1023, 1024, 1025, 2100, 500]
 
 @pytest.mark.parametrize("code_width", [64, 128, 256, 2048, 4160])
 @pytest.mark.parametrize("with_members", [False, True])
-def test_search_lists_of_any_size(code_width, with_members):
+def test_search_lists_of_any_size(code_width, with_members, each_kernels):
     rng = np.random.default_rng(code_width)
     sizes = LIST_SIZES if code_width < 2048 else [*LIST_SIZES[:9], 130]
     rows = sum(sizes)
@@ -470,7 +470,7 @@ def test_search_lists_for_any_number_of_queries(n_queries):
 
 @pytest.mark.parametrize("width", [1, 5, 64, 65, 200, 8192])
 @pytest.mark.parametrize("values", CODE_VALUES[1:])
-def test_of_equal_scores_the_smaller_numbers_are_found(width, values):
+def test_of_equal_scores_the_smaller_numbers_are_found(width, values, each_kernels):
     rng = np.random.default_rng(width)
     rows = 3000
     codes = random_codes(rng, rows, 64, values)
@@ -499,7 +499,7 @@ def test_scores_that_only_grow_and_only_fall():
 
 
 @pytest.mark.parametrize("code_width", [64, 65536])
-def test_the_largest_scores_there_are(code_width):
+def test_the_largest_scores_there_are(code_width, each_kernels):
     """-128 is no code that encode gives, but scores are right of any int8."""
     largest = INT32.max - (code_width << 14)
     rows = [(value, bias) for value in (-128, -127, 127) for bias in (largest, -largest)]
@@ -1027,7 +1027,7 @@ def test_all_scores_and_those_of_pairs(seed, rows, n_queries, width):
         np.testing.assert_array_equal(of_pairs, truth[np.arange(n_queries), numbers])
 
 
-def test_all_scores_of_more_vectors_than_are_packed_at_a_time():
+def test_all_scores_of_more_vectors_than_are_packed_at_a_time(each_kernels):
     rng = np.random.default_rng(0)
     values = rng.integers(-127, 128, (3000, 64)).astype(np.int8)
     codes = native.Codes(values, np.arange(3000, dtype=np.int32))

@@ -38,6 +38,9 @@ SAMPLED = native.sample_links(POOLS, 2, 3, 0, ROWS)
 INVERSE_LENGTHS = (1 / np.linalg.norm(VECTORS, axis=1)).astype(np.float32)
 UNIT = VECTORS * INVERSE_LENGTHS[:, None]
 CANDIDATES = np.array([[1, 2, -1, 3]] * QUERIES, np.int32)
+PLACES = np.array([3, 0, 6, 1, 2])
+COPIES = np.zeros((7, DIMENSION), np.float32)
+FACTORS = RNG.integers(0, 2**64, DIMENSION, np.uint64)
 EXTREMES = [2**31 - 1, -(2**31)]
 
 
@@ -113,6 +116,16 @@ def rank(
     )
 
 
+def copy(
+    vectors=VECTORS, factors=INVERSE_LENGTHS, rows=MEMBERS[:QUERIES], places=PLACES, copies=COPIES
+):
+    native.copy_rows(vectors, factors, rows, places, copies)
+
+
+def checksum(vectors=VECTORS, factors=FACTORS, euclidean=False):
+    return native.checksum_rows(vectors, factors, euclidean)
+
+
 ARGUMENTS = {
     encode: {"mean": ENCODER.mean, "signs": ENCODER.signs, "vectors": VECTORS},
     search: {
@@ -154,9 +167,17 @@ ARGUMENTS = {
         "numbers": MEMBERS,
         "found": CANDIDATES[:, :WIDTH].copy(),
     },
+    copy: {
+        "vectors": VECTORS,
+        "factors": INVERSE_LENGTHS,
+        "rows": MEMBERS[:QUERIES],
+        "places": PLACES,
+        "copies": COPIES,
+    },
+    checksum: {"vectors": VECTORS, "factors": FACTORS},
 }
 # Lengths that nothing else has to agree with, or that others have to agree with.
-FREE = {"vectors", "offsets", "members", "signs", "codes", "entries", "queries"}
+FREE = {"vectors", "offsets", "members", "signs", "codes", "entries", "queries", "rows", "copies"}
 OPTIONAL = {"floors", "members", "inverse_lengths", "limits", "numbers", "found"}
 
 
@@ -170,6 +191,7 @@ def test_every_argument_is_checked(function, name):
         ARGUMENTS[function],
         name,
         any_length=name in ({"scores", "bounds"} if function is order_within_reach else FREE),
+        is_written=name == "copies",
         is_required=name not in OPTIONAL or (function, name) == (score_pairs, "numbers"),
     )
 
@@ -398,6 +420,32 @@ def test_parts_of_vectors_that_are_none():
         native.rank_candidates(VECTORS, INVERSE_LENGTHS, UNIT, CANDIDATES, 3, normalized=True)
 
 
+@pytest.mark.parametrize("value", [-1, 100, *EXTREMES])
+def test_rows_and_places_out_of_range(value):
+    with refused(f"rows: entry 3 holds {value}, expected 0..9"):
+        copy(rows=changed(MEMBERS[:QUERIES], slice(3, 5), value))
+    with refused(f"places: entry 2 holds {value}, expected 0..6"):
+        copy(places=changed(PLACES, slice(2, 5), value))
+    with refused("rows: entry 0 holds 9, expected 0..-1"):
+        copy(vectors=VECTORS[:0], factors=INVERSE_LENGTHS[:0])
+    with refused("places: entry 0 holds 3, expected 0..-1"):
+        copy(copies=COPIES[:0])
+
+
+def test_copies_have_memory_of_their_own():
+    with refused("copies: expected memory of its own, got memory shared with vectors"):
+        copy(copies=VECTORS)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("euclidean", [False, True])
+def test_rows_that_are_not_finite_have_no_checksum(value, euclidean):
+    vectors = changed(VECTORS, (4, 69), value)
+    vectors[7, 0] = value
+    with refused("vectors: row 4 holds NaN or infinity, expected finite numbers"):
+        checksum(vectors=vectors, euclidean=euclidean)
+
+
 # From here on, without the wrappers.
 
 # Parts that all begin at the same place: no division of the rows leads out of them.
@@ -537,6 +585,21 @@ def arguments_of(function):
             "indices": NUMBERS,
             "similarities": SIMILARITIES,
         },
+        "copy_rows": {
+            "vectors": good("matrix"),
+            "factors": INVERSE_LENGTHS,
+            "rows": MEMBERS,
+            "places": PLACES,
+            "count": QUERIES,
+            "copies": COPIES,
+            "n_copies": len(COPIES),
+        },
+        "checksum_rows": {
+            "vectors": good("matrix"),
+            "metric": lib.LOWSHOT_COSINE,
+            "factors": FACTORS,
+            "checksums": LINKS,
+        },
     }[function]
 
 
@@ -556,6 +619,8 @@ STRUCTURES = {
     "choose_links": {"pools": "pools"},
     "join_neighbors": {"codes": "codes", "pools": "pools"},
     "rank_candidates": {"vectors": "vectors", "queries": "matrix"},
+    "copy_rows": {"vectors": "matrix"},
+    "checksum_rows": {"vectors": "matrix"},
 }
 each_function = pytest.mark.parametrize("function", STRUCTURES)
 
@@ -660,6 +725,9 @@ def test_direct_garbage_in_structures(function):
         ("rank_candidates", "n_candidates", (-1, 8193, HUGE, -HUGE)),
         ("rank_candidates", "width", (0, -1, 8193, HUGE, -HUGE)),
         ("rank_candidates", "metric", (-1, 2, 2**31 - 1, -(2**31))),
+        ("copy_rows", "count", (-1, HUGE, -HUGE, 2**63 - 1)),
+        ("copy_rows", "n_copies", (-1, HUGE, -HUGE, 2**63 - 1)),
+        ("checksum_rows", "metric", (-1, 2, 2**31 - 1, -(2**31))),
     ],
 )
 def test_direct_garbage_sizes(function, name, sizes):
@@ -725,6 +793,9 @@ def test_direct_nothing():
         == OK
     )
     assert call("rank_candidates", candidates=NULL, n_candidates=0) == OK
+    assert call("copy_rows", count=0, rows=NULL, places=NULL) == OK
+    nothing = good("matrix", values=NULL, rows=0)
+    assert call("checksum_rows", vectors=nothing, checksums=NULL) == OK
 
 
 def test_direct_faults():
@@ -737,6 +808,8 @@ def test_direct_faults():
         assert call("encode", encoder=good("encoder", signs=signs)) == not_finite
         lengths = changed(INVERSE_LENGTHS, 1, value)
         assert call("rank_candidates", inverse_lengths=lengths) == not_finite
+        vectors = changed(VECTORS, (9, 69), value)
+        assert call("checksum_rows", vectors=good("matrix", values=vectors)) == not_finite
     for entries in (0, ROWS - 1, ROWS + 1, HUGE, 2**63 - 1):
         lists = good("lists", entries=entries)
         assert call("search_lists", lists=lists) == lib.LOWSHOT_BAD_OFFSET
@@ -762,6 +835,8 @@ def test_direct_faults():
         numbers = changed(MEMBERS, QUERIES - 1, value)
         assert call("score_pairs", numbers=numbers) == bad_index
         assert call("rank_candidates", candidates=candidates) == bad_index
+        assert call("copy_rows", rows=numbers) == bad_index
+        assert call("copy_rows", places=changed(PLACES, 4, value)) == bad_index
         if abs(value) == ROWS:
             continue
         for function in ("search_lists", "score_all", "score_pairs", "join_neighbors"):

@@ -22,6 +22,7 @@ from kedro.io import DatasetError
 from PIL import Image
 
 from lowshot_kedro.errors import TRACEBACK_VARIABLE, InputError
+from lowshot_kedro.native import _library
 from lowshot_kedro.project.config import UserError
 from tests.images.helpers import encoded, write_shard
 from tests.projects import (
@@ -410,6 +411,15 @@ def test_a_traceback_is_shown_where_it_is_wanted(project: Path, program: list[st
     assert inner.startswith("lowshot_kedro.errors.InputError: graph.method: got 'hnsw'")
     assert outer.startswith("lowshot_kedro.project.config.UserError: graph.method: got 'hnsw'")
     assert any("in require_method" in line for line in before)
+
+
+def test_kernels_that_the_processor_has_not_got_are_refused_at_once(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOWSHOT_KERNELS", "fast")
+    monkeypatch.setattr("lowshot_kedro.native._library._refused", _library._choose_kernels())
+    with pytest.raises(UserError, match=r"^LOWSHOT_KERNELS: found 'fast', expected what this"):
+        run(project, "demonstration")
 
 
 def test_where_an_error_comes_from_is_logged_for_whoever_looks(

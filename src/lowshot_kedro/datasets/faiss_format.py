@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from lowshot_kedro.blocks import InvertedFile
+from lowshot_kedro.blocks import InvertedFile, ListBlock
 from lowshot_kedro.datasets.raw_matrix import write_rows
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.input_files import require_file
@@ -183,11 +183,11 @@ def write_inverted_file(file: BinaryIO, content: InvertedFile, name: str) -> Non
 
     Args:
         file: Open for writing.
-        content: Centroids, sizes and lists; one block of lists is in memory at a time.
+        content: Centroids, sizes and lists; one block is in memory at a time.
         name: What messages call the file.
 
     Raises:
-        ValueError: If the blocks are not what the sizes announce, or end within a list.
+        ValueError: If the blocks are not what the sizes announce.
     """
     n_lists, dimension = content.centroids.shape
     if content.sizes.shape != (n_lists,) or (content.sizes < 0).any():
@@ -195,7 +195,7 @@ def write_inverted_file(file: BinaryIO, content: InvertedFile, name: str) -> Non
             f"{name}: got sizes of shape {content.sizes.shape}, smallest "
             f"{content.sizes.min(initial=0)}; expected {n_lists} sizes from 0"
         )
-    # ends[i] is where list i begins, and list i - 1 ends.
+    # Where list i begins, in vectors, and list i - 1 ends.
     ends = np.concatenate([[0], np.cumsum(content.sizes, dtype=np.int64)])
     n_vectors = int(ends[-1])
     vector_bytes = _FLOAT.itemsize * dimension
@@ -211,28 +211,49 @@ def write_inverted_file(file: BinaryIO, content: InvertedFile, name: str) -> Non
     file.write(_LISTS.pack(b"ilar", n_lists, vector_bytes, form, len(numbers)))
     write_rows(file, numbers, _NUMBER)
 
-    first_list = 0
+    start = file.tell()
+    filled = np.zeros(n_lists, np.int64)
     for block in content.make():
-        shapes = block.numbers.shape, block.vectors.shape
-        if shapes != ((len(block.numbers),), (len(block.numbers), dimension)):
-            raise ValueError(
-                f"{name}: a block has numbers of shape {shapes[0]} and vectors of shape "
-                f"{shapes[1]}; expected as many of both, of dimension {dimension}"
-            )
-        begin = int(ends[first_list])
-        end = begin + len(block.numbers)
-        last_list = int(np.searchsorted(ends, end, side="right")) - 1
-        if ends[last_list] != end:
-            raise ValueError(
-                f"{name}: a block of {len(block.numbers)} vectors begins with list {first_list} "
-                f"and ends at vector {end} of {n_vectors}; expected the end of a list"
-            )
-        for number in range(first_list, last_list):
-            rows = slice(int(ends[number]) - begin, int(ends[number + 1]) - begin)
+        _require_fitting(block, content.sizes - filled, dimension, name)
+        for number, rows in block.parts():
+            begin = start + int(ends[number]) * (vector_bytes + _NUMBER.itemsize)
+            there, size = int(filled[number]), int(content.sizes[number])
+            _seek(file, begin + there * vector_bytes)
             write_rows(file, block.vectors[rows], _FLOAT)
+            _seek(file, begin + size * vector_bytes + there * _NUMBER.itemsize)
             write_rows(file, block.numbers[rows], _NUMBER)
-        first_list = last_list
+        filled += block.counts
         # Or it would stay in memory while the next one is made.
         del block
-    if ends[first_list] != n_vectors:
-        raise ValueError(f"{name}: got lists of {ends[first_list]} vectors; expected {n_vectors}")
+    if (filled != content.sizes).any():
+        raise ValueError(f"{name}: got lists of {filled.sum()} vectors; expected {n_vectors}")
+
+
+def _seek(file: BinaryIO, place: int) -> None:
+    # Seeking costs a call of the system and an empty buffer, even to the place one is at.
+    if file.tell() != place:
+        file.seek(place)
+
+
+def _require_fitting(block: ListBlock, left: NDArray[np.int64], dimension: int, name: str) -> None:
+    """Refuse a block whose parts do not agree, or that has more of a list than is left of it."""
+    shapes = block.numbers.shape, block.vectors.shape, block.counts.shape
+    n_rows = len(block.numbers)
+    if shapes != ((n_rows,), (n_rows, dimension), left.shape):
+        raise ValueError(
+            f"{name}: a block has numbers of shape {shapes[0]}, vectors of shape {shapes[1]} and "
+            f"counts of shape {shapes[2]}; expected as many numbers as vectors, of dimension "
+            f"{dimension}, and {len(left)} counts"
+        )
+    if (block.counts < 0).any() or block.counts.sum() != n_rows:
+        raise ValueError(
+            f"{name}: a block of {n_rows} vectors has counts of {block.counts.sum()}, smallest "
+            f"{block.counts.min(initial=n_rows)}; expected as many, from 0"
+        )
+    too_many = np.flatnonzero(block.counts > left)
+    if len(too_many):
+        number = int(too_many[0])
+        raise ValueError(
+            f"{name}: a block has {block.counts[number]} vectors of list {number}; expected at "
+            f"most {left[number]} more"
+        )

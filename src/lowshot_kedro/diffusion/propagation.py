@@ -14,6 +14,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro import native
 from lowshot_kedro.blocks import require_nodes, row_ranges
 from lowshot_kedro.deprecated import gathers_keywords
 from lowshot_kedro.diffusion.backends.interface import Backend
@@ -244,13 +245,14 @@ def _engine(
         name = others[0]
         plan = plan_for(name)
     logger.info(
-        "diffusion over %d nodes and %d edges, %d classes, %d at a time, back end %s, %s: will "
-        "hold %s (matrix %s, scores %s, test scores %s)",
+        "diffusion over %d nodes and %d edges, %d classes, %d at a time, back end %s, kernels "
+        "%s, %s: will hold %s (matrix %s, scores %s, test scores %s)",
         matrix.n_nodes,
         matrix.n_edges,
         n_classes,
         plan.class_slice,
         name,
+        native.kernels_in_use(),
         options.precision,
         *map(format_bytes, (plan.total, plan.matrix, plan.scores, plan.results)),
     )

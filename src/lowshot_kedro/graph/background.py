@@ -11,6 +11,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro import native
 from lowshot_kedro.blocks import Blocks, InvertedFile, KnnGraph, Resumable, RowBlocks
 from lowshot_kedro.deprecated import takes_old_keywords
 from lowshot_kedro.errors import InputError
@@ -111,18 +112,14 @@ def index_in_memory(
         index: Any = faiss.IndexIVFFlat(quantizer, dimension, n_lists, faiss.METRIC_INNER_PRODUCT)
         index.nprobe = content.n_probe
         index.is_trained = True
-        number = 0
         for lists in content.make():
-            first = 0
-            while first < len(lists.numbers):
-                last = first + int(content.sizes[number])
+            for number, rows in lists.parts():
                 index.invlists.add_entries(
                     number,
-                    last - first,
-                    faiss.swig_ptr(lists.numbers[first:last]),
-                    faiss.swig_ptr(lists.vectors[first:last].view(np.uint8)),
+                    rows.stop - rows.start,
+                    faiss.swig_ptr(lists.numbers[rows]),
+                    faiss.swig_ptr(lists.vectors[rows].view(np.uint8)),
                 )
-                first, number = last, number + 1
         index.ntotal = int(content.sizes.sum())
         # Python would otherwise free the quantizer, which the index does not own.
         index.own_fields = True
@@ -176,12 +173,14 @@ def background_graph(
     def begin(folder: Path) -> RowBlocks[KnnGraph]:
         budget = MemoryBudget(memory_budget_bytes)
         logger.info(
-            "graph: %d neighbours of %d vectors of dimension %d by %s (%s), %s of memory left",
+            "graph: %d neighbours of %d vectors of dimension %d by %s (%s), kernels %s, %s of "
+            "memory left",
             stored_k,
             n_vectors,
             dimension,
             method,
             type(index).__name__,
+            native.kernels_in_use(),
             format_bytes(budget.left),
         )
         if method == "pynndescent":

@@ -21,11 +21,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv
 
 from lowshot_kedro import native
 from lowshot_kedro.blocks import KnnGraph, row_ranges
-from lowshot_kedro.graph.codes import as_scores, search_all
+from lowshot_kedro.graph.codes import as_scores, search_all, usual_prefix_share
 from lowshot_kedro.graph.list_search import QUERY_ROWS, ListSearch, n_candidates
 
 # Lists looked through for a first idea of how far the k-th neighbour is.
@@ -41,8 +40,6 @@ _WORTH_OF_LIST = 64
 _MAX_PROBES = 2**22
 # The sample's largest ratio of both sides of the rule is exceeded seldom, and by little.
 _BEYOND_SAMPLE = 1.1
-# The part of the farthest links that is lost because first columns hold more than others.
-_LOST_TO_PREFIXES = 1e-4
 _WIDENING = 4
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -313,9 +310,6 @@ def prefix_share_of(shares: NDArray[np.float64], width: int) -> float:
         shares: float64 (m,), of the links of a sample.
         width: Columns of the codes.
     """
-    first = native.CODE_WIDTH_UNIT
-    if width <= first:
+    if width <= native.CODE_WIDTH_UNIT:
         return 1.0
-    # The part of its square that a vector has in a random subspace has a beta distribution.
-    expected = betaincinv(first / 2, (width - first) / 2, 1 - _LOST_TO_PREFIXES)
-    return max(float(expected), _BEYOND_SAMPLE * float(shares.max(initial=0.0)))
+    return max(usual_prefix_share(width), _BEYOND_SAMPLE * float(shares.max(initial=0.0)))

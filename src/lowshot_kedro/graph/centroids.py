@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lowshot_kedro import native
 from lowshot_kedro.blocks import row_ranges
-from lowshot_kedro.graph.codes import VectorEncoder, search_all
+from lowshot_kedro.graph.codes import VectorEncoder, search_all, usual_prefix_share
 from lowshot_kedro.graph.spaces import COSINE, Space
 from lowshot_kedro.interruption import require_no_stop
 from lowshot_kedro.threads import map_in_threads, map_rows, run_in_one_thread
@@ -22,6 +22,8 @@ _TRAINING_VECTORS_PER_GROUP = 256
 # Below this number of centroids all are compared; above, those of the nearest groups.
 _FLAT_UP_TO = 1024
 _MIN_GROUPS = 16
+# Groups that are searched first for one centroid: what they hold, most others are farther than.
+_FIRST_GROUPS = 2
 _LISTS_PER_PROBE = 4
 _MAX_PROBES = 4096
 _BLOCK_ROWS = 65536
@@ -112,7 +114,7 @@ def _nearest_group(
     nearest = np.empty(len(sample), np.int32)
     for first, last in row_ranges(len(sample), _BLOCK_ROWS):
         codes = encoder.encode_points(sample[first:last])
-        nearest[first:last] = search.nearest(codes.values, 1)[:, 0]
+        nearest[first:last] = search.assign(codes)
     return nearest
 
 
@@ -174,13 +176,51 @@ class CentroidSearch:
         """
         if self._n_groups == 1:
             return search_all(self.codes, queries, count)[0]
+        groups = self._nearest_groups(queries, count)
+        return native.search_lists(self.codes, self._lists, queries, groups, count)[0]
+
+    def assign(self, queries: native.Codes) -> NDArray[np.int32]:
+        """The nearest centroid of each query, in less time than :meth:`nearest` takes.
+
+        Args:
+            queries: Codes of the queries, as encoding makes them.
+
+        Returns:
+            int32 (q,).
+        """
+        if self._n_groups == 1:
+            return search_all(self.codes, queries.values, 1)[0][:, 0]
+        groups = self._nearest_groups(queries.values, 1)
+        nearest, scores = self._best_of_groups(queries.values, groups[:, :_FIRST_GROUPS])
+        # Of most centroids of the other groups, first columns tell that they are farther.
+        prefix = native.Prefix(queries.biases, usual_prefix_share(queries.values.shape[1]))
+        others, of_others = self._best_of_groups(
+            queries.values, groups[:, _FIRST_GROUPS:], scores, prefix
+        )
+        is_nearer = (of_others > scores) | ((of_others == scores) & (others < nearest))
+        return np.where(is_nearer & (others >= 0), others, nearest)
+
+    def _nearest_groups(self, queries: NDArray[np.int8], count: int) -> NDArray[np.int32]:
+        """The groups in which so many centroids are searched for, nearest first."""
         n_centroids = len(self.codes.values)
         n_groups = min(
             self._n_groups,
             max(_MIN_GROUPS, math.ceil(_LISTS_PER_PROBE * count * self._n_groups / n_centroids)),
         )
-        groups, _ = search_all(self._group_codes, queries, n_groups)
-        return native.search_lists(self.codes, self._lists, queries, groups, count)[0]
+        return search_all(self._group_codes, queries, n_groups)[0]
+
+    def _best_of_groups(
+        self,
+        queries: NDArray[np.int8],
+        groups: NDArray[np.int32],
+        floors: NDArray[np.int32] | None = None,
+        prefix: native.Prefix | None = None,
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The best centroid of some groups for each query, and its score."""
+        found, scores = native.search_lists(
+            self.codes, self._lists, queries, np.ascontiguousarray(groups), 1, floors, prefix
+        )
+        return found[:, 0], scores[:, 0]
 
 
 def probes_needed(
@@ -234,4 +274,6 @@ def lists_of(assigned: NDArray[np.int32], n_lists: int) -> native.Lists:
     """
     offsets = np.zeros(n_lists + 1, np.int64)
     np.cumsum(np.bincount(assigned, minlength=n_lists), out=offsets[1:])
-    return native.Lists(offsets, np.argsort(assigned, kind="stable").astype(np.int32))
+    # Short numbers are sorted many times as fast.
+    short = assigned.astype(np.min_scalar_type(max(n_lists - 1, 0)))
+    return native.Lists(offsets, np.argsort(short, kind="stable").astype(np.int32))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import betaincinv
 
 from lowshot_kedro import native
 from lowshot_kedro.graph.spaces import COSINE, Space
@@ -19,6 +20,8 @@ _MAX_STEPS = 9999.0
 _MAX_STEPS_OF_DISTANCES = 1e35
 # Largest error of a similarity that is reckoned with, in standard deviations of the rounding error.
 _ERROR_DEVIATIONS = 5.0
+# The part of the farthest links that is lost because first columns hold more than others.
+_LOST_TO_PREFIXES = 1e-4
 
 
 class VectorEncoder:
@@ -147,6 +150,21 @@ def as_scores(numbers: NDArray[np.float64]) -> NDArray[np.int32]:
     limits = np.iinfo(np.int32)
     scores: NDArray[np.int32] = np.clip(np.floor(numbers), limits.min, limits.max).astype(np.int32)
     return scores
+
+
+def usual_prefix_share(width: int) -> float:
+    """The part of a squared distance that the first columns of codes rotated at random hold.
+
+    All but one in ten thousand vectors hold no more than that.
+
+    Args:
+        width: Columns of the codes.
+    """
+    first = native.CODE_WIDTH_UNIT
+    if width <= first:
+        return 1.0
+    # The part of its square that a vector has in a random subspace has a beta distribution.
+    return float(betaincinv(first / 2, (width - first) / 2, 1 - _LOST_TO_PREFIXES))
 
 
 def search_all(

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro import native
 from lowshot_kedro.blocks import KnnGraph, row_ranges
 from lowshot_kedro.graph.spaces import Space
 from lowshot_kedro.graph.vectors import BLOCK_ROWS, release
@@ -193,12 +194,17 @@ def _checksums(
     """A checksum of each row: the same for equal rows, as a rule another one for others."""
     checksums = workspace.allocate("checksums", (len(vectors),), np.uint64)
     factors = np.random.default_rng(_SEED).integers(
-        0, 2**64, vectors.shape[1], dtype=np.uint64, endpoint=False
+        0, 2**64, vectors.shape[1:], dtype=np.uint64, endpoint=False
     ) | np.uint64(1)
-    for first, block in space.query_blocks(vectors, name):
-        # Minus zero is zero.
-        block += np.float32(0)
-        bits = block.view(np.uint32).astype(np.uint64)
-        checksums[first : first + len(block)] = bits @ factors
+    for first, last in row_ranges(len(vectors), BLOCK_ROWS):
+        block = np.ascontiguousarray(vectors[first:last], dtype=np.float32)
+        try:
+            checksums[first:last] = native.checksum_rows(block, factors, space.is_euclidean)
+        except ValueError:
+            # Says which rows of the whole matrix are at fault.
+            for _ in space.point_blocks(vectors, name, first):
+                pass
+            raise
+        release(vectors)
     release(checksums)
     return checksums

@@ -23,11 +23,10 @@ from numpy.typing import NDArray
 from lowshot_kedro import native
 from lowshot_kedro.blocks import KnnGraph, RowBlocks, row_ranges
 from lowshot_kedro.graph.centroids import probes_needed
-from lowshot_kedro.graph.codes import search_all
 from lowshot_kedro.graph.exact_search import ExactNodes
 from lowshot_kedro.graph.list_search import Division, ListSearch
-from lowshot_kedro.graph.quality import ExactSearch, recall, sample_rows
-from lowshot_kedro.graph.vectors import release
+from lowshot_kedro.graph.quality import recall, sample_rows
+from lowshot_kedro.graph.sampled_neighbors import SampledNeighbors
 from lowshot_kedro.graph.workspace import Stage, Workspace
 from lowshot_kedro.progress import logged_step
 
@@ -35,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 BLOCK_ROWS = 65536
 _TUNING_ROWS = 256
+# Neighbours whose scores may be smaller than is reckoned with: of random errors next to none are.
+_MAX_MISJUDGED = 1e-3
 # The part of the neighbours that the first search of lists finds; descent finds the others faster.
 _FIRST_RECALL = 0.95
 # How many links of a row are followed in a round, of its own and as many of those that lead to it.
@@ -181,20 +182,31 @@ def _rank(
             target_recall,
         )
     pools = rounds.last()
+    trusts_codes = _trusts_codes(search, tuning, pools)
 
     def rank(first: int, last: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        ranked = search.rank_likely(
-            search.queries_at(np.arange(first, last)),
-            search.codes.biases[first:last],
-            pools.entries[first:last] >> 1,
-            pools.scores[first:last],
-            stored_k,
-        )
+        queries = search.queries_at(np.arange(first, last))
+        candidates = pools.entries[first:last] >> 1
+        if trusts_codes:
+            scores, biases = pools.scores[first:last], search.codes.biases[first:last]
+            ranked = search.rank_likely(queries, biases, candidates, scores, stored_k)
+        else:
+            ranked = search.rank(queries, candidates, stored_k)
         workspace.release(*pools)
         return ranked
 
     with logged_step("graph: ranking by the vectors themselves"):
         stage.fill(rank, BLOCK_ROWS // 4, "ranking")
+
+
+def _trusts_codes(search: ListSearch, tuning: Tuning, pools: native.Pools) -> bool:
+    """Whether no neighbour of the sample looks too far by its code to be one."""
+    rows, k = tuning.rows, tuning.neighbors.indices.shape[1]
+    candidates, scores = pools.entries[rows] >> 1, pools.scores[rows]
+    biases = search.codes.biases[rows]
+    likely = search.rank_likely(tuning.queries, biases, candidates, scores, k, scattered=True)
+    every = search.rank(tuning.queries, candidates, k, scattered=True)
+    return np.array_equal(likely.indices, every.indices)
 
 
 def tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
@@ -214,36 +226,48 @@ def tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
 
 def _tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
     rows = sample_rows(len(search.division.numbers), _TUNING_ROWS)
-    codes = np.ascontiguousarray(search.codes.values[rows])
-    widest = min(native.MAX_NEIGHBORS, _WIDEST_POOL * k)
-    found, _ = search_all(search.codes, codes, widest)
     queries = search.queries(search.division.numbers[rows])
-    # By the vectors themselves: codes may be too coarse for neighbours that are near to each other.
-    exact = _compare_with_all(search, queries, k)
+    widest = min(native.MAX_NEIGHBORS, _WIDEST_POOL * k)
+    sampled = SampledNeighbors(queries, k, widest, search.encoder)
+    found = sampled.add(search.codes, partial(search.rank, k=k, scattered=True))
+    neighbors = sampled.neighbors
+    is_anywhere = search.space.without_direction(queries)
+    unsure = np.flatnonzero(_may_miss_some(search, sampled) & ~is_anywhere)
+    if len(unsure):
+        among_all = ExactNodes(search.vectors, search.space, "vectors").search(queries[unsure], k)
+        neighbors.indices[unsure], neighbors.similarities[unsure] = among_all
     # Other vectors are as good neighbours of these.
-    exact.indices[search.space.without_direction(queries)] = -1
+    neighbors.indices[is_anywhere] = -1
     pool_width = min(widest, max(int(_POOL_PART * k), max(_LINKS)))
     # Half of what may be missed is left to the search.
     wanted = 1 - (1 - target_recall) / 2
     while True:
         best = np.ascontiguousarray(found[:, :pool_width])
         ranked = search.rank(queries, best, k, scattered=True)
-        reached = float(_recall(search, ranked, exact.similarities).mean()) if len(rows) else 1.0
+        reached = (
+            float(_recall(search, ranked, neighbors.similarities).mean()) if len(rows) else 1.0
+        )
         if reached >= wanted or pool_width >= widest:
             break
         pool_width = min(2 * pool_width, widest)
-    return Tuning(rows, queries, exact, pool_width, reached)
+    return Tuning(rows, queries, neighbors, pool_width, reached)
 
 
-def _compare_with_all(search: ListSearch, queries: NDArray[np.float32], k: int) -> KnnGraph:
-    """The true neighbours of a few queries."""
-    if search.inverse_lengths is None:
-        return ExactNodes(search.vectors, search.space, "vectors").search(queries, k)
-    exact = ExactSearch(queries, k)
-    for first, last in row_ranges(len(search.vectors), BLOCK_ROWS):
-        exact.add(search.vectors[first:last] * search.inverse_lengths[first:last, None], first)
-        release(search.vectors)
-    return KnnGraph(exact.indices, exact.similarities)
+def _may_miss_some(search: ListSearch, sampled: SampledNeighbors) -> NDArray[np.bool_]:
+    """Of which queries codes may have missed neighbours: they may be too coarse, or mislead.
+
+    Where vectors have one or two coordinates, the errors of all columns of their codes are alike,
+    and do not make up for each other. That shows in the scores of the neighbours that are found.
+    """
+    indices, similarities = sampled.neighbors
+    rows, columns = np.nonzero(indices >= 0)
+    of_links = sampled.codes.part(rows)
+    positions = search.division.positions[indices[rows, columns]]
+    scores = native.score_pairs(search.codes, positions, of_links.values)
+    least = search.encoder.least_scores(similarities[rows, columns], of_links.biases)
+    if np.count_nonzero(scores < least) > _MAX_MISJUDGED * len(rows):
+        return np.ones(len(indices), np.bool_)
+    return ~sampled.is_sure
 
 
 def _recall(
@@ -282,14 +306,8 @@ class _Rounds:
         rows = self._tuning.rows
         wanted = self._tuning.neighbors.similarities
         k = wanted.shape[1]
-        ranked = self._search.rank_likely(
-            self._tuning.queries,
-            self._search.codes.biases[rows],
-            pools.entries[rows] >> 1,
-            pools.scores[rows],
-            k,
-            scattered=True,
-        )
+        candidates = pools.entries[rows] >> 1
+        ranked = self._search.rank(self._tuning.queries, candidates, k, scattered=True)
         self._workspace.release(*pools)
         reached = _recall(self._search, ranked, wanted)
         number = len(self.recalls)

@@ -6,6 +6,7 @@ import logging
 import math
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,10 +33,10 @@ from lowshot_kedro.graph.centroids import (
     probes_needed,
     train_centroids,
 )
-from lowshot_kedro.graph.codes import VectorEncoder, search_all
 from lowshot_kedro.graph.list_search import QUERY_ROWS, Division, encode_rows, fit_encoder
 from lowshot_kedro.graph.methods import choose_method, is_factory_string, n_gpus
 from lowshot_kedro.graph.quality import ExactSearch, sample_rows
+from lowshot_kedro.graph.sampled_neighbors import Ranking, SampledNeighbors
 from lowshot_kedro.graph.spaces import COSINE, Space
 from lowshot_kedro.graph.vectors import (
     BLOCK_ROWS,
@@ -47,7 +48,7 @@ from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
 from lowshot_kedro.interruption import require_no_stop
 from lowshot_kedro.memory import format_bytes
 from lowshot_kedro.progress import Progress, logged_step
-from lowshot_kedro.threads import map_rows, rows_at_once, run_in_one_thread
+from lowshot_kedro.threads import map_in_threads, map_rows, rows_at_once, run_in_one_thread
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +67,11 @@ _MIN_QUERIES = 32
 _MAX_VECTORS_PER_LIST = 512
 _TUNING_ROWS = 256
 _TUNING_NEIGHBORS = 32
-# Lists that are put together at a time: the vectors are read once for each such block.
-_MAX_BLOCK_BYTES = 4 * 2**30
+# Lists that are put together while the ones before them are written: few, so that the processor's
+# cache still has them when they are. Where memory is short blocks have a part of every list: as
+# large ones as there is memory for, up to a limit, since many small parts take long to write.
+_BLOCK_BYTES = 16 * 2**20
+_MAX_BLOCK_BYTES = 2**30
 # Part of the free memory of a GPU that an index may take.
 _GPU_PART = 0.6
 
@@ -265,7 +269,7 @@ def assign_to_lists(
     encoder = fit_encoder(vectors, name, space)
     search = CentroidSearch(centroids, encoder)
     queries = space.query_rows(vectors, sample_rows(n_vectors, _TUNING_ROWS), name)
-    sampled = SampledNeighbors(queries, encoder)
+    sampled = SampledNeighbors(queries, _TUNING_NEIGHBORS, 2 * _TUNING_NEIGHBORS, encoder)
     assigned = np.empty(n_vectors, np.int32)
     inverse_lengths = None if space.is_euclidean else np.empty(n_vectors, np.float32)
     with (
@@ -276,8 +280,8 @@ def assign_to_lists(
             codes, of_block = encode_rows(encoder, vectors, first, last, name)
             if inverse_lengths is not None:
                 inverse_lengths[first:last] = of_block
-            assigned[first:last] = search.nearest(codes.values, 1)[:, 0]
-            sampled.add(codes, vectors[first:last], of_block, first)
+            assigned[first:last] = search.assign(codes)
+            sampled.add(codes, _ranking(vectors[first:last], of_block), first)
             release(vectors)
             bar.update(last - first)
     neighbors = sampled.neighbors.indices
@@ -287,6 +291,13 @@ def assign_to_lists(
     n_probe = probes_needed(search, sampled.codes.values, lists, n_lists, target_recall)
     logger.info("index: searches look through %d of %d lists", n_probe, n_lists)
     return Assignment(centroids, assigned, n_probe, inverse_lengths)
+
+
+def _ranking(vectors: NDArray[np.float32], inverse_lengths: NDArray[np.float32] | None) -> Ranking:
+    """Ranks candidates by their similarity to these vectors."""
+    return lambda queries, found: KnnGraph(
+        *native.rank_candidates(vectors, inverse_lengths, queries, found, _TUNING_NEIGHBORS)
+    )
 
 
 def divide(
@@ -316,85 +327,98 @@ def _inverted_file(
     name: str,
 ) -> InvertedFile:
     workspace = Workspace(folder, budget)
-    centroids, assigned, n_probe, inverse_lengths = assign_to_lists(
-        vectors, target_recall, workspace, name
+    assigned = assign_to_lists(vectors, target_recall, workspace, name)
+    sizes = np.bincount(assigned.lists, minlength=len(assigned.centroids))
+    return InvertedFile(
+        assigned.centroids,
+        sizes,
+        assigned.n_probe,
+        lambda: _list_blocks(vectors, assigned, workspace),
     )
-    assert inverse_lengths is not None
-    sizes = np.bincount(assigned, minlength=len(centroids))
-
-    def list_blocks() -> Iterator[ListBlock]:
-        most_bytes = min(budget.left // 2, _MAX_BLOCK_BYTES)
-        yield from _list_blocks(vectors, inverse_lengths, assigned, sizes, most_bytes)
-
-    return InvertedFile(centroids, sizes, n_probe, list_blocks)
-
-
-class SampledNeighbors:
-    """The nearest neighbours of a few vectors, found while the codes of all pass by.
-
-    Args:
-        sample: float32 (s, d), queries.
-        encoder: Encoder of all vectors.
-    """
-
-    def __init__(self, sample: NDArray[np.float32], encoder: VectorEncoder) -> None:
-        self._queries = sample
-        self.codes, _ = encoder.encode(self._queries)
-        nothing = np.empty((len(sample), 0), np.int32)
-        self.neighbors = KnnGraph(nothing, nothing.astype(np.float32))
-
-    def add(
-        self,
-        codes: native.Codes,
-        vectors: NDArray[np.float32],
-        inverse_lengths: NDArray[np.float32] | None,
-        first_row: int,
-    ) -> None:
-        """Compare the sample with some vectors, the first of which is first_row."""
-        found, _ = search_all(codes, self.codes.values, 2 * _TUNING_NEIGHBORS)
-        ranked = native.rank_candidates(
-            vectors, inverse_lengths, self._queries, found, _TUNING_NEIGHBORS
-        )
-        self.neighbors = KnnGraph(
-            *native.merge_neighbors(
-                *self.neighbors, *ranked, _TUNING_NEIGHBORS, second_offset=first_row
-            )
-        )
 
 
 def _list_blocks(
     vectors: NDArray[np.float32],
-    inverse_lengths: NDArray[np.float32],
-    assigned: NDArray[np.int32],
-    sizes: NDArray[np.int64],
-    most_bytes: int,
+    assigned: Assignment,
+    workspace: Workspace,
+    block_bytes: int = _BLOCK_BYTES,
 ) -> Iterator[ListBlock]:
-    """The vectors list after list: as many lists at a time as there is memory for."""
+    """The vectors list after list; the next block is put together while one is written.
+
+    Args:
+        vectors: float32 (n, d), a memmap or array.
+        assigned: The list of each vector, and its length.
+        workspace: Its budget says whether all vectors can be held. If not, they are read once from
+            first to last, and every block has a part of every list.
+        block_bytes: Size of a block of whole lists, and the least of one of rows.
+
+    Yields:
+        Blocks, of which two are in memory.
+    """
     n_vectors, dimension = vectors.shape
-    row_bytes = 4 * dimension + 8
-    most_rows = max(int(most_bytes // row_bytes), int(sizes.max(initial=1)))
-    n_passes = math.ceil(n_vectors / most_rows)
+    n_lists, row_bytes = len(assigned.centroids), 4 * dimension + 8
+    left = workspace.budget.left
+    sparing = vectors.nbytes > left // 2
+    if sparing:
+        most_bytes = max(block_bytes, min(left // 3, _MAX_BLOCK_BYTES))
+        parts = _parts_of_rows(assigned.lists, n_lists, most_bytes // row_bytes)
+    else:
+        parts = _whole_lists(lists_of(assigned.lists, n_lists), block_bytes // row_bytes)
+
+    def make(part: tuple[NDArray[np.int32], NDArray[np.int64]]) -> ListBlock:
+        # Another thread is writing meanwhile.
+        native.set_num_threads(1)
+        assert assigned.inverse_lengths is not None
+        numbers, counts = part
+        block = np.empty((len(numbers), dimension), np.float32)
+        places = np.argsort(numbers)
+        rows = numbers[places]
+        for first, last in row_ranges(len(rows), BLOCK_ROWS):
+            native.copy_rows(
+                vectors, assigned.inverse_lengths, rows[first:last], places[first:last], block
+            )
+            if sparing:
+                release(vectors)
+        workspace.relieve(vectors)
+        return ListBlock(numbers.astype(np.int64), block, counts)
+
+    with (
+        Progress(n_vectors, "index: lists") as bar,
+        closing(map_in_threads(make, parts, n_waiting=0, n_threads=1)) as blocks,
+    ):
+        for block in blocks:
+            n_rows = len(block.numbers)
+            yield block
+            # Or it would stay in memory while another one is made.
+            del block
+            bar.update(n_rows)
+
+
+def _whole_lists(
+    lists: native.Lists, most: int
+) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64]]]:
+    """Members of as many lists as have up to so many, at least one; and how many of each list."""
+    assert lists.members is not None
+    offsets = lists.offsets
     begin = 0
-    with Progress(n_vectors, "index: lists") as bar:
-        while begin < len(sizes):
-            totals = np.cumsum(sizes[begin:])
-            end = begin + max(1, int(np.searchsorted(totals, most_rows, side="right")))
-            chosen = np.flatnonzero((assigned >= begin) & (assigned < end))
-            order = np.argsort(assigned[chosen], kind="stable")
-            places = np.empty(len(chosen), np.int64)
-            places[order] = np.arange(len(chosen))
-            block = np.empty((len(chosen), dimension), np.float32)
-            for first, last in row_ranges(n_vectors, BLOCK_ROWS):
-                low, high = np.searchsorted(chosen, [first, last])
-                if low < high:
-                    rows = chosen[low:high]
-                    block[places[low:high]] = vectors[rows] * inverse_lengths[rows, None]
-                    release(vectors)
-            yield ListBlock(chosen[order], block)
-            bar.update(len(chosen))
-            begin = end
-    if n_passes > 1:
-        logger.info("index: vectors read %d times, for want of memory", n_passes)
+    while offsets[begin] < offsets[-1]:
+        end = int(np.searchsorted(offsets, offsets[begin] + most, side="right")) - 1
+        # Past lists without members, one that has some.
+        end = max(end, int(np.searchsorted(offsets, offsets[begin], side="right")))
+        counts = np.zeros(len(offsets) - 1, np.int64)
+        counts[begin:end] = np.diff(offsets[begin : end + 1])
+        yield lists.members[offsets[begin] : offsets[end]], counts
+        begin = end
+
+
+def _parts_of_rows(
+    assigned: NDArray[np.int32], n_lists: int, most: int
+) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64]]]:
+    """Up to so many rows, at least one, in the order of their lists; and how many of each list."""
+    for first, last in row_ranges(len(assigned), max(most, 1)):
+        lists = lists_of(assigned[first:last], n_lists)
+        assert lists.members is not None
+        yield first + lists.members, np.diff(lists.offsets)
 
 
 def on_gpus(index: faiss.Index) -> faiss.Index:

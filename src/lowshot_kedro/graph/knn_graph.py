@@ -180,11 +180,12 @@ def _graph_and_finder(
     # Pairs are compared on the CPU.
     method = choose_method(method, n_vectors, EXACT_BELOW)
     logger.info(
-        "graph: %d neighbours of %d vectors of dimension %d by %s, %s of memory left",
+        "graph: %d neighbours of %d vectors of dimension %d by %s, kernels %s, %s of memory left",
         k,
         n_vectors,
         vectors.shape[1],
         method,
+        native.kernels_in_use(),
         format_bytes(workspace.budget.left),
     )
     if method in ("ivf", "descent"):

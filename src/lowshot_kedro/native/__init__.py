@@ -8,7 +8,13 @@ in the main thread; what one raises, such as KeyboardInterrupt, ends the functio
 was forked functions work in a thread of their own, because OpenMP's threads do not come along.
 """
 
-from ._library import get_num_threads, set_num_threads
+from ._library import (
+    available_kernels,
+    get_num_threads,
+    kernels_in_use,
+    set_num_threads,
+    use_kernels,
+)
 from .graph import (
     SparseMatrix,
     check_matrix,
@@ -43,7 +49,9 @@ from .search import (
     Pools,
     Prefix,
     VectorParts,
+    checksum_rows,
     code_width,
+    copy_rows,
     encode,
     join_neighbors,
     order_within_reach,
@@ -66,16 +74,20 @@ __all__ = [
     "SparseMatrix",
     "SparseScores",
     "VectorParts",
+    "available_kernels",
     "block_sum_bytes",
     "check_matrix",
+    "checksum_rows",
     "cluster_nodes",
     "code_width",
     "column_sums",
     "column_totals",
+    "copy_rows",
     "encode",
     "from_bfloat16",
     "get_num_threads",
     "join_neighbors",
+    "kernels_in_use",
     "merge_neighbors",
     "mkl_available",
     "multiply",
@@ -95,4 +107,5 @@ __all__ = [
     "sum_neighbors",
     "symmetrize",
     "to_bfloat16",
+    "use_kernels",
 ]

@@ -39,6 +39,19 @@ C_TYPES = {
 }
 
 
+# From the slowest to the fastest of a kind of processor.
+KERNELS = {
+    "plain": lib.LOWSHOT_PLAIN,
+    "avx2": lib.LOWSHOT_AVX2,
+    "avx-vnni": lib.LOWSHOT_AVX_VNNI,
+    "avx512": lib.LOWSHOT_AVX512,
+    "avx512-vnni": lib.LOWSHOT_AVX512_VNNI,
+    "neon": lib.LOWSHOT_NEON,
+    "neon-dotprod": lib.LOWSHOT_NEON_DOTPROD,
+}
+KERNELS_VARIABLE = "LOWSHOT_KERNELS"
+
+
 class LibraryFault(ValueError):
     """What a C function has found wrong; kind is its lowshot_fault_kind."""
 
@@ -69,6 +82,61 @@ def set_num_threads(count: int) -> None:
     if not 1 <= count <= MAX_THREADS:
         raise ValueError(f"count: expected 1..{MAX_THREADS} threads, got {count}")
     lib.lowshot_set_num_threads(count)
+
+
+def available_kernels() -> tuple[str, ...]:
+    """The names of the kernels that this processor and this build have, the fastest last."""
+    return tuple(name for name, kernels in KERNELS.items() if lib.lowshot_has_kernels(kernels))
+
+
+def kernels_in_use() -> str:
+    """The name of the kernels that native functions run: what their inner loops are made for.
+
+    Unless :func:`use_kernels` says otherwise they are those that the environment variable
+    ``LOWSHOT_KERNELS`` names, or the fastest that the processor has. On Arm, where every processor
+    has vectors, ``plain`` too is what the compiler makes of plain C with them.
+
+    Raises:
+        ValueError: The environment variable names others.
+    """
+    _require_kernels()
+    in_use = lib.lowshot_kernels_in_use()
+    return next(name for name, kernels in KERNELS.items() if kernels == in_use)
+
+
+def use_kernels(name: str) -> None:
+    """Has all threads run these kernels from now on. Results do not depend on it.
+
+    Raises:
+        ValueError: The processor does not have them.
+    """
+    if name not in KERNELS or not lib.lowshot_use_kernels(KERNELS[name]):
+        expected = ", ".join(available_kernels())
+        raise ValueError(
+            f"{KERNELS_VARIABLE}: found {name!r}, expected what this processor has: {expected}"
+        )
+
+
+def _choose_kernels() -> ValueError | None:
+    """Takes those that the environment asks for; returns what is wrong with that.
+
+    An import that fails would be the end of commands that need no kernels, with a traceback.
+    """
+    lib.lowshot_use_kernels(lib.lowshot_best_kernels())
+    if asked_for := os.environ.get(KERNELS_VARIABLE):
+        try:
+            use_kernels(asked_for)
+        except ValueError as error:
+            return error
+    return None
+
+
+_refused = _choose_kernels()
+
+
+def _require_kernels() -> None:
+    if _refused is not None:
+        raise _refused
 
 
 def check_array(
@@ -227,6 +295,7 @@ def call(function: Callable[..., int], *arguments: Any, explain: "Explain") -> N
 
 
 def _call(function: Callable[..., int], arguments: tuple[Any, ...], explain: "Explain") -> None:
+    _require_kernels()
     fault = ffi.new("struct lowshot_fault *")
     kind = function(*arguments, fault)
     if kind == lib.LOWSHOT_OK:

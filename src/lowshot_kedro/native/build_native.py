@@ -21,6 +21,7 @@ from setuptools._distutils.sysconfig import customize_compiler
 
 MODULE = "lowshot_kedro.native._native"
 SOURCES = (
+    "processor.c",
     "checks.c",
     "node_ordering.c",
     "symmetrize.c",
@@ -29,13 +30,17 @@ SOURCES = (
     "sums.c",
     "merge.c",
     "encode.c",
+    "candidates.c",
     "codes.c",
+    "codes_x86.c",
+    "codes_arm.c",
     "lists.c",
     "reach.c",
     "descent.c",
     "ranking.c",
+    "rows.c",
 )
-HEADERS = ("native.h", "search.h", "functions.h")
+HEADERS = ("native.h", "processor.h", "search.h", "kernels.h", "functions.h")
 
 # Contraction is off so that every vector width gives the same bits.
 COMPILE_FLAGS = ("-std=c11", "-O3", "-ffp-contract=off", "-Wall", "-Wextra")

@@ -82,14 +82,17 @@ bool matrix_fits(const void *pointer, int64_t rows, int64_t width, int64_t strid
 
 /* Whole rows are tested without a branch, so that the compiler can vectorise; which entry it was is
  * looked up afterwards, and only if there was one. */
-MULTIVERSIONED
-static bool any_index_outside(const int32_t *indices, int64_t count, int32_t lowest,
-                              uint32_t allowed) {
+ALWAYS_INLINE bool any_index_outside_portable(const int32_t *indices, int64_t count, int32_t lowest,
+                                              uint32_t allowed) {
     uint32_t outside = 0;
     for (int64_t i = 0; i < count; i++)
         outside |= (uint32_t)indices[i] - (uint32_t)lowest >= allowed;
     return outside != 0;
 }
+
+FOR_EVERY_WIDTH(bool, any_index_outside,
+                (const int32_t *indices, int64_t count, int32_t lowest, uint32_t allowed), indices,
+                count, lowest, allowed)
 
 int check_indices(const int32_t *indices, int64_t rows, int64_t width, int64_t stride,
                   int32_t lowest, int64_t limit, struct lowshot_fault *fault) {

@@ -8,8 +8,6 @@
  * alike in size, so that 8 bits serve all of them, whatever the vectors are. The transform is
  * orthogonal and changes neither inner products nor distances. */
 
-enum { SUMS = 16 };
-
 /* Shorter vectors count as 0: their inverse length would leave the range of float. */
 static const double MIN_LENGTH = 1e-36;
 /* Sums of the transform would leave it with a longer mean. */
@@ -55,20 +53,6 @@ ALWAYS_INLINE void hadamard(float *restrict values, float *restrict turned, int6
         values[j] = turned[j] * scale;
 }
 
-ALWAYS_INLINE double length_of(const float *vector, int64_t dimension) {
-    double sums[SUMS] = {0};
-    int64_t j = 0;
-    for (; j + SUMS <= dimension; j += SUMS)
-        for (int64_t s = 0; s < SUMS; s++)
-            sums[s] += (double)vector[j + s] * (double)vector[j + s];
-    for (int64_t s = 0; j + s < dimension; s++)
-        sums[s] += (double)vector[j + s] * (double)vector[j + s];
-    double total = 0;
-    for (int64_t s = 0; s < SUMS; s++)
-        total += sums[s];
-    return sqrt(total);
-}
-
 /* The vector scaled to length 1, less the mean. */
 ALWAYS_INLINE bool center_direction(const struct lowshot_encoder *encoder, const float *vector,
                                     float *values, float *inverse_length) {
@@ -106,9 +90,9 @@ ALWAYS_INLINE int32_t bias_of_distance(const int8_t *codes, int64_t width) {
 
 /* Returns false for a vector that is not finite. room: two rows of the width of codes. Everything
  * above is inlined here, so that one choice of the processor's vectors serves all of it. */
-MULTIVERSIONED
-static bool encode_row(const struct lowshot_encoder *encoder, const float *vector, float *room,
-                       int8_t *codes, int32_t *bias, float *inverse_length) {
+ALWAYS_INLINE bool encode_row_portable(const struct lowshot_encoder *encoder, const float *vector,
+                                       float *room, int8_t *codes, int32_t *bias,
+                                       float *inverse_length) {
     const int64_t dimension = encoder->dimension, width = encoder->width;
     float *const values = room, *const turned = room + width;
     const bool euclidean = encoder->metric == LOWSHOT_EUCLIDEAN;
@@ -143,6 +127,11 @@ static bool encode_row(const struct lowshot_encoder *encoder, const float *vecto
         *bias -= (int32_t)lrintf(encoder->scale * encoder->scale / 2);
     return true;
 }
+
+FOR_EVERY_WIDTH(bool, encode_row,
+                (const struct lowshot_encoder *encoder, const float *vector, float *room,
+                 int8_t *codes, int32_t *bias, float *inverse_length),
+                encoder, vector, room, codes, bias, inverse_length)
 
 /* What would make codes or biases that are no integers. */
 static int check_encoder(const struct lowshot_encoder *encoder, struct lowshot_fault *fault) {

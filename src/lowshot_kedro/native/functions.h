@@ -36,6 +36,25 @@ struct lowshot_fault {
 int lowshot_get_num_threads(void);
 void lowshot_set_num_threads(int count);
 
+/* What the inner loops are made for, from the slowest to the fastest of a kind of processor. Plain
+ * C runs everywhere. Results do not depend on it. */
+enum lowshot_kernels {
+    LOWSHOT_PLAIN = 0,
+    LOWSHOT_AVX2,
+    LOWSHOT_AVX_VNNI,
+    LOWSHOT_AVX512,
+    LOWSHOT_AVX512_VNNI,
+    LOWSHOT_NEON,
+    LOWSHOT_NEON_DOTPROD
+};
+
+/* Not 0 if this processor, and this build, has them. */
+int lowshot_has_kernels(int kernels);
+int lowshot_best_kernels(void);
+/* From now on; returns 0, and changes nothing, if this processor has not got them. */
+int lowshot_use_kernels(int kernels);
+int lowshot_kernels_in_use(void);
+
 /* A function that the calling thread asks, while it is at work, whether to stop: not 0 is yes, and
  * the call then ends with LOWSHOT_STOPPED. It is asked once so many milliseconds have passed, then
  * again and again. NULL: nobody is asked. */
@@ -284,3 +303,14 @@ int lowshot_rank_candidates(const struct lowshot_vectors *vectors, const int32_t
                             const struct lowshot_matrix *queries, const int32_t *candidates,
                             int64_t n_candidates, int64_t width, int continued, int32_t *indices,
                             float *similarities, struct lowshot_fault *fault);
+
+/* copies[places[i]] = factors[rows[i]] * vectors[rows[i]] for i < count. No two places are the
+ * same; copies: n_copies x columns. */
+int lowshot_copy_rows(const struct lowshot_matrix *vectors, const float *factors,
+                      const int32_t *rows, const int64_t *places, int64_t count, float *copies,
+                      int64_t n_copies, struct lowshot_fault *fault);
+
+/* checksums[row] = sum over j of factors[j] times the bits of column j of that row, modulo 2^64.
+ * Cosine: of the row scaled to length 1; 0 stays 0. Minus zero counts as zero. */
+int lowshot_checksum_rows(const struct lowshot_matrix *vectors, int metric, const uint64_t *factors,
+                          uint64_t *checksums, struct lowshot_fault *fault);

@@ -195,15 +195,23 @@ ALWAYS_INLINE bool gather_rows(const struct job *job, int64_t begin, int64_t end
     return good;
 }
 
-MULTIVERSIONED
-static bool gather_float_rows(const struct job *job, int64_t begin, int64_t end, double *sums) {
+ALWAYS_INLINE bool gather_float_rows_portable(const struct job *job, int64_t begin, int64_t end,
+                                              double *sums) {
     return gather_rows(job, begin, end, LOWSHOT_FLOAT32, sums);
 }
 
-MULTIVERSIONED
-static bool gather_bfloat16_rows(const struct job *job, int64_t begin, int64_t end, double *sums) {
+FOR_EVERY_WIDTH(bool, gather_float_rows,
+                (const struct job *job, int64_t begin, int64_t end, double *sums), job, begin, end,
+                sums)
+
+ALWAYS_INLINE bool gather_bfloat16_rows_portable(const struct job *job, int64_t begin, int64_t end,
+                                                 double *sums) {
     return gather_rows(job, begin, end, LOWSHOT_BFLOAT16, sums);
 }
+
+FOR_EVERY_WIDTH(bool, gather_bfloat16_rows,
+                (const struct job *job, int64_t begin, int64_t end, double *sums), job, begin, end,
+                sums)
 
 /* Rows between two looks at whether to stop. */
 enum { STEP_ROWS = 16 * TILE_ROWS };

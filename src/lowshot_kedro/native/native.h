@@ -8,17 +8,7 @@
 #include <string.h>
 
 #include "functions.h"
-
-/* One build has to run on any x86-64 and still use wide vectors where they exist. Choosing among
- * the copies of a function at load time needs glibc. Contraction into fused multiply-adds is off in
- * the build, so all copies give the same bits. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) &&                             \
-    !defined(LOWSHOT_NO_MULTIVERSIONING) &&                                                        \
-    ((defined(__clang__) && __clang_major__ >= 14) || (!defined(__clang__) && __GNUC__ >= 6))
-#define MULTIVERSIONED __attribute__((target_clones("default", "avx2", "avx512f")))
-#else
-#define MULTIVERSIONED
-#endif
+#include "processor.h"
 
 #if defined(__GNUC__)
 #define ALWAYS_INLINE static inline __attribute__((always_inline))

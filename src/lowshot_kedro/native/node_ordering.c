@@ -36,8 +36,7 @@ static int32_t smallest_hash(const int32_t *labels, const int32_t *neighbors, in
 }
 
 /* The most frequent label; of several, the one of smallest hash. */
-MULTIVERSIONED
-static int32_t most_frequent(const int32_t *votes, int count, int32_t own) {
+ALWAYS_INLINE int32_t most_frequent_portable(const int32_t *votes, int count, int32_t own) {
     int32_t frequency[VOTERS] = {0};
     for (int other = 0; other < count; other++)
         for (int voter = 0; voter < VOTERS; voter++)
@@ -51,6 +50,9 @@ static int32_t most_frequent(const int32_t *votes, int count, int32_t own) {
         }
     return best;
 }
+
+FOR_EVERY_WIDTH(int32_t, most_frequent, (const int32_t *votes, int count, int32_t own), votes,
+                count, own)
 
 static int32_t majority(const int32_t *labels, const int32_t *neighbors, int64_t width,
                         int64_t nodes, int32_t own) {

@@ -11,8 +11,8 @@ ALWAYS_INLINE void add_upper_half(float *sums, int64_t half) {
 
 /* Sums are kept in the same 32 places whatever the vector width of the processor, and float keeps
  * up to the last digits with double for the few vectors whose squares leave its range. */
-MULTIVERSIONED
-static float inner_product(const float *first, const float *second, int64_t dimension) {
+ALWAYS_INLINE float inner_product_portable(const float *first, const float *second,
+                                           int64_t dimension) {
     enum { SUMS = 32 };
     float sums[SUMS] = {0};
     int64_t j = 0;
@@ -29,6 +29,9 @@ static float inner_product(const float *first, const float *second, int64_t dime
     return sums[0];
 }
 
+FOR_EVERY_WIDTH(float, inner_product, (const float *first, const float *second, int64_t dimension),
+                first, second, dimension)
+
 static float inner_product_double(const float *first, const float *second, int64_t dimension,
                                   double scale) {
     double sum = 0;
@@ -37,8 +40,8 @@ static float inner_product_double(const float *first, const float *second, int64
     return (float)(sum * scale);
 }
 
-MULTIVERSIONED
-static float squared_distance(const float *first, const float *second, int64_t dimension) {
+ALWAYS_INLINE float squared_distance_portable(const float *first, const float *second,
+                                              int64_t dimension) {
     enum { SUMS = 32 };
     float sums[SUMS] = {0};
     int64_t j = 0;
@@ -58,6 +61,10 @@ static float squared_distance(const float *first, const float *second, int64_t d
     add_upper_half(sums, 1);
     return sums[0];
 }
+
+FOR_EVERY_WIDTH(float, squared_distance,
+                (const float *first, const float *second, int64_t dimension), first, second,
+                dimension)
 
 static float squared_distance_double(const float *first, const float *second, int64_t dimension) {
     double sum = 0;
@@ -303,11 +310,6 @@ static int check_vectors(const struct lowshot_vectors *vectors, struct lowshot_f
                          vectors->columns, vectors->stride))
             return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
     return LOWSHOT_OK;
-}
-
-static bool floats_fit(const struct lowshot_matrix *matrix) {
-    return matrix != NULL && matrix->rows <= INT32_MAX &&
-           matrix_fits(matrix->values, matrix->rows, matrix->columns, matrix->stride);
 }
 
 /* As many rows as their queries fit into the cache, and fewer where threads would have none. */

@@ -3,6 +3,8 @@
 
 #include "native.h"
 
+#include <math.h>
+
 /* What searching for neighbours has in common: ranking candidates, and scores of 8-bit codes. */
 
 /* A candidate in one word that compares like its rank: the larger score first, of equal scores the
@@ -80,6 +82,28 @@ static inline int check_biases(const struct lowshot_codes *codes, struct lowshot
     if (kind != LOWSHOT_OK && fault != NULL)
         fault->list = 2;
     return kind;
+}
+
+/* Sizes and pointers only. */
+static inline bool floats_fit(const struct lowshot_matrix *matrix) {
+    return matrix != NULL && matrix->rows <= INT32_MAX &&
+           matrix_fits(matrix->values, matrix->rows, matrix->columns, matrix->stride);
+}
+
+/* Sums are kept in the same places whatever the vector width of the processor. */
+ALWAYS_INLINE double length_of(const float *vector, int64_t dimension) {
+    enum { SUMS = 16 };
+    double sums[SUMS] = {0};
+    int64_t j = 0;
+    for (; j + SUMS <= dimension; j += SUMS)
+        for (int64_t s = 0; s < SUMS; s++)
+            sums[s] += (double)vector[j + s] * (double)vector[j + s];
+    for (int64_t s = 0; j + s < dimension; s++)
+        sums[s] += (double)vector[j + s] * (double)vector[j + s];
+    double total = 0;
+    for (int64_t s = 0; s < SUMS; s++)
+        total += sums[s];
+    return sqrt(total);
 }
 
 #endif

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._library import Explain, call, check_array, ffi, lib, pointer
+from ._library import Explain, call, check_array, check_no_overlap, ffi, lib, pointer
 
 CODE_WIDTH_UNIT = 64
 MAX_NEIGHBORS = int(lib.LOWSHOT_MAX_NEIGHBORS)
@@ -681,15 +681,7 @@ def rank_candidates(
         ffi.NULL if numbers is None else pointer(numbers),
         ffi.NULL if inverse_lengths is None else pointer(inverse_lengths),
         lib.LOWSHOT_EUCLIDEAN if is_euclidean else lib.LOWSHOT_COSINE,
-        ffi.new(
-            "struct lowshot_matrix *",
-            {
-                "values": pointer(queries),
-                "rows": n_queries,
-                "columns": dimension,
-                "stride": queries_stride,
-            },
-        ),
+        _matrix(queries, queries_stride),
         pointer(candidates),
         candidates.shape[1],
         width,
@@ -701,9 +693,107 @@ def rank_candidates(
     return indices, similarities
 
 
+def copy_rows(
+    vectors: npt.NDArray[np.float32],
+    factors: npt.NDArray[np.float32],
+    rows: npt.NDArray[np.int32],
+    places: npt.NDArray[np.int64],
+    copies: npt.NDArray[np.float32],
+) -> None:
+    """Copy some vectors, multiplied by factors, to places in a matrix.
+
+    Args:
+        vectors: float32 (n, d), an array or memmap of which only these rows are looked at.
+        factors: float32 (n,), one for each vector.
+        rows: int32 (c,), which vectors; fastest in increasing order.
+        places: int64 (c,), the row of the matrix for each of them, no two the same.
+        copies: float32 (m, d), the matrix, in memory of its own; its other rows stay as they are.
+
+    Raises:
+        ValueError: Wrong types or shapes; rows or places out of range.
+    """
+    stride = check_array("vectors", vectors, np.float32, ("n", "d"), strided=True)
+    n_vectors, dimension = vectors.shape
+    check_array("factors", factors, np.float32, (n_vectors,))
+    check_array("rows", rows, np.int32, ("c",))
+    check_array("places", places, np.int64, (len(rows),))
+    check_array("copies", copies, np.float32, ("m", dimension), writeable=True)
+    check_no_overlap("copies", copies, vectors=vectors, factors=factors, rows=rows, places=places)
+
+    def explain(kind: int, which: int, row: int, column: int) -> str:
+        name, found, count = (
+            ("places", places, len(copies)) if which == 1 else ("rows", rows, n_vectors)
+        )
+        return f"{name}: entry {row} holds {found[row]}, expected 0..{count - 1}"
+
+    call(
+        lib.lowshot_copy_rows,
+        _matrix(vectors, stride),
+        pointer(factors),
+        pointer(rows),
+        pointer(places),
+        len(rows),
+        pointer(copies),
+        len(copies),
+        explain=explain,
+    )
+
+
+def checksum_rows(
+    vectors: npt.NDArray[np.float32],
+    factors: npt.NDArray[np.uint64],
+    euclidean: bool = False,
+) -> npt.NDArray[np.uint64]:
+    """A checksum of each vector: the same for equal ones, and for other ones seldom the same.
+
+    It is the sum of the bits of each number, as an integer, times its factor, modulo 2⁶⁴. Minus
+    zero counts as zero.
+
+    Args:
+        vectors: float32 (n, d), C-contiguous or the first columns of a wider matrix.
+        factors: uint64 (d,), random odd numbers.
+        euclidean: Whether vectors are taken as they are; else they are scaled to length 1 first,
+            so that all that point in one direction are equal.
+
+    Returns:
+        uint64 (n,).
+
+    Raises:
+        ValueError: Wrong types or shapes; a vector that is not finite, with its row.
+    """
+    stride = check_array("vectors", vectors, np.float32, ("n", "d"), strided=True)
+    check_array("factors", factors, np.uint64, (vectors.shape[1],))
+    checksums = np.empty(len(vectors), np.uint64)
+
+    def explain(kind: int, which: int, row: int, column: int) -> str:
+        return f"vectors: row {row} holds NaN or infinity, expected finite numbers"
+
+    call(
+        lib.lowshot_checksum_rows,
+        _matrix(vectors, stride),
+        lib.LOWSHOT_EUCLIDEAN if euclidean else lib.LOWSHOT_COSINE,
+        pointer(factors),
+        pointer(checksums),
+        explain=explain,
+    )
+    return checksums
+
+
 def code_width(dimension: int) -> int:
     """Columns of the codes of vectors with so many columns."""
     return -(-dimension // CODE_WIDTH_UNIT) * CODE_WIDTH_UNIT
+
+
+def _matrix(array: npt.NDArray[np.float32], stride: int) -> Any:
+    return ffi.new(
+        "struct lowshot_matrix *",
+        {
+            "values": pointer(array),
+            "rows": len(array),
+            "columns": array.shape[1],
+            "stride": stride,
+        },
+    )
 
 
 def _codes(codes: Codes) -> Any:

@@ -20,9 +20,9 @@ void add_block_sums(const double *block_sums, struct blocks blocks, int64_t colu
             sums[column] += block_sums[block * columns + column];
 }
 
-MULTIVERSIONED
-static void add_float_rows(const float *scores, int64_t stride, int64_t begin, int64_t end,
-                           int64_t columns, const float *row_weights, double *sums) {
+ALWAYS_INLINE void add_float_rows_portable(const float *scores, int64_t stride, int64_t begin,
+                                           int64_t end, int64_t columns, const float *row_weights,
+                                           double *sums) {
     for (int64_t row = begin; row < end; row++) {
         const double weight = row_weights == NULL ? 1.0 : (double)row_weights[row];
         for (int64_t column = 0; column < columns; column++)
@@ -30,15 +30,25 @@ static void add_float_rows(const float *scores, int64_t stride, int64_t begin, i
     }
 }
 
-MULTIVERSIONED
-static void add_bfloat16_rows(const uint16_t *scores, int64_t stride, int64_t begin, int64_t end,
-                              int64_t columns, const float *row_weights, double *sums) {
+FOR_EVERY_WIDTH(void, add_float_rows,
+                (const float *scores, int64_t stride, int64_t begin, int64_t end, int64_t columns,
+                 const float *row_weights, double *sums),
+                scores, stride, begin, end, columns, row_weights, sums)
+
+ALWAYS_INLINE void add_bfloat16_rows_portable(const uint16_t *scores, int64_t stride, int64_t begin,
+                                              int64_t end, int64_t columns,
+                                              const float *row_weights, double *sums) {
     for (int64_t row = begin; row < end; row++) {
         const double weight = row_weights == NULL ? 1.0 : (double)row_weights[row];
         for (int64_t column = 0; column < columns; column++)
             sums[column] += weight * (double)from_bfloat16(scores[row * stride + column]);
     }
 }
+
+FOR_EVERY_WIDTH(void, add_bfloat16_rows,
+                (const uint16_t *scores, int64_t stride, int64_t begin, int64_t end,
+                 int64_t columns, const float *row_weights, double *sums),
+                scores, stride, begin, end, columns, row_weights, sums)
 
 void add_rows(const struct lowshot_dense *scores, int64_t begin, int64_t end,
               const float *row_weights, double *sums) {
@@ -112,13 +122,17 @@ int lowshot_column_sums_sparse(const struct lowshot_sparse *scores, const float 
     return bad ? report_fault(fault, LOWSHOT_BAD_SCORES, 0, 0, 0) : LOWSHOT_OK;
 }
 
-MULTIVERSIONED
-static void scale_float_rows(float *scores, int64_t stride, int64_t begin, int64_t end,
-                             int64_t columns, const float *factors) {
+ALWAYS_INLINE void scale_float_rows_portable(float *scores, int64_t stride, int64_t begin,
+                                             int64_t end, int64_t columns, const float *factors) {
     for (int64_t row = begin; row < end; row++)
         for (int64_t column = 0; column < columns; column++)
             scores[row * stride + column] *= factors[column];
 }
+
+FOR_EVERY_WIDTH(void, scale_float_rows,
+                (float *scores, int64_t stride, int64_t begin, int64_t end, int64_t columns,
+                 const float *factors),
+                scores, stride, begin, end, columns, factors)
 
 int lowshot_scale_columns(const struct lowshot_dense *scores, const float *factors,
                           struct lowshot_fault *fault) {

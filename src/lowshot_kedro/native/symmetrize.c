@@ -3,9 +3,11 @@
 #include <math.h>
 #include <stdlib.h>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(LOWSHOT_NO_VECTORS)
-#define VECTORS
+#ifdef X86_VECTORS
 #include <immintrin.h>
+#endif
+#ifdef ARM_VECTORS
+#include <arm_neon.h>
 #endif
 
 /* A + A^T, a range of rows at a time, so that little is held besides input and output.
@@ -111,10 +113,67 @@ static void catch_links(const struct net *net, struct catch *caught) {
     caught->count = count;
 }
 
-#ifdef VECTORS
-/* The compiler does not find the instruction that moves the hits of a vector together. */
-__attribute__((target("avx512f,popcnt"))) static void catch_links_avx512(const struct net *net,
-                                                                         struct catch *caught) {
+/* The compiler does not find the instructions that move the hits of a vector together. */
+#if defined(X86_VECTORS) || defined(ARM_VECTORS)
+/* For each mask of four links, their bytes in the order that puts the masked ones first. */
+enum { FEW_LINKS = 4 };
+#define LINK(i) 4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3
+#define ORDER(a, b, c, d) {LINK(a), LINK(b), LINK(c), LINK(d)}
+static const uint8_t links_first[1 << FEW_LINKS][16] = {
+    ORDER(0, 1, 2, 3), ORDER(0, 1, 2, 3), ORDER(1, 0, 2, 3), ORDER(0, 1, 2, 3),
+    ORDER(2, 0, 1, 3), ORDER(0, 2, 1, 3), ORDER(1, 2, 0, 3), ORDER(0, 1, 2, 3),
+    ORDER(3, 0, 1, 2), ORDER(0, 3, 1, 2), ORDER(1, 3, 0, 2), ORDER(0, 1, 3, 2),
+    ORDER(2, 3, 0, 1), ORDER(0, 2, 3, 1), ORDER(1, 2, 3, 0), ORDER(0, 1, 2, 3)};
+#undef ORDER
+#undef LINK
+
+/* The links of a row behind its last whole vector. */
+ALWAYS_INLINE int64_t catch_rest(const struct net *net, int64_t source, int64_t column,
+                                 int64_t count, struct catch *caught) {
+    const int32_t *const row = net->neighbors->indices + source * net->neighbors->stride;
+    for (; column < net->neighbors->width; column++) {
+        caught->targets[count] = row[column];
+        caught->sources[count] = (int32_t)source;
+        if (net->weights != NULL)
+            caught->weights[count] = net->weights[source * net->neighbors->width + column];
+        count += (uint32_t)row[column] - net->first < net->range;
+    }
+    return count;
+}
+#endif
+
+#ifdef X86_VECTORS
+TARGET_AVX2 static void catch_links_avx2(const struct net *net, struct catch *caught) {
+    const int64_t width = net->neighbors->width;
+    /* There is a comparison of signed numbers only. */
+    const __m128i sign = _mm_set1_epi32(INT32_MIN);
+    const __m128i first = _mm_set1_epi32((int32_t)net->first);
+    const __m128i range = _mm_xor_si128(_mm_set1_epi32((int32_t)net->range), sign);
+    int64_t count = caught->count;
+    for (int64_t source = net->begin; source < net->end; source++) {
+        const int32_t *const row = net->neighbors->indices + source * net->neighbors->stride;
+        int64_t column = 0;
+        for (; column + FEW_LINKS <= width; column += FEW_LINKS) {
+            const __m128i links = _mm_loadu_si128((const __m128i *)(row + column));
+            const __m128i places = _mm_xor_si128(_mm_sub_epi32(links, first), sign);
+            const int hits = _mm_movemask_ps(_mm_castsi128_ps(_mm_cmpgt_epi32(range, places)));
+            const __m128i order = _mm_loadu_si128((const __m128i *)(const void *)links_first[hits]);
+            _mm_storeu_si128((__m128i *)(caught->targets + count), _mm_shuffle_epi8(links, order));
+            _mm_storeu_si128((__m128i *)(caught->sources + count), _mm_set1_epi32((int32_t)source));
+            if (net->weights != NULL) {
+                const float *const weights = net->weights + source * width + column;
+                const __m128i bits = _mm_loadu_si128((const __m128i *)(const void *)weights);
+                _mm_storeu_si128((__m128i *)(void *)(caught->weights + count),
+                                 _mm_shuffle_epi8(bits, order));
+            }
+            count += __builtin_popcount((unsigned)hits);
+        }
+        count = catch_rest(net, source, column, count, caught);
+    }
+    caught->count = count;
+}
+
+TARGET_AVX512 static void catch_links_avx512(const struct net *net, struct catch *caught) {
     const int64_t width = net->neighbors->width;
     const __m512i first = _mm512_set1_epi32((int32_t)net->first);
     const __m512i range = _mm512_set1_epi32((int32_t)net->range);
@@ -140,20 +199,66 @@ __attribute__((target("avx512f,popcnt"))) static void catch_links_avx512(const s
     }
     caught->count = count;
 }
-
-static bool has_avx512(void) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("popcnt");
-}
-#else
-#define catch_links_avx512 catch_links
-
-static bool has_avx512(void) { return false; }
 #endif
+
+#ifdef ARM_VECTORS
+static void catch_links_neon(const struct net *net, struct catch *caught) {
+    const int64_t width = net->neighbors->width;
+    const uint32x4_t first = vdupq_n_u32(net->first), range = vdupq_n_u32(net->range);
+    const uint32_t bits[FEW_LINKS] = {1, 2, 4, 8};
+    const uint32x4_t bit_of_place = vld1q_u32(bits);
+    int64_t count = caught->count;
+    for (int64_t source = net->begin; source < net->end; source++) {
+        const int32_t *const row = net->neighbors->indices + source * net->neighbors->stride;
+        int64_t column = 0;
+        for (; column + FEW_LINKS <= width; column += FEW_LINKS) {
+            const uint32x4_t links = vreinterpretq_u32_s32(vld1q_s32(row + column));
+            const uint32x4_t hits =
+                vandq_u32(vcltq_u32(vsubq_u32(links, first), range), bit_of_place);
+            const uint32_t mask = vaddvq_u32(hits);
+            const uint8x16_t order = vld1q_u8(links_first[mask]);
+            vst1q_u8((uint8_t *)(caught->targets + count),
+                     vqtbl1q_u8(vreinterpretq_u8_u32(links), order));
+            vst1q_s32(caught->sources + count, vdupq_n_s32((int32_t)source));
+            if (net->weights != NULL) {
+                const float *const weights = net->weights + source * width + column;
+                vst1q_u8((uint8_t *)(caught->weights + count),
+                         vqtbl1q_u8(vreinterpretq_u8_f32(vld1q_f32(weights)), order));
+            }
+            count += __builtin_popcount(mask);
+        }
+        count = catch_rest(net, source, column, count, caught);
+    }
+    caught->count = count;
+}
+#endif
+
+typedef void (*catching)(const struct net *net, struct catch *caught);
+
+static catching choose_catching(void) {
+    switch (kernels_in_use()) {
+#ifdef X86_VECTORS
+    case LOWSHOT_AVX512:
+    case LOWSHOT_AVX512_VNNI:
+        return catch_links_avx512;
+    case LOWSHOT_AVX2:
+    case LOWSHOT_AVX_VNNI:
+        return catch_links_avx2;
+#endif
+#ifdef ARM_VECTORS
+    case LOWSHOT_NEON:
+    case LOWSHOT_NEON_DOTPROD:
+        return catch_links_neon;
+#endif
+    default:
+        return catch_links;
+    }
+}
 
 static bool catch_all_links(const struct lowshot_neighbors *neighbors, const float *weights,
                             int64_t first_source, int64_t last_source, int64_t first_target,
                             int64_t last_target, struct catch *caught, struct stop *stop) {
-    const bool vectors = has_avx512();
+    const catching catch_some = choose_catching();
     const int64_t room = CATCH_ROWS * neighbors->width + VECTOR_LINKS;
     struct net net = {.neighbors = neighbors,
                       .weights = weights,
@@ -164,10 +269,7 @@ static bool catch_all_links(const struct lowshot_neighbors *neighbors, const flo
         net.end = last_source - net.begin < CATCH_ROWS ? last_source : net.begin + CATCH_ROWS;
         if (caught->capacity - caught->count < room && !make_room(caught, room, weights != NULL))
             return false;
-        if (vectors)
-            catch_links_avx512(&net, caught);
-        else
-            catch_links(&net, caught);
+        catch_some(&net, caught);
     }
     return true;
 }
@@ -218,9 +320,9 @@ static bool sort_incoming(const struct catch *caught, int64_t catches, bool weig
  * The place of a neighbour is the number of smaller ones: more comparisons than other ways to sort,
  * but without a branch, so that the compiler can vectorise. Equal neighbours want the same place;
  * the places that they leave empty are closed up. */
-MULTIVERSIONED
-static int64_t sort_own_links(const struct lowshot_neighbors *neighbors, const float *weights,
-                              int64_t row, const struct piece *piece) {
+ALWAYS_INLINE int64_t sort_own_links_portable(const struct lowshot_neighbors *neighbors,
+                                              const float *weights, int64_t row,
+                                              const struct piece *piece) {
     const int64_t width = neighbors->width, padded = padded_width(width);
     const int32_t *const own = neighbors->indices + row * neighbors->stride;
     int32_t *const restrict keys = piece->keys;
@@ -252,6 +354,11 @@ static int64_t sort_own_links(const struct lowshot_neighbors *neighbors, const f
     }
     return count;
 }
+
+FOR_EVERY_WIDTH(int64_t, sort_own_links,
+                (const struct lowshot_neighbors *neighbors, const float *weights, int64_t row,
+                 const struct piece *piece),
+                neighbors, weights, row, piece)
 
 /* Merges a row's own links and the incoming ones, both sorted. The mutual ones are written to the
  * front; the others wait until it is known how many those are. Returns the number of both. */

@@ -23,6 +23,7 @@ from kedro.pipeline.node import Node
 from rich.console import Console
 from rich.table import Table
 
+from lowshot_kedro import native
 from lowshot_kedro.datasets.resumable import ResumableDataset
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.locks import files_in_use, of_this_run
@@ -155,8 +156,13 @@ class InputHooks(InvocationHooks):
     ) -> None:
         """Refuse missing inputs with the command that makes them, damaged ones, and a full disk.
 
-        A runner that cannot run the pipeline is refused before all that.
+        A runner that cannot run the pipeline, and kernels that the processor has not got, are
+        refused before all that.
         """
+        try:
+            native.kernels_in_use()
+        except ValueError as error:
+            raise UserError(str(error)) from error
         if isinstance(catalog, SharedMemoryDataCatalog):
             _require_outputs_on_disk(pipeline, catalog)
             keep_causes()
