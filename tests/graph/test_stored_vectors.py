@@ -99,7 +99,7 @@ def test_memory_is_given_back_where_it_is_short(index_of, tmp_path, monkeypatch)
     released = []
     monkeypatch.setattr(stored_vectors_module, "release", released.append)
     is_mapped = search.division.stored.is_mapped
-    for scattered, n_parts in ((True, 9), (False, 5)):
+    for scattered, n_parts in ((True, 10), (False, 5)):
         released.clear()
         found = search.rank(queries, candidates, 9, scattered)
         assert same_bits(found, expected)
@@ -190,3 +190,19 @@ def test_candidates_that_are_surely_too_far_are_not_missed(tmp_path, width, monk
     # Eight of each, and few others.
     n_few = 1500 * min(width, 8)
     assert n_few <= sum(compared) <= (n_all if width < 40 else n_few + 0.5 * (n_all - n_few))
+
+
+def test_where_codes_mislead_every_candidate_is_ranked(monkeypatch):
+    vectors = clustered_vectors(1500)
+    index = index_in_memory(vectors, "ivf")
+    expected = joined(background_graph(index, vectors, 6, "descent"), 6)
+    ranked = []
+
+    def rank_as_codes_say(search, queries, biases, positions, scores, k, scattered=False):
+        ranked.append(len(queries))
+        return search.rank(queries, np.ascontiguousarray(positions[:, :k]), k, scattered)
+
+    monkeypatch.setattr(ListSearch, "rank_likely", rank_as_codes_say)
+    assert same_bits(joined(background_graph(index, vectors, 6, "descent"), 6), expected)
+    # The sample alone.
+    assert ranked == [256]

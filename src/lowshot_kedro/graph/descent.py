@@ -197,6 +197,7 @@ def _rank(
 
     with logged_step("graph: ranking by the vectors themselves"):
         stage.fill(rank, BLOCK_ROWS // 4, "ranking")
+    search.release()
 
 
 def _trusts_codes(search: ListSearch, tuning: Tuning, pools: native.Pools) -> bool:

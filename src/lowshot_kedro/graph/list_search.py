@@ -299,7 +299,10 @@ class ListSearch:
             of_part = None if found is None else found.part(first, last, k)
             parts.append(self._rank(queries[first:last], positions[first:last], k, of_part))
             if sparing and self._is_short():
-                self._release()
+                self.release()
+        if sparing and scattered:
+            # Who is searched for next has others.
+            self.release()
         return KnnGraph.joined(parts, k)
 
     def _is_sparing(self) -> bool:
@@ -327,7 +330,8 @@ class ListSearch:
             )
         )
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Let the system have the memory into which vectors have been read from files."""
         release(self.vectors)
         if self._stored is not None:
             self._stored.release()

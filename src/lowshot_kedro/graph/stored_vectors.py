@@ -51,10 +51,12 @@ class StoredVectors:
             numbers: int32 (n,), those of its vectors, list after list.
 
         Returns:
-            None if it does not hold vectors as they are.
+            None if it does not hold vectors as they are, or none at all.
         """
         lists: Any = faiss.downcast_InvertedLists(index.invlists)  # type: ignore[arg-type]
         row_bytes = 4 * index.d
+        if not len(numbers):
+            return None
         # Those derived from these keep something else.
         if type(index) is not faiss.IndexIVFFlat or type(lists) is not faiss.ArrayInvertedLists:
             return None
