@@ -392,6 +392,7 @@ def _list_blocks(
             # Or it would stay in memory while another one is made.
             del block
             bar.update(n_rows)
+    release(vectors)
 
 
 def _whole_lists(
