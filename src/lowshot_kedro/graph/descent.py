@@ -251,7 +251,7 @@ def _tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
         if reached >= wanted or pool_width >= widest:
             break
         pool_width = min(2 * pool_width, widest)
-    release(search.vectors)
+    search.release()
     return Tuning(rows, queries, neighbors, pool_width, reached)
 
 
