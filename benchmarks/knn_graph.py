@@ -27,8 +27,7 @@ from common.options import positive
 from common.output import note, print_json, print_ratios, print_table, ratio
 from common.timing import Seconds, Statistic
 from common.truth import Recall, Truth, truth_among
-from common.vectors import FASHION_MNIST, PIXELS, VectorFile, image_vectors, vectors_of_file
-from lowshot_kedro import native
+from common.vectors import VectorFile, image_vectors, vectors_of_file
 
 OURS = ("descent", "ivf", "pynndescent", "auto")
 OUR_ROWS = tuple(f"ours-{method}" for method in OURS)
@@ -51,7 +50,6 @@ MAIN_ROW = f"ours-{MAIN_METHOD}"
 
 # 17 copies of 60 thousand images.
 DEFAULT_ROWS = 1_020_000
-DEFAULT_COLUMNS = 256
 # How many times faster than the peer, at the default sizes.
 WANTED = {"original_vs_ours": 20.0, "pynndescent_vs_ours": 1.0, "small_exact_vs_ours": 3.0}
 # The insertion's seconds as a part of the graph's, at most: what it took when it lost 1.6 % of the
@@ -335,27 +333,15 @@ def make_vectors(
 
 def parser_of_options() -> argparse.ArgumentParser:
     """Sizes, data, and what to measure."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    knn.add_options(parser)
     add = parser.add_argument
     add("--rows", type=positive, help=f"vectors; default: {DEFAULT_ROWS}, or those of the file")
-    add("--k", type=positive, default=30, help="neighbours of a vector, itself included")
-    add("--target-recall", type=float, default=0.99, help="that ours is asked for")
     add("--small-rows", type=positive, default=100_000, help="vectors of the second part")
     add("--labeled", type=positive, default=10_000, help="labelled points of the insertion")
     add("--test", type=positive, default=5_000, help="test points of the insertion")
-    add("--sample", type=positive, default=1_000, help="vectors whose true neighbours are found")
     add("--queries", type=positive, default=2_000, help="vectors that the original searches for")
     add("--exact-sample", type=positive, default=2_000, help="the same for the exact search")
-    add("--threads", type=positive, default=native.get_num_threads(), help="for everybody")
-    add("--repeat", type=positive, default=1, help="rounds of measurement")
-    add("--seed", type=int, default=0, help="of vectors and samples")
-    add("--vectors", type=Path, help="raw float32 matrix, in random order, to use instead")
-    add("--columns", type=positive, default=DEFAULT_COLUMNS, help="of the vectors")
-    add("--fashion-mnist", type=Path, default=FASHION_MNIST, help="folder of the images")
-    add("--folder", type=Path, help="where vectors are kept for the next time; default: nowhere")
     add("--before", type=checkout, metavar="FOLDER", help="a built checkout, measured as `before`")
     for name, option in ONLY_IF_ASKED.items():
         if name == BEFORE:
@@ -369,10 +355,7 @@ def parser_of_options() -> argparse.ArgumentParser:
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options, if they go together."""
     options = parser.parse_args(arguments)
-    if options.vectors is None and options.columns > PIXELS:
-        parser.error(f"--columns: at most {PIXELS}, got {options.columns}")
-    if not 0 < options.target_recall <= 1:
-        parser.error(f"--target-recall: between 0 and 1, got {options.target_recall:g}")
+    knn.require_options(parser, options)
     return options
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.util
 import logging
@@ -20,8 +21,10 @@ from faiss.contrib.big_batch_search import big_batch_search
 from numpy.typing import NDArray
 
 from common.machine import set_threads
+from common.options import positive
 from common.truth import BLOCK_ROWS, TIE, Truth, truth_of
-from common.vectors import VectorFile
+from common.vectors import FASHION_MNIST, PIXELS, VectorFile
+from lowshot_kedro import native
 from lowshot_kedro.blocks import KnnGraph
 from lowshot_kedro.datasets import FaissIndexDataset, KnnGraphDataset
 from lowshot_kedro.graph import (
@@ -41,6 +44,7 @@ BIG_BATCH_PROBES = 32
 EXACT_IN_FULL = 200_000
 WARM_UP_ROWS = 5_000
 WARM_UP_QUERIES = 100
+DEFAULT_COLUMNS = 256
 # What comes before there is anything to search in; the other phases belong to the graph.
 INDEX_PHASES = ("read", "train", "add", "write index", "index")
 
@@ -58,6 +62,7 @@ class Task:
         sample: int64 (s,), rows whose neighbours are compared with the truth.
         queries: int64 (q,), rows that are timed where all would take too long, the sample first.
         exact_queries: The same for a comparison with every vector.
+        memory_budget_bytes: Bytes that ours may take; None: four fifths of what is free.
     """
 
     vectors: VectorFile
@@ -68,6 +73,7 @@ class Task:
     sample: NDArray[np.int64]
     queries: NDArray[np.int64]
     exact_queries: NDArray[np.int64]
+    memory_budget_bytes: int | None = None
 
     @property
     def original_index(self) -> Path:
@@ -106,6 +112,30 @@ class Outcome(NamedTuple):
     first_call: float | None = None
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The vectors, what is asked for, and how often it is measured."""
+    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+    add = parser.add_argument
+    add("--k", type=positive, default=30, help="neighbours of a vector, itself included")
+    add("--target-recall", type=float, default=0.99, help="that ours is asked for")
+    add("--sample", type=positive, default=1_000, help="vectors whose true neighbours are found")
+    add("--threads", type=positive, default=native.get_num_threads(), help="for everybody")
+    add("--repeat", type=positive, default=1, help="rounds of measurement")
+    add("--seed", type=int, default=0, help="of vectors and samples")
+    add("--vectors", type=Path, help="raw float32 matrix, in random order, to use instead")
+    add("--columns", type=positive, default=DEFAULT_COLUMNS, help="of the vectors")
+    add("--fashion-mnist", type=Path, default=FASHION_MNIST, help="folder of the images")
+    add("--folder", type=Path, help="where vectors are kept for the next time; default: nowhere")
+
+
+def require_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End with a message if the options do not go together."""
+    if options.vectors is None and options.columns > PIXELS:
+        parser.error(f"--columns: at most {PIXELS}, got {options.columns}")
+    if not 0 < options.target_recall <= 1:
+        parser.error(f"--target-recall: between 0 and 1, got {options.target_recall:g}")
+
+
 class Phases:
     """Seconds from one phase to the next."""
 
@@ -142,7 +172,11 @@ def _ours(task: Task, method: str) -> dict[str, float]:
     """Seconds by phase. The work is done while results are saved."""
     vectors = task.vectors.mapped()
     index_dataset, graph_dataset = task.datasets(method)
-    asked: dict[str, Any] = {"method": method, "target_recall": task.target_recall}
+    asked: dict[str, Any] = {
+        "method": method,
+        "target_recall": task.target_recall,
+        "memory_budget_bytes": task.memory_budget_bytes,
+    }
     phases = Phases()
     index_dataset.save(build_index(vectors, **asked))
     phases.end("index")

@@ -17,6 +17,14 @@ def positive(text: str) -> int:
     return number
 
 
+def gigabytes(text: str) -> float:
+    """A number above 0."""
+    number = float(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"expected more than 0, got {text}")
+    return number
+
+
 def add_options(
     parser: argparse.ArgumentParser,
     *,

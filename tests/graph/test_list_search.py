@@ -75,6 +75,7 @@ def test_lists_that_are_empty_have_no_numbers():
     divided = division_of(index)
     assert divided.offsets.tolist() == [0] * 6
     assert divided.numbers.tolist() == []
+    assert divided.stored is None
 
 
 @pytest.mark.parametrize("numbers", [[0, 1, 2, 4], [0, 1, 1, 2], [-1, 0, 1, 2], [0, 1, 2, 2**40]])

@@ -101,6 +101,17 @@ def test_what_is_released_is_still_there(work, tmp_path):
     np.testing.assert_array_equal(in_memory, np.arange(5))
 
 
+def test_only_arrays_on_disk_that_are_still_needed_make_for_few_rows_at_a_time(work, memory):
+    memory(1)
+    assert work.rows_at_once(10**6) == 10**6
+    large = work.allocate("large", (250, 2), np.int16)
+    assert work.rows_at_once(10**6) < 10**6
+    assert work.rows_at_once(10) == 10
+    assert large.shape == (250, 2)
+    del large
+    assert work.rows_at_once(10**6) == 10**6
+
+
 # --- stages ---
 
 

@@ -101,13 +101,17 @@ static void search(void) {
     add_to_checksum(numbers, QUERIES * FOUND * sizeof(int32_t));
     float *const similarities = room_for(QUERIES * LINKS, sizeof(float));
     int32_t *const ranked = room_for(QUERIES * LINKS, sizeof(int32_t));
-    const struct lowshot_matrix matrix = {vectors, ROWS, DIMENSION, DIMENSION};
+    const float *const parts[] = {vectors, vectors + ROWS / 3 * DIMENSION};
+    const int64_t of_parts[] = {0, ROWS / 3, ROWS};
+    const struct lowshot_vectors stored = {parts, of_parts, 2, ROWS, DIMENSION, DIMENSION};
     const struct lowshot_matrix few = {vectors, QUERIES, DIMENSION, DIMENSION};
-    require(lowshot_rank_candidates(&matrix, inverse, &few, numbers, FOUND, LINKS, ranked,
-                                    similarities, &fault),
-            "rank_candidates");
-    add_to_checksum(ranked, QUERIES * LINKS * sizeof(int32_t));
-    add_to_checksum(similarities, QUERIES * LINKS * sizeof(float));
+    for (int metric = LOWSHOT_COSINE; metric <= LOWSHOT_EUCLIDEAN; metric++) {
+        require(lowshot_rank_candidates(&stored, NULL, inverse, metric, &few, numbers, FOUND, LINKS,
+                                        0, ranked, similarities, &fault),
+                "rank_candidates");
+        add_to_checksum(ranked, QUERIES * LINKS * sizeof(int32_t));
+        add_to_checksum(similarities, QUERIES * LINKS * sizeof(float));
+    }
     int32_t *const entries = room_for(ROWS * FOUND, sizeof(int32_t));
     int32_t *const sampled = room_for(ROWS * LINKS, sizeof(int32_t));
     for (int row = 0; row < ROWS; row++)

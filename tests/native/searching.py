@@ -84,6 +84,12 @@ def search_results() -> Iterator[NDArray[Any]]:
         queries = (vectors * inverse_lengths[:, None])[chosen]
         yield from native.rank_candidates(vectors, inverse_lengths, queries, found[0], 8)
         yield from native.rank_candidates(vectors, None, queries, found[0], 8)
+        parts = native.VectorParts([queries[:7], queries[7:]])
+        numbers = rng.permutation(len(queries)).astype(np.int32)
+        among_queries = np.where(found[0] < len(queries), found[0], np.int32(-1))
+        yield from native.rank_candidates(
+            parts, None, queries, among_queries, 8, numbers=numbers, normalized=True
+        )
         copies = np.empty((rows, dimension), np.float32)
         places = np.argsort(members)
         native.copy_rows(vectors, inverse_lengths, members, places, copies)

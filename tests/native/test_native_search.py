@@ -1,5 +1,6 @@
 """Searching for neighbours, compared with numpy and with plain Python."""
 
+import itertools
 import math
 from functools import partial
 
@@ -846,6 +847,92 @@ def test_rank_vectors_in_a_file(tmp_path):
     np.testing.assert_array_equal(found[1], expected[1])
     codes, _ = native.encode(random_encoder(rng, 30), mapped)
     assert codes.values.shape == (200, 64)
+
+
+def in_parts(rng, vectors, shift):
+    """Copies of some rows each, none included, at addresses that float32 need not be at."""
+    ends = [0, *np.sort(rng.integers(0, len(vectors) + 1, 5)).tolist(), len(vectors)]
+    parts = []
+    for begin, end in itertools.pairwise(ends):
+        stored = np.empty(vectors[begin:end].nbytes + shift, np.uint8)
+        part = stored[shift:].view(np.float32).reshape(end - begin, vectors.shape[1])
+        part[:] = vectors[begin:end]
+        parts.append(part)
+    return native.VectorParts(parts)
+
+
+@given(
+    seed=SEEDS,
+    rows=st.integers(0, 200),
+    dimension=st.integers(1, 100) | st.sampled_from([31, 32, 33, 64, 1280]),
+    n_queries=st.integers(0, 80),
+    n_candidates=st.integers(0, 60),
+    width=st.integers(1, 70),
+    shift=st.integers(0, 5),
+)
+def test_rank_vectors_in_parts(seed, rows, dimension, n_queries, n_candidates, width, shift):
+    rng = np.random.default_rng(seed)
+    vectors = unit(rng.normal(size=(rows, dimension))).astype(np.float32)
+    vectors = vectors[rng.integers(0, rows, rows)] if rows else vectors
+    queries = unit(rng.normal(size=(n_queries, dimension))).astype(np.float32)
+    candidates = np.empty((n_queries, min(rows, n_candidates)), np.int32)
+    for row in candidates:
+        row[:] = rng.permutation(rows)[: len(row)]
+    candidates[rng.random(candidates.shape) < 0.2] = -1
+    numbers = rng.permutation(3 * rows).astype(np.int32)[:rows]
+    parts = in_parts(rng, vectors, shift)
+    assert parts.shape == vectors.shape
+    some = np.flatnonzero(rng.random(rows) < 0.3)
+    np.testing.assert_array_equal(parts.take(some), vectors[some])
+    found, similarities = native.rank_candidates(
+        parts, None, queries, candidates, width, numbers=numbers, normalized=True
+    )
+    truth = queries.astype(np.float64) @ vectors.T.astype(np.float64)
+    place_of = {number: place for place, number in enumerate(numbers.tolist())}
+    for row, candidate in enumerate(candidates):
+        there = candidate[candidate >= 0]
+        count = min(width, len(there))
+        assert (found[row, count:] == -1).all() and (similarities[row, count:] == -np.inf).all()
+        places = np.array([place_of[number] for number in found[row, :count].tolist()], np.int64)
+        assert {*places.tolist()} <= {*there.tolist()} and len({*places.tolist()}) == count
+        scores = similarities[row, :count]
+        np.testing.assert_allclose(scores, truth[row, places], rtol=0, atol=1e-6)
+        best = np.sort(truth[row, there])[::-1][:count]
+        np.testing.assert_allclose(scores, best, rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(np.lexsort((found[row, :count], -scores)), np.arange(count))
+
+
+@given(seed=SEEDS, width=st.integers(1, 40), cut=st.integers(0, 40))
+def test_ranking_part_after_part_finds_what_ranking_all_at_once_does(seed, width, cut):
+    rng = np.random.default_rng(seed)
+    # Many are equal, so that numbers decide.
+    vectors = unit(rng.normal(size=(9, 10))).astype(np.float32)[rng.integers(0, 9, 60)]
+    queries = unit(rng.normal(size=(20, 10))).astype(np.float32)
+    candidates = np.array([rng.permutation(60)[:40] for _ in queries], np.int32)
+    candidates[rng.random(candidates.shape) < 0.2] = -1
+    inverse_lengths = np.ones(60, np.float32)
+    expected = native.rank_candidates(vectors, inverse_lengths, queries, candidates, width)
+    found = None
+    for part in np.split(candidates, [cut], axis=1):
+        found = native.rank_candidates(
+            vectors, inverse_lengths, queries, part.copy(), width, found=found
+        )
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_neighbours_do_not_depend_on_who_is_ranked_beside():
+    """Rows are compared in groups, as large as there are threads for."""
+    rng = np.random.default_rng(0)
+    vectors = unit(rng.normal(size=(3000, 20))).astype(np.float32)
+    candidates = rng.integers(0, 30, (3000, 30), dtype=np.int32) + 100 * np.arange(30, dtype="i4")
+    found = native.rank_candidates(vectors, None, vectors, candidates, 7, normalized=True)
+    for first, last in ((0, 1), (1, 700), (700, 3000)):
+        part = native.rank_candidates(
+            vectors, None, vectors[first:last], candidates[first:last], 7, normalized=True
+        )
+        np.testing.assert_array_equal(part[0], found[0][first:last])
+        np.testing.assert_array_equal(part[1], found[1][first:last])
 
 
 def test_rank_nothing():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lowshot_kedro import native
-from lowshot_kedro.native._library import lib
+from lowshot_kedro.native._library import ffi, lib, pointer
 
 from .hostile import (
     BAD_SIZE,
@@ -107,8 +107,13 @@ def rank(
     queries=UNIT[:QUERIES],
     candidates=CANDIDATES,
     width=WIDTH,
+    numbers=None,
+    found=None,
 ):
-    return native.rank_candidates(vectors, inverse_lengths, queries, candidates, width)
+    found = None if found is None else (found, np.zeros((QUERIES, WIDTH), np.float32))
+    return native.rank_candidates(
+        vectors, inverse_lengths, queries, candidates, width, numbers=numbers, found=found
+    )
 
 
 def copy(
@@ -159,6 +164,8 @@ ARGUMENTS = {
         "inverse_lengths": INVERSE_LENGTHS,
         "queries": UNIT[:QUERIES],
         "candidates": CANDIDATES,
+        "numbers": MEMBERS,
+        "found": CANDIDATES[:, :WIDTH].copy(),
     },
     copy: {
         "vectors": VECTORS,
@@ -171,7 +178,7 @@ ARGUMENTS = {
 }
 # Lengths that nothing else has to agree with, or that others have to agree with.
 FREE = {"vectors", "offsets", "members", "signs", "codes", "entries", "queries", "rows", "copies"}
-OPTIONAL = {"floors", "members", "inverse_lengths", "limits"}
+OPTIONAL = {"floors", "members", "inverse_lengths", "limits", "numbers", "found"}
 
 
 @pytest.mark.parametrize(
@@ -185,7 +192,7 @@ def test_every_argument_is_checked(function, name):
         name,
         any_length=name in ({"scores", "bounds"} if function is order_within_reach else FREE),
         is_written=name == "copies",
-        is_required=name not in OPTIONAL,
+        is_required=name not in OPTIONAL or (function, name) == (score_pairs, "numbers"),
     )
 
 
@@ -400,6 +407,19 @@ def test_similarities_that_are_not_finite(value):
     rank(vectors=changed(VECTORS, (7, 5), value))
 
 
+def test_parts_of_vectors_that_are_none():
+    for part, found in (
+        (VECTORS.astype(np.float64), "part 1 is float64 (10, 70), expected float32 (m, 70)"),
+        (VECTORS[:, 1:].copy(), "part 1 is float32 (10, 69), expected float32 (m, 70)"),
+        (VECTORS[0], "part 1 is float32 (70,), expected float32 (m, 70)"),
+        (VECTORS[::2], "part 1 is not C-contiguous"),
+    ):
+        with refused(f"parts: {found}"):
+            native.VectorParts([VECTORS, part])
+    with refused("inverse_lengths: expected None, since vectors are normalized"):
+        native.rank_candidates(VECTORS, INVERSE_LENGTHS, UNIT, CANDIDATES, 3, normalized=True)
+
+
 @pytest.mark.parametrize("value", [-1, 100, *EXTREMES])
 def test_rows_and_places_out_of_range(value):
     with refused(f"rows: entry 3 holds {value}, expected 0..9"):
@@ -428,6 +448,10 @@ def test_rows_that_are_not_finite_have_no_checksum(value, euclidean):
 
 # From here on, without the wrappers.
 
+# Parts that all begin at the same place: no division of the rows leads out of them.
+PARTS = ffi.new("float *[]", [pointer(VECTORS)] * 3)
+PART_OFFSETS = np.array([0, 4, 4, ROWS], np.int64)
+
 FIELDS = {
     "codes": {"values": CODES.values, "biases": CODES.biases, "rows": ROWS, "width": 128},
     "encoder": {
@@ -440,6 +464,14 @@ FIELDS = {
     "lists": {"offsets": OFFSETS, "members": MEMBERS, "count": LISTS, "entries": ROWS},
     "pools": {"entries": POOLS.entries, "scores": POOLS.scores, "rows": ROWS, "width": WIDTH},
     "matrix": {"values": VECTORS, "rows": ROWS, "columns": DIMENSION, "stride": DIMENSION},
+    "vectors": {
+        "parts": PARTS,
+        "offsets": PART_OFFSETS,
+        "count": 3,
+        "rows": ROWS,
+        "columns": DIMENSION,
+        "stride": DIMENSION,
+    },
 }
 
 
@@ -541,12 +573,15 @@ def arguments_of(function):
             "scores": SCORES,
         },
         "rank_candidates": {
-            "vectors": good("matrix"),
+            "vectors": good("vectors"),
+            "numbers": MEMBERS,
             "inverse_lengths": INVERSE_LENGTHS,
+            "metric": lib.LOWSHOT_COSINE,
             "queries": good("matrix", values=UNIT, rows=QUERIES),
             "candidates": CANDIDATES,
             "n_candidates": 4,
             "width": 8,
+            "continued": 0,
             "indices": NUMBERS,
             "similarities": SIMILARITIES,
         },
@@ -583,11 +618,15 @@ STRUCTURES = {
     "collect_links": {"pools": "pools"},
     "choose_links": {"pools": "pools"},
     "join_neighbors": {"codes": "codes", "pools": "pools"},
-    "rank_candidates": {"vectors": "matrix", "queries": "matrix"},
+    "rank_candidates": {"vectors": "vectors", "queries": "matrix"},
     "copy_rows": {"vectors": "matrix"},
     "checksum_rows": {"vectors": "matrix"},
 }
 each_function = pytest.mark.parametrize("function", STRUCTURES)
+
+
+# Vectors may have length 1, and be called what their places are.
+MAY_BE_MISSING = {("rank_candidates", "inverse_lengths"), ("rank_candidates", "numbers")}
 
 
 @each_function
@@ -596,8 +635,7 @@ def test_direct_null_pointers(function):
     for name, argument in arguments_of(function).items():
         if isinstance(argument, int) or (function, name) == ("search_lists", "limits"):
             continue
-        # Without lengths, candidates are ranked by distance.
-        expected = OK if (function, name) == ("rank_candidates", "inverse_lengths") else BAD_SIZE
+        expected = OK if (function, name) in MAY_BE_MISSING else BAD_SIZE
         assert call(function, **{name: NULL}) == expected, name
 
 
@@ -640,6 +678,15 @@ GARBAGE = {
         *({"stride": stride} for stride in (69, -1, HUGE, -HUGE, 2**63 - 1)),
         {"values": NULL},
     ],
+    "vectors": [
+        *({"rows": rows} for rows in SIZES),
+        *({"count": count} for count in (-1, 2**31, HUGE, -HUGE, 2**63 - 1, -(2**63))),
+        *({"columns": columns} for columns in (71, *SIZES)),
+        *({"stride": stride} for stride in (69, -1, HUGE, -HUGE, 2**63 - 1)),
+        {"parts": NULL},
+        {"parts": ffi.new("float *[]", [pointer(VECTORS), NULL, NULL])},
+        {"offsets": NULL},
+    ],
 }
 
 
@@ -677,6 +724,7 @@ def test_direct_garbage_in_structures(function):
         ("join_neighbors", "last", (-1, ROWS + 1, -HUGE, HUGE, 2**63 - 1, -(2**63))),
         ("rank_candidates", "n_candidates", (-1, 8193, HUGE, -HUGE)),
         ("rank_candidates", "width", (0, -1, 8193, HUGE, -HUGE)),
+        ("rank_candidates", "metric", (-1, 2, 2**31 - 1, -(2**31))),
         ("copy_rows", "count", (-1, HUGE, -HUGE, 2**63 - 1)),
         ("copy_rows", "n_copies", (-1, HUGE, -HUGE, 2**63 - 1)),
         ("checksum_rows", "metric", (-1, 2, 2**31 - 1, -(2**31))),
@@ -700,7 +748,7 @@ def test_direct_sizes_that_do_not_agree():
         assert call(function, codes=narrow) == BAD_SIZE
         assert call(function, queries=narrow) == BAD_SIZE
     assert call("join_neighbors", codes=good("codes", rows=ROWS - 1)) == BAD_SIZE
-    assert call("rank_candidates", vectors=good("matrix", columns=DIMENSION - 1)) == BAD_SIZE
+    assert call("rank_candidates", vectors=good("vectors", columns=DIMENSION - 1)) == BAD_SIZE
     assert call("rank_candidates", queries=good("matrix", columns=DIMENSION - 1)) == BAD_SIZE
 
 
@@ -765,6 +813,12 @@ def test_direct_faults():
     for entries in (0, ROWS - 1, ROWS + 1, HUGE, 2**63 - 1):
         lists = good("lists", entries=entries)
         assert call("search_lists", lists=lists) == lib.LOWSHOT_BAD_OFFSET
+    for rows in (0, ROWS - 1, ROWS + 1):
+        vectors = good("vectors", rows=rows)
+        assert call("rank_candidates", vectors=vectors) == lib.LOWSHOT_BAD_OFFSET
+    for place, value in ((0, 1), (1, -1), (2, 3), (3, ROWS - 1), (1, HUGE)):
+        vectors = good("vectors", offsets=changed(PART_OFFSETS, place, value))
+        assert call("rank_candidates", vectors=vectors) == lib.LOWSHOT_BAD_OFFSET
     offsets = changed(OFFSETS, 4, HUGE)
     assert call("search_lists", lists=good("lists", offsets=offsets, entries=HUGE)) == BAD_SIZE
     for position, value, _ in BAD_OFFSETS:
@@ -840,11 +894,18 @@ def test_direct_garbage_in_arrays(seed):
     euclidean = {"encoder": good("encoder", metric=lib.LOWSHOT_EUCLIDEAN)}
     assert call("encode", **euclidean, vectors=vectors, inverse_lengths=NULL) in KINDS
     assert call("encode", encoder=encoder) in KINDS
+    parts = ffi.new("float *[]", [pointer(vectors)] * 3)
+    of_parts = garbage_numbers(rng, 4, np.int64, ROWS + 1)
     for changes in (
         {"candidates": candidates},
         {"inverse_lengths": inverse_lengths},
-        {"vectors": good("matrix", values=vectors), "inverse_lengths": inverse_lengths},
-        {"vectors": good("matrix", values=vectors), "inverse_lengths": NULL},
+        {"numbers": candidates.ravel()[:ROWS]},
+        {"continued": 1, "indices": garbage_numbers(rng, (QUERIES, 8), np.int32, ROWS)},
+        {"vectors": good("vectors", offsets=of_parts)},
+        {"vectors": good("vectors", offsets=np.sort(of_parts))},
+        {"vectors": good("vectors", parts=parts), "inverse_lengths": inverse_lengths},
+        {"vectors": good("vectors", parts=parts), "inverse_lengths": NULL},
+        {"vectors": good("vectors", parts=parts), "metric": lib.LOWSHOT_EUCLIDEAN},
     ):
         assert call("rank_candidates", **changes) in KINDS
 

@@ -27,7 +27,6 @@ from lowshot_kedro.graph.exact_search import ExactNodes
 from lowshot_kedro.graph.list_search import Division, ListSearch
 from lowshot_kedro.graph.quality import recall, sample_rows
 from lowshot_kedro.graph.sampled_neighbors import SampledNeighbors
-from lowshot_kedro.graph.vectors import release
 from lowshot_kedro.graph.workspace import Stage, Workspace
 from lowshot_kedro.progress import logged_step
 
@@ -46,6 +45,10 @@ _LINKS = (20, 32, 48)
 # followed: links collected, counted, chosen and copied, and pages of the pools besides.
 _MIN_LINK_ROWS = 2**18
 _BYTES_PER_LINK = 64
+# Of the graph, in which rows stand list after list, so much is put in the order of their numbers at
+# a time.
+_MIN_GATHERED_BYTES = 2**26
+_MAX_GATHERED_BYTES = 2**29
 # Candidates kept for each neighbour wanted: the least, and how many times as many at most.
 _POOL_PART = 1.5
 _WIDEST_POOL = 8
@@ -106,13 +109,32 @@ def divided_graph(
     ranked = KnnGraph(*stage.load())
 
     def blocks(first_row: int) -> Iterator[KnnGraph]:
-        for first, last in row_ranges(n_vectors - first_row, BLOCK_ROWS):
-            rows = positions[first_row + first : first_row + last]
-            yield KnnGraph(ranked.indices[rows], ranked.similarities[rows])
-            release(ranked.indices)
-            release(ranked.similarities)
+        n_blocks = max(1, _gathered_bytes(workspace) // (8 * stored_k * BLOCK_ROWS))
+        for first, last in row_ranges(n_vectors - first_row, n_blocks * BLOCK_ROWS):
+            gathered = _gather(ranked, positions[first_row + first : first_row + last], workspace)
+            for begin, end in row_ranges(last - first, BLOCK_ROWS):
+                yield gathered.part(begin, end, stored_k)
+            del gathered
 
     return RowBlocks(n_vectors, stored_k, BLOCK_ROWS, blocks)
+
+
+def _gathered_bytes(workspace: Workspace) -> int:
+    """How much of a graph to put in another order at a time: the file is read once for each."""
+    return min(max(workspace.budget.left // 2, _MIN_GATHERED_BYTES), _MAX_GATHERED_BYTES)
+
+
+def _gather(ranked: KnnGraph, rows: NDArray[np.int32], workspace: Workspace) -> KnnGraph:
+    """Rows of a graph in a file, which is read from front to back whatever their order is."""
+    shape = len(rows), ranked.indices.shape[1]
+    gathered = KnnGraph(np.empty(shape, np.int32), np.empty(shape, np.float32))
+    order = np.argsort(rows)
+    for first, last in row_ranges(len(rows), BLOCK_ROWS):
+        places = order[first:last]
+        gathered.indices[places] = ranked.indices[rows[places]]
+        gathered.similarities[places] = ranked.similarities[rows[places]]
+        workspace.relieve(*ranked)
+    return gathered
 
 
 def _rank(
@@ -160,16 +182,32 @@ def _rank(
             target_recall,
         )
     pools = rounds.last()
+    trusts_codes = _trusts_codes(search, tuning, pools)
 
     def rank(first: int, last: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        positions = pools.entries[first:last] >> 1
-        queries = search.queries(search.division.numbers[first:last])
-        ranked = search.rank(queries, positions, stored_k)
+        queries = search.queries_at(np.arange(first, last))
+        candidates = pools.entries[first:last] >> 1
+        if trusts_codes:
+            scores, biases = pools.scores[first:last], search.codes.biases[first:last]
+            ranked = search.rank_likely(queries, biases, candidates, scores, stored_k)
+        else:
+            ranked = search.rank(queries, candidates, stored_k)
         workspace.release(*pools)
         return ranked
 
     with logged_step("graph: ranking by the vectors themselves"):
         stage.fill(rank, BLOCK_ROWS // 4, "ranking")
+    search.release()
+
+
+def _trusts_codes(search: ListSearch, tuning: Tuning, pools: native.Pools) -> bool:
+    """Whether no neighbour of the sample looks too far by its code to be one."""
+    rows, k = tuning.rows, tuning.neighbors.indices.shape[1]
+    candidates, scores = pools.entries[rows] >> 1, pools.scores[rows]
+    biases = search.codes.biases[rows]
+    likely = search.rank_likely(tuning.queries, biases, candidates, scores, k, scattered=True)
+    every = search.rank(tuning.queries, candidates, k, scattered=True)
+    return np.array_equal(likely.indices, every.indices)
 
 
 def tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
@@ -213,7 +251,7 @@ def _tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
         if reached >= wanted or pool_width >= widest:
             break
         pool_width = min(2 * pool_width, widest)
-    release(search.vectors)
+    search.release()
     return Tuning(rows, queries, neighbors, pool_width, reached)
 
 

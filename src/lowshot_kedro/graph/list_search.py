@@ -20,17 +20,22 @@ from lowshot_kedro.graph.centroids import CentroidSearch
 from lowshot_kedro.graph.codes import VectorEncoder
 from lowshot_kedro.graph.copies import Copies
 from lowshot_kedro.graph.spaces import COSINE, Space
-from lowshot_kedro.graph.vectors import release
-from lowshot_kedro.graph.workspace import Workspace
+from lowshot_kedro.graph.stored_vectors import StoredVectors, release_index
+from lowshot_kedro.graph.vectors import is_mapped, release
+from lowshot_kedro.graph.workspace import MemoryBudget, Workspace
 
 QUERY_ROWS = 65536
+# Lists whose numbers are read before memory is given back: around each the system maps 64 KB.
+_LISTS_READ = 512
 _SAMPLE_ROWS = 16384
 # Candidates ranked by the vectors themselves, for each neighbour wanted.
 _CANDIDATES = 1.5
-# Candidates ranked before the vectors read for them are given back, where memory is short: the
-# system maps 64 KB around every vector, of which neighbouring queries have many in common.
-_MANY_CANDIDATES = 65536
+# Candidates ranked before memory is looked at, and the vectors read are given back where it is
+# short: the system maps 64 KB around every vector, of which neighbouring queries have many in
+# common, above all where vectors are read list after list.
 _FEW_CANDIDATES = 4096
+_MANY_CANDIDATES = 65536
+_MANY_STORED_CANDIDATES = 262144
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Division:
         numbers: int32 (p,), the number at each position.
         n_probe: How many lists a search looks through.
         copies: The vectors that are in no list, since others like them are; None: all are in one.
+        stored: The vectors in the order of their positions; None where nobody holds them so.
     """
 
     centroids: NDArray[np.float32]
@@ -53,6 +59,7 @@ class Division:
     numbers: NDArray[np.int32]
     n_probe: int
     copies: Copies | None = None
+    stored: StoredVectors | None = None
 
     @property
     def positions(self) -> NDArray[np.int32]:
@@ -76,6 +83,7 @@ class Division:
             self.numbers[at_position],
             self.n_probe,
             copies,
+            None if self.stored is None else self.stored.at(at_position),
         )
 
     def lists(self, first: int, last: int) -> NDArray[np.int32]:
@@ -99,7 +107,8 @@ def division_of(index: faiss.IndexIVF) -> Division:
         index: An inverted file of any kind; its numbers must be those of the vectors, 0..n-1.
 
     Returns:
-        The division. In memory: 4 bytes for each vector, and the centroids.
+        The division. In memory: 4 bytes for each vector, and the centroids. If the index holds the
+        vectors as they are, it stays as long as the division.
 
     Raises:
         ValueError: If the numbers are others.
@@ -114,6 +123,9 @@ def division_of(index: faiss.IndexIVF) -> Division:
             ids = lists.get_ids(number)
             numbers[offsets[number] : offsets[number + 1]] = faiss.rev_swig_ptr(ids, size)
             lists.release_ids(number, ids)
+        if number % _LISTS_READ == 0:
+            release_index(index)
+    release_index(index)
     seen = np.zeros(len(numbers), np.bool_)
     if len(numbers) and 0 <= numbers.min() <= numbers.max() < len(numbers):
         seen[numbers] = True
@@ -123,7 +135,8 @@ def division_of(index: faiss.IndexIVF) -> Division:
             "index of the background vectors in their order"
         )
     centroids = index.quantizer.reconstruct_n(0, index.nlist)
-    return Division(centroids, offsets, numbers, int(index.nprobe))
+    stored = StoredVectors.of(index, numbers)
+    return Division(centroids, offsets, numbers, int(index.nprobe), stored=stored)
 
 
 def fit_encoder(vectors: NDArray[np.float32], name: str, space: Space = COSINE) -> VectorEncoder:
@@ -142,7 +155,9 @@ class ListSearch:
         codes: Codes of the vectors, in the order of their positions.
         inverse_lengths: float32 (n,), 1 / length of the vectors, in the order of their numbers;
             None if distances count.
-        sparing: Whether memory is too short to have all vectors read at a time.
+        stored: The same vectors in the order of their positions, by which candidates are ranked;
+            None: by those of the matrix.
+        budget: How much memory the vectors that are read may take; None: any.
     """
 
     def __init__(
@@ -152,9 +167,11 @@ class ListSearch:
         encoder: VectorEncoder,
         codes: native.Codes,
         inverse_lengths: NDArray[np.float32] | None,
-        sparing: bool = False,
+        stored: StoredVectors | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
-        self._sparing = sparing
+        self._stored = stored
+        self._budget = budget
         self.vectors = vectors
         self.division = division
         self.encoder = encoder
@@ -202,9 +219,11 @@ class ListSearch:
             values[positions[first:last]] = block.values
             biases[positions[first:last]] = block.biases
             workspace.release(vectors)
-        sparing = vectors.nbytes > workspace.budget.left // 2
+        stored = division.stored
+        if stored is not None and (space.is_euclidean or not stored.agree_with(vectors, name)):
+            stored = None
         codes = native.Codes(values, biases)
-        return cls(vectors, division, encoder, codes, inverse_lengths, sparing)
+        return cls(vectors, division, encoder, codes, inverse_lengths, stored, workspace.budget)
 
     def queries(self, numbers: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
         """The queries of vectors that are searched here, float32 (m, d)."""
@@ -212,6 +231,12 @@ class ListSearch:
         if self.inverse_lengths is not None:
             rows = rows * self.inverse_lengths[numbers, None]
         return np.ascontiguousarray(rows)
+
+    def queries_at(self, positions: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """The queries of the vectors at these positions, which increase, float32 (m, d)."""
+        if self._stored is None:
+            return self.queries(self.division.numbers[positions])
+        return self._stored.take(positions)
 
     def lists_of(self, numbers: NDArray[np.int32]) -> NDArray[np.int32]:
         """The list of each of these vectors, -1 for -1, in an array of their shape."""
@@ -252,6 +277,7 @@ class ListSearch:
         positions: NDArray[np.int32],
         k: int,
         scattered: bool = False,
+        found: KnnGraph | None = None,
     ) -> KnnGraph:
         """The k most similar of the candidates of each query, by their numbers.
 
@@ -260,21 +286,80 @@ class ListSearch:
             positions: int32 (q, c), candidates, -1 for none.
             k: How many.
             scattered: Whether neighbouring queries have few candidates in common.
+            found: (q, k), what has been found already of other candidates.
         """
-        numbers = np.where(positions < 0, np.int32(-1), self.division.numbers[positions])
         part_rows = max(1, len(queries))
-        if self._sparing:
-            most = _FEW_CANDIDATES if scattered else _MANY_CANDIDATES
+        sparing = self._is_sparing()
+        if sparing:
+            many = _MANY_CANDIDATES if self._stored is None else _MANY_STORED_CANDIDATES
+            most = _FEW_CANDIDATES if scattered else many
             part_rows = max(1, most // max(positions.shape[1], 1))
         parts = []
         for first, last in row_ranges(len(queries), part_rows):
-            ranked = native.rank_candidates(
-                self.vectors, self.inverse_lengths, queries[first:last], numbers[first:last], k
-            )
-            parts.append(KnnGraph(*ranked))
-            if self._sparing:
-                release(self.vectors)
+            of_part = None if found is None else found.part(first, last, k)
+            parts.append(self._rank(queries[first:last], positions[first:last], k, of_part))
+            if sparing and self._is_short():
+                self.release()
+        if sparing and scattered:
+            # Who is searched for next has others.
+            self.release()
         return KnnGraph.joined(parts, k)
+
+    def _is_sparing(self) -> bool:
+        """Whether there may be too little memory for all pages of a file to be read."""
+        mapped = is_mapped(self.vectors) if self._stored is None else self._stored.is_mapped
+        return mapped and self._budget is not None and self.vectors.nbytes > self._budget.left
+
+    def _is_short(self) -> bool:
+        """Whether no more is left than what is spared for blocks."""
+        return self._budget is not None and self._budget.left == 0
+
+    def _rank(
+        self,
+        queries: NDArray[np.float32],
+        positions: NDArray[np.int32],
+        k: int,
+        found: KnnGraph | None,
+    ) -> KnnGraph:
+        if self._stored is not None:
+            return KnnGraph(*self._stored.rank(queries, positions, k, found))
+        numbers = np.where(positions < 0, np.int32(-1), self.division.numbers[positions])
+        return KnnGraph(
+            *native.rank_candidates(
+                self.vectors, self.inverse_lengths, queries, numbers, k, found=found
+            )
+        )
+
+    def release(self) -> None:
+        """Let the system have the memory into which vectors have been read from files."""
+        release(self.vectors)
+        if self._stored is not None:
+            self._stored.release()
+
+    def rank_likely(
+        self,
+        queries: NDArray[np.float32],
+        query_biases: NDArray[np.int32],
+        positions: NDArray[np.int32],
+        scores: NDArray[np.int32],
+        k: int,
+        scattered: bool = False,
+    ) -> KnnGraph:
+        """What :meth:`rank` finds, without looking at candidates that are too far by their codes.
+
+        Args:
+            queries: float32 (q, d), queries.
+            query_biases: int32 (q,), of the queries' codes.
+            positions: int32 (q, c), candidates, those with the best scores first, -1 for none.
+            scores: int32 (q, c), of these.
+            k: How many.
+            scattered: As for :meth:`rank`.
+        """
+        likely = np.ascontiguousarray(positions[:, :k])
+        found = self.rank(queries, likely, k, scattered)
+        least = self.encoder.least_scores(found.similarities[:, -1], query_biases)
+        others = np.where(scores[:, k:] < least[:, None], np.int32(-1), positions[:, k:])
+        return self.rank(queries, others, k, scattered, found)
 
     def search(
         self,

@@ -176,6 +176,11 @@ def describe_vectors(vectors: NDArray[Any]) -> dict[str, Any]:
     return {"n_rows": len(vectors), "n_columns": vectors.shape[1], "checksum": f"{checksum:08x}"}
 
 
+def is_mapped(array: object) -> bool:
+    """Whether this is a memmap."""
+    return isinstance(getattr(array, "_mmap", None), mmap.mmap)
+
+
 def release(array: NDArray[Any]) -> None:
     """Let the system have the memory into which a memmap has been read; nothing is lost.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,7 +85,8 @@ class Workspace:
     def __init__(self, folder: Path, budget: MemoryBudget) -> None:
         self.folder = folder
         self.budget = budget
-        self._mapped: list[NDArray[Any]] = []
+        # Not held here: what nobody needs any more takes no memory.
+        self._references: list[weakref.ref[NDArray[Any]]] = []
 
     def allocate(self, name: str, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
         """An array for one phase: in memory, or in a file where memory is short."""
@@ -100,8 +102,14 @@ class Workspace:
         array = np.memmap(
             self.folder / f"{name}.scratch", mode="w+", dtype=dtype, shape=tuple(shape)
         )
-        self._mapped.append(array)
+        self._references.append(weakref.ref(array))
         return array
+
+    @property
+    def _mapped(self) -> list[NDArray[Any]]:
+        """The arrays of this folder that are in files and still used."""
+        there = (reference() for reference in self._references)
+        return [array for array in there if array is not None]
 
     def rows_at_once(self, usual: int) -> int:
         """How many rows to work on before memory is released: few where arrays are on disk.

@@ -281,13 +281,27 @@ struct lowshot_matrix {
     int64_t stride;
 };
 
+/* Vectors in parts that lie anywhere, aligned or not: part p holds vectors offsets[p] to
+ * offsets[p + 1] - 1, each stride floats after the one before. rows: the last offset. */
+struct lowshot_vectors {
+    const float *const *parts;
+    const int64_t *offsets;
+    int64_t count;
+    int64_t rows;
+    int64_t columns;
+    int64_t stride;
+};
+
 /* The width most similar of the candidates of each query (-1: none); of equal similarities the
- * smaller number first; -1 and minus infinity where there are fewer. inverse_lengths: of the
- * vectors, which are scaled to length 1 for inner products with the queries; NULL: similarities are
- * minus squared distances. */
-int lowshot_rank_candidates(const struct lowshot_matrix *vectors, const float *inverse_lengths,
+ * smaller number first; -1 and minus infinity where there are fewer. Candidates say where vectors
+ * stand, numbers what they are called; NULL: the same. Cosine: similarities are inner products with
+ * the queries; inverse_lengths scales vectors to length 1, unless NULL, when they have it already.
+ * Euclidean: minus squared distances. continued: not 0 if indices and similarities hold what has
+ * been found already, which counts too. */
+int lowshot_rank_candidates(const struct lowshot_vectors *vectors, const int32_t *numbers,
+                            const float *inverse_lengths, int metric,
                             const struct lowshot_matrix *queries, const int32_t *candidates,
-                            int64_t n_candidates, int64_t width, int32_t *indices,
+                            int64_t n_candidates, int64_t width, int continued, int32_t *indices,
                             float *similarities, struct lowshot_fault *fault);
 
 /* copies[places[i]] = factors[rows[i]] * vectors[rows[i]] for i < count. No two places are the

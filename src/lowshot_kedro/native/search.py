@@ -7,8 +7,9 @@ are integers, so they are the same on every machine and in every order.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,6 +98,47 @@ class Pools(NamedTuple):
 
     entries: npt.NDArray[np.int32]
     scores: npt.NDArray[np.int32]
+
+
+class VectorParts:
+    """A matrix of float32 whose rows lie in several arrays, for instance list after list in a file.
+
+    Args:
+        parts: float32 (m, d) each, C-contiguous, the first rows first; they need not be aligned.
+
+    Raises:
+        ValueError: For other arrays.
+    """
+
+    def __init__(self, parts: Sequence[npt.NDArray[np.float32]]) -> None:
+        columns = parts[0].shape[-1] if parts else 0
+        for number, part in enumerate(parts):
+            if part.dtype != np.float32 or part.shape[1:] != (columns,) or part.ndim != 2:
+                raise ValueError(
+                    f"parts: part {number} is {part.dtype} {part.shape}, expected float32 (m, "
+                    f"{columns})"
+                )
+            if not part.flags.c_contiguous:
+                raise ValueError(f"parts: part {number} is not C-contiguous")
+        # Alive as long as their addresses are used.
+        self._parts = parts
+        self.addresses = np.array([part.ctypes.data for part in parts], np.uint64)
+        self.offsets = np.zeros(len(parts) + 1, np.int64)
+        np.cumsum([len(part) for part in parts], out=self.offsets[1:])
+        self.shape = (int(self.offsets[-1]), columns)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def take(self, rows: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
+        """A copy of some rows, in increasing order, float32 (m, d)."""
+        copy = np.empty((len(rows), self.shape[1]), np.float32)
+        number = np.searchsorted(self.offsets, rows, side="right") - 1
+        starts = np.flatnonzero(np.diff(number, prepend=-1))
+        for first, last in itertools.pairwise([*starts.tolist(), len(rows)]):
+            part = int(number[first])
+            np.take(self._parts[part], rows[first:last] - self.offsets[part], 0, copy[first:last])
+        return copy
 
 
 def encode(
@@ -540,36 +582,56 @@ def join_neighbors(
 
 
 def rank_candidates(
-    vectors: npt.NDArray[np.float32],
+    vectors: npt.NDArray[np.float32] | VectorParts,
     inverse_lengths: npt.NDArray[np.float32] | None,
     queries: npt.NDArray[np.float32],
     candidates: npt.NDArray[np.int32],
     width: int,
+    *,
+    numbers: npt.NDArray[np.int32] | None = None,
+    normalized: bool = False,
+    found: tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]] | None = None,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     """The most similar of the candidates of each query.
 
     Args:
-        vectors: float32 (n, d), of any length, an array or memmap of which only candidates are
-            looked at.
+        vectors: float32 (n, d), of any length, an array, memmap or parts, of which only candidates
+            are looked at.
         inverse_lengths: float32 (n,), 1 / length of each, 0 for vectors of length 0. None: what
-            counts is the distance.
+            counts is the distance, unless vectors are normalized.
         queries: float32 (q, d), of length 1 or 0, or of any length where the distance counts.
         candidates: int32 (q, c), rows of vectors, no two the same in a row; -1 is none.
         width: How many to keep.
+        numbers: int32 (n,), from 0 and all different, what the rows of vectors are called in the
+            result; None: their places.
+        normalized: Whether vectors have length 1 or 0 already.
+        found: int32 (q, width) and float32 (q, width), what has been found already of other
+            candidates, which counts too.
 
     Returns:
         int32 (q, width) and float32 (q, width), numbers and similarities: inner products of vectors
         of length 1, or minus squared distances, summed up from differences. Most similar first, of
         equal similarities the smaller number first; -1 and minus infinity where there are fewer.
+        Besides, for each thread: up to 5 MB.
 
     Raises:
         ValueError: Wrong types or shapes; a candidate that is no row; a similarity that is not
             finite.
     """
-    stride = check_array("vectors", vectors, np.float32, ("n", "d"), strided=True)
+    if isinstance(vectors, VectorParts):
+        addresses, offsets = vectors.addresses, vectors.offsets
+        stride = vectors.shape[1]
+    else:
+        stride = check_array("vectors", vectors, np.float32, ("n", "d"), strided=True)
+        addresses = np.array([vectors.ctypes.data], np.uint64)
+        offsets = np.array([0, len(vectors)], np.int64)
     n_vectors, dimension = vectors.shape
     if inverse_lengths is not None:
         check_array("inverse_lengths", inverse_lengths, np.float32, (n_vectors,))
+        if normalized:
+            raise ValueError("inverse_lengths: expected None, since vectors are normalized")
+    if numbers is not None:
+        check_array("numbers", numbers, np.int32, (n_vectors,))
     queries_stride = check_array("queries", queries, np.float32, ("q", dimension), strided=True)
     n_queries = len(queries)
     check_array("candidates", candidates, np.int32, (n_queries, "c"))
@@ -578,15 +640,20 @@ def rank_candidates(
             f"candidates: expected at most {MAX_NEIGHBORS} columns, got {candidates.shape[1]}"
         )
     _check_neighbors("width", width)
+    is_euclidean = inverse_lengths is None and not normalized
     indices = np.empty((n_queries, width), np.int32)
     similarities = np.empty((n_queries, width), np.float32)
+    if found is not None:
+        check_array("found", found[0], np.int32, indices.shape)
+        check_array("found", found[1], np.float32, indices.shape)
+        indices[:], similarities[:] = found
 
     def explain(kind: int, which: int, row: int, column: int) -> str:
         number = candidates[row, column]
         if kind == lib.LOWSHOT_NOT_FINITE:
             expected = (
                 "finite vectors no farther than 1e18 from each other"
-                if inverse_lengths is None
+                if is_euclidean
                 else "finite vectors, queries of length 1 or 0, and 1 / length of the vectors"
             )
             return (
@@ -600,12 +667,25 @@ def rank_candidates(
 
     call(
         lib.lowshot_rank_candidates,
-        _matrix(vectors, stride),
+        ffi.new(
+            "struct lowshot_vectors *",
+            {
+                "parts": ffi.cast("float **", addresses.ctypes.data),
+                "offsets": pointer(offsets),
+                "count": len(addresses),
+                "rows": n_vectors,
+                "columns": dimension,
+                "stride": stride,
+            },
+        ),
+        ffi.NULL if numbers is None else pointer(numbers),
         ffi.NULL if inverse_lengths is None else pointer(inverse_lengths),
+        lib.LOWSHOT_EUCLIDEAN if is_euclidean else lib.LOWSHOT_COSINE,
         _matrix(queries, queries_stride),
         pointer(candidates),
         candidates.shape[1],
         width,
+        found is not None,
         pointer(indices),
         pointer(similarities),
         explain=explain,
