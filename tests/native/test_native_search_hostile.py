@@ -336,8 +336,8 @@ def test_links_to_no_row(number):
     # Followed from a row itself, and from one that it links to.
     for own, further in ((2 * number + 1, 2), (7, 2 * number + 1)):
         sampled = np.full((ROWS, 4), -1, np.int32)
-        sampled[5, 2] = own
-        sampled[3, 3] = further
+        sampled[5, 0] = own
+        sampled[3, 0] = further
         message = f"sampled: a link followed from row {3 if own == 7 else 5} leads to no row, "
         with refused(message + "expected 0..9"):
             join(sampled=sampled)

@@ -238,7 +238,8 @@ struct lowshot_pools {
  * it among their best `forward` entries. Pools may come in parts, in three passes: count the links
  * into rows first..last - 1 (added to counts), collect them where the rows before have theirs
  * (ends[t] is where those of first + t begin, and moves on), and choose, for all rows of the pools.
- * first_row: number of the first row of a part. sampled: rows x (forward + backward). */
+ * first_row: number of the first row of a part. sampled: rows x (forward + backward), of each row
+ * the new links first, each once, then -1. */
 int lowshot_count_links(const struct lowshot_pools *pools, int64_t forward, int64_t first,
                         int64_t last, int64_t *counts, struct lowshot_fault *fault);
 int lowshot_collect_links(const struct lowshot_pools *pools, int64_t first_row, int64_t forward,
@@ -249,7 +250,8 @@ int lowshot_choose_links(const struct lowshot_pools *pools, int64_t forward, int
                          struct lowshot_fault *fault);
 
 /* New pools of rows first..last - 1: the best of their own and of what is linked in two steps,
- * where one of both steps is new. sampled: rows x sample_width. */
+ * where one of both steps is new. sampled: rows x sample_width, of each row the new links first; none
+ * behind a negative one counts. */
 int lowshot_join_neighbors(const struct lowshot_codes *codes, const struct lowshot_pools *pools,
                            const int32_t *sampled, int64_t sample_width, int64_t first,
                            int64_t last, int32_t *entries, int32_t *scores,

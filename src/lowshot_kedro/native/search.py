@@ -435,8 +435,9 @@ def sample_links(
             a memmap back.
 
     Returns:
-        int32 (last - first, forward + backward), entries as in `Pools`. Besides: 8 bytes for each
-        row of the range, and 8 for each link into it.
+        int32 (last - first, forward + backward), entries as in `Pools`, of each row the new ones
+        first and each number once, new if it is in either direction, then -1. Besides: 8 bytes for
+        each row of the range, and 8 for each link into it.
 
     Raises:
         ValueError: Wrong types, shapes or numbers.
@@ -494,13 +495,14 @@ def join_neighbors(
     Args:
         codes: Codes of all rows.
         pools: Pools of all rows.
-        sampled: int32 (n, s), links of all rows, from :func:`sample_links`.
+        sampled: int32 (n, s), links of all rows, from :func:`sample_links`: new ones first, none
+            behind a negative one.
         first: First row.
         last: One after the last.
 
     Returns:
-        Pools of rows first..last-1. Besides, for each thread: up to 60 bytes for each pair of s
-        links, which is 60 s².
+        Pools of rows first..last-1. Besides, for each thread: one byte for each row, and up to 24
+        for each pair of s links, which is 24 s².
 
     Raises:
         ValueError: Wrong types or shapes; a link to what is no row; biases so large that scores
