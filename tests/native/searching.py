@@ -76,6 +76,8 @@ def search_results() -> Iterator[NDArray[Any]]:
             yield from native.search_lists(
                 codes, lists, values[chosen], probes, 12, floors, prefix, limits
             )
+        prefix = native.Prefix(codes.biases[chosen], 0.6, 2)
+        yield from native.search_lists(codes, lists, values[chosen], probes, 12, prefix=prefix)
         yield from native.order_within_reach(
             native.score_all(codes, values[chosen[:50]]),
             np.arange(0, 51 * 7, 7)[: len(chosen[:50]) + 1],

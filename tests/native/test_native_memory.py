@@ -25,10 +25,11 @@ for attempt in (
         assert str(error) == "no memory for intermediate results", error
     else:
         raise AssertionError
-# 16 GB for each thread, to sort what is probed, and 4 GB for what is linked to a row in two steps.
+# For each thread 4 GB to sort what is probed, and 1.6 GB for what is linked to a row in two steps.
+native.set_num_threads(4)
 codes = native.Codes(np.zeros((2, 64), np.int8), np.zeros(2, np.int32))
 lists = native.Lists(np.array([0, 2]))
-probes = np.zeros((1, 2**20), np.int32)
+probes = np.zeros((1, 2**22), np.int32)
 pools = native.Pools(np.full((2, 1), -1, np.int32), np.zeros((2, 1), np.int32))
 links = np.full((2, native.MAX_NEIGHBORS), 3, np.int32)
 for attempt in (
@@ -41,6 +42,7 @@ for attempt in (
         assert str(error) == "no memory for intermediate results", error
     else:
         raise AssertionError
+native.set_num_threads(1)
 found, _ = native.multiply_sparse(matrix, scores, factors, 1)
 assert found.entries.tolist() == [(1, 0)]
 """

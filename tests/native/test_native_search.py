@@ -262,25 +262,36 @@ def plain_search(codes, lists, queries, probes, width, floors=None, prefix=None,
     scores = product(queries, codes.values) + codes.biases
     members = np.arange(len(codes.values)) if lists.members is None else lists.members
     parts = [members[a:b] for a, b in zip(lists.offsets[:-1], lists.offsets[1:], strict=True)]
+    floors = np.full(len(queries), INT32.min, np.int32) if floors is None else floors.copy()
+
+    everything = np.ones(len(codes.values), bool)
+
+    def best_of(query, first, last, left_in=everything):
+        count = [None] * probes.shape[1] if limits is None else np.maximum(limits[query], 0)
+        probed = zip(probes[query, first:last], count[first:last], strict=True)
+        few = [parts[part][:n] for part, n in probed if part >= 0]
+        found = np.concatenate([np.zeros(0, int), *few])
+        found = found[left_in[found] & (scores[query, found] >= floors[query])]
+        return found[np.lexsort((found, -scores[query, found]))[:width]]
+
+    n_full = probes.shape[1]
+    if prefix is not None and prefix.share < 1 and codes.values.shape[1] > 64:
+        n_full = min(n_full, prefix.full_probes)
+    found = [best_of(query, 0, n_full) for query in range(len(queries))]
+    if n_full < probes.shape[1]:
+        for query, of_query in enumerate(found):
+            if len(of_query) == width:
+                floors[query] = scores[query, of_query[-1]]
+        near = first_columns_tell(codes, queries, floors, prefix)
     numbers = np.full((len(queries), width), -1, np.int32)
     best = np.full((len(queries), width), INT32.min, np.int32)
-    if prefix is not None:
-        near = first_columns_tell(codes, queries, floors, prefix)
-    for query, probed in enumerate(probes):
-        count = [None] * len(probed) if limits is None else np.maximum(limits[query], 0)
-        found = np.concatenate(
-            [
-                np.zeros(0, int),
-                *(parts[part][:n] for part, n in zip(probed, count, strict=True) if part >= 0),
-            ]
-        )
-        if floors is not None:
-            found = found[scores[query, found] >= floors[query]]
-        if prefix is not None and prefix.share < 1 and codes.values.shape[1] > 64:
-            found = found[near[query, found]]
-        order = np.lexsort((found, -scores[query, found]))[:width]
-        numbers[query, : len(order)] = found[order]
-        best[query, : len(order)] = scores[query, found[order]]
+    for query, of_query in enumerate(found):
+        if n_full < probes.shape[1]:
+            others = best_of(query, n_full, None, near[query])
+            of_query = np.concatenate([of_query, others])
+        order = of_query[np.lexsort((of_query, -scores[query, of_query]))[:width]]
+        numbers[query, : len(order)] = order
+        best[query, : len(order)] = scores[query, order]
     return numbers, best
 
 
@@ -311,9 +322,21 @@ CODE_VALUES = [None, [0], [-1, 0, 1], [-128, -127, 127]]
     floored=st.booleans(),
     limited=st.booleans(),
     share=st.sampled_from([None, 1e-6, 0.25, 0.5, 0.9, 1.0, 7.0]),
+    full_probes=st.integers(0, 4),
 )
 def test_search_lists_is_a_sort_of_all_scores(
-    seed, rows, n_queries, n_lists, width, code_width, values, kind, floored, limited, share
+    seed,
+    rows,
+    n_queries,
+    n_lists,
+    width,
+    code_width,
+    values,
+    kind,
+    floored,
+    limited,
+    share,
+    full_probes,
 ):
     rng = np.random.default_rng(seed)
     codes = random_codes(rng, rows, code_width, values)
@@ -341,11 +364,11 @@ def test_search_lists_is_a_sort_of_all_scores(
         limits = rng.integers(-1, max(rows // 2, 1) + 1, probes.shape, dtype=np.int32)
         limits[rng.random(probes.shape) < 0.1] = rng.choice([INT32.min, INT32.max, 0])
     prefix = None
-    if floored and share is not None:
+    if (floored or full_probes > 0) and share is not None:
         # The largest differences of these values are up to 2^16 in a column.
         biases = rng.integers(-(2**20), 2000, n_queries, dtype=np.int32)
         biases[rng.random(n_queries) < 0.2] = rng.choice([INT32.min, INT32.max])
-        prefix = native.Prefix(biases, share)
+        prefix = native.Prefix(biases, share, full_probes)
     check_search(codes, lists, queries, probes, width, floors, prefix, limits)
 
 
@@ -383,6 +406,38 @@ def test_first_columns_leave_out_many_vectors_but_none_that_counts(code_width, e
     assert 0 < (few >= 0).sum() < (numbers >= 0).sum()
 
 
+def clustered(rng, rows, code_width):
+    """Codes of which each has a few near to it, all coordinates alike, as rotated at random."""
+    centers = rng.normal(size=(rows // 50, code_width)) * 15
+    vectors = centers[np.arange(rows) % len(centers)] + rng.normal(size=(rows, code_width)) * 9
+    values = np.clip(np.rint(vectors), -127, 127).astype(np.int8)
+    return native.Codes(values, half_squares(values))
+
+
+@pytest.mark.parametrize("n_queries", [1, 200])
+@pytest.mark.parametrize("full_probes", [1, 2])
+def test_what_the_first_lists_hold_leaves_out_vectors_of_the_others(n_queries, full_probes):
+    rng = np.random.default_rng(n_queries)
+    codes = clustered(rng, 3000, 128)
+    lists = native.Lists(random_offsets(rng, 3000, 6), rng.permutation(3000).astype(np.int32))
+    rows = np.arange(n_queries) % 3000
+    queries, biases = codes.values[rows], codes.biases[rows]
+    probes = rng.permuted(np.tile(np.arange(6, dtype=np.int32), (n_queries, 1)), axis=1)
+    probes = probes[:, :5].copy()
+    arguments = (codes, lists, queries, probes, 12)
+    check_search(*arguments, None, native.Prefix(biases, 0.55, full_probes))
+    # Where nothing is left out, the prefix changes nothing.
+    in_full, _ = native.search_lists(*arguments)
+    for prefix in (native.Prefix(biases, 0.55, 5), native.Prefix(biases, 1.0, full_probes)):
+        found, _ = native.search_lists(*arguments, prefix=prefix)
+        np.testing.assert_array_equal(found, in_full)
+    # So large a share leaves out none of the best; of others it does, and a small one of the best.
+    found, _ = native.search_lists(*arguments, prefix=native.Prefix(biases, 0.8, full_probes))
+    np.testing.assert_array_equal(found, in_full)
+    few, _ = native.search_lists(*arguments, prefix=native.Prefix(biases, 0.3, full_probes))
+    assert n_queries == 1 or (few != in_full).any()
+
+
 @pytest.mark.parametrize("n_queries", [1, 65, 1025, 4097])
 def test_limits_for_any_number_of_queries(n_queries):
     """Lists of several chunks, of which queries look through more and less."""
@@ -394,7 +449,8 @@ def test_limits_for_any_number_of_queries(n_queries):
     limits[rng.random(probes.shape) < 0.5] //= 50
     queries = random_codes(rng, n_queries, 128)
     floors = np.full(n_queries, -(2**19), np.int32)
-    for prefix in (None, native.Prefix(half_squares(queries.values), 0.5)):
+    biases = half_squares(queries.values)
+    for prefix in (None, native.Prefix(biases, 0.5), native.Prefix(biases, 0.5, 1)):
         check_search(codes, lists, queries.values, probes, 7, floors, prefix, limits)
 
 
@@ -566,11 +622,13 @@ def plain_sample(pools, forward, backward):
         for place, number, is_new in entries_of(pools.entries[row, :forward]):
             incoming[number].append((-int(pools.scores[row, place]), row, is_new))
     sampled = np.full((rows, forward + backward), -1, np.int32)
-    sampled[:, :forward] = pools.entries[:, :forward]
     for row in range(rows):
-        best = sorted(incoming[row])[:backward]
-        links = [2 * number + is_new for _, number, is_new in best]
-        sampled[row, forward : forward + len(links)] = links
+        links = {number: is_new for _, number, is_new in entries_of(pools.entries[row, :forward])}
+        for _, number, is_new in sorted(incoming[row])[:backward]:
+            links[number] = links.get(number, 0) | is_new
+        # Sorting keeps the order of those that are as new.
+        ordered = sorted(links.items(), key=lambda link: -link[1])
+        sampled[row, : len(links)] = [2 * number + is_new for number, is_new in ordered]
     return sampled
 
 
@@ -636,7 +694,10 @@ def test_rounds_of_descent(seed, rows, width, backward, scores, values):
 def test_join_neighbors_of_any_links(seed, rows, width, n_links):
     rng = np.random.default_rng(seed)
     sampled = rng.integers(0, 2 * rows, (rows, n_links), dtype=np.int32)
-    missing = rng.random(sampled.shape) < rng.choice([0.0, 0.4, 1.0])
+    # The same link more than once, too, but new ones first, and nothing behind the last.
+    sampled = np.take_along_axis(sampled, np.argsort(-(sampled % 2), axis=1), axis=1)
+    counts = rng.integers(0, n_links + 1, rows) if rng.random() < 0.7 else np.full(rows, n_links)
+    missing = np.arange(n_links) >= counts[:, None]
     sampled[missing] = rng.choice([-1, -2, INT32.min], missing.sum())
     check_join(random_codes(rng, rows, 64), random_pools(rng, rows, width), sampled)
 
@@ -684,7 +745,8 @@ def test_descent_with_a_hub():
     sampled = check_sample(pools, 4, 5)
     check_join(random_codes(rng, rows, 64), pools, sampled)
     wide = native.sample_links(pools, 1, 8192, hub, hub + 1)
-    assert (wide[0, 1 : rows + 1] >= 0).all() and (wide[0, rows + 1 :] == -1).all()
+    # The hub links to itself, as everybody does.
+    assert sorted(wide[0, :rows] >> 1) == list(range(rows)) and (wide[0, rows:] == -1).all()
 
 
 def test_descent_with_many_links():

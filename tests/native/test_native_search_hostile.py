@@ -59,10 +59,11 @@ def search(
     floors=FLOORS,
     query_biases=CODES.biases[:QUERIES],
     share=0.9,
+    full_probes=0,
     limits=LIMITS,
 ):
     lists = native.Lists(offsets, members)
-    prefix = native.Prefix(query_biases, share)
+    prefix = native.Prefix(query_biases, share, full_probes)
     codes = native.Codes(codes, biases)
     return native.search_lists(codes, lists, queries, probes, width, floors, prefix, limits)
 
@@ -297,8 +298,11 @@ def test_prefixes_that_are_none():
     for share in (0, -1.0, np.nan, -np.inf):
         with refused(f"prefix: expected floors and a share above 0, got a share of {share}"):
             search(share=share)
+    with refused("prefix: expected full_probes ≥ 0, got -1"):
+        search(full_probes=-1)
     with refused("prefix: expected floors and a share above 0, got no floors"):
         search(floors=None)
+    search(floors=None, full_probes=1)
     for share in (1e-300, 1.0, 1e300, np.inf):
         search(share=share)
 
@@ -365,8 +369,8 @@ def test_links_to_no_row(number):
     # Followed from a row itself, and from one that it links to.
     for own, further in ((2 * number + 1, 2), (7, 2 * number + 1)):
         sampled = np.full((ROWS, 4), -1, np.int32)
-        sampled[5, 2] = own
-        sampled[3, 3] = further
+        sampled[5, 0] = own
+        sampled[3, 0] = further
         message = f"sampled: a link followed from row {3 if own == 7 else 5} leads to no row, "
         with refused(message + "expected 0..9"):
             join(sampled=sampled)
@@ -511,6 +515,7 @@ def arguments_of(function):
             "limits": LIMITS,
             "floors": FLOORS,
             "prefix_share": 2**15,
+            "full_probes": 1,
             "width": 8,
             "numbers": NUMBERS,
             "scores": SCORES,
@@ -633,7 +638,7 @@ MAY_BE_MISSING = {("rank_candidates", "inverse_lengths"), ("rank_candidates", "n
 def test_direct_null_pointers(function):
     assert call(function) == OK
     for name, argument in arguments_of(function).items():
-        if isinstance(argument, int) or (function, name) == ("search_lists", "limits"):
+        if isinstance(argument, int) or (function == "search_lists" and name in OPTIONAL):
             continue
         expected = OK if (function, name) in MAY_BE_MISSING else BAD_SIZE
         assert call(function, **{name: NULL}) == expected, name
@@ -702,8 +707,9 @@ def test_direct_garbage_in_structures(function):
     [
         ("encode", "rows", (-1, HUGE, -HUGE)),
         ("encode", "stride", (DIMENSION - 1, 0, -1, HUGE)),
-        ("search_lists", "n_probes", (-1, 2**31, 2**23, HUGE, -HUGE)),
+        ("search_lists", "n_probes", (-1, 2**31, 2**26, HUGE, -HUGE)),
         ("search_lists", "width", (0, -1, 8193, HUGE, -HUGE)),
+        ("search_lists", "full_probes", (-1, 3, HUGE, -HUGE, 2**63 - 1, -(2**63))),
         ("search_lists", "prefix_share", (-1, 2**16 + 1, 2**32, HUGE, 2**63 - 1, -(2**63))),
         ("order_within_reach", "rows", (-1, HUGE, 2**63 - 1, -(2**63))),
         ("order_within_reach", "columns", (-1, 2**31, HUGE, 2**63 - 1, -(2**63))),
@@ -737,11 +743,11 @@ def test_direct_garbage_sizes(function, name, sizes):
 
 def test_direct_sizes_that_do_not_agree():
     narrow = good("codes", width=64)
-    # First columns are less than all, and what is too far follows from a floor.
+    # First columns are less than all.
     both = {"codes": narrow, "queries": good("codes", width=64, rows=QUERIES)}
     assert call("search_lists", **both) == BAD_SIZE
-    assert call("search_lists", **both, prefix_share=0) == OK
-    assert call("search_lists", floors=NULL, prefix_share=0) == OK
+    assert call("search_lists", **both, prefix_share=0) == BAD_SIZE
+    assert call("search_lists", **both, prefix_share=0, full_probes=2) == OK
     assert call("search_lists", codes=narrow) == BAD_SIZE
     assert call("search_lists", queries=narrow) == BAD_SIZE
     for function in ("score_all", "score_pairs"):
@@ -758,8 +764,12 @@ def test_direct_nothing():
     assert call("encode", rows=0, vectors=NULL, codes=NULL, biases=NULL, inverse_lengths=NULL) == OK
     for changes in (
         {"queries": good("codes", **nothing), "probes": NULL, "numbers": NULL, "scores": NULL},
-        {"probes": NULL, "n_probes": 0},
-        {"lists": good("lists", count=0, entries=0, members=MEMBERS), "n_probes": 0},
+        {"probes": NULL, "n_probes": 0, "full_probes": 0},
+        {
+            "lists": good("lists", count=0, entries=0, members=MEMBERS),
+            "n_probes": 0,
+            "full_probes": 0,
+        },
     ):
         assert call("search_lists", **changes) == OK
     reach = {"bounds": NULL, "count": 0, "limits": NULL}

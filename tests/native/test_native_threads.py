@@ -169,7 +169,7 @@ def test_faults_of_searching_are_the_first_ones_whatever_the_number_of_threads()
     candidates[[700, 9000, 19_999], 4] = rows
     pools = random_pools(rng, rows, 4)
     links = np.full((rows, 3), -1, np.int32)
-    links[[700, 9000, 19_999], 2] = 2 * rows
+    links[[700, 9000, 19_999], 0] = 2 * rows
     ones = np.ones(rows, np.float32)
     for count in COUNTS:
         native.set_num_threads(count)

@@ -25,6 +25,9 @@ _MIN_GROUPS = 16
 # Groups that are searched first for one centroid: what they hold, most others are farther than.
 _FIRST_GROUPS = 2
 _LISTS_PER_PROBE = 4
+# Centroids around each one, among which are those nearest to vectors of its list, up to an eighth.
+_AROUND = 384
+_LISTS_AROUND_PER_PROBE = 8
 _MAX_PROBES = 4096
 _BLOCK_ROWS = 65536
 # Multiplications of an iteration of k-means beside others, which cannot be stopped: about a second.
@@ -151,6 +154,7 @@ class CentroidSearch:
         flat_up_to: int = _FLAT_UP_TO,
     ) -> None:
         self.codes = encoder.encode_points(centroids)
+        self._around: native.Lists | None = None
         n_centroids = len(centroids)
         self._n_groups = 1 if n_centroids <= flat_up_to else math.isqrt(n_centroids)
         if self._n_groups == 1:
@@ -222,6 +226,31 @@ class CentroidSearch:
         )
         return found[:, 0], scores[:, 0]
 
+    def nearest_around(
+        self, queries: NDArray[np.int8], lists: NDArray[np.int32], count: int
+    ) -> NDArray[np.int32]:
+        """The nearest centroids of vectors whose lists are known.
+
+        Those that are nearest to a vector are near to the centroid of its list, so that only these
+        are compared, all vectors of a list at once.
+
+        Args:
+            queries: int8 (q, w), codes.
+            lists: int32 (q,), the list of each query.
+            count: How many centroids to find for each query.
+
+        Returns:
+            int32 (q, count), nearest first, -1 where there are fewer.
+        """
+        n_around = min(len(self.codes.values), _AROUND)
+        if count * _LISTS_AROUND_PER_PROBE > n_around:
+            return self.nearest(queries, count)
+        if self._around is None:
+            around, _ = search_all(self.codes, self.codes.values, n_around)
+            offsets = np.arange(len(around) + 1, dtype=np.int64) * n_around
+            self._around = native.Lists(offsets, around.ravel())
+        return native.search_lists(self.codes, self._around, queries, lists[:, None], count)[0]
+
 
 def probes_needed(
     search: CentroidSearch,
@@ -243,6 +272,26 @@ def probes_needed(
     return probes_among(order, lists, n_lists, wanted)
 
 
+def missed_after_probes(
+    search: CentroidSearch, queries: NDArray[np.int8], lists: NDArray[np.int32], n_lists: int
+) -> NDArray[np.float64]:
+    """What part of the neighbours of some queries is in none of the first lists.
+
+    Args:
+        search: As for :func:`probes_needed`.
+        queries: As for :func:`probes_needed`.
+        lists: As for :func:`probes_needed`.
+        n_lists: As for :func:`probes_needed`.
+
+    Returns:
+        float64 (p,), for 1, 2, 3 … lists, all of them or 4096.
+    """
+    order = search.nearest(queries, min(n_lists, _MAX_PROBES))
+    needed = _places(order, lists, n_lists)
+    found = np.searchsorted(needed, np.arange(1, order.shape[1] + 1), side="right")
+    return 1 - found / len(needed) if len(needed) else np.zeros(order.shape[1])
+
+
 def probes_among(
     order: NDArray[np.int32], lists: NDArray[np.int32], n_lists: int, wanted: float
 ) -> int:
@@ -254,15 +303,20 @@ def probes_among(
         n_lists: As for :func:`probes_needed`.
         wanted: As for :func:`probes_needed`.
     """
+    needed = _places(order, lists, n_lists)
+    if len(needed) == 0:
+        return 1
+    return int(needed[min(len(needed) - 1, math.ceil(wanted * len(needed)))])
+
+
+def _places(order: NDArray[np.int32], lists: NDArray[np.int32], n_lists: int) -> NDArray[np.int32]:
+    """How many lists have to be looked through for each neighbour, in ascending order."""
     place = np.full((len(order), n_lists), n_lists, np.int32)
     rows, places = np.nonzero(order >= 0)
     place[rows, order[rows, places]] = places + 1
     there = lists >= 0
     rows = np.broadcast_to(np.arange(len(order))[:, None], lists.shape)
-    needed = np.sort(place[rows[there], lists[there]])
-    if len(needed) == 0:
-        return 1
-    return int(needed[min(len(needed) - 1, math.ceil(wanted * len(needed)))])
+    return np.sort(place[rows[there], lists[there]])
 
 
 def lists_of(assigned: NDArray[np.int32], n_lists: int) -> native.Lists:

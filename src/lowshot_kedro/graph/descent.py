@@ -1,7 +1,7 @@
 """The graph over vectors that are divided into lists: list search, then descent.
 
 List search alone (`ivf`) looks through enough lists to find nearly all neighbours. Descent looks
-through a few, and finds the rest among neighbours of neighbours, which takes a fraction of the
+through fewer, and finds the rest among neighbours of neighbours, which takes a fraction of the
 comparisons. Both work with 8-bit codes, and rank by the vectors themselves at the end.
 
 Vectors are taken in the order of their lists, in which neighbours stand near each other: what one
@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import betaincinv
 
 from lowshot_kedro import native
 from lowshot_kedro.blocks import KnnGraph, RowBlocks, row_ranges
-from lowshot_kedro.graph.centroids import probes_needed
+from lowshot_kedro.graph.bounded_search import prefix_shares
+from lowshot_kedro.graph.centroids import missed_after_probes, probes_needed
 from lowshot_kedro.graph.exact_search import ExactNodes
 from lowshot_kedro.graph.list_search import Division, ListSearch
 from lowshot_kedro.graph.quality import recall, sample_rows
@@ -36,11 +38,34 @@ BLOCK_ROWS = 65536
 _TUNING_ROWS = 256
 # Neighbours whose scores may be smaller than is reckoned with: of random errors next to none are.
 _MAX_MISJUDGED = 1e-3
-# The part of the neighbours that the first search of lists finds; descent finds the others faster.
+# The least part of the neighbours that the first search of lists is to find. Where vectors have
+# little structure, neighbours of neighbours tell less, and too little if most are wrong.
 _FIRST_RECALL = 0.95
-# How many links of a row are followed in a round, of its own and as many of those that lead to it.
-# More where a round has found little and the recall wanted is not reached.
-_LINKS = (20, 32, 48)
+# How many links of a row are followed in a round, of its own and as many of those that lead to it:
+# the fewest and the most. What a first round leaves falls with them about as exp(-links / 12); with
+# a few more, one round is likely to do.
+_MIN_LINKS = 8
+_MAX_LINKS = 48
+_LINKS_TO_SHARE = 12.0
+_SPARE_LINKS = 4
+# Vectors that a search of lists looks at in the time that a round takes for each square of a link.
+_VECTORS_PER_SQUARED_LINK = 8.0
+# Recall is measured on a few hundred rows; beyond this it tells nothing.
+_LEAST_MISSED = 1e-3
+# The nearest lists, at least 3 that hold 4 vectors for each candidate kept. In them every vector is
+# compared by all columns of its code. They say how far others may be from a vector by their first
+# columns. So large a part of the neighbours is lost to that at most, unless codes are spread more
+# evenly than at random.
+_MIN_FULL_PROBES = 3
+_FULL_VECTORS = 4
+_LOST_TO_PREFIXES = 5e-4
+_LOST_IF_RANDOM = 0.05
+# First columns are compared if no more vectors of a sample are near enough by these: what is
+# compared in full besides is read from all over the memory.
+_MAX_PASSING = 0.25
+_MAX_SAMPLED_LISTS = 32
+# What part of the neighbours may be lost by looking only at lists around a vector's own.
+_LOST_TO_DISTANCE = 1e-3
 # Rows whose links are sampled at once, if memory is short, and what sampling takes for each link
 # followed: links collected, counted, chosen and copied, and pages of the pools besides.
 _MIN_LINK_ROWS = 2**18
@@ -94,8 +119,8 @@ def divided_graph(
         tuning: What :func:`tune` says of this search; None: it is called here.
 
     Returns:
-        Blocks in row order. In memory: what the search holds, 160 bytes for each vector while
-        descending, and blocks; what the budget has no room for is kept on disk.
+        Blocks in row order. In memory: what the search holds, 160 bytes for each vector, and 1 for
+        each thread, while descending, and blocks; what the budget has no room for is kept on disk.
     """
     positions = division.positions
     n_vectors = len(positions)
@@ -149,13 +174,7 @@ def _rank(
     """Find candidates for all vectors, in the order of their lists, and rank them."""
     if tuning is None:
         tuning = tune(search, stored_k, target_recall)
-    n_probe = probes_needed(
-        search.centroids,
-        np.ascontiguousarray(search.codes.values[tuning.rows]),
-        search.lists_of(tuning.neighbors.indices),
-        len(search.division.centroids),
-        min(_FIRST_RECALL, target_recall) if descend else target_recall,
-    )
+    n_probe = _count_probes(search, tuning, target_recall, descend)
     logger.info(
         "graph: %d of %d lists looked through for each vector, %d candidates kept",
         n_probe,
@@ -165,7 +184,7 @@ def _rank(
     rounds = _Rounds(search, tuning, workspace)
     if not rounds.recalls:
         with logged_step("graph: search of lists"):
-            make = _search_lists(search, n_probe, tuning.pool_width, stored_k)
+            make = _search_lists(search, n_probe, tuning, stored_k)
             found = rounds.stage(0).fill(make, BLOCK_ROWS, "search of lists")
         rounds.keep(native.Pools(*found))
     while descend and (effort := rounds.next_links(target_recall)) is not None:
@@ -239,7 +258,7 @@ def _tune(search: ListSearch, k: int, target_recall: float) -> Tuning:
         neighbors.indices[unsure], neighbors.similarities[unsure] = among_all
     # Other vectors are as good neighbours of these.
     neighbors.indices[is_anywhere] = -1
-    pool_width = min(widest, max(int(_POOL_PART * k), max(_LINKS)))
+    pool_width = min(widest, max(int(_POOL_PART * k), _MAX_LINKS))
     # Half of what may be missed is left to the search.
     wanted = 1 - (1 - target_recall) / 2
     while True:
@@ -329,22 +348,128 @@ class _Rounds:
 
         None if the target is reached, or cannot be by further rounds.
         """
-        effort, fresh = 0, True
-        for before, after in pairwise(self.recalls):
-            # A round that leaves more to be found than it has found is not worth repeating.
-            fresh = after - before < target_recall - after
-            effort += fresh
-        if self.recalls[-1] >= target_recall or effort == len(_LINKS):
+        return links_to_follow(self.recalls, target_recall)
+
+
+def links_to_follow(recalls: Sequence[float], target_recall: float) -> tuple[int, bool] | None:
+    """How many links to follow in the next round of descent.
+
+    Args:
+        recalls: Recall of the search of lists, and after each round so far.
+        target_recall: Recall wanted.
+
+    Returns:
+        How many links, and whether for the first time so many; None if the target is reached, or
+        cannot be by further rounds.
+    """
+    if recalls[-1] >= target_recall:
+        return None
+    n_links, fresh = 0, True
+    for number, after in enumerate(recalls):
+        # A round that leaves more to be found than it has found is not worth repeating.
+        fresh = number == 0 or after - recalls[number - 1] < target_recall - after
+        if fresh and n_links == _MAX_LINKS:
             return None
-        return _LINKS[effort], fresh
+        if fresh:
+            more = int(np.ceil(_links_needed(1 - after, target_recall)))
+            n_links = min(n_links + max(more, _MIN_LINKS), _MAX_LINKS)
+    return n_links, fresh
+
+
+def _links_needed(missed: Any, target_recall: float) -> Any:
+    """How many links to follow where a part of the neighbours is missed; 0 if so many may be."""
+    allowed = max(1 - target_recall, _LEAST_MISSED)
+    ratio = np.maximum(missed, allowed) / allowed
+    return np.where(missed <= allowed, 0.0, _SPARE_LINKS + _LINKS_TO_SHARE * np.log(ratio))
+
+
+def _count_probes(search: ListSearch, tuning: Tuning, target_recall: float, descend: bool) -> int:
+    """How many lists to look through: all that it takes, or with what descent takes, the least."""
+    codes = np.ascontiguousarray(search.codes.values[tuning.rows])
+    lists = search.lists_of(tuning.neighbors.indices)
+    n_lists = len(search.division.centroids)
+    if not descend:
+        return probes_needed(search.centroids, codes, lists, n_lists, target_recall)
+    missed = missed_after_probes(search.centroids, codes, lists, n_lists)
+    links = _links_needed(missed, target_recall)
+    vectors = np.arange(1, len(missed) + 1) * (len(search.division.numbers) / n_lists)
+    costs = vectors + _VECTORS_PER_SQUARED_LINK * links**2
+    costs[missed > max(1 - _FIRST_RECALL, 1 - target_recall, missed.min(initial=1))] = np.inf
+    return 1 + int(np.argmin(costs))
+
+
+def _full_probes(search: ListSearch, tuning: Tuning) -> int:
+    """In how many lists every vector is compared by all columns."""
+    list_size = len(search.division.numbers) / len(search.division.centroids)
+    return max(_MIN_FULL_PROBES, int(np.ceil(_FULL_VECTORS * tuning.pool_width / list_size)))
+
+
+def _prefix_share(search: ListSearch, tuning: Tuning, n_probe: int, full_probes: int) -> float:
+    """What part of a squared distance first columns may hold in the farther of the lists.
+
+    1 if that would hardly leave out any vector.
+    """
+    first, width = native.CODE_WIDTH_UNIT, search.encoder.width
+    if n_probe <= full_probes or width <= first or not len(tuning.rows):
+        return 1.0
+    codes = search.codes.part(tuning.rows)
+    probes = search.probes(codes.values, n_probe)
+    near = np.ascontiguousarray(probes[:, :full_probes])
+    _, scores = search.candidates(codes.values, full_probes, tuning.pool_width, probes=near)
+    floors = scores[:, -1]
+    rows, columns = np.nonzero(tuning.neighbors.indices >= 0)
+    positions = search.division.positions[tuning.neighbors.indices[rows, columns]]
+    is_far = (near[rows] != search.division.lists_of(positions)[:, None]).all(axis=1)
+    of_far, neighbors = rows[is_far], search.codes.values[positions[is_far]]
+    shares = np.sort(prefix_shares(codes.part(of_far), neighbors, floors[of_far]))
+    n_lost = int(_LOST_TO_PREFIXES * len(rows))
+    share = float(shares[-1 - n_lost]) if len(shares) > n_lost else 0.0
+    # The part of its square that a vector has in a random subspace has a beta distribution.
+    random = float(betaincinv(first / 2, (width - first) / 2, 1 - _LOST_IF_RANDOM))
+    share = min(1.0, max(share, random))
+    # One vector of each of some lists.
+    far = probes[:, full_probes : full_probes + _MAX_SAMPLED_LISTS]
+    offsets = search.division.offsets
+    rows, columns = np.nonzero((far >= 0) & (offsets[far] < offsets[far + 1]))
+    some = search.codes.values[offsets[far[rows, columns]]]
+    passing = prefix_shares(codes.part(rows), some, floors[rows]) <= share
+    return share if len(passing) and passing.mean() <= _MAX_PASSING else 1.0
+
+
+def _are_lists_around_enough(search: ListSearch, tuning: Tuning, n_probe: int) -> bool:
+    """Whether lists around their own hold nearly as many neighbours of vectors as the nearest."""
+    codes = np.ascontiguousarray(search.codes.values[tuning.rows])
+    lists = search.lists_of(tuning.neighbors.indices)
+
+    def found(probes: NDArray[np.int32]) -> int:
+        return int((lists[:, :, None] == probes[:, None]).any(axis=2)[lists >= 0].sum())
+
+    around = search.probes_around(codes, search.division.lists_of(tuning.rows), n_probe)
+    nearest = search.probes(codes, n_probe)
+    return found(nearest) - found(around) <= _LOST_TO_DISTANCE * lists.size
 
 
 def _search_lists(
-    search: ListSearch, n_probe: int, width: int, at_least: int
+    search: ListSearch, n_probe: int, tuning: Tuning, at_least: int
 ) -> Callable[[int, int], tuple[NDArray[np.int32], ...]]:
+    full_probes = _full_probes(search, tuning)
+    share = _prefix_share(search, tuning, n_probe, full_probes)
+    around = _are_lists_around_enough(search, tuning, n_probe)
+
     def make(first: int, last: int) -> tuple[NDArray[np.int32], ...]:
+        codes = search.codes.part(slice(first, last))
+        if around:
+            own = search.division.lists(first, last)
+            probes = search.probes_around(codes.values, own, n_probe)
+        else:
+            probes = search.probes(codes.values, n_probe)
         positions, scores = search.candidates(
-            search.codes.values[first:last], n_probe, width, at_least
+            codes.values,
+            n_probe,
+            tuning.pool_width,
+            at_least,
+            probes,
+            native.Prefix(codes.biases, share, full_probes),
         )
         return np.where(positions < 0, np.int32(-1), 2 * positions + 1), scores
 

@@ -248,17 +248,38 @@ class ListSearch:
         most = min(len(self.division.centroids), native.MAX_NEIGHBORS)
         return self.centroids.nearest(codes, min(n_probe, most))
 
+    def probes_around(
+        self, codes: NDArray[np.int8], lists: NDArray[np.int32], n_probe: int
+    ) -> NDArray[np.int32]:
+        """As :meth:`probes`, for vectors whose lists are known, only around these."""
+        most = min(len(self.division.centroids), native.MAX_NEIGHBORS)
+        return self.centroids.nearest_around(codes, lists, min(n_probe, most))
+
     def candidates(
-        self, codes: NDArray[np.int8], n_probe: int, width: int, at_least: int = 0
+        self,
+        codes: NDArray[np.int8],
+        n_probe: int,
+        width: int,
+        at_least: int = 0,
+        probes: NDArray[np.int32] | None = None,
+        prefix: native.Prefix | None = None,
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Positions with the best scores for queries, int32 (q, width), and these scores.
 
         Queries that find fewer than at_least look through four times as many lists, and so on.
+
+        Args:
+            codes: int8 (q, w), of the queries.
+            n_probe: How many lists to look through.
+            width: How many positions to find for each query.
+            at_least: How many of them should be there.
+            probes: int32 (q, n_probe), these lists; None: those that :meth:`probes` says.
+            prefix: Which vectors to leave out; None: none.
         """
         lists = native.Lists(self.division.offsets)
-        found, scores = native.search_lists(
-            self.codes, lists, codes, self.probes(codes, n_probe), width
-        )
+        if probes is None:
+            probes = self.probes(codes, n_probe)
+        found, scores = native.search_lists(self.codes, lists, codes, probes, width, prefix=prefix)
         at_least = min(at_least, width, len(self.codes.values))
         most = min(len(self.division.centroids), native.MAX_NEIGHBORS)
         short = np.flatnonzero(found[:, at_least - 1] < 0 if at_least else [])

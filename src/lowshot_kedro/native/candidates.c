@@ -66,6 +66,17 @@ static int64_t find_plain(const int32_t *scores, const int32_t *biases, int64_t 
     return found;
 }
 
+static int64_t catch_plain(const int32_t *scores, const int32_t *biases, const int32_t *numbers,
+                           int64_t count, int32_t threshold, candidate *caught) {
+    int64_t n_caught = 0;
+    for (int64_t v = 0; v < count; v++) {
+        const int32_t score = scores[v] + biases[v];
+        caught[n_caught] = make_candidate(score, numbers[v], 0);
+        n_caught += score >= threshold;
+    }
+    return n_caught;
+}
+
 #ifdef X86_VECTORS
 
 /* For each mask of four words, the halves of words in the order that puts the masked ones first. */
@@ -166,6 +177,59 @@ TARGET_AVX512 static int64_t find_avx512(const int32_t *scores, const int32_t *b
     return found;
 }
 
+TARGET_AVX2 static int64_t catch_avx2(const int32_t *scores, const int32_t *biases,
+                                      const int32_t *numbers, int64_t count, int32_t threshold,
+                                      candidate *caught) {
+    enum { NUMBERS = 8 };
+    const __m256i thresholds = _mm256_set1_epi32(threshold);
+    int64_t n_caught = 0, v = 0;
+    for (; v + NUMBERS <= count; v += NUMBERS) {
+        const __m256i sums = _mm256_add_epi32(_mm256_loadu_si256((const __m256i *)(scores + v)),
+                                              _mm256_loadu_si256((const __m256i *)(biases + v)));
+        const __m256i below = _mm256_cmpgt_epi32(thresholds, sums);
+        int hits = 255 ^ _mm256_movemask_ps(_mm256_castsi256_ps(below));
+        for (; hits != 0; hits &= hits - 1) {
+            const int64_t at = v + __builtin_ctz((unsigned)hits);
+            caught[n_caught++] = make_candidate(scores[at] + biases[at], numbers[at], 0);
+        }
+    }
+    return n_caught + catch_plain(scores + v, biases + v, numbers + v, count - v, threshold,
+                                  caught + n_caught);
+}
+
+TARGET_AVX512 static int64_t catch_avx512(const int32_t *scores, const int32_t *biases,
+                                          const int32_t *numbers, int64_t count, int32_t threshold,
+                                          candidate *caught) {
+    enum { NUMBERS = 16, HALF = 8 };
+    const __m512i thresholds = _mm512_set1_epi32(threshold);
+    const __m512i sign = _mm512_set1_epi32(INT32_MIN), last = _mm512_set1_epi32(INT32_MAX);
+    int64_t n_caught = 0;
+    for (int64_t v = 0; v < count; v += NUMBERS) {
+        const __mmask16 there =
+            count - v < NUMBERS ? (__mmask16)((1u << (count - v)) - 1) : (__mmask16)0xffff;
+        const __m512i sums = _mm512_add_epi32(_mm512_maskz_loadu_epi32(there, scores + v),
+                                              _mm512_maskz_loadu_epi32(there, biases + v));
+        const __mmask16 hits = _mm512_mask_cmpge_epi32_mask(there, sums, thresholds);
+        if (hits == 0)
+            continue;
+        const __m512i named = _mm512_maskz_loadu_epi32(there, numbers + v);
+        const __m512i low =
+            _mm512_maskz_compress_epi32(hits, _mm512_slli_epi32(_mm512_sub_epi32(last, named), 1));
+        const __m512i high = _mm512_maskz_compress_epi32(hits, _mm512_xor_si512(sums, sign));
+#define WORDS(half)                                                                                \
+    _mm512_or_si512(                                                                               \
+        _mm512_slli_epi64(_mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(high, half)), 32),       \
+        _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(low, half)))
+        const int64_t n = __builtin_popcount(hits);
+        _mm512_storeu_si512(caught + n_caught, WORDS(0));
+        if (n > HALF)
+            _mm512_storeu_si512(caught + n_caught + HALF, WORDS(1));
+#undef WORDS
+        n_caught += n;
+    }
+    return n_caught;
+}
+
 #endif
 
 #ifdef ARM_VECTORS
@@ -196,6 +260,22 @@ static int64_t find_neon(const int32_t *scores, const int32_t *biases, int64_t c
     return found;
 }
 
+static int64_t catch_neon(const int32_t *scores, const int32_t *biases, const int32_t *numbers,
+                          int64_t count, int32_t threshold, candidate *caught) {
+    enum { STRIP = 64 };
+    int32_t places[STRIP];
+    int64_t n_caught = 0;
+    for (int64_t first = 0; first < count; first += STRIP) {
+        const int64_t size = count - first < STRIP ? count - first : STRIP;
+        const int64_t hits = find_neon(scores + first, biases + first, size, threshold, places);
+        for (int64_t hit = 0; hit < hits; hit++) {
+            const int64_t at = first + places[hit];
+            caught[n_caught++] = make_candidate(scores[at] + biases[at], numbers[at], 0);
+        }
+    }
+    return n_caught;
+}
+
 #endif
 
 int64_t find_scores(const int32_t *scores, const int32_t *biases, int64_t count, int32_t threshold,
@@ -219,6 +299,27 @@ int64_t find_scores(const int32_t *scores, const int32_t *biases, int64_t count,
     }
 }
 
+int64_t catch_scores(const int32_t *scores, const int32_t *biases, const int32_t *numbers,
+                     int64_t count, int32_t threshold, candidate *caught) {
+    switch (kernels_in_use()) {
+#ifdef X86_VECTORS
+    case LOWSHOT_AVX512:
+    case LOWSHOT_AVX512_VNNI:
+        return catch_avx512(scores, biases, numbers, count, threshold, caught);
+    case LOWSHOT_AVX2:
+    case LOWSHOT_AVX_VNNI:
+        return catch_avx2(scores, biases, numbers, count, threshold, caught);
+#endif
+#ifdef ARM_VECTORS
+    case LOWSHOT_NEON:
+    case LOWSHOT_NEON_DOTPROD:
+        return catch_neon(scores, biases, numbers, count, threshold, caught);
+#endif
+    default:
+        return catch_plain(scores, biases, numbers, count, threshold, caught);
+    }
+}
+
 static int64_t divide(candidate *candidates, int64_t count, candidate pivot) {
     if (count > MAX_DIVIDED)
         return divide_in_place(candidates, count, pivot);
@@ -236,48 +337,81 @@ static int64_t divide(candidate *candidates, int64_t count, candidate pivot) {
     }
 }
 
-static candidate middle_of(candidate a, candidate b, candidate c) {
-    if (a < b)
-        return b < c ? b : a < c ? c : a;
-    return a < c ? a : b < c ? c : b;
-}
+enum { FEW = 64, FEW_LANES = 8 };
 
-void select_best(candidate *candidates, int64_t count, int64_t kept) {
-    /* The kept-th best lies among the count candidates from here on. */
-    while (kept > 0 && kept < count) {
-        const candidate pivot =
-            middle_of(candidates[0], candidates[count / 2], candidates[count - 1]);
-        const int64_t high = divide(candidates, count, pivot);
-        if (high > kept && high < count) {
-            count = high;
-        } else if (high >= count) {
-            /* The pivot is the worst: put it last and leave it there. */
-            int64_t worst = 0;
-            while (candidates[worst] != pivot)
-                worst++;
-            candidates[worst] = candidates[count - 1];
-            candidates[--count] = pivot;
-        } else {
-            candidates += high;
-            count -= high;
-            kept -= high;
-        }
+/* How many of count words, up to FEW, are better than each. words has room for FEW. */
+ALWAYS_INLINE void rank_few_portable(candidate *words, int64_t count, int64_t *ranks) {
+    for (int64_t i = count; i % FEW_LANES != 0; i++)
+        words[i] = 0;
+    for (int64_t first = 0; first < count; first += FEW_LANES) {
+        int64_t better[FEW_LANES] = {0};
+        for (int64_t i = 0; i < count; i++)
+#pragma omp simd
+            for (int64_t lane = 0; lane < FEW_LANES; lane++)
+                better[lane] += words[i] > words[first + lane];
+        memcpy(ranks + first, better, sizeof better);
     }
 }
 
+FOR_EVERY_WIDTH(void, rank_few, (candidate * words, int64_t count, int64_t *ranks), words, count,
+                ranks)
+
+/* A candidate that about `wanted` of count are not worse than: the one of that rank among a few. */
+static candidate choose_pivot(const candidate *candidates, int64_t count, int64_t wanted) {
+    enum { SAMPLE = 16 };
+    candidate sample[SAMPLE];
+    int64_t ranks[SAMPLE];
+    const int64_t size = count < SAMPLE ? count : SAMPLE;
+    for (int64_t i = 0; i < size; i++)
+        sample[i] = candidates[(2 * i + 1) * count / (2 * size)];
+    rank_few(sample, size, ranks);
+    const int64_t rank = wanted * size / count;
+    for (int64_t i = 0; i < size; i++)
+        if (ranks[i] == rank)
+            return sample[i];
+    return sample[0];
+}
+
+int64_t select_about(candidate *candidates, int64_t count, int64_t kept, int64_t most) {
+    /* The kept-th best lies among the count candidates from the first that is not sure yet. */
+    int64_t sure = 0;
+    while (sure + count > most) {
+        candidate *const unsure = candidates + sure;
+        const candidate pivot = choose_pivot(unsure, count, (kept + most) / 2 - sure);
+        const int64_t high = divide(unsure, count, pivot);
+        if (sure + high < kept) {
+            sure += high;
+            count -= high;
+        } else if (high < count) {
+            count = high;
+        } else {
+            /* The pivot is the worst: put it last and leave it there, unless it has its equals. */
+            int64_t worst = 0;
+            while (unsure[worst] != pivot)
+                worst++;
+            unsure[worst] = unsure[count - 1];
+            unsure[--count] = pivot;
+        }
+    }
+    return sure + count;
+}
+
+void select_best(candidate *candidates, int64_t count, int64_t kept) {
+    if (kept > 0)
+        select_about(candidates, count, kept, kept);
+}
+
 void sort_best(candidate *candidates, int64_t count) {
-    enum { FEW = 24 };
     while (count > FEW) {
         select_best(candidates, count, count / 2);
         sort_best(candidates, count / 2);
         candidates += count / 2;
         count -= count / 2;
     }
-    for (int64_t i = 1; i < count; i++) {
-        const candidate moved = candidates[i];
-        int64_t j = i;
-        for (; j > 0 && candidates[j - 1] < moved; j--)
-            candidates[j] = candidates[j - 1];
-        candidates[j] = moved;
-    }
+    candidate words[FEW];
+    int64_t ranks[FEW];
+    memcpy(words, candidates, (size_t)count * sizeof(candidate));
+    rank_few(words, count, ranks);
+    for (int64_t i = 0; i < count; i++)
+        candidates[ranks[i]] = words[i];
 }

@@ -90,6 +90,35 @@ int lowshot_collect_links(const struct lowshot_pools *pools, int64_t first_row, 
     return LOWSHOT_OK;
 }
 
+/* The links of a row in both directions, each once, and new if it is in one of them; the new ones
+ * first, so that where only these count nothing else is looked at. */
+static void merge_links(const int32_t *entries, int64_t forward, const candidate *incoming,
+                        int64_t n_incoming, int32_t *out, int64_t width) {
+    int64_t count = 0;
+    for (; count < forward && entries[count] >= 0; count++)
+        out[count] = entries[count];
+    const int64_t own = count;
+    for (int64_t i = 0; i < n_incoming; i++) {
+        const int32_t entry = make_entry(incoming[i]);
+        int64_t j = 0;
+        while (j < own && entry_number(out[j]) != entry_number(entry))
+            j++;
+        if (j < own)
+            out[j] |= entry & 1;
+        else
+            out[count++] = entry;
+    }
+    int64_t n_new = 0;
+    for (int64_t j = 0; j < count; j++)
+        if (entry_is_new(out[j])) {
+            const int32_t moved = out[j];
+            memmove(out + n_new + 1, out + n_new, (size_t)(j - n_new) * sizeof(int32_t));
+            out[n_new++] = moved;
+        }
+    for (; count < width; count++)
+        out[count] = -1;
+}
+
 int lowshot_choose_links(const struct lowshot_pools *pools, int64_t forward, int64_t backward,
                          const int64_t *ends, uint64_t *links, int64_t capacity, int32_t *sampled,
                          struct lowshot_fault *fault) {
@@ -107,8 +136,6 @@ int lowshot_choose_links(const struct lowshot_pools *pools, int64_t forward, int
         if (stop_wanted_by_row(&stop))
             continue;
         const int64_t begin = row > 0 ? ends[row - 1] : 0, end = ends[row];
-        int32_t *const out = sampled + row * (forward + backward);
-        memcpy(out, pools->entries + row * pools->width, (size_t)forward * sizeof(int32_t));
         int64_t found = end - begin;
         candidate *const incoming = links + begin;
         if (found > backward) {
@@ -116,36 +143,16 @@ int lowshot_choose_links(const struct lowshot_pools *pools, int64_t forward, int
             found = backward;
         }
         sort_best(incoming, found);
-        for (int64_t j = 0; j < backward; j++)
-            out[forward + j] = j < found ? make_entry(incoming[j]) : -1;
+        merge_links(pools->entries + row * pools->width, forward, incoming, found,
+                    sampled + row * (forward + backward), forward + backward);
     }
     if (stop.wanted)
         return report_fault(fault, LOWSHOT_STOPPED, 0, 0, 0);
     return LOWSHOT_OK;
 }
 
-/* Numbers met by the row at work, each beside the row's stamp; a place with another stamp is free.
- */
-struct met {
-    uint64_t *places;
-    uint32_t stamp;
-    uint32_t mask;
-};
-
-static inline bool meet(struct met *met, int32_t number) {
-    const uint64_t stamped = (uint64_t)met->stamp << 32 | (uint32_t)number;
-    uint32_t place = ((uint32_t)number * UINT32_C(2654435769)) >> 7 & met->mask;
-    while (met->places[place] >> 32 == met->stamp) {
-        if (met->places[place] == stamped)
-            return false;
-        place = (place + 1) & met->mask;
-    }
-    met->places[place] = stamped;
-    return true;
-}
-
 struct join_room {
-    struct met met;
+    uint8_t *met; /* of each row: whether the row at work has met it; all 0 between rows */
     int32_t *numbers;
     const int8_t **vectors;
     int32_t *scores;
@@ -153,26 +160,24 @@ struct join_room {
 };
 
 static void free_join_room(struct join_room *room) {
-    free(room->met.places);
+    free(room->met);
     free(room->numbers);
     free(room->vectors);
     free(room->scores);
     free(room->candidates);
 }
 
-static bool make_join_room(int64_t pool_width, int64_t sample_width, struct join_room *room) {
+static bool make_join_room(int64_t rows, int64_t pool_width, int64_t sample_width,
+                           struct join_room *room) {
     const size_t met = (size_t)(sample_width * sample_width + sample_width);
-    size_t places = 64;
-    while (places < 2 * (met + (size_t)pool_width + 1))
-        places *= 2;
     *room = (struct join_room){
-        .met = {calloc(places, sizeof(uint64_t)), 0, (uint32_t)places - 1},
+        .met = calloc((size_t)rows + 1, 1),
         .numbers = malloc((met + 1) * sizeof(int32_t)),
         .vectors = malloc((met + 1) * sizeof(int8_t *)),
         .scores = malloc((met + 1) * sizeof(int32_t)),
         .candidates = malloc((met + (size_t)pool_width + 1) * sizeof(candidate)),
     };
-    return room->met.places != NULL && room->numbers != NULL && room->vectors != NULL &&
+    return room->met != NULL && room->numbers != NULL && room->vectors != NULL &&
            room->scores != NULL && room->candidates != NULL;
 }
 
@@ -190,43 +195,70 @@ ALWAYS_INLINE void prefetch_links(const struct join *join, int32_t row) {
             PREFETCH(join->sampled + row * join->sample_width + j);
 }
 
-/* What is linked to a row in one or two steps, one of them new, and is not in its pool. Returns how
- * many, or -1 for a number that is no row. */
-static int64_t gather_candidates(const struct join *join, int64_t row, struct join_room *room) {
+/* Adds a number that has not been met, without a branch that nothing could foretell. */
+ALWAYS_INLINE int64_t meet(uint8_t *met, int32_t number, int32_t *numbers, int64_t count) {
+    numbers[count] = number;
+    count += !met[number];
+    met[number] = 1;
+    return count;
+}
+
+/* Adds what is linked to a neighbour, or only what is newly linked to it. Returns how many there
+ * are now, or -1 for a number that is no row. */
+static int64_t meet_linked(const int32_t *further, int64_t width, bool new_only, int64_t rows,
+                           uint8_t *met, int32_t *numbers, int64_t count) {
+    /* None that counts lies behind an entry that does not. */
+    const int32_t counts = new_only ? 1 : 0;
+    for (int64_t j = 0; j < width && further[j] >= 0 && (further[j] & counts) == counts; j++) {
+        const int32_t number = entry_number(further[j]);
+        if (!is_node(number, rows))
+            return -1;
+        count = meet(met, number, numbers, count);
+    }
+    return count;
+}
+
+static int64_t meet_neighbors(const struct join *join, int64_t row, struct join_room *room) {
     enum { AHEAD = 8 };
     const int64_t width = join->sample_width, rows = join->pools->rows;
-    const int32_t *const own = join->pools->entries + row * join->pools->width;
     const int32_t *const links = join->sampled + row * width;
-    struct met *const met = &room->met;
+    int64_t count = 0;
     for (int64_t i = 0; i < AHEAD && i < width && links[i] >= 0; i++)
         prefetch_links(join, entry_number(links[i]));
-    met->stamp++;
-    meet(met, (int32_t)row);
-    for (int64_t j = 0; j < join->pools->width && own[j] >= 0; j++)
-        meet(met, entry_number(own[j]));
-    int64_t count = 0;
-    for (int64_t i = 0; i < width; i++) {
-        if (links[i] < 0)
-            continue;
+    for (int64_t i = 0; i < width && links[i] >= 0; i++) {
         const int32_t neighbor = entry_number(links[i]);
         if (!is_node(neighbor, rows))
             return -1;
         if (i + AHEAD < width && links[i + AHEAD] >= 0)
             prefetch_links(join, entry_number(links[i + AHEAD]));
         const bool new_link = entry_is_new(links[i]);
-        if (new_link && meet(met, neighbor))
-            room->numbers[count++] = neighbor;
-        const int32_t *const further = join->sampled + neighbor * width;
-        for (int64_t j = 0; j < width; j++) {
-            if (further[j] < 0 || !(new_link || entry_is_new(further[j])))
-                continue;
-            const int32_t number = entry_number(further[j]);
-            if (!is_node(number, rows))
-                return -1;
-            if (meet(met, number))
-                room->numbers[count++] = number;
-        }
+        if (new_link)
+            count = meet(room->met, neighbor, room->numbers, count);
+        count = meet_linked(join->sampled + neighbor * width, width, !new_link, rows, room->met,
+                            room->numbers, count);
+        if (count < 0)
+            return -1;
     }
+    return count;
+}
+
+/* What is linked to a row in one or two steps, one of them new, and is not in its pool. Returns how
+ * many, or -1 for a number that is no row. */
+static int64_t gather_candidates(const struct join *join, int64_t row, struct join_room *room) {
+    const int64_t rows = join->pools->rows;
+    const int32_t *const own = join->pools->entries + row * join->pools->width;
+    room->met[row] = 1;
+    for (int64_t j = 0; j < join->pools->width && own[j] >= 0; j++)
+        if (is_node(entry_number(own[j]), rows))
+            room->met[entry_number(own[j])] = 1;
+    const int64_t count = meet_neighbors(join, row, room);
+    room->met[row] = 0;
+    for (int64_t j = 0; j < join->pools->width && own[j] >= 0; j++)
+        if (is_node(entry_number(own[j]), rows))
+            room->met[entry_number(own[j])] = 0;
+    /* After a number that is no row nothing counts any more, so that it may stay as it is. */
+    for (int64_t c = 0; c < count; c++)
+        room->met[room->numbers[c]] = 0;
     return count;
 }
 
@@ -299,7 +331,7 @@ int lowshot_join_neighbors(const struct lowshot_codes *codes, const struct lowsh
 #pragma omp parallel reduction(|| : no_memory) reduction(min : first_bad)
     {
         struct join_room room;
-        const bool has_room = make_join_room(pools->width, sample_width, &room);
+        const bool has_room = make_join_room(pools->rows, pools->width, sample_width, &room);
         no_memory = !has_room;
 #pragma omp for schedule(dynamic, 256)
         for (int64_t row = first; row < last; row++) {

@@ -227,15 +227,17 @@ int lowshot_score_all(const struct lowshot_codes *codes, const struct lowshot_co
  * number first; -1 and INT32_MIN where there are fewer. Lists probed (-1: none) must be different
  * and have no vector in common. limits, unless NULL: queries x n_probes, how many of the first
  * members of each list a query looks through. floors, unless NULL: least score that counts, for
- * each query. prefix_share, unless 0: in 1/LOWSHOT_WHOLE, the largest part of the squared distance
- * at the floor that the first 64 columns may hold; vectors beyond are left out. This takes floors,
- * wider codes, and biases of queries and vectors that are minus half their squared lengths. */
+ * each query. In lists behind the first full_probes that a query names, vectors are left out whose
+ * first 64 columns hold more than prefix_share, in 1/LOWSHOT_WHOLE, of the squared distance at the
+ * floor, or at the width-th best of the lists before if that is nearer. This takes wider codes, and
+ * biases of queries and vectors that are minus half their squared lengths; with full_probes ==
+ * n_probes there are no such lists. */
 enum { LOWSHOT_WHOLE = 65536 };
 int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot_lists *lists,
                          const struct lowshot_codes *queries, const int32_t *probes,
                          int64_t n_probes, const int32_t *limits, const int32_t *floors,
-                         int64_t prefix_share, int64_t width, int32_t *numbers, int32_t *scores,
-                         struct lowshot_fault *fault);
+                         int64_t prefix_share, int64_t full_probes, int64_t width, int32_t *numbers,
+                         int32_t *scores, struct lowshot_fault *fault);
 
 /* Of each row of scores the columns that reach the least of the row's bounds, the best about first,
  * then zeros: rows x columns. The bounds of row r are offsets[r]..offsets[r + 1] - 1, count in all.
@@ -257,7 +259,8 @@ struct lowshot_pools {
  * it among their best `forward` entries. Pools may come in parts, in three passes: count the links
  * into rows first..last - 1 (added to counts), collect them where the rows before have theirs
  * (ends[t] is where those of first + t begin, and moves on), and choose, for all rows of the pools.
- * first_row: number of the first row of a part. sampled: rows x (forward + backward). */
+ * first_row: number of the first row of a part. sampled: rows x (forward + backward), of each row
+ * the new links first, each once, then -1. */
 int lowshot_count_links(const struct lowshot_pools *pools, int64_t forward, int64_t first,
                         int64_t last, int64_t *counts, struct lowshot_fault *fault);
 int lowshot_collect_links(const struct lowshot_pools *pools, int64_t first_row, int64_t forward,
@@ -268,7 +271,8 @@ int lowshot_choose_links(const struct lowshot_pools *pools, int64_t forward, int
                          struct lowshot_fault *fault);
 
 /* New pools of rows first..last - 1: the best of their own and of what is linked in two steps,
- * where one of both steps is new. sampled: rows x sample_width. */
+ * where one of both steps is new. sampled: rows x sample_width, of each row the new links first;
+ * none behind a negative one counts. */
 int lowshot_join_neighbors(const struct lowshot_codes *codes, const struct lowshot_pools *pools,
                            const int32_t *sampled, int64_t sample_width, int64_t first,
                            int64_t last, int32_t *entries, int32_t *scores,

@@ -10,16 +10,15 @@
  * distance, with a relative deviation of sqrt(2 (1 / P - 1 / w)). A vector whose first columns are
  * too far from a query's for that to be chance need not be scored in full: J. Gao, C. Long,
  * "High-dimensional approximate nearest neighbor search: with reliable and efficient distance
- * comparison operations" (SIGMOD 2023). Unlike there, what is too far follows from the floor alone,
- * and not from what has been found so far: whether a vector is left out would otherwise depend on
- * the order of lists, and with it on the number of threads. */
+ * comparison operations" (SIGMOD 2023). Unlike there, what is too far follows from the floor, and
+ * from what a query has found in the first lists that it probes, all of which are scored in full:
+ * if it followed from what has been found so far, whether a vector is left out would depend on the
+ * order of lists, and with it on the number of threads. */
 
 enum {
-    GROUP = 1024,
-    GROUP_BY_PREFIX = 4096,
+    GROUP = 4096,
     MIN_GROUP = 64,
-    GROUPS_PER_THREAD = 4,
-    GROUPS_PER_THREAD_BY_PREFIX = 2,
+    GROUPS_PER_THREAD = 2,
     PACKED_BYTES = 1 << 17,
     STRIP = 128,
     MAX_PREFETCHED = 512,
@@ -58,16 +57,36 @@ struct search {
     const struct lowshot_codes *queries;
     const int32_t *probes;
     int64_t n_probes;
+    int64_t full_probes; /* the first of them, whose vectors are scored in full */
     const int32_t *limits;
     const int32_t *floors;
-    int64_t prefix_share; /* 0: every vector is scored in full */
+    int64_t prefix_share;
     int64_t width;
-    int64_t packed_width; /* columns that are packed, and scored of every vector */
-    int64_t group;        /* queries that are searched together */
-    int64_t capacity;     /* candidates of a query before the best are selected */
-    int64_t chunk;
+    int64_t group;    /* queries that are searched together */
+    int64_t capacity; /* candidates of a query before the best are selected */
     struct code_kernels kernels;
 };
+
+/* The search of some of the lists that each query probes. */
+struct phase {
+    int64_t first_probe;
+    int64_t last_probe;
+    bool by_prefix;
+    int64_t packed_width; /* columns that are packed, and scored of every vector */
+    int64_t chunk;        /* how many vectors are packed at a time */
+};
+
+/* How many vectors are packed at a time. */
+static int64_t chunk_rows(int64_t width) {
+    const int64_t chunk = PACKED_BYTES / width / PACK_ROWS * PACK_ROWS;
+    return chunk < PACK_ROWS ? PACK_ROWS : chunk > MAX_CHUNK ? MAX_CHUNK : chunk;
+}
+
+/* Enough for first columns as well. */
+static size_t packed_bytes(int64_t width) {
+    const int64_t packed = chunk_rows(width) * width;
+    return packed < PACKED_BYTES ? PACKED_BYTES : (size_t)packed;
+}
 
 static void free_room(struct group_room *room) {
     free(room->packed);
@@ -87,21 +106,21 @@ static void free_room(struct group_room *room) {
 }
 
 static bool make_room(const struct search *search, struct group_room *room) {
-    const size_t queries = search->prefix_share > 0 ? (size_t)search->group : GROUP;
+    const size_t queries = (size_t)search->group;
     const size_t pairs = queries * (size_t)search->n_probes + 1;
     const size_t lists = (size_t)search->lists->count + 1;
     *room = (struct group_room){
-        .packed = aligned_alloc(CACHE_LINE_BYTES, (size_t)(search->chunk * search->packed_width)),
-        .vectors = malloc((size_t)search->chunk * sizeof(int8_t *)),
+        .packed = aligned_alloc(CACHE_LINE_BYTES, packed_bytes(search->codes->width)),
+        .vectors = malloc(MAX_CHUNK * sizeof(int8_t *)),
         .scores = aligned_alloc(CACHE_LINE_BYTES, QUERY_TILE * MAX_CHUNK * sizeof(int32_t)),
         .candidates = malloc(queries * (size_t)search->capacity * sizeof(candidate)),
         .slots = malloc(lists * sizeof(int32_t)),
         .lists = malloc(pairs * sizeof(int32_t)),
         .ends = malloc(pairs * sizeof(int32_t)),
         .items = malloc(pairs * sizeof(uint64_t)),
-        .biases = malloc((size_t)search->chunk * sizeof(int32_t)),
-        .prefix_biases = malloc((size_t)search->chunk * sizeof(int32_t)),
-        .numbers = malloc((size_t)search->chunk * sizeof(int32_t)),
+        .biases = malloc(MAX_CHUNK * sizeof(int32_t)),
+        .prefix_biases = malloc(MAX_CHUNK * sizeof(int32_t)),
+        .numbers = malloc(MAX_CHUNK * sizeof(int32_t)),
         .found = malloc(queries * sizeof(struct found)),
         .rest_sums = malloc(queries * sizeof(int32_t)),
         .packed_sums = malloc(queries * sizeof(int32_t)),
@@ -136,11 +155,11 @@ static int64_t limit_of(const struct search *search, int64_t pair, int32_t list)
 
 /* Sorts the pairs of query and probed list by list; returns how many lists there are. The lists
  * that queries name first come first, so that thresholds are high early. */
-static int64_t sort_by_list(const struct search *search, int64_t first, int64_t count,
-                            struct group_room *room) {
+static int64_t sort_by_list(const struct search *search, const struct phase *phase, int64_t first,
+                            int64_t count, struct group_room *room) {
     int64_t n_lists = 0;
     const int32_t *const probes = search->probes + first * search->n_probes;
-    for (int64_t p = 0; p < search->n_probes; p++)
+    for (int64_t p = phase->first_probe; p < phase->last_probe; p++)
         for (int64_t q = 0; q < count; q++) {
             const int32_t list = probes[q * search->n_probes + p];
             if (list < 0)
@@ -159,7 +178,7 @@ static int64_t sort_by_list(const struct search *search, int64_t first, int64_t 
         begin += size;
     }
     for (int64_t q = 0; q < count; q++)
-        for (int64_t p = 0; p < search->n_probes; p++) {
+        for (int64_t p = phase->first_probe; p < phase->last_probe; p++) {
             const int32_t list = probes[q * search->n_probes + p];
             if (list < 0)
                 continue;
@@ -177,29 +196,28 @@ static int64_t sort_by_list(const struct search *search, int64_t first, int64_t 
     return n_lists;
 }
 
-static void keep_best(struct found *found, int64_t kept) {
-    select_best(found->candidates, found->count, kept);
-    found->count = kept;
+/* With enough candidates at hand, nothing below the worst of them counts any more. */
+static void raise_threshold(struct found *found) {
     candidate worst = found->candidates[0];
-    for (int64_t c = 1; c < kept; c++)
+    for (int64_t c = 1; c < found->count; c++)
         worst = found->candidates[c] < worst ? found->candidates[c] : worst;
     if (candidate_score(worst) > found->threshold)
         found->threshold = candidate_score(worst);
 }
 
+/* Forgets all but about the best. */
+static void keep_best(struct found *found, int64_t kept) {
+    found->count = select_about(found->candidates, found->count, kept, kept + kept / 4 + 8);
+    raise_threshold(found);
+}
+
 /* Adds the vectors that score at least the threshold. numbers: of the vectors. */
 static void collect(const int32_t *scores, const int32_t *biases, const int32_t *numbers,
                     int64_t count, int64_t kept, int64_t capacity, struct found *found) {
-    int32_t places[STRIP];
     for (int64_t begin = 0; begin < count; begin += STRIP) {
         const int64_t size = count - begin < STRIP ? count - begin : STRIP;
-        const int64_t hits =
-            find_scores(scores + begin, biases + begin, size, found->threshold, places);
-        for (int64_t h = 0; h < hits; h++) {
-            const int64_t v = begin + places[h];
-            found->candidates[found->count++] =
-                make_candidate(scores[v] + biases[v], numbers[v], 0);
-        }
+        found->count += catch_scores(scores + begin, biases + begin, numbers + begin, size,
+                                     found->threshold, found->candidates + found->count);
         if (found->count > capacity - STRIP)
             keep_best(found, kept);
     }
@@ -250,8 +268,8 @@ static void collect_near(const struct search *search, const int8_t *query, int32
 }
 
 /* Packs size vectors of the lists from a member on. */
-static void pack_members(const struct search *search, int64_t from, int64_t size,
-                         struct group_room *room) {
+static void pack_members(const struct search *search, const struct phase *phase, int64_t from,
+                         int64_t size, struct group_room *room) {
     const struct lowshot_codes *const codes = search->codes;
     const int32_t *const members = search->lists->members;
     for (int64_t v = 0; v < size; v++) {
@@ -259,18 +277,19 @@ static void pack_members(const struct search *search, int64_t from, int64_t size
         room->vectors[v] = codes->values + room->numbers[v] * codes->width;
         room->biases[v] = codes->biases[room->numbers[v]];
     }
-    search->kernels.pack(room->vectors, size, search->packed_width, room->packed);
-    if (search->prefix_share == 0)
+    search->kernels.pack(room->vectors, size, phase->packed_width, room->packed);
+    if (!phase->by_prefix)
         return;
-    search->kernels.square_packed(room->packed, size, search->packed_width, room->prefix_biases);
+    search->kernels.square_packed(room->packed, size, phase->packed_width, room->prefix_biases);
     for (int64_t v = 0; v < size; v++)
         room->prefix_biases[v] = -(room->prefix_biases[v] / 2);
 }
 
 /* Scores up to QUERY_TILE queries of the group against what is packed: size vectors of a list, the
  * first being its from-th. */
-static void search_tile(const struct search *search, int64_t first, const uint64_t *items,
-                        int64_t count, int64_t from, int64_t size, struct group_room *room) {
+static void search_tile(const struct search *search, const struct phase *phase, int64_t first,
+                        const uint64_t *items, int64_t count, int64_t from, int64_t size,
+                        struct group_room *room) {
     const int64_t width = search->codes->width;
     const int8_t *tile[QUERY_TILE];
     int32_t sums[QUERY_TILE];
@@ -282,13 +301,13 @@ static void search_tile(const struct search *search, int64_t first, const uint64
     /* The first looks through most of the list. */
     const int64_t left = item_limit(items[0]) - from;
     search->kernels.score_packed(tile, sums, room->packed, left < size ? left : size,
-                                 search->packed_width, room->scores);
+                                 phase->packed_width, room->scores);
     for (int64_t i = 0; i < count; i++) {
         const int32_t q = item_query(items[i]);
         const int32_t *const scores = room->scores + i * MAX_CHUNK;
         const int64_t more = item_limit(items[i]) - from;
         const int64_t of_query = more < 0 ? 0 : more < size ? more : size;
-        if (search->prefix_share > 0)
+        if (phase->by_prefix)
             collect_near(search, tile[i], room->rest_sums[q], room, scores, of_query,
                          &room->found[q]);
         else
@@ -297,44 +316,91 @@ static void search_tile(const struct search *search, int64_t first, const uint64
     }
 }
 
+/* What scoring a tile will read and write: it is not at hand where groups are large. */
+static void prefetch_tile(const struct search *search, const struct phase *phase, int64_t first,
+                          const uint64_t *items, int64_t count, const struct group_room *room) {
+    for (int64_t i = 0; i < count; i++) {
+        const int32_t q = item_query(items[i]);
+        const int8_t *const query = search->queries->values + (first + q) * search->codes->width;
+        for (int64_t j = 0; j < phase->packed_width; j += CACHE_LINE_BYTES)
+            PREFETCH(query + j);
+        const candidate *const next = room->found[q].candidates + room->found[q].count;
+        PREFETCH(next);
+        PREFETCH(next + CACHE_LINE_BYTES / sizeof(candidate));
+    }
+}
+
+static void search_phase(const struct search *search, const struct phase *phase, int64_t first,
+                         int64_t count, struct group_room *room, struct stop *stop) {
+    const int64_t width = search->codes->width;
+    for (int64_t q = 0; q < count; q++) {
+        const int8_t *const query = search->queries->values + (first + q) * width;
+        room->packed_sums[q] = sum_of_codes(query, phase->packed_width);
+        room->rest_sums[q] = sum_of_codes(query + phase->packed_width, width - phase->packed_width);
+    }
+    const int64_t n_lists = sort_by_list(search, phase, first, count, room);
+    int64_t begin = 0;
+    for (int64_t slot = 0; slot < n_lists; slot++) {
+        const int64_t end = room->ends[slot];
+        const int64_t first_member = search->lists->offsets[room->lists[slot]];
+        const int64_t limit = item_limit(room->items[begin]);
+        for (int64_t from = 0; from < limit; from += phase->chunk) {
+            if (stop_wanted(stop))
+                return;
+            const int64_t size = limit - from < phase->chunk ? limit - from : phase->chunk;
+            pack_members(search, phase, first_member + from, size, room);
+            for (int64_t item = begin; item < end; item += QUERY_TILE) {
+                if (item_limit(room->items[item]) <= from)
+                    break;
+                const int64_t few = end - item < QUERY_TILE ? end - item : QUERY_TILE;
+                const int64_t left = end - item - few;
+                prefetch_tile(search, phase, first, room->items + item + few,
+                              left < QUERY_TILE ? left : QUERY_TILE, room);
+                search_tile(search, phase, first, room->items + item, few, from, size, room);
+            }
+        }
+        begin = end;
+    }
+}
+
+/* Forgets all but the best `kept`, in any order. */
+static void keep_exactly(struct found *found, int64_t kept) {
+    if (found->count > kept) {
+        select_best(found->candidates, found->count, kept);
+        found->count = kept;
+    }
+}
+
+/* What counts besides the best that have been found so far: those that may be better. */
+static void set_thresholds(const struct search *search, int64_t row, struct found *found) {
+    keep_exactly(found, search->width);
+    if (found->count == search->width)
+        raise_threshold(found);
+    found->prefix_threshold =
+        prefix_threshold(search->prefix_share, found->threshold, search->queries->biases[row],
+                         search->queries->values + row * search->codes->width);
+}
+
 static void search_group(const struct search *search, int64_t first, int64_t count,
                          struct group_room *room, int32_t *numbers, int32_t *scores,
                          struct stop *stop) {
     const int64_t width = search->codes->width, kept = search->width;
     struct found *const found = room->found;
     for (int64_t q = 0; q < count; q++) {
-        const int8_t *const query = search->queries->values + (first + q) * width;
         const int32_t floor = search->floors != NULL ? search->floors[first + q] : INT32_MIN;
         found[q] = (struct found){room->candidates + q * search->capacity, 0, floor, INT32_MIN};
-        room->packed_sums[q] = sum_of_codes(query, search->packed_width);
-        room->rest_sums[q] = sum_of_codes(query, width) - room->packed_sums[q];
-        if (search->prefix_share > 0)
-            found[q].prefix_threshold = prefix_threshold(search->prefix_share, floor,
-                                                         search->queries->biases[first + q], query);
     }
-    const int64_t n_lists = sort_by_list(search, first, count, room);
-    int64_t begin = 0;
-    for (int64_t slot = 0; slot < n_lists; slot++) {
-        const int64_t end = room->ends[slot];
-        const int64_t first_member = search->lists->offsets[room->lists[slot]];
-        const int64_t limit = item_limit(room->items[begin]);
-        for (int64_t from = 0; from < limit; from += search->chunk) {
-            if (stop_wanted(stop))
-                return;
-            const int64_t size = limit - from < search->chunk ? limit - from : search->chunk;
-            pack_members(search, first_member + from, size, room);
-            for (int64_t item = begin; item < end; item += QUERY_TILE) {
-                if (item_limit(room->items[item]) <= from)
-                    break;
-                const int64_t few = end - item < QUERY_TILE ? end - item : QUERY_TILE;
-                search_tile(search, first, room->items + item, few, from, size, room);
-            }
-        }
-        begin = end;
+    const struct phase in_full = {0, search->full_probes, false, width, chunk_rows(width)};
+    search_phase(search, &in_full, first, count, room, stop);
+    if (search->full_probes < search->n_probes) {
+        for (int64_t q = 0; q < count; q++)
+            set_thresholds(search, first + q, &found[q]);
+        const struct phase by_prefix = {search->full_probes, search->n_probes, true,
+                                        CODE_WIDTH_UNIT, chunk_rows(CODE_WIDTH_UNIT)};
+        search_phase(search, &by_prefix, first, count, room, stop);
     }
     for (int64_t q = 0; q < count; q++) {
-        if (found[q].count > kept)
-            keep_best(&found[q], kept);
+        keep_exactly(&found[q], kept);
         sort_best(found[q].candidates, found[q].count);
         for (int64_t c = 0; c < kept; c++) {
             const bool there = c < found[q].count;
@@ -347,26 +413,15 @@ static void search_group(const struct search *search, int64_t first, int64_t cou
 
 static int64_t candidate_capacity(int64_t width) { return 2 * width + SPARE; }
 
-/* How many vectors are packed at a time. */
-static int64_t chunk_rows(int64_t width) {
-    const int64_t chunk = PACKED_BYTES / width / PACK_ROWS * PACK_ROWS;
-    return chunk < PACK_ROWS ? PACK_ROWS : chunk > MAX_CHUNK ? MAX_CHUNK : chunk;
-}
-
 /* Large groups share the work of packing; of few queries there should still be enough groups for
- * all threads. Where little is scored of most vectors, packing is more of the work, and few
- * candidates are found, so that they may be kept for many queries. */
-static int64_t group_rows(int64_t queries, int64_t n_probes, int64_t width, bool by_prefix) {
+ * all threads, and candidates and probes of a group take no more than GROUP_WORDS if they can. */
+static int64_t group_rows(int64_t queries, int64_t n_probes, int64_t width) {
     const int64_t threads = lowshot_get_num_threads();
-    if (!by_prefix) {
-        const int64_t share = queries / (GROUPS_PER_THREAD * threads);
-        return share < MIN_GROUP ? MIN_GROUP : share > GROUP ? GROUP : share;
-    }
-    const int64_t share = threads > 1 ? queries / (GROUPS_PER_THREAD_BY_PREFIX * threads) : queries;
+    const int64_t share = threads > 1 ? queries / (GROUPS_PER_THREAD * threads) : queries;
     const int64_t words =
         n_probes > candidate_capacity(width) ? n_probes : candidate_capacity(width);
     const int64_t fitting = GROUP_WORDS / words;
-    const int64_t largest = fitting < GROUP_BY_PREFIX ? fitting : GROUP_BY_PREFIX;
+    const int64_t largest = fitting < GROUP ? fitting : GROUP;
     return share < MIN_GROUP || largest < MIN_GROUP ? MIN_GROUP : share > largest ? largest : share;
 }
 
@@ -460,13 +515,14 @@ int lowshot_score_all(const struct lowshot_codes *codes, const struct lowshot_co
 int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot_lists *lists,
                          const struct lowshot_codes *queries, const int32_t *probes,
                          int64_t n_probes, const int32_t *limits, const int32_t *floors,
-                         int64_t prefix_share, int64_t width, int32_t *numbers, int32_t *scores,
-                         struct lowshot_fault *fault) {
+                         int64_t prefix_share, int64_t full_probes, int64_t width, int32_t *numbers,
+                         int32_t *scores, struct lowshot_fault *fault) {
     if (!codes_fit(codes) || !codes_fit(queries) || queries->width != codes->width ||
         lists == NULL || lists->count < 0 || lists->count >= INT32_MAX || lists->entries < 0 ||
         (lists->members == NULL && lists->entries != codes->rows) || n_probes < 0 ||
-        n_probes > INT32_MAX / GROUP || prefix_share < 0 || prefix_share > LOWSHOT_WHOLE ||
-        (prefix_share > 0 && (floors == NULL || codes->width <= CODE_WIDTH_UNIT)) || width < 1 ||
+        n_probes > INT32_MAX / MIN_GROUP || prefix_share < 0 || prefix_share > LOWSHOT_WHOLE ||
+        (prefix_share > 0 && codes->width <= CODE_WIDTH_UNIT) || full_probes < 0 ||
+        full_probes > n_probes || (prefix_share == 0 && full_probes < n_probes) || width < 1 ||
         width > LOWSHOT_MAX_NEIGHBORS || !matrix_fits(probes, queries->rows, n_probes, n_probes) ||
         !matrix_fits(numbers, queries->rows, width, width) ||
         !matrix_fits(scores, queries->rows, width, width))
@@ -483,21 +539,18 @@ int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot
         kind = check_biases(codes, fault);
     if (kind != LOWSHOT_OK)
         return kind;
-    const int64_t packed_width = prefix_share > 0 ? CODE_WIDTH_UNIT : codes->width;
-    const int64_t group = group_rows(queries->rows, n_probes, width, prefix_share > 0);
     const struct search search = {codes,
                                   lists,
                                   queries,
                                   probes,
                                   n_probes,
+                                  full_probes,
                                   limits,
                                   floors,
                                   prefix_share,
                                   width,
-                                  packed_width,
-                                  group,
+                                  group_rows(queries->rows, n_probes, width),
                                   candidate_capacity(width),
-                                  chunk_rows(packed_width),
                                   choose_code_kernels()};
     const int64_t size = search.group;
     const int64_t groups = queries->rows / size + (queries->rows % size != 0);

@@ -29,6 +29,9 @@ static inline uint32_t candidate_is_new(candidate word) { return (uint32_t)word 
 
 /* Moves the best `kept` of `count` candidates to the front, in any order. */
 void select_best(candidate *candidates, int64_t count, int64_t kept);
+/* Moves the best to the front, at least `kept` and at most `most`, and returns how many; all of
+ * them if they are no more than `most`. That takes less time if it need not be a certain number. */
+int64_t select_about(candidate *candidates, int64_t count, int64_t kept, int64_t most);
 /* Sorts candidates, the best first. */
 void sort_best(candidate *candidates, int64_t count);
 
@@ -36,6 +39,11 @@ void sort_best(candidate *candidates, int64_t count);
  * count, rounded up to 16. */
 int64_t find_scores(const int32_t *scores, const int32_t *biases, int64_t count, int32_t threshold,
                     int32_t *places);
+
+/* The candidates whose scores reach a threshold together with their biases. caught has room for
+ * count, rounded up to 16. */
+int64_t catch_scores(const int32_t *scores, const int32_t *biases, const int32_t *numbers,
+                     int64_t count, int32_t threshold, candidate *caught);
 
 /* Codes are scored QUERY_TILE queries at a time with up to MAX_CHUNK vectors packed for that. */
 enum { CODE_WIDTH_UNIT = 64, QUERY_TILE = 8, PACK_ROWS = 32, MAX_CHUNK = 1024 };

@@ -81,10 +81,13 @@ class Prefix(NamedTuple):
         query_biases: int32 (q,), of the queries' codes.
         share: The largest part of the squared distance at a query's floor that these columns may
             hold; from 1 on it leaves nothing out.
+        full_probes: In so many of the first lists that a query probes nothing is left out, and the
+            worst of the best found there raises the floor for the others.
     """
 
     query_biases: npt.NDArray[np.int32]
     share: float
+    full_probes: int = 0
 
 
 class Pools(NamedTuple):
@@ -317,21 +320,20 @@ def search_lists(
         width: How many vectors to find for each query.
         floors: int32 (q,), the least score that counts; None: any.
         prefix: Which vectors are left out without being scored in full; None: none. It takes
-            floors, and vectors whose biases are those that :func:`encode` gives; codes of 64
-            columns are scored in full.
+            floors, or lists where nothing is left out, and vectors whose biases are those that
+            :func:`encode` gives; codes of 64 columns are scored in full.
         limits: int32 (q, p), how many of the first members of each list the query looks through;
             None: all.
 
     Returns:
         int32 (q, width), numbers of vectors, best first, of equal scores the smaller number first,
-        -1 where there are fewer; and int32 (q, width), their scores. Besides, for each thread: 3
-        MB, 16 KB for each of width, 16 KB for each of p, 4 bytes for each list; with a prefix, 50
-        MB or 1 KB for each of width and of p, whichever is more.
+        -1 where there are fewer; and int32 (q, width), their scores. Besides, for each thread: 4
+        bytes for each list, and 50 MB or 1 KB for each of width and of p, whichever is more.
 
     Raises:
         ValueError: Wrong types or shapes; members or probes out of range; wrong offsets; biases
-            so large that scores could leave the range of int32; a prefix without floors, or with a
-            share that is none.
+            so large that scores could leave the range of int32; a prefix without floors and
+            without lists before, or with a share that is none.
     """
     structure = _codes(codes)
     code_width = codes.values.shape[1]
@@ -351,17 +353,21 @@ def search_lists(
         check_array("limits", limits, np.int32, probes.shape)
     _check_neighbors("width", width)
     query_biases = np.zeros(n_queries, np.int32)
-    prefix_share = 0
+    prefix_share, full_probes = 0, probes.shape[1]
     if prefix is not None:
         query_biases = prefix.query_biases
         check_array("query_biases", query_biases, np.int32, (n_queries,))
-        if floors is None or not prefix.share > 0:
+        if prefix.full_probes < 0:
+            raise ValueError(f"prefix: expected full_probes ≥ 0, got {prefix.full_probes}")
+        without_floors = floors is None and prefix.full_probes == 0
+        if without_floors or not prefix.share > 0:
             raise ValueError(
                 "prefix: expected floors and a share above 0, got "
-                f"{'no floors' if floors is None else f'a share of {prefix.share}'}"
+                f"{'no floors' if without_floors else f'a share of {prefix.share}'}"
             )
         if prefix.share < 1 and code_width > CODE_WIDTH_UNIT:
             prefix_share = math.ceil(prefix.share * int(lib.LOWSHOT_WHOLE))
+            full_probes = min(prefix.full_probes, full_probes)
     numbers = np.empty((n_queries, width), np.int32)
     scores = np.empty((n_queries, width), np.int32)
 
@@ -401,6 +407,7 @@ def search_lists(
         ffi.NULL if limits is None else pointer(limits),
         ffi.NULL if floors is None else pointer(floors),
         prefix_share,
+        full_probes,
         width,
         pointer(numbers),
         pointer(scores),
@@ -477,8 +484,9 @@ def sample_links(
             a memmap back.
 
     Returns:
-        int32 (last - first, forward + backward), entries as in `Pools`. Besides: 8 bytes for each
-        row of the range, and 8 for each link into it.
+        int32 (last - first, forward + backward), entries as in `Pools`, of each row the new ones
+        first and each number once, new if it is in either direction, then -1. Besides: 8 bytes for
+        each row of the range, and 8 for each link into it.
 
     Raises:
         ValueError: Wrong types, shapes or numbers.
@@ -536,13 +544,14 @@ def join_neighbors(
     Args:
         codes: Codes of all rows.
         pools: Pools of all rows.
-        sampled: int32 (n, s), links of all rows, from :func:`sample_links`.
+        sampled: int32 (n, s), links of all rows, from :func:`sample_links`: new ones first, none
+            behind a negative one.
         first: First row.
         last: One after the last.
 
     Returns:
-        Pools of rows first..last-1. Besides, for each thread: up to 60 bytes for each pair of s
-        links, which is 60 s².
+        Pools of rows first..last-1. Besides, for each thread: one byte for each row, and up to 24
+        for each pair of s links, which is 24 s².
 
     Raises:
         ValueError: Wrong types or shapes; a link to what is no row; biases so large that scores
