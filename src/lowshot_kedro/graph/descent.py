@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -97,6 +97,12 @@ class Tuning:
     pool_width: int
     recall: float
 
+    @property
+    def half(self) -> Tuning:
+        """Every other row: what these say is tried on rows that have had no say."""
+        neighbors = KnnGraph(self.neighbors.indices[::2], self.neighbors.similarities[::2])
+        return replace(self, rows=self.rows[::2], queries=self.queries[::2], neighbors=neighbors)
+
 
 def divided_graph(
     division: Division,
@@ -174,7 +180,9 @@ def _rank(
     """Find candidates for all vectors, in the order of their lists, and rank them."""
     if tuning is None:
         tuning = tune(search, stored_k, target_recall)
-    n_probe = _count_probes(search, tuning, target_recall, descend)
+    # Rounds of descent make up for what a sample does not show; without them all of it is asked.
+    asked = tuning.half if descend else tuning
+    n_probe = _count_probes(search, asked, target_recall, descend)
     logger.info(
         "graph: %d of %d lists looked through for each vector, %d candidates kept",
         n_probe,
@@ -184,7 +192,7 @@ def _rank(
     rounds = _Rounds(search, tuning, workspace)
     if not rounds.recalls:
         with logged_step("graph: search of lists"):
-            make = _search_lists(search, n_probe, tuning, stored_k)
+            make = _search_lists(search, n_probe, asked, stored_k)
             found = rounds.stage(0).fill(make, BLOCK_ROWS, "search of lists")
         rounds.keep(native.Pools(*found))
     while descend and (effort := rounds.next_links(target_recall)) is not None:
