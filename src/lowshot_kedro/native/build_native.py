@@ -34,6 +34,7 @@ SOURCES = (
     "reach.c",
     "descent.c",
     "ranking.c",
+    "rows.c",
 )
 HEADERS = ("native.h", "search.h", "functions.h")
 
