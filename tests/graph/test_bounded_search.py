@@ -32,7 +32,7 @@ def test_codes_without_more_columns_have_no_others():
 
 def test_slack_is_what_nearly_all_links_need():
     likely = np.arange(20_000) / 10_000
-    # Two in twenty thousand may be lost.
+    # One in twenty thousand may be lost.
     assert bounded_search.slack_of(np.array([1.2]), likely) == pytest.approx(1.9998, abs=2e-4)
     # All that are known to be links count, and they alone need no more than they do.
     assert bounded_search.slack_of(np.array([0.3, 2.5]), likely) == 2.5

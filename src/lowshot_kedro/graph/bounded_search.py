@@ -32,7 +32,7 @@ from lowshot_kedro.graph.list_search import QUERY_ROWS, ListSearch, n_candidates
 # Lists looked through for a first idea of how far the k-th neighbour is.
 _FIRST_PROBES = 8
 # The part of the links that may be lost because the neighbour's list is not looked through.
-_LOST_TO_SLACK = 1e-4
+_LOST_TO_SLACK = 5e-5
 # What a sample has at most is exceeded seldom, and by little.
 _BEYOND_SAMPLE = 1.1
 # The part of the farthest links that is lost because first columns hold more than others.

@@ -12,6 +12,7 @@
 
 enum {
     ROUNDING = 3,
+    FEW_QUERIES = 4,
     GROUP = 4096,
     MIN_GROUP = 64,
     GROUPS_PER_THREAD = 2,
@@ -48,7 +49,8 @@ struct reach {
     const int32_t *floors;
     int64_t prefix_share;
     int64_t more_share;
-    const int32_t *more_biases; /* of the first MORE_COLUMNS of codes */
+    const int32_t *first_biases; /* of the columns that are packed; NULL: not known before */
+    const int32_t *more_biases;  /* of the first MORE_COLUMNS of codes */
     int64_t width;
     int64_t packed_width;
     int64_t group;
@@ -193,13 +195,20 @@ static int32_t sum_columns(const struct code_kernels *kernels, const int8_t *cod
     return sum;
 }
 
-static void begin_group(const struct reach *reach, int64_t first, int64_t count,
-                        struct room *room) {
+/* A group of queries: the first, and every step-th behind it. */
+struct group {
+    int64_t first;
+    int64_t step;
+    int64_t count;
+};
+
+static void begin_group(const struct reach *reach, struct group group, struct room *room) {
     const int64_t width = reach->queries->width;
-    for (int64_t q = 0; q < count; q++) {
+    for (int64_t q = 0; q < group.count; q++) {
         struct seeker *const seeker = &room->seekers[q];
-        const int8_t *const query = reach->queries->values + (first + q) * width;
-        const int32_t floor = reach->floors[first + q], bias = reach->queries->biases[first + q];
+        const int64_t row = group.first + q * group.step;
+        const int8_t *const query = reach->queries->values + row * width;
+        const int32_t floor = reach->floors[row], bias = reach->queries->biases[row];
         int32_t square, more_square;
         *seeker = (struct seeker){.codes = query,
                                   .candidates = room->candidates + q * reach->capacity,
@@ -219,25 +228,26 @@ static void begin_group(const struct reach *reach, int64_t first, int64_t count,
     }
 }
 
-static void end_group(const struct reach *reach, int64_t first, int64_t count, struct room *room,
+static void end_group(const struct reach *reach, struct group group, struct room *room,
                       int32_t *numbers, int32_t *scores) {
     const int64_t kept = reach->width;
-    for (int64_t q = 0; q < count; q++) {
+    for (int64_t q = 0; q < group.count; q++) {
         struct seeker *const seeker = &room->seekers[q];
+        const int64_t row = group.first + q * group.step;
         if (seeker->count > kept)
             keep_best(seeker, kept);
         sort_best(seeker->candidates, seeker->count);
         for (int64_t c = 0; c < kept; c++) {
             const bool there = c < seeker->count;
             const candidate best = there ? seeker->candidates[c] : 0;
-            numbers[(first + q) * kept + c] = there ? candidate_number(best) : -1;
-            scores[(first + q) * kept + c] = there ? candidate_score(best) : INT32_MIN;
+            numbers[row * kept + c] = there ? candidate_number(best) : -1;
+            scores[row * kept + c] = there ? candidate_score(best) : INT32_MIN;
         }
     }
 }
 
-/* Packs the first columns of size vectors: those with these numbers, or, of NULL, from first on. */
-static void pack_vectors(const struct reach *reach, const int32_t *numbers, int64_t first,
+/* Looks up size vectors: those with these numbers, or, of NULL, from first on. */
+static void name_vectors(const struct reach *reach, const int32_t *numbers, int64_t first,
                          int64_t size, struct room *room) {
     const struct lowshot_codes *const codes = reach->codes;
     for (int64_t v = 0; v < size; v++) {
@@ -247,9 +257,17 @@ static void pack_vectors(const struct reach *reach, const int32_t *numbers, int6
         room->biases[v] = codes->biases[number];
         if (reach->more_share > 0)
             room->more_biases[v] = reach->more_biases[number];
+        if (reach->prefix_share > 0 && reach->first_biases != NULL)
+            room->prefix_biases[v] = reach->first_biases[number];
     }
+}
+
+/* Packs their first columns. */
+static void pack_vectors(const struct reach *reach, const int32_t *numbers, int64_t first,
+                         int64_t size, struct room *room) {
+    name_vectors(reach, numbers, first, size, room);
     reach->kernels.pack(room->vectors, size, reach->packed_width, room->packed);
-    if (reach->prefix_share == 0)
+    if (reach->prefix_share == 0 || reach->first_biases != NULL)
         return;
     reach->kernels.square_packed(room->packed, size, reach->packed_width, room->prefix_biases);
     for (int64_t v = 0; v < size; v++)
@@ -325,15 +343,15 @@ static void search_tile(const struct reach *reach, const int32_t *tile, const in
         collect(reach, room, room->scores + i * MAX_CHUNK, sizes[i], &room->seekers[tile[i]]);
 }
 
-/* Packs all columns of count vectors from the first on, one chunk after the other. */
-static void pack_whole(const struct reach *reach, const int8_t *first, int64_t count,
+/* Packs all columns of count vectors, so many steps from each other. */
+static void pack_whole(const struct reach *reach, const int8_t *first, int64_t step, int64_t count,
                        uint8_t *packed) {
     const int64_t width = reach->codes->width;
     const int8_t *vectors[PACK_ROWS];
     for (int64_t begin = 0; begin < count; begin += PACK_ROWS) {
         const int64_t few = count - begin < PACK_ROWS ? count - begin : PACK_ROWS;
         for (int64_t v = 0; v < few; v++)
-            vectors[v] = first + (begin + v) * width;
+            vectors[v] = first + (begin + v) * step * width;
         reach->kernels.pack(vectors, few, width, packed + begin * width);
     }
 }
@@ -364,16 +382,18 @@ static void search_list(const struct reach *reach, int64_t list, const int32_t *
 }
 
 /* A group of queries, of each list those in reach. */
-static void search_group(const struct reach *reach, int64_t first, int64_t count, struct room *room,
+static void search_group(const struct reach *reach, struct group group, struct room *room,
                          struct stop *stop) {
+    const int64_t count = group.count;
     const int64_t width = reach->codes->width, n_lists = reach->centroids->rows;
     const int32_t most = largest_bias(width);
     const size_t row = padded(reach->group);
     for (int64_t q = 0; q < count; q++) {
-        const int32_t bound = reach->bounds[first + q];
+        const int32_t bound = reach->bounds[group.first + q * group.step];
         room->least[q] = bound < -most ? most : bound > most ? -most : -bound;
     }
-    pack_whole(reach, reach->queries->values + first * width, count, room->packed_queries);
+    pack_whole(reach, reach->queries->values + group.first * width, group.step, count,
+               room->packed_queries);
     for (int64_t list = 0; list < n_lists; list += LIST_TILE) {
         const int8_t *tile[LIST_TILE];
         int32_t sums[LIST_TILE];
@@ -459,7 +479,8 @@ static void search_members(const struct reach *reach, int64_t first, int64_t cou
     for (int64_t q = 0; q < count; q++)
         room->items[q] = (uint64_t)room->limits[q] << 32 | (uint64_t)q;
     sort_best(room->items, count);
-    const int64_t most = item_limit(room->items[0]);
+    /* What few queries look through is not worth packing. */
+    const int64_t most = count > FEW_QUERIES ? item_limit(room->items[FEW_QUERIES]) : 0;
     for (int64_t from = 0; from < most; from += reach->chunk) {
         const int64_t size = most - from < reach->chunk ? most - from : reach->chunk;
         pack_vectors(reach, room->order + from, 0, size, room);
@@ -479,6 +500,16 @@ static void search_members(const struct reach *reach, int64_t first, int64_t cou
             search_tile(reach, tile, sizes, few, room);
         }
     }
+    for (int64_t i = 0; i < count && i < FEW_QUERIES; i++)
+        for (int64_t from = most; from < item_limit(room->items[i]); from += reach->chunk) {
+            const int64_t left = item_limit(room->items[i]) - from;
+            const int64_t size = left < reach->chunk ? left : reach->chunk;
+            struct seeker *const seeker = &room->seekers[item_query(room->items[i])];
+            name_vectors(reach, room->order + from, 0, size, room);
+            reach->kernels.score_rows(seeker->codes, seeker->packed_sum, room->vectors, size,
+                                      reach->packed_width, room->scores);
+            collect(reach, room, room->scores, size, seeker);
+        }
 }
 
 static bool reach_fits(const struct reach *reach, const int32_t *numbers, const int32_t *scores) {
@@ -530,14 +561,12 @@ static void set_sizes(struct reach *reach) {
         reach->group = MIN_GROUP;
 }
 
-/* Minus half the squared lengths of the first columns of some codes. */
-static void set_more_biases(const struct lowshot_codes *codes, const struct code_kernels *kernels,
-                            int64_t first, int64_t last, int32_t *biases) {
+/* Minus half the squared lengths of so many first columns of some codes. */
+static void set_biases(const struct lowshot_codes *codes, const struct code_kernels *kernels,
+                       int64_t columns, int64_t first, int64_t last, int32_t *biases) {
     for (int64_t v = first; v < last; v++) {
-        const int8_t *const vector = codes->values + v * codes->width;
         int32_t square;
-        kernels->score_rows(vector, sum_of_codes(vector, MORE_COLUMNS), &vector, 1, MORE_COLUMNS,
-                            &square);
+        sum_columns(kernels, codes->values + v * codes->width, columns, &square);
         biases[v] = -(square / 2);
     }
 }
@@ -587,17 +616,18 @@ int lowshot_search_lists_in_reach(const struct lowshot_codes *codes, const int64
 #pragma omp for schedule(static)
         for (int64_t block = 0; block < blocks.count; block++)
             if (more_share > 0 && !stop_wanted(&stop))
-                set_more_biases(codes, &reach.kernels, block_begin(blocks, block),
-                                block_end(blocks, block), more_biases);
+                set_biases(codes, &reach.kernels, MORE_COLUMNS, block_begin(blocks, block),
+                           block_end(blocks, block), more_biases);
 #pragma omp for schedule(dynamic, 1)
         for (int64_t group = 0; group < groups; group++) {
-            const int64_t first = group * size, left = queries->rows - first;
-            const int64_t count = left < size ? left : size;
+            /* Neighbouring queries look through about equally many lists, some of them many. */
+            const struct group rows = {group, groups,
+                                       (queries->rows - group + groups - 1) / groups};
             if (room == NULL || stop_wanted(&stop))
                 continue;
-            begin_group(&reach, first, count, room);
-            search_group(&reach, first, count, room, &stop);
-            end_group(&reach, first, count, room, numbers, scores);
+            begin_group(&reach, rows, room);
+            search_group(&reach, rows, room, &stop);
+            end_group(&reach, rows, room, numbers, scores);
         }
         free_room(room);
     }
@@ -653,12 +683,15 @@ int lowshot_search_points_in_reach(const struct lowshot_codes *points,
     const int64_t packs = n_points / PACK_ROWS + (n_points % PACK_ROWS != 0);
     const int64_t tiles = n_lists / LIST_TILE + (n_lists % LIST_TILE != 0);
     uint8_t *const packed = aligned_alloc(CACHE_LINE_BYTES, padded(n_points) * (size_t)code_width);
+    int32_t *const first_biases = malloc(padded(n_points) * sizeof(int32_t));
     int32_t *const more_biases = malloc(padded(n_points) * sizeof(int32_t));
-    if (packed == NULL || more_biases == NULL) {
+    if (packed == NULL || first_biases == NULL || more_biases == NULL) {
         free(packed);
+        free(first_biases);
         free(more_biases);
         return report_fault(fault, LOWSHOT_NO_MEMORY, 0, 0, 0);
     }
+    reach.first_biases = first_biases;
     reach.more_biases = more_biases;
     bool no_memory = false;
     struct stop stop = {0};
@@ -670,10 +703,13 @@ int lowshot_search_points_in_reach(const struct lowshot_codes *points,
         for (int64_t pack = 0; pack < packs; pack++) {
             const int64_t first = pack * PACK_ROWS, left = n_points - first;
             const int64_t few = left < PACK_ROWS ? left : PACK_ROWS;
-            pack_whole(&reach, points->values + first * code_width, few,
+            pack_whole(&reach, points->values + first * code_width, 1, few,
                        packed + first * code_width);
+            if (prefix_share > 0)
+                set_biases(points, &reach.kernels, CODE_WIDTH_UNIT, first, first + few,
+                           first_biases);
             if (more_share > 0)
-                set_more_biases(points, &reach.kernels, first, first + few, more_biases);
+                set_biases(points, &reach.kernels, MORE_COLUMNS, first, first + few, more_biases);
         }
 #pragma omp for schedule(dynamic, 1)
         for (int64_t tile = 0; tile < tiles; tile++) {
@@ -687,16 +723,18 @@ int lowshot_search_points_in_reach(const struct lowshot_codes *points,
                     const int64_t count = end - first < reach.group ? end - first : reach.group;
                     if (stop_wanted(&stop))
                         break;
-                    begin_group(&reach, first, count, room);
+                    const struct group rows = {first, 1, count};
+                    begin_group(&reach, rows, room);
                     search_members(&reach, first, count,
                                    room->list_scores + (size_t)i * padded(n_points), room);
-                    end_group(&reach, first, count, room, numbers, scores);
+                    end_group(&reach, rows, room, numbers, scores);
                 }
             }
         }
         free_room(room);
     }
     free(packed);
+    free(first_biases);
     free(more_biases);
     return outcome(no_memory, &stop, fault);
 }
