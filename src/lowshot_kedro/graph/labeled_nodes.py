@@ -147,7 +147,7 @@ def insert_labeled_nodes(
     Returns:
         Node numbers 0..L-1 are the labelled points, L..L+n-1 the background. In memory: 4·N·k
         bytes, twice that with similarities, 8·T·k for the links of the test points, the labelled
-        vectors twice, the test vectors, one block of background, and for an inverted file d + 24
+        vectors twice, the test vectors, one block of background, and for an inverted file d + 28
         bytes for each background vector, on disk where the budget has no room.
 
     Raises:
