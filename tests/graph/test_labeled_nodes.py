@@ -300,11 +300,7 @@ def test_lists_find_nearly_all_links():
     assert_well_formed(nodes, case.nodes, 30, equal_by_number=False)
 
 
-@pytest.mark.parametrize("compare_all_up_to", [0, insertion._COMPARE_ALL_UP_TO])
-def test_lists_find_nearly_all_links_of_more_labelled_than_background(
-    monkeypatch, compare_all_up_to
-):
-    monkeypatch.setattr(insertion, "_COMPARE_ALL_UP_TO", compare_all_up_to)
+def test_lists_find_nearly_all_links_of_more_labelled_than_background():
     case = clustered_case(4000, 300, 1500, noise=0.6)
     stored, graph = completed(case, 10, keep_similarities=True)
     assert_nearly_complete(case, stored, graph, 10)
@@ -436,11 +432,11 @@ def test_links_that_are_missing_are_told(caplog, monkeypatch):
     case, k = clustered_case(400, 300, 4000, dimension=32), 8
     real = insertion.LinksInLists.of_points
 
-    def losing(self, points):
-        background, labeled = real(self, points)
-        if len(points) == len(case.test):
-            background.indices[:, k // 2 :] = labeled.indices[:, k // 2 :] = -1
-            background.similarities[:, k // 2 :] = labeled.similarities[:, k // 2 :] = -np.inf
+    def losing(self):
+        background, labeled = real(self)
+        of_test = slice(len(case.labeled), None), slice(k // 2, None)
+        background.indices[of_test] = labeled.indices[of_test] = -1
+        background.similarities[of_test] = labeled.similarities[of_test] = -np.inf
         return background, labeled
 
     monkeypatch.setattr(insertion.LinksInLists, "of_points", losing)

@@ -88,17 +88,42 @@ static void search(void) {
     for (int q = 0; q < QUERIES; q++)
         for (int p = 0; p < PROBES; p++)
             probes[q * PROBES + p] = (int32_t)((q / 10 + 2 * p) % LISTS);
-    require(lowshot_search_lists(&codes, &lists, &queries, probes, PROBES, NULL, NULL, 0, FOUND,
-                                 numbers, found, &fault),
+    require(lowshot_search_lists(&codes, &lists, &queries, probes, PROBES, NULL, NULL, 0, PROBES,
+                                 FOUND, numbers, found, &fault),
             "search_lists");
     add_to_checksum(numbers, QUERIES * FOUND * sizeof(int32_t));
     add_to_checksum(found, QUERIES * FOUND * sizeof(int32_t));
     for (int q = 0; q < QUERIES; q++)
         floors[q] = found[q * FOUND + FOUND / 2];
     require(lowshot_search_lists(&codes, &lists, &queries, probes, PROBES, NULL, floors,
-                                 LOWSHOT_WHOLE / 3, FOUND, numbers, found, &fault),
+                                 LOWSHOT_WHOLE / 3, 1, FOUND, numbers, found, &fault),
             "search_lists with a prefix");
     add_to_checksum(numbers, QUERIES * FOUND * sizeof(int32_t));
+    /* Every list is around its first vector, and near enough to half of the queries. */
+    int8_t centers[LISTS * WIDTH];
+    int32_t bias_of_centers[LISTS], bounds[ROWS], all_floors[ROWS];
+    for (int list = 0; list < LISTS; list++) {
+        memcpy(centers + list * WIDTH, values + offsets[list] * WIDTH, WIDTH);
+        bias_of_centers[list] = biases[offsets[list]];
+    }
+    for (int row = 0; row < ROWS; row++) {
+        bounds[row] = row % 2 ? INT32_MIN / 2 : -100000;
+        all_floors[row] = floors[row % QUERIES];
+    }
+    const struct lowshot_codes around = {centers, bias_of_centers, LISTS, WIDTH};
+    require(lowshot_search_lists_in_reach(&codes, offsets, &around, &queries, bounds, floors,
+                                          LOWSHOT_WHOLE / 2, LOWSHOT_WHOLE, FOUND, numbers, found,
+                                          &fault),
+            "search_lists_in_reach");
+    add_to_checksum(numbers, QUERIES * FOUND * sizeof(int32_t));
+    require(lowshot_search_points_in_reach(&queries, &around, offsets, &codes, bounds, all_floors,
+                                           LOWSHOT_WHOLE / 2, LOWSHOT_WHOLE, FOUND, numbers, found,
+                                           &fault),
+            "search_points_in_reach");
+    add_to_checksum(numbers, ROWS * FOUND * sizeof(int32_t));
+    require(lowshot_search_lists(&codes, &lists, &queries, probes, PROBES, NULL, NULL, 0, PROBES,
+                                 FOUND, numbers, found, &fault),
+            "search_lists");
     float *const similarities = room_for(QUERIES * LINKS, sizeof(float));
     int32_t *const ranked = room_for(QUERIES * LINKS, sizeof(int32_t));
     const float *const parts[] = {vectors, vectors + ROWS / 3 * DIMENSION};

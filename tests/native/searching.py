@@ -78,11 +78,18 @@ def search_results() -> Iterator[NDArray[Any]]:
             )
         prefix = native.Prefix(codes.biases[chosen], 0.6, 2)
         yield from native.search_lists(codes, lists, values[chosen], probes, 12, prefix=prefix)
-        yield from native.order_within_reach(
-            native.score_all(codes, values[chosen[:50]]),
-            np.arange(0, 51 * 7, 7)[: len(chosen[:50]) + 1],
-            rng.integers(-(10**5), 10**6, 7 * len(chosen[:50]), dtype=np.int32),
-        )
+        centroids = codes.part(offsets[:-1] % rows)
+        some = codes.part(chosen)
+        bounds = rng.integers(-(10**5), 10**5, n_queries, dtype=np.int32)
+        for shares in ((0.3, 1.0), (1.0, 0.6)):
+            yield from native.search_lists_in_reach(
+                codes, offsets, centroids, some, bounds, floors, 12, shares
+            )
+            yield from native.search_points_in_reach(
+                some, centroids, offsets, codes, bounds[np.arange(rows) % n_queries],
+                floors[np.arange(rows) % n_queries], 12, shares,
+            )  # fmt: skip
+        yield native.take_vectors(vectors, inverse_lengths, members[::3].copy())
         queries = (vectors * inverse_lengths[:, None])[chosen]
         yield from native.rank_candidates(vectors, inverse_lengths, queries, found[0], 8)
         yield from native.rank_candidates(vectors, None, queries, found[0], 8)

@@ -313,6 +313,18 @@ def test_merge_neighbors_is_a_stable_sort(seed, rows, widths, k, offsets, wide):
     np.testing.assert_array_equal(found[1], expected[1])
 
 
+@pytest.mark.parametrize("rows", [0, 1, 300])
+def test_shifted_neighbors(rows):
+    rng = np.random.default_rng(rows)
+    indices = rng.integers(-1, 50, (rows, 9), dtype=np.int32)
+    similarities = rng.random((rows, 11), dtype=np.float32)
+    similarities[:, :7][indices[:, :7] < 0] = -np.inf
+    shifted = np.zeros((rows, 7), np.int32)
+    native.shift_neighbors(indices[:, :7], similarities[:, :7], 50, 8, shifted)
+    expected = np.where(indices < 0, -1, indices + 8)[:, :7]
+    np.testing.assert_array_equal(shifted, expected)
+
+
 def test_merge_neighbors_up_to_the_largest_index():
     first = np.array([[2**31 - 1]], np.int32)
     second = np.array([[1]], np.int32)

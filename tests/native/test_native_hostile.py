@@ -494,6 +494,30 @@ def test_merge_with_wrong_lists(which):
         merge(**{indices: SIMILARITIES})
 
 
+def shift(indices=NEIGHBORS, similarities=SIMILARITIES, n_nodes=NODES, offset=7, shifted=None):
+    shifted = np.zeros_like(NEIGHBORS) if shifted is None else shifted
+    native.shift_neighbors(indices, similarities, n_nodes, offset, shifted)
+
+
+def test_shifted_neighbors_that_are_none():
+    for value in (NODES, -2, 2**31 - 1, -(2**31)):
+        with refused(f"indices: row 4, column 1 holds {value}, expected -1 or 0..9"):
+            shift(changed(changed(NEIGHBORS, (4, 1), value), (6, 0), -5))
+    for value in (np.nan, np.inf, -np.inf):
+        similarities = changed(SIMILARITIES, (5, 2), value)
+        with refused(f"similarities: row 5, column 2 holds {value}, expected a finite number"):
+            shift(similarities=similarities)
+        shift(changed(NEIGHBORS, (5, 2), -1), similarities)
+    for offset in (-1, 2**31 - NODES, 2**40):
+        with refused(f"offset: expected 0..{2**31 - 1 - NODES}, got {offset}"):
+            shift(offset=offset)
+    shift(offset=2**31 - 1 - NODES)
+    with refused("shifted: expected a C-contiguous int32 array of shape (10, 3), got int32 (9, 3)"):
+        shift(shifted=np.zeros((9, 3), np.int32))
+    with refused("similarities: expected "):
+        shift(similarities=SIMILARITIES[:9])
+
+
 def test_merge_with_wrong_sizes():
     with refused("second_indices: expected a C-contiguous int32 array of shape (10, k2)"):
         merge(second_indices=NEIGHBORS[:4])

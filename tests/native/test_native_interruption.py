@@ -25,7 +25,8 @@ SCORES = RNG.random((ROWS, COLUMNS), dtype=np.float32)
 FACTORS = np.ones(COLUMNS, np.float32)
 ORDER = np.arange(ROWS, dtype=np.int32)
 CODES = random_codes(RNG, ROWS, 64)
-WIDE = random_codes(RNG, ROWS, 128)
+WIDE = random_codes(RNG, ROWS, 192)
+CENTROIDS = WIDE.part(slice(0, 1))
 POOLS = random_pools(RNG, ROWS, WIDTH)
 LINKS = native.sample_links(POOLS, 2, 2, 0, ROWS)
 VECTORS = RNG.normal(size=(ROWS, 20)).astype(np.float32)
@@ -66,8 +67,16 @@ CALLS = {
     "search_lists by prefixes": lambda: native.search_lists(
         WIDE, LISTS, WIDE.values, PROBES, 3, WIDE.biases, native.Prefix(WIDE.biases, 0.5)
     ),
-    "order_within_reach": lambda: native.order_within_reach(
-        NEIGHBORS, np.zeros(ROWS + 1, np.int64), np.zeros(0, np.int32)
+    "search_lists_in_reach": lambda: native.search_lists_in_reach(
+        WIDE, LISTS.offsets, CENTROIDS, WIDE, WIDE.biases, WIDE.biases, 3, (0.5, 0.7)
+    ),
+    "search_points_in_reach": lambda: native.search_points_in_reach(
+        WIDE, CENTROIDS, LISTS.offsets, WIDE, WIDE.biases, WIDE.biases, 3, (0.5, 0.7)
+    ),
+    "take_vectors": lambda: native.take_vectors(VECTORS, ONES, ORDER),
+    "place_codes": lambda: native.place_codes(CODES, ORDER, CODES),
+    "shift_neighbors": lambda: native.shift_neighbors(
+        NEIGHBORS, RANKED, ROWS, 3, np.empty_like(NEIGHBORS)
     ),
     "sample_links": lambda: native.sample_links(POOLS, 2, 2, 0, ROWS),
     "join_neighbors": lambda: native.join_neighbors(CODES, POOLS, LINKS, 0, ROWS),

@@ -3,6 +3,7 @@
 import itertools
 import math
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -454,41 +455,195 @@ def test_limits_for_any_number_of_queries(n_queries):
         check_search(codes, lists, queries.values, probes, 7, floors, prefix, limits)
 
 
-# Scores within reach.
+# Lists and points in reach.
 
 
-@given(
-    SEEDS,
-    st.integers(0, 9),
-    st.sampled_from([0, 1, 5, 300, 5000]),
-    st.sampled_from([0, 1, 10, 1000, 10**6, 2**31 - 1]),
-    st.integers(0, 30),
-)
-def test_the_first_columns_hold_all_that_reach_a_bound(seed, rows, columns, largest, count):
-    rng = np.random.default_rng(seed)
-    scores = rng.integers(-largest - 1, largest + 1, (rows, columns), dtype=np.int32)
-    if rows == 0:
-        count = 0
-    offsets = random_offsets(rng, count, max(rows, 1))[: rows + 1]
-    bounds = rng.integers(-largest - 1, largest + 1, count, dtype=np.int32)
-    bounds[rng.random(count) < 0.1] = rng.choice([INT32.min, INT32.max])
-    order, limits = native.order_within_reach(scores, offsets, bounds)
-    assert (order.dtype, limits.dtype) == (np.int32, np.int32)
-    for row in range(rows):
-        of_row = bounds[offsets[row] : offsets[row + 1]]
-        reached = np.flatnonzero(scores[row] >= of_row.min(initial=INT32.max))
-        if len(of_row) == 0:
-            reached = reached[:0]
-        first = order[row, : len(reached)]
-        np.testing.assert_array_equal(np.sort(first), reached)
-        assert not order[row, len(reached) :].any()
-        # One class of scores is as wide as a thousandth of all, or 1.
-        found = scores[row, first].astype(np.int64)
-        step = 1 + (found.max(initial=INT32.min) - of_row.min(initial=INT32.max)) // 1024
-        assert (np.diff(found) < max(step, 1)).all()
-        for bound, limit in zip(of_row, limits[offsets[row] : offsets[row + 1]], strict=True):
-            assert limit >= (found >= bound).sum() == (found[:limit] >= bound).sum()
-            assert limit == 0 or found[:limit].min() > bound - max(step, 1)
+def codes_in_lists(rng, sizes, code_width, scale=25.0):
+    """Codes around centroids, and the codes of these, with biases that make scores of distances."""
+    centers = rng.normal(size=(len(sizes), code_width)) * scale
+    members = np.repeat(centers, sizes, axis=0)
+    members = members + rng.normal(size=members.shape) * rng.uniform(5, 15, (len(members), 1))
+    both = []
+    for vectors in (members, centers):
+        values = np.clip(np.rint(vectors), -127, 127).astype(np.int8)
+        both.append(native.Codes(values, half_squares(values)))
+    return both
+
+
+def halves_of(queries, codes, columns=None):
+    """Half the squared distances of codes, in some first columns."""
+    few = queries[:, :columns].astype(np.float64), codes[:, :columns].astype(np.float64)
+    squares = [(values**2).sum(axis=1) for values in few]
+    return (squares[0][:, None] + squares[1]) / 2 - few[0] @ few[1].T
+
+
+def sorted_scores(scores, counts, width):
+    """Numbers and scores of what counts of each row, best first."""
+    numbers = np.full((len(scores), width), -1, np.int32)
+    best = np.full((len(scores), width), INT32.min, np.int32)
+    for row, there in enumerate(counts):
+        found = np.flatnonzero(there)
+        order = found[np.lexsort((found, -scores[row, found]))][:width]
+        numbers[row, : len(order)] = order
+        best[row, : len(order)] = scores[row, order]
+    return numbers, best
+
+
+def floors_and_bounds(rng, scores, of_centroids):
+    """Some that much reaches, some that little does, and extremes."""
+    rows = np.arange(len(scores))
+    floors = scores[rows, rng.integers(0, scores.shape[1], len(scores))].astype(np.int32)
+    bounds = of_centroids[rows, rng.integers(0, of_centroids.shape[1], len(scores))]
+    bounds = bounds.astype(np.int32)
+    for limits in (floors, bounds):
+        limits[rng.random(len(limits)) < 0.2] = rng.choice([INT32.min, INT32.max])
+    return floors, bounds
+
+
+# Around what is packed, scored and kept together.
+@pytest.mark.parametrize("n_queries", [0, 1, 9, 64, 65, 1100])
+@pytest.mark.parametrize("code_width", [64, 128, 192, 256])
+@pytest.mark.parametrize("width", [1, 40])
+def test_lists_in_reach_are_searched(n_queries, code_width, width):
+    rng = np.random.default_rng(n_queries + code_width)
+    sizes = [40, 0, 31, 33, 1, 0, 7, 300, 16, 5, 1100]
+    codes, centroids = codes_in_lists(rng, sizes, code_width)
+    chosen = rng.integers(0, len(codes.values), n_queries)
+    values = codes.values[chosen] // 2
+    queries = native.Codes(values, half_squares(values))
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    scores = product(values, codes.values) + codes.biases
+    of_centroids = product(values, centroids.values) + centroids.biases
+    floors, bounds = floors_and_bounds(rng, scores, of_centroids)
+    in_reach = np.repeat(of_centroids >= bounds[:, None], sizes, axis=1)
+    counts = in_reach & (scores >= floors[:, None])
+    arguments = (codes, offsets, centroids, queries, bounds, floors, width)
+    numbers, best = native.search_lists_in_reach(*arguments)
+    assert (numbers.dtype, best.dtype) == (np.int32, np.int32)
+    expected = sorted_scores(scores, counts, width)
+    np.testing.assert_array_equal(numbers, expected[0])
+    np.testing.assert_array_equal(best, expected[1])
+    if n_queries > 1:
+        assert 0 < counts.sum() < in_reach.sum() < counts.size
+
+
+@pytest.mark.parametrize("which, columns", [(0, 64), (1, 128)])
+def test_first_columns_leave_out_what_holds_too_much_of_the_distance(which, columns):
+    rng = np.random.default_rng(columns)
+    codes, centroids = codes_in_lists(rng, [300, 500], 256)
+    queries = codes.part(np.arange(0, 800, 3))
+    halves = halves_of(queries.values, codes.values)
+    floors = (-np.sort(halves, axis=1)[:, 100] - queries.biases).astype(np.int32)
+    floors[:5] = INT32.min
+    bounds = np.full(len(floors), INT32.min, np.int32)
+    shares = [1.0, 1.0]
+    shares[which] = columns / 256
+    offsets = np.array([0, 300, 800])
+    numbers, _ = native.search_lists_in_reach(
+        codes, offsets, centroids, queries, bounds, floors, 800, tuple(shares)
+    )
+    found = np.zeros(halves.shape, bool)
+    rows, places = np.nonzero(numbers >= 0)
+    found[rows, numbers[rows, places]] = True
+    most = -(floors.astype(np.float64) + queries.biases)[:, None]
+    counts = halves <= most
+    held = halves_of(queries.values, codes.values, columns) / most
+    assert not found[~(halves - 2 <= most)].any()
+    assert not found[held > shares[which] + 1e-3].any()
+    # As half of them hold more than the average, a few are lost, and more are left.
+    kept = counts & (held < shares[which] - 1e-3)
+    assert found[kept].all()
+    assert counts.sum() / 10 < kept.sum() < counts.sum()
+
+
+@pytest.mark.parametrize("n_points", [1, 31, 600, 5000])
+@pytest.mark.parametrize("code_width", [64, 256])
+def test_members_of_lists_find_the_points_in_reach(n_points, code_width):
+    rng = np.random.default_rng(n_points + code_width)
+    sizes = [40, 0, 31, 1, 0, 7, 300, 16, 5, 60]
+    members, centroids = codes_in_lists(rng, sizes, code_width)
+    values = np.clip(members.values[rng.integers(0, len(members.values), n_points)], -60, 60)
+    points = native.Codes(values, half_squares(values))
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    scores = product(members.values, values) + points.biases
+    near = product(centroids.values, values) + points.biases + centroids.biases[:, None]
+    near = np.repeat(near, sizes, axis=0)
+    floors, bounds = floors_and_bounds(rng, scores, near)
+    width = min(n_points, 700)
+    numbers, best = native.search_points_in_reach(
+        points, centroids, offsets, members, bounds, floors, width
+    )
+    counts = scores >= floors[:, None]
+    in_reach = near >= bounds[:, None]
+    # What is looked through ends with a class of scores: a thousandth of all, or 1.
+    of_lists = [slice(*ends) for ends in pairwise(offsets)]
+    least = np.concatenate([np.full(b.stop - b.start, bounds[b].min(initial=0)) for b in of_lists])
+    step = 1 + (near.max(axis=1) - least.astype(np.int64)) // 1024
+    about = near > (bounds - step)[:, None]
+    for row, found in enumerate(numbers):
+        found = found[found >= 0]
+        np.testing.assert_array_equal(best[row, : len(found)], scores[row, found])
+        assert (about & counts)[row, found].all()
+        order = np.lexsort((found, -scores[row, found]))
+        np.testing.assert_array_equal(order, np.arange(len(found)))
+        wanted = np.flatnonzero((in_reach & counts)[row])
+        if len(found) < width:
+            assert np.isin(wanted, found).all()
+        else:
+            assert (scores[row, np.setdiff1d(wanted, found)] <= scores[row, found[-1]]).all()
+    if n_points > 1:
+        assert 0 < (in_reach & counts).sum() < counts.sum()
+    everywhere = np.full_like(bounds, INT32.min)
+    found = native.search_points_in_reach(
+        points, centroids, offsets, members, everywhere, floors, width
+    )
+    expected = sorted_scores(scores, counts, width)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_nothing_is_in_reach_of_nothing():
+    rng = np.random.default_rng(0)
+    codes, centroids = codes_in_lists(rng, [3, 4], 128)
+    none = codes.part(slice(0, 0))
+    offsets = np.array([0, 3, 7])
+    limits, no_limits = np.zeros(7, np.int32), np.zeros(0, np.int32)
+    found, _ = native.search_lists_in_reach(
+        codes, offsets, centroids, none, no_limits, no_limits, 2
+    )
+    assert found.shape == (0, 2)
+    nowhere = (none, np.zeros(1, np.int64), none)
+    found, _ = native.search_lists_in_reach(*nowhere, codes, limits, limits, 2)
+    assert (found == -1).all()
+    found, _ = native.search_points_in_reach(none, centroids, offsets, codes, limits, limits, 2)
+    assert (found == -1).all()
+
+
+# Rows that are taken and placed.
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 300])
+def test_vectors_are_taken(count):
+    rng = np.random.default_rng(count)
+    vectors = rng.normal(size=(50, 70)).astype(np.float32)
+    factors = rng.uniform(0, 2, 50).astype(np.float32)
+    numbers = rng.integers(0, 50, count).astype(np.int32)
+    taken = native.take_vectors(vectors, factors, numbers)
+    np.testing.assert_array_equal(taken, vectors[numbers] * factors[numbers, None])
+    taken = native.take_vectors(vectors[:, :33], None, numbers)
+    np.testing.assert_array_equal(taken, vectors[numbers, :33])
+
+
+def test_codes_are_placed():
+    rng = np.random.default_rng(0)
+    block = random_codes(rng, 200, 128)
+    codes = native.Codes(np.zeros((500, 128), np.int8), np.zeros(500, np.int32))
+    positions = rng.permutation(500)[:200].astype(np.int32)
+    native.place_codes(block, positions, codes)
+    np.testing.assert_array_equal(codes.values[positions], block.values)
+    np.testing.assert_array_equal(codes.biases[positions], block.biases)
+    others = np.setdiff1d(np.arange(500), positions)
+    assert not codes.values[others].any() and not codes.biases[others].any()
 
 
 # Around what is packed at a time, and around the largest chunk of a list.

@@ -31,8 +31,10 @@ MEMBERS = np.array([9, 4, 3, 0, 1, 2, 8, 7, 6, 5], np.int32)
 PROBES = np.array([[0, 2], [1, -1], [3, 2], [-1, -1], [2, 0]], np.int32)
 FLOORS = np.full(QUERIES, -(10**6), np.int32)
 LIMITS = np.array([[3, 0], [1, 9], [2, 2], [0, 1], [4, 4]], np.int32)
-REACHED = RNG.integers(-(2**21), 2**21, (3, 50), dtype=np.int32)
-BOUND_OFFSETS = np.array([0, 2, 2, QUERIES])
+CENTROIDS = random_codes(RNG, LISTS, 192)
+WIDE = random_codes(RNG, ROWS, 192)
+BOUNDS = np.full(ROWS, -(10**7), np.int32)
+POSITIONS = np.array([4, 2, 0, 9, 1], np.int32)
 POOLS = random_pools(RNG, ROWS, WIDTH)
 SAMPLED = native.sample_links(POOLS, 2, 3, 0, ROWS)
 INVERSE_LENGTHS = (1 / np.linalg.norm(VECTORS, axis=1)).astype(np.float32)
@@ -68,8 +70,45 @@ def search(
     return native.search_lists(codes, lists, queries, probes, width, floors, prefix, limits)
 
 
-def order_within_reach(scores=REACHED, offsets=BOUND_OFFSETS, bounds=FLOORS):
-    return native.order_within_reach(scores, offsets, bounds)
+def search_reach(
+    function,
+    codes=WIDE.values,
+    biases=WIDE.biases,
+    offsets=OFFSETS,
+    centroids=CENTROIDS.values,
+    centroid_biases=CENTROIDS.biases,
+    queries=WIDE.values,
+    query_biases=WIDE.biases,
+    bounds=BOUNDS,
+    floors=BOUNDS,
+    width=WIDTH,
+    shares=(0.5, 0.8),
+):
+    vectors, queries = native.Codes(codes, biases), native.Codes(queries, query_biases)
+    centroids = native.Codes(centroids, centroid_biases)
+    if function is native.search_lists_in_reach:
+        return function(vectors, offsets, centroids, queries, bounds, floors, width, shares)
+    return function(vectors, centroids, offsets, queries, bounds, floors, width, shares)
+
+
+def search_lists_in_reach(**changes):
+    return search_reach(native.search_lists_in_reach, **changes)
+
+
+def search_points_in_reach(**changes):
+    return search_reach(native.search_points_in_reach, **changes)
+
+
+def take(vectors=VECTORS, inverse_lengths=INVERSE_LENGTHS, numbers=MEMBERS):
+    return native.take_vectors(vectors, inverse_lengths, numbers)
+
+
+def place(
+    block=CODES.values[:QUERIES], block_biases=CODES.biases[:QUERIES], positions=POSITIONS,
+    values=CODES.values, biases=CODES.biases,
+):  # fmt: skip
+    codes = native.Codes(values.copy(order="A"), biases)
+    native.place_codes(native.Codes(block, block_biases), positions, codes)
 
 
 def score_all(codes=CODES.values, biases=CODES.biases, queries=CODES.values[:QUERIES]):
@@ -127,6 +166,17 @@ def checksum(vectors=VECTORS, factors=FACTORS, euclidean=False):
     return native.checksum_rows(vectors, factors, euclidean)
 
 
+REACH = {
+    "codes": WIDE.values,
+    "biases": WIDE.biases,
+    "offsets": OFFSETS,
+    "centroids": CENTROIDS.values,
+    "centroid_biases": CENTROIDS.biases,
+    "queries": WIDE.values,
+    "query_biases": WIDE.biases,
+    "bounds": BOUNDS,
+    "floors": BOUNDS,
+}
 ARGUMENTS = {
     encode: {"mean": ENCODER.mean, "signs": ENCODER.signs, "vectors": VECTORS},
     search: {
@@ -140,7 +190,15 @@ ARGUMENTS = {
         "query_biases": CODES.biases[:QUERIES],
         "limits": LIMITS,
     },
-    order_within_reach: {"scores": REACHED, "offsets": BOUND_OFFSETS, "bounds": FLOORS},
+    search_lists_in_reach: REACH,
+    search_points_in_reach: REACH,
+    take: {"vectors": VECTORS, "inverse_lengths": INVERSE_LENGTHS, "numbers": MEMBERS},
+    place: {
+        "block": CODES.values[:QUERIES],
+        "block_biases": CODES.biases[:QUERIES],
+        "positions": POSITIONS,
+        "biases": CODES.biases,
+    },
     score_all: {
         "codes": CODES.values,
         "biases": CODES.biases,
@@ -180,6 +238,12 @@ ARGUMENTS = {
 # Lengths that nothing else has to agree with, or that others have to agree with.
 FREE = {"vectors", "offsets", "members", "signs", "codes", "entries", "queries", "rows", "copies"}
 OPTIONAL = {"floors", "members", "inverse_lengths", "limits", "numbers", "found"}
+ANY_LENGTH = {
+    search_lists_in_reach: {"codes", "centroids", "queries"},
+    search_points_in_reach: {"codes", "centroids", "queries"},
+    take: {"vectors", "numbers"},
+    place: {"block"},
+}
 
 
 @pytest.mark.parametrize(
@@ -191,9 +255,11 @@ def test_every_argument_is_checked(function, name):
         function,
         ARGUMENTS[function],
         name,
-        any_length=name in ({"scores", "bounds"} if function is order_within_reach else FREE),
+        any_length=name in ANY_LENGTH.get(function, FREE),
         is_written=name == "copies",
-        is_required=name not in OPTIONAL or (function, name) == (score_pairs, "numbers"),
+        is_required=name not in OPTIONAL
+        or (function, name) in ((score_pairs, "numbers"), (take, "numbers"))
+        or (function in ANY_LENGTH and function is not take),
     )
 
 
@@ -307,11 +373,37 @@ def test_prefixes_that_are_none():
         search(share=share)
 
 
-def test_bounds_that_belong_to_no_row():
-    for offsets, row in (([0, 2, 2, 6], 3), ([0, 3, 2, 5], 2), ([1, 2, 2, 5], 0)):
+@pytest.mark.parametrize("search_these", [search_lists_in_reach, search_points_in_reach])
+def test_lists_that_nothing_can_be_in_reach_of(search_these):
+    for position, value, row in BAD_OFFSETS:
+        offsets = changed(OFFSETS, position, value)
         message = f"offsets: entry {row} holds {offsets[row]}, expected numbers that begin at 0, "
-        with refused(message + "never decrease, and end at 5"):
-            order_within_reach(offsets=np.array(offsets))
+        with refused(message + "never decrease, and end at 10"):
+            search_these(offsets=offsets)
+    for share in (0, -1.0, np.nan, -np.inf):
+        for shares in ((share, 1.0), (1.0, share)):
+            with refused(f"prefix: expected floors and a share above 0, got a share of {share}"):
+                search_these(shares=shares)
+    largest = (2**31 - 1 - 192 * 2**14) // 2
+    for name, given in (
+        ("biases", WIDE), ("query_biases", WIDE), ("centroid_biases", CENTROIDS)
+    ):  # fmt: skip
+        for value in (largest, -largest):
+            search_these(**{name: changed(given.biases, 3, value)})
+        for value in (largest + 1, -largest - 1, *EXTREMES):
+            with refused(f"biases: entry 3 holds {value}, expected -{largest}..{largest}"):
+                search_these(**{name: changed(given.biases, 3, value)})
+    for value in EXTREMES:
+        for name in ("bounds", "floors"):
+            search_these(**{name: np.full(ROWS, value, np.int32)})
+
+
+@pytest.mark.parametrize("value", [-1, ROWS, *EXTREMES])
+def test_rows_that_there_are_not(value):
+    with refused(f"numbers: entry 7 holds {value}, expected 0..9"):
+        take(numbers=changed(MEMBERS, slice(7, 9), value))
+    with refused(f"positions: entry 3 holds {value}, expected 0..9"):
+        place(positions=changed(POSITIONS, slice(3, 5), value))
 
 
 @pytest.mark.parametrize("value", [-2, LISTS, *EXTREMES])
@@ -483,10 +575,13 @@ def good(kind, **changes):
     return structure(kind, **{**FIELDS[kind], **changes})
 
 
+def wide(**changes):
+    return good("codes", values=WIDE.values, biases=WIDE.biases, width=192, **changes)
+
+
 NUMBERS = np.empty((ROWS, 8), np.int32)
 SCORES = np.empty((ROWS, 8), np.int32)
-ORDERED = np.empty((3, 50), np.int32)
-COUNTED = np.empty(QUERIES, np.int32)
+NEW_VECTORS = np.empty((ROWS, DIMENSION), np.float32)
 ALL_SCORES = np.empty((QUERIES, ROWS), np.int32)
 SIMILARITIES = np.empty((ROWS, 8), np.float32)
 NEW_CODES = np.empty((ROWS, 128), np.int8)
@@ -520,15 +615,45 @@ def arguments_of(function):
             "numbers": NUMBERS,
             "scores": SCORES,
         },
-        "order_within_reach": {
-            "scores": REACHED,
-            "rows": 3,
-            "columns": 50,
-            "offsets": BOUND_OFFSETS,
-            "bounds": FLOORS,
-            "count": QUERIES,
-            "order": ORDERED,
-            "limits": COUNTED,
+        "search_lists_in_reach": {
+            "codes": wide(),
+            "offsets": OFFSETS,
+            "centroids": wide(rows=LISTS),
+            "queries": wide(rows=QUERIES),
+            "bounds": BOUNDS,
+            "floors": BOUNDS,
+            "prefix_share": 2**15,
+            "more_share": 2**15,
+            "width": 8,
+            "numbers": NUMBERS,
+            "scores": SCORES,
+        },
+        "search_points_in_reach": {
+            "points": wide(rows=QUERIES),
+            "centroids": wide(rows=LISTS),
+            "offsets": OFFSETS,
+            "members": wide(),
+            "bounds": BOUNDS,
+            "floors": BOUNDS,
+            "prefix_share": 2**15,
+            "more_share": 2**15,
+            "width": 8,
+            "numbers": NUMBERS,
+            "scores": SCORES,
+        },
+        "take_vectors": {
+            "vectors": good("matrix"),
+            "inverse_lengths": INVERSE_LENGTHS,
+            "numbers": MEMBERS,
+            "count": ROWS,
+            "taken": NEW_VECTORS,
+        },
+        "place_codes": {
+            "codes": good("codes", rows=QUERIES),
+            "positions": POSITIONS,
+            "values": NEW_CODES,
+            "biases": NUMBERS,
+            "rows": ROWS,
         },
         "score_all": {
             "codes": good("codes"),
@@ -616,7 +741,10 @@ def call(function, **changes):
 STRUCTURES = {
     "encode": {"encoder": "encoder"},
     "search_lists": {"codes": "codes", "lists": "lists", "queries": "codes"},
-    "order_within_reach": {},
+    "search_lists_in_reach": dict.fromkeys(("codes", "centroids", "queries"), "codes"),
+    "search_points_in_reach": dict.fromkeys(("points", "centroids", "members"), "codes"),
+    "take_vectors": {"vectors": "matrix"},
+    "place_codes": {"codes": "codes"},
     "score_all": {"codes": "codes", "queries": "codes"},
     "score_pairs": {"codes": "codes", "queries": "codes"},
     "count_links": {"pools": "pools"},
@@ -631,7 +759,11 @@ each_function = pytest.mark.parametrize("function", STRUCTURES)
 
 
 # Vectors may have length 1, and be called what their places are.
-MAY_BE_MISSING = {("rank_candidates", "inverse_lengths"), ("rank_candidates", "numbers")}
+MAY_BE_MISSING = {
+    ("rank_candidates", "inverse_lengths"),
+    ("rank_candidates", "numbers"),
+    ("take_vectors", "inverse_lengths"),
+}
 
 
 @each_function
@@ -711,9 +843,17 @@ def test_direct_garbage_in_structures(function):
         ("search_lists", "width", (0, -1, 8193, HUGE, -HUGE)),
         ("search_lists", "full_probes", (-1, 3, HUGE, -HUGE, 2**63 - 1, -(2**63))),
         ("search_lists", "prefix_share", (-1, 2**16 + 1, 2**32, HUGE, 2**63 - 1, -(2**63))),
-        ("order_within_reach", "rows", (-1, HUGE, 2**63 - 1, -(2**63))),
-        ("order_within_reach", "columns", (-1, 2**31, HUGE, 2**63 - 1, -(2**63))),
-        ("order_within_reach", "count", (-1, HUGE, 2**63 - 1, -(2**63))),
+        *(
+            (function, name, sizes)
+            for function in ("search_lists_in_reach", "search_points_in_reach")
+            for name, sizes in (
+                ("width", (0, -1, 8193, HUGE, -HUGE)),
+                ("prefix_share", (-1, 2**16 + 1, 2**32, HUGE, 2**63 - 1, -(2**63))),
+                ("more_share", (-1, 2**16 + 1, 2**32, HUGE, 2**63 - 1, -(2**63))),
+            )
+        ),
+        ("take_vectors", "count", (-1, HUGE, -HUGE, -(2**63))),
+        ("place_codes", "rows", (-1, HUGE, -HUGE, -(2**63))),
         ("count_links", "forward", (0, -1, WIDTH + 1, HUGE, 2**63 - 1, -(2**63))),
         ("count_links", "first", (-1, ROWS + 1, -HUGE, HUGE, 2**63 - 1, -(2**63))),
         ("count_links", "last", (-1, 2**30, -HUGE, HUGE, 2**63 - 1, -(2**63))),
@@ -750,6 +890,12 @@ def test_direct_sizes_that_do_not_agree():
     assert call("search_lists", **both, prefix_share=0, full_probes=2) == OK
     assert call("search_lists", codes=narrow) == BAD_SIZE
     assert call("search_lists", queries=narrow) == BAD_SIZE
+    for function in ("search_lists_in_reach", "search_points_in_reach"):
+        for name in STRUCTURES[function]:
+            assert call(function, **{name: narrow}) == BAD_SIZE
+        # The first columns are scored before more of them are.
+        assert call(function, prefix_share=0) == BAD_SIZE
+        assert call(function, prefix_share=0, more_share=0) == OK
     for function in ("score_all", "score_pairs"):
         assert call(function, codes=narrow) == BAD_SIZE
         assert call(function, queries=narrow) == BAD_SIZE
@@ -772,11 +918,16 @@ def test_direct_nothing():
         },
     ):
         assert call("search_lists", **changes) == OK
-    reach = {"bounds": NULL, "count": 0, "limits": NULL}
-    assert call("order_within_reach", **reach, offsets=np.zeros(4, int)) == OK
-    nowhere = {"rows": 0, "scores": NULL, "order": NULL, "offsets": np.zeros(1, int)}
-    assert call("order_within_reach", **reach, **nowhere) == OK
-    assert call("order_within_reach", columns=0, scores=NULL, order=NULL) == OK
+    nowhere = {**nothing, "width": 192}
+    reach = {"bounds": NULL, "floors": NULL, "numbers": NULL, "scores": NULL}
+    assert call("search_lists_in_reach", queries=good("codes", **nowhere), **reach) == OK
+    empty = {"centroids": good("codes", **nowhere), "offsets": np.zeros(1, int)}
+    assert call("search_lists_in_reach", codes=good("codes", **nowhere), **empty) == OK
+    members = good("codes", **nowhere)
+    assert call("search_points_in_reach", members=members, **empty, **reach) == OK
+    assert call("search_points_in_reach", points=good("codes", **nowhere)) == OK
+    assert call("take_vectors", count=0, numbers=NULL, taken=NULL) == OK
+    assert call("place_codes", codes=good("codes", **nothing), positions=NULL) == OK
     no_queries = good("codes", **nothing)
     assert call("score_all", queries=no_queries, scores=NULL) == OK
     assert call("score_all", codes=no_queries, scores=NULL) == OK
@@ -884,11 +1035,17 @@ def test_direct_garbage_in_arrays(seed):
         {"codes": good("codes", biases=biases)},
     ):
         assert call("search_lists", **changes) in KINDS
-    reached = rng.integers(-(2**31), 2**31, REACHED.shape, dtype=np.int32)
-    of_bounds = np.sort(garbage_numbers(rng, 4, np.int64, QUERIES))
-    for changes in ({}, {"offsets": of_bounds}, {"scores": REACHED}):
-        arguments = {"scores": reached, "bounds": floors, **changes}
-        assert call("order_within_reach", **arguments) in KINDS
+    limits = garbage_numbers(rng, ROWS, np.int32, ROWS)
+    for changes in (
+        {"offsets": offsets},
+        {"bounds": limits, "floors": garbage_numbers(rng, ROWS, np.int32, ROWS)},
+        {"centroids": good("codes", values=WIDE.values, width=192, rows=LISTS, biases=biases)},
+        {"bounds": np.full(ROWS, -(2**31), np.int32), "floors": limits},
+    ):
+        for function in ("search_lists_in_reach", "search_points_in_reach"):
+            assert call(function, **changes) in KINDS
+    assert call("take_vectors", numbers=members, inverse_lengths=inverse_lengths) in KINDS
+    assert call("place_codes", positions=members[:QUERIES].copy()) in KINDS
     ends = garbage_numbers(rng, ROWS, np.int64, len(LINKS) + 1)
     links = rng.integers(0, 2**64, len(LINKS), dtype=np.uint64)
     assert call("choose_links", pools=pools, ends=ends, links=links) in KINDS

@@ -429,7 +429,7 @@ def _prefix_share(search: ListSearch, tuning: Tuning, n_probe: int, full_probes:
     positions = search.division.positions[tuning.neighbors.indices[rows, columns]]
     is_far = (near[rows] != search.division.lists_of(positions)[:, None]).all(axis=1)
     of_far, neighbors = rows[is_far], search.codes.values[positions[is_far]]
-    shares = np.sort(prefix_shares(codes.part(of_far), neighbors, floors[of_far]))
+    shares = np.sort(prefix_shares(codes.part(of_far), neighbors, floors[of_far])[0])
     n_lost = int(_LOST_TO_PREFIXES * len(rows))
     share = float(shares[-1 - n_lost]) if len(shares) > n_lost else 0.0
     # The part of its square that a vector has in a random subspace has a beta distribution.
@@ -440,7 +440,7 @@ def _prefix_share(search: ListSearch, tuning: Tuning, n_probe: int, full_probes:
     offsets = search.division.offsets
     rows, columns = np.nonzero((far >= 0) & (offsets[far] < offsets[far + 1]))
     some = search.codes.values[offsets[far[rows, columns]]]
-    passing = prefix_shares(codes.part(rows), some, floors[rows]) <= share
+    passing = prefix_shares(codes.part(rows), some, floors[rows])[0] <= share
     return share if len(passing) and passing.mean() <= _MAX_PASSING else 1.0
 
 

@@ -5,16 +5,18 @@ so far. The stored graph says how similar that one is, which bounds how far from
 labelled point can be that matters to the list's points; the rule is that of
 :mod:`lowshot_kedro.graph.bounded_search`. What codes leave is compared by the vectors themselves.
 
-A sample of the points is compared with everything: one half of it sets how much slack the rule has,
-the other half tells what part of the links has been found.
+Links of the stored graph tell how much slack the rule needs. A sample of the points is compared
+with everything: one half of it says whether they need more, the other half tells what part of the
+links has been found.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +26,10 @@ from lowshot_kedro.blocks import KnnGraph, row_ranges
 from lowshot_kedro.graph.background import UnlabeledNodes
 from lowshot_kedro.graph.bounded_search import (
     BoundedSearch,
-    prefix_share_of,
     prefix_shares,
+    shares_of,
     slack_of,
 )
-from lowshot_kedro.graph.centroids import lists_of
 from lowshot_kedro.graph.codes import as_scores
 from lowshot_kedro.graph.index import compare_with_all
 from lowshot_kedro.graph.list_search import QUERY_ROWS, Division, ListSearch, n_candidates
@@ -43,13 +44,13 @@ logger = logging.getLogger(__name__)
 _SAMPLED_LINKS = 4000
 _MIN_SAMPLE = 128
 _MAX_SAMPLE = 512
+# Background points whose links in the stored graph tell about slack.
+_BACKGROUND_SAMPLE = 2048
 # The part of the links that is promised to be found.
 WANTED_SHARE = 0.999
-# Comparisons up to which labelled points are compared with every query, list search or not.
-_COMPARE_ALL_UP_TO = 10_000_000
-# How many lists times labelled points are looked at together.
-_MAX_PAIRS = 2**24
 _MIN_CANDIDATES = 8
+# Queries that stand together where they are compared with every point.
+_LIST_ROWS = 256
 _WIDENING = 4
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -136,26 +137,25 @@ class LinksInLists:
         codes, inverse_lengths = lists.encoder.encode(labeled_vectors)
         assert inverse_lengths is not None
         self._labeled = Points(labeled_vectors, inverse_lengths, codes)
-        by_list = lists_of(lists.probes(codes.values, 1)[:, 0], len(division.centroids))
-        assert by_list.members is not None
-        self._among_labeled = BoundedSearch(
-            ListSearch(
-                labeled_vectors,
-                Division(division.centroids, by_list.offsets, by_list.members, division.n_probe),
-                lists.encoder,
-                self._labeled.part(by_list.members).codes,
-                inverse_lengths,
-            )
-        )
+        self._test_vectors = test_vectors
         self._slack: float | None = None
-        self._prefix_share = 1.0
+        self._shares = (1.0, 1.0)
         with logged_step("insertion: comparing a sample with everything"):
-            self._sampled, self._wanted = self._sample_points(test_vectors)
-            self._pairs = self._sample_pairs()
+            ratios, ratios_of_members = self._ratios_of_background(unlabeled.neighbors)
+            self._sampled, self._wanted = self._sample_points(ratios)
+            self._pairs = self._sample_pairs(ratios_of_members)
 
-    def of_points(self, points: NDArray[np.float32]) -> tuple[KnnGraph, KnnGraph]:
-        """The k most similar background and labelled points of each point of length 1."""
-        return self._background.nearest(points, self._k), self._labeled_of(points)
+    def of_points(self) -> tuple[KnnGraph, KnnGraph]:
+        """The most similar background and labelled points of labelled and then of test points."""
+        found = []
+        for first, last in row_ranges(self._n_points, QUERY_ROWS):
+            points = self._points(np.arange(first, last))
+            of_background = self._background.nearest(points, self._k)
+            found.append((of_background, self._labeled_of(points, of_background)))
+        of_background, of_labeled = (
+            KnnGraph.joined((both[which] for both in found), self._k) for which in (0, 1)
+        )
+        return of_background, of_labeled
 
     def labeled_of_background(self) -> tuple[NDArray[np.int64], KnnGraph]:
         """Background points that get labelled neighbours, and the most similar of these."""
@@ -208,39 +208,104 @@ class LinksInLists:
         n_linked = int(linked.sum())
         return _share(n_linked, n_linked + n_lost, len(np.unique(pairs.labeled)))
 
-    def _labeled_of(self, points: NDArray[np.float32]) -> KnnGraph:
-        labeled = self._labeled.vectors
-        if len(points) * len(labeled) > _COMPARE_ALL_UP_TO:
-            return self._among_labeled.nearest(points, self._k)
-        return compare_with_all(labeled, points, self._k)
+    @property
+    def _n_points(self) -> int:
+        return len(self._labeled.vectors) + len(self._test_vectors)
+
+    def _points(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Labelled and then test points, by increasing numbers, as if they stood in one matrix."""
+        n_labeled = len(self._labeled.vectors)
+        of_labeled = self._labeled.vectors[rows[rows < n_labeled]]
+        return np.concatenate([of_labeled, self._test_vectors[rows[rows >= n_labeled] - n_labeled]])
+
+    def _labeled_of(self, queries: NDArray[np.float32], of_background: KnnGraph) -> KnnGraph:
+        """The most similar labelled points, where they are nearer than all these neighbours."""
+        least = of_background.similarities[:, -1]
+        codes, _ = self._background.lists.encoder.encode(queries)
+        hit, nearest = self._nearest(
+            self._labeled, codes, least, self._among_all(self._labeled), lambda rows: queries[rows]
+        )
+        found = KnnGraph(
+            np.full(of_background.indices.shape, -1, np.int32),
+            np.full(of_background.indices.shape, -np.inf, np.float32),
+        )
+        found.indices[hit], found.similarities[hit] = nearest
+        return found
+
+    def _ratios_of_background(
+        self, neighbors: KnnGraph
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What the rules expect of the links of a sample of the stored graph.
+
+        Returns:
+            Ratios of both sides of the rule, once as if the row were a point that joins, and once
+            as if its neighbour were.
+        """
+        background, k = self._background, self._k
+        division = background.lists.division
+        rows = sample_rows(len(neighbors.indices), _BACKGROUND_SAMPLE)
+        linked = neighbors.indices[rows, :k]
+        links_of, columns = np.nonzero((linked >= 0) & (linked != rows[:, None]))
+        # The numbers may be those of nothing, which is told when the graph is copied.
+        there = linked[links_of, columns] < len(neighbors.indices)
+        links_of, columns = links_of[there], columns[there]
+        least = np.asarray(neighbors.similarities[rows, k - 1])[links_of]
+        positions = division.positions
+        of_rows = positions[rows[links_of]]
+        of_linked = positions[linked[links_of, columns]]
+        codes = background.lists.codes
+        return (
+            background.ratios(codes.part(of_rows), least, of_linked),
+            self._ratios_of_members(codes.part(of_linked), least, of_rows),
+        )
+
+    def _ratios_of_members(
+        self,
+        points: native.Codes,
+        least: NDArray[np.float32],
+        positions: NDArray[np.integer[Any]],
+    ) -> NDArray[np.float64]:
+        """For links from the background, the same as :meth:`BoundedSearch.ratios`.
+
+        Args:
+            points: Codes (m, w), of the point that each leads to.
+            least: float32 (m,), the similarity of the k-th neighbour of each background point.
+            positions: integer (m,), where that one stands.
+        """
+        background = self._background
+        lists = background.lists.division.lists_of(positions)
+        distances = background.distances_to_centroids(points, lists)
+        ratios: NDArray[np.float64] = distances / np.maximum(self._reach(positions, least), _TINY)
+        return ratios
 
     def _sample_points(
-        self, test_vectors: NDArray[np.float32]
+        self, ratios: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Set the slack of searches for points by a sample of them.
+
+        Args:
+            ratios: Of links of the stored graph.
 
         Returns:
             int64 (s,), which of them tell how good the search is, labelled points first; and
             float32 (s, k), the similarities of their neighbours.
         """
-        labeled = self._labeled.vectors
-        n_labeled = len(labeled)
-        sampled = sample_rows(n_labeled + len(test_vectors), self._n_sampled)
-        of_test = sampled[sampled >= n_labeled] - n_labeled
-        vectors = np.concatenate([labeled[sampled[sampled < n_labeled]], test_vectors[of_test]])
-        both = (
-            (self._background, self._background.nearest(vectors, self._k)),
-            (self._among_labeled, compare_with_all(labeled, vectors, self._k)),
-        )
+        sampled = sample_rows(self._n_points, self._n_sampled)
+        vectors = self._points(sampled)
+        found = self._background.nearest(vectors, self._k)
         if len(sampled) == self._n_sampled:
-            for search, found in both:
-                search.fit(vectors[::2], KnnGraph(found.indices[::2], found.similarities[::2]))
-        similarities = np.concatenate([found.similarities for _, found in both], axis=1)
+            fitted = KnnGraph(found.indices[::2], found.similarities[::2])
+            self._background.fit(vectors[::2], fitted, ratios)
+        of_labeled = compare_with_all(self._labeled.vectors, vectors, self._k)
+        similarities = np.concatenate([found.similarities, of_labeled.similarities], axis=1)
         wanted = -np.sort(-similarities, axis=1)[:, : self._k]
         return sampled[1::2], wanted[1::2]
 
-    def _sample_pairs(self) -> _Pairs:
+    def _sample_pairs(self, ratios_of_members: NDArray[np.float64]) -> _Pairs:
         """Set the slack of links to labelled points by a sample of these.
+
+        Args:
+            ratios_of_members: Of links of the stored graph.
 
         Returns:
             Links to other labelled points, which tell how good the search is.
@@ -249,7 +314,7 @@ class LinksInLists:
         sampled = sample_rows(n_labeled, self._n_sampled)
         points = self._labeled.part(sampled)
         background, encoder = self._background, self._background.lists.encoder
-        ratios, shares = [np.zeros(0)], [np.zeros(0)]
+        ratios, shares = [np.zeros(0)], [np.zeros((2, 0))]
         pairs = [_Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
         for links in self._links(points, None):
             nearer = links.nearest.similarities > links.least[:, None]
@@ -263,21 +328,20 @@ class LinksInLists:
                     links.nearest.similarities[links_of[kept], columns[kept]],
                 )
             )
-            lists = background.lists.division.lists_of(links.positions[links_of[fitted]])
             of_links = points.codes.part(of_sample[fitted])
-            distances = background.distances_to_centroids(of_links, lists)
-            reach = self._reach(links.positions, links.least)[links_of[fitted]]
-            ratios.append(distances / np.maximum(reach, _TINY))
-            queries = background.lists.codes.part(links.positions[links_of[fitted]])
-            least = encoder.least_scores(links.least[links_of[fitted]], queries.biases)
-            shares.append(prefix_shares(queries, of_links.values, least))
+            least = links.least[links_of[fitted]]
+            positions = links.positions[links_of[fitted]]
+            ratios.append(self._ratios_of_members(of_links, least, positions))
+            queries = background.lists.codes.part(positions)
+            floors = encoder.least_scores(least, queries.biases)
+            shares.append(prefix_shares(queries, of_links.values, floors))
         if len(sampled) == self._n_sampled:
-            self._slack = slack_of(np.concatenate(ratios))
-            self._prefix_share = prefix_share_of(np.concatenate(shares), encoder.width)
+            self._slack = slack_of(np.concatenate(ratios), ratios_of_members)
+            self._shares = shares_of(np.concatenate(shares, axis=1), encoder.width)
         return _Pairs(*(np.concatenate(parts) for parts in zip(*pairs, strict=True)))
 
     def _reach(
-        self, positions: NDArray[np.integer[Any]], least: NDArray[np.float32]
+        self, positions: slice | NDArray[np.integer[Any]], least: NDArray[np.float32]
     ) -> NDArray[np.float64]:
         """How far from its centroid, squared, a point near each background point is expected.
 
@@ -297,22 +361,18 @@ class LinksInLists:
                 compared with every background point.
         """
         lists = self._background.lists
-        n_background, n_points = len(lists.division.numbers), len(points.vectors)
-        block_rows = QUERY_ROWS
-        if slack is not None:
-            rows_of_list = 1 + n_background // len(lists.division.centroids)
-            block_rows = min(QUERY_ROWS, max(1024, _MAX_PAIRS // n_points * rows_of_list))
+        n_background = len(lists.division.numbers)
         with Progress(n_background, "links to labelled points") as bar:
-            for first, last in row_ranges(n_background, block_rows):
+            for first, last in row_ranges(n_background, QUERY_ROWS):
                 numbers = lists.division.numbers[first:last]
                 least = self._least[numbers]
                 if slack is None:
-                    members = native.Lists(np.array([0, n_points], np.int64))
-                    probes = np.zeros((last - first, 1), np.int32)
-                    limits = np.full_like(probes, n_points)
+                    search = self._among_all(points)
                 else:
-                    members, probes, limits = self._near_lists(points, first, last, least, slack)
-                found, nearest = self._nearest(points, members, probes, limits, first, least)
+                    search = self._in_reach(points, first, least, slack)
+                codes = lists.codes.part(slice(first, last))
+                queries_of = partial(_queries_at, lists, numbers)
+                found, nearest = self._nearest(points, codes, least, search, queries_of)
                 nearer = np.flatnonzero(nearest.similarities[:, 0] > least[found])
                 found = found[nearer]
                 yield LinksToPoints(
@@ -324,108 +384,137 @@ class LinksInLists:
                 self._workspace.relieve(lists.vectors)
                 bar.update(last - first)
 
-    def _near_lists(
-        self, points: Points, first: int, last: int, least: NDArray[np.float32], slack: float
-    ) -> tuple[native.Lists, NDArray[np.int32], NDArray[np.int32]]:
-        """The points that may have links to background points, nearest to their centroids first.
+    def _in_reach(
+        self, points: Points, first: int, least: NDArray[np.float32], slack: float
+    ) -> _Search:
+        """Search for the points near the lists in which background points stand.
 
         Args:
             points: Labelled points.
             first: Position of the first background point.
-            last: One after that of the last.
-            least: float32 (last - first,), the similarities of their k-th neighbours.
+            least: float32 (b,), the similarities of their k-th neighbours.
             slack: How far from a centroid points may be, as for BoundedSearch.
-
-        Returns:
-            The points near each list of the background; int32 (last - first, 1), the list of each
-            background point; and int32 (last - first, 1), how many of its first points are within
-            reach.
         """
-        search = self._background
-        encoder, centroids = search.lists.encoder, search.lists.centroids.codes
-        of_rows = search.lists.division.lists(first, last)
-        reach = self._reach(np.arange(first, last), least)
-        bounds = as_scores(encoder.scores_at(slack * reach))
-        is_first = np.diff(of_rows, prepend=-1) > 0
-        lists = of_rows[is_first]
-        codes = centroids.part(lists)
-        scores = native.score_all(points.codes, codes.values)
-        # Those of the points as queries, with whose biases they are compared.
-        scores += codes.biases[:, None]
-        begins = np.append(np.flatnonzero(is_first), last - first)
-        order, within = native.order_within_reach(scores, begins, bounds)
-        return (
-            native.Lists(len(points.vectors) * np.arange(len(lists) + 1), order.ravel()),
-            (np.cumsum(is_first, dtype=np.int32) - 1)[:, None],
-            within[:, None],
-        )
+        lists = self._background.lists
+        offsets = lists.division.offsets
+        reach = self._reach(slice(first, first + len(least)), least)
+        bounds = as_scores(lists.encoder.scores_at(slack * reach))
+        begin, end = np.searchsorted(offsets, [first, first + len(least)], side="right")
+        begin = max(0, begin - 1)
+        centroids = lists.centroids.codes.part(slice(begin, end))
+
+        def search(
+            rows: NDArray[np.intp],
+            codes: native.Codes,
+            floors: NDArray[np.int32],
+            width: int,
+            shares: tuple[float, float],
+        ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+            inside = np.searchsorted(first + rows, offsets[begin : end + 1])
+            return native.search_points_in_reach(
+                points.codes, centroids, inside, codes, bounds[rows], floors, width, shares
+            )
+
+        return search
+
+    def _among_all(self, points: Points) -> _Search:
+        """Search that compares every query with every point."""
+        code_width = points.codes.values.shape[1]
+
+        def search(
+            rows: NDArray[np.intp],
+            codes: native.Codes,
+            floors: NDArray[np.int32],
+            width: int,
+            shares: tuple[float, float],
+        ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+            # Lists that reach everywhere; several, as each is the work of one thread.
+            inside = np.append(np.arange(0, len(rows), _LIST_ROWS), len(rows))
+            n_lists = len(inside) - 1
+            anywhere = native.Codes(
+                np.zeros((n_lists, code_width), np.int8), np.zeros(n_lists, np.int32)
+            )
+            everywhere = np.full_like(floors, np.iinfo(np.int32).min)
+            return native.search_points_in_reach(
+                points.codes, anywhere, inside, codes, everywhere, floors, width, shares
+            )
+
+        return search
 
     def _nearest(
         self,
         points: Points,
-        members: native.Lists,
-        probes: NDArray[np.int32],
-        limits: NDArray[np.int32],
-        first: int,
+        codes: native.Codes,
         least: NDArray[np.float32],
-    ) -> tuple[NDArray[np.int64], KnnGraph]:
-        """The most similar points of those background points that may have some that are nearer.
+        search: _Search,
+        queries_of: Callable[[NDArray[np.intp]], NDArray[np.float32]],
+    ) -> tuple[NDArray[np.intp], KnnGraph]:
+        """The most similar points of those queries that may have some that are nearer.
 
         Args:
             points: Labelled points.
-            members: Numbers of points.
-            probes: int32 (b, 1), which of these lists each background point looks through.
-            limits: int32 (b, 1), how many of its first points.
-            first: Position of the first background point.
-            least: float32 (b,), the similarities of their k-th neighbours.
+            codes: Codes of the queries.
+            least: float32 (q,), the similarities of their k-th neighbours.
+            search: Finds the points with the best scores.
+            queries_of: The vectors of some queries, float32 (m, d).
         """
-        lists, k = self._background.lists, self._k
-        rows = slice(first, first + len(probes))
-        codes = lists.codes.part(rows)
-        floors = lists.encoder.least_scores(least, codes.biases)
-        n_points, n_background = len(points.vectors), len(lists.division.numbers)
+        encoder, k = self._background.lists.encoder, self._k
+        floors = encoder.least_scores(least, codes.biases)
+        n_points, n_background = len(points.vectors), len(self._least)
         usual = n_candidates(k)
         width = min(usual, max(_MIN_CANDIDATES, 4 * k * n_points // n_background))
-        found, scores = native.search_lists(
-            points.codes,
-            members,
-            codes.values,
-            probes,
-            width,
-            floors,
-            native.Prefix(codes.biases, self._prefix_share),
-            limits,
-        )
+        everything = np.arange(len(least))
+        found, scores = search(everything, codes, floors, width, self._shares)
         hit = np.flatnonzero(found[:, 0] >= 0)
-        queries = lists.queries(lists.division.numbers[first + hit])
-        nearest = KnnGraph(
-            *native.rank_candidates(points.vectors, points.inverse_lengths, queries, found[hit], k)
-        )
+        queries = queries_of(hit)
         found, scores = found[hit], scores[hit]
+        nearest = KnnGraph(
+            *native.rank_candidates(points.vectors, points.inverse_lengths, queries, found, k)
+        )
         unsure = np.arange(len(hit))
         # Behind the last candidate there may be others that are as near.
         while width < min(n_points, native.MAX_NEIGHBORS):
             biases = codes.biases[hit[unsure]]
-            kth = lists.encoder.least_scores(nearest.similarities[unsure, k - 1], biases)
+            kth = encoder.least_scores(nearest.similarities[unsure, k - 1], biases)
             unsure = unsure[(found[:, -1] >= 0) & (scores[:, -1] >= kth)]
             if not len(unsure):
                 break
             width = min(max(_WIDENING * width, usual), native.MAX_NEIGHBORS)
-            of_unsure = hit[unsure]
-            found, scores = native.search_lists(
-                points.codes,
-                members,
-                np.ascontiguousarray(codes.values[of_unsure]),
-                np.ascontiguousarray(probes[of_unsure]),
-                width,
-                floors[of_unsure],
-                native.Prefix(codes.biases[of_unsure], self._prefix_share),
-                np.ascontiguousarray(limits[of_unsure]),
-            )
+            rows = hit[unsure]
+            found, scores = search(rows, codes.part(rows), floors[rows], width, self._shares)
             nearest.indices[unsure], nearest.similarities[unsure] = native.rank_candidates(
                 points.vectors, points.inverse_lengths, queries[unsure], found, k
             )
         return hit, nearest
+
+
+def _queries_at(
+    lists: ListSearch, numbers: NDArray[np.int32], rows: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    return lists.queries(numbers[rows])
+
+
+class _Search(Protocol):
+    """Finds points with the best scores."""
+
+    def __call__(
+        self,
+        rows: NDArray[np.intp],
+        codes: native.Codes,
+        floors: NDArray[np.int32],
+        width: int,
+        shares: tuple[float, float],
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Numbers of points and their scores, int32 (q, width) each.
+
+        Args:
+            rows: int (q,), which of all queries.
+            codes: Codes of these.
+            floors: int32 (q,), the least scores that count.
+            width: How many points to find for each.
+            shares: As for :func:`~lowshot_kedro.native.search_lists_in_reach`.
+        """
+        ...
 
 
 def _share(n_found: int, n_wanted: int, n_points: int) -> dict[str, Any]:

@@ -35,7 +35,6 @@ from lowshot_kedro.graph.methods import EXACT_BELOW
 from lowshot_kedro.graph.vectors import normalized_blocks, release
 from lowshot_kedro.graph.workspace import MemoryBudget, Workspace, temporary_folder
 from lowshot_kedro.progress import Progress, logged_step
-from lowshot_kedro.threads import map_in_threads
 
 logger = logging.getLogger(__name__)
 
@@ -98,8 +97,11 @@ def require_sizes(n_first: int, unlabeled: UnlabeledNodes, k: int) -> None:
 class _Neighborhoods(Protocol):
     """How points of one run find each other."""
 
-    def of_points(self, points: NDArray[np.float32]) -> tuple[KnnGraph, KnnGraph]:
-        """The k most similar background and labelled points of each point of length 1."""
+    def of_points(self) -> tuple[KnnGraph, KnnGraph]:
+        """The most similar background and labelled points of labelled and then of test points.
+
+        Merged, they hold the k most similar points of each.
+        """
         ...
 
     def labeled_of_background(self) -> tuple[NDArray[np.int64], KnnGraph]:
@@ -145,7 +147,7 @@ def insert_labeled_nodes(
     Returns:
         Node numbers 0..L-1 are the labelled points, L..L+n-1 the background. In memory: 4·N·k
         bytes, twice that with similarities, 8·T·k for the links of the test points, the labelled
-        vectors twice, the test vectors, one block of background, and for an inverted file d + 24
+        vectors twice, the test vectors, one block of background, and for an inverted file d + 28
         bytes for each background vector, on disk where the budget has no room.
 
     Raises:
@@ -177,15 +179,19 @@ def insert_labeled_nodes(
         if similarities is not None:
             similarities[places] = rows.similarities
 
-    def copy_stored(rows: tuple[int, int]) -> None:
-        first, last = rows
+    def copy_stored(first: int, last: int) -> None:
         stored = background_neighbors.part(first, last, k)
-        require_nodes(stored.indices, n_background, "background_graph", first)
-        are_links = stored.indices >= 0
-        shown = np.where(are_links, stored.similarities, 0)
-        require_finite(shown, np.arange(first, last), "similarities of background_graph")
-        indices = np.where(are_links, stored.indices + n_labeled, np.int32(-1))
-        keep(KnnGraph(indices, stored.similarities), slice(n_labeled + first, n_labeled + last))
+        rows = slice(n_labeled + first, n_labeled + last)
+        try:
+            native.shift_neighbors(*stored, n_background, n_labeled, neighbors[rows])
+        except ValueError:
+            # Says which rows of the whole graph are at fault.
+            require_nodes(stored.indices, n_background, "background_graph", first)
+            shown = np.where(stored.indices >= 0, stored.similarities, 0)
+            require_finite(shown, np.arange(first, last), "similarities of background_graph")
+            raise
+        if similarities is not None:
+            similarities[rows] = stored.similarities
 
     def merge(background: KnnGraph, labeled: KnnGraph) -> KnnGraph:
         return KnnGraph(*native.merge_neighbors(*background, *labeled, k, first_offset=n_labeled))
@@ -193,11 +199,14 @@ def insert_labeled_nodes(
     with temporary_folder() as folder:
         workspace = Workspace(folder, MemoryBudget(memory_budget_bytes))
         neighborhoods = _neighborhoods(labeled_vectors, test_vectors, unlabeled, k, workspace)
-        with logged_step("insertion: labelled points"):
-            of_labeled = merge(*neighborhoods.of_points(labeled_vectors))
+        with logged_step("insertion: labelled and test points"):
+            of_points = merge(*neighborhoods.of_points())
+            of_labeled = of_points.part(0, n_labeled, k)
+            test_neighbors = of_points.part(n_labeled, n_labeled + len(test_vectors), k)
             keep(of_labeled, slice(0, n_labeled))
         with logged_step("insertion: background points"):
-            for _ in map_in_threads(copy_stored, row_ranges(n_background, QUERY_ROWS)):
+            for first, last in row_ranges(n_background, QUERY_ROWS):
+                copy_stored(first, last)
                 release(background_neighbors.indices)
                 release(background_neighbors.similarities)
             rows, labeled = neighborhoods.labeled_of_background()
@@ -208,8 +217,6 @@ def insert_labeled_nodes(
                     np.ascontiguousarray(background_neighbors.similarities[part, :k]),
                 )
                 keep(merge(stored, labeled.part(first, last, k)), n_labeled + part)
-        with logged_step("insertion: test points"):
-            test_neighbors = merge(*neighborhoods.of_points(test_vectors))
         quality = neighborhoods.quality(neighbors, of_labeled, test_neighbors)
     logger.info(
         "insertion: %d labelled points are now neighbours of %d of %d background points",
@@ -249,7 +256,7 @@ def _neighborhoods(
     n_background = len(unlabeled.vectors)
     is_flat = isinstance(unlabeled.search_index, faiss.IndexFlat)
     if is_flat or not n_background or not len(labeled_vectors):
-        return _ComparedWithAll(labeled_vectors, unlabeled, k)
+        return _ComparedWithAll(labeled_vectors, test_vectors, unlabeled, k)
     if is_divided(unlabeled.search_index):
         division = division_of(unlabeled.search_index)
     elif n_background < EXACT_BELOW:
@@ -257,7 +264,7 @@ def _neighborhoods(
             [block for _, block in normalized_blocks(unlabeled.vectors, "background_vectors")]
         )
         compared = unlabeled._replace(search_index=flat_index(vectors))
-        return _ComparedWithAll(labeled_vectors, compared, k)
+        return _ComparedWithAll(labeled_vectors, test_vectors, compared, k)
     else:
         division = divide(unlabeled.vectors, _TARGET_RECALL, workspace, "background_vectors")
     return LinksInLists(labeled_vectors, test_vectors, unlabeled, division, k, workspace)
@@ -268,24 +275,33 @@ class _ComparedWithAll:
 
     Args:
         labeled_vectors: float32 (L, d), normalised.
+        test_vectors: float32 (T, d), normalised.
         unlabeled: The background, with a flat index.
         k: Neighbours of each.
     """
 
     def __init__(
-        self, labeled_vectors: NDArray[np.float32], unlabeled: UnlabeledNodes, k: int
+        self,
+        labeled_vectors: NDArray[np.float32],
+        test_vectors: NDArray[np.float32],
+        unlabeled: UnlabeledNodes,
+        k: int,
     ) -> None:
+        self._points = (labeled_vectors, test_vectors)
         self._labeled_index = on_gpus(flat_index(labeled_vectors))
         self._background_vectors = unlabeled.vectors
         self._background_index = on_gpus(unlabeled.search_index)
         self._stored, self._k = unlabeled.neighbors, k
 
-    def of_points(self, points: NDArray[np.float32]) -> tuple[KnnGraph, KnnGraph]:
-        """The k most similar background and labelled points of each point of length 1."""
-        return (
-            search_in_blocks(self._background_index, points, self._k),
-            search_in_blocks(self._labeled_index, points, self._k),
+    def of_points(self) -> tuple[KnnGraph, KnnGraph]:
+        """The most similar background and labelled points of labelled and then of test points."""
+        of_background, of_labeled = (
+            KnnGraph.joined(
+                (search_in_blocks(index, points, self._k) for points in self._points), self._k
+            )
+            for index in (self._background_index, self._labeled_index)
         )
+        return of_background, of_labeled
 
     def labeled_of_background(self) -> tuple[NDArray[np.int64], KnnGraph]:
         """Background points that get labelled neighbours, and the most similar of these."""

@@ -209,28 +209,25 @@ class ListSearch:
         n_vectors = len(vectors)
         n_positions = len(division.numbers)
         values = workspace.allocate("codes", (n_positions, encoder.width), np.int8)
-        biases = np.empty(n_positions, np.int32)
+        codes = native.Codes(values, np.empty(n_positions, np.int32))
         inverse_lengths = None if space.is_euclidean else np.empty(n_vectors, np.float32)
         positions = division.positions
         for first, last in row_ranges(n_vectors, QUERY_ROWS):
             block, of_block = encode_rows(encoder, vectors, first, last, name)
             if inverse_lengths is not None:
                 inverse_lengths[first:last] = of_block
-            values[positions[first:last]] = block.values
-            biases[positions[first:last]] = block.biases
+            native.place_codes(block, positions[first:last], codes)
             workspace.release(vectors)
         stored = division.stored
         if stored is not None and (space.is_euclidean or not stored.agree_with(vectors, name)):
             stored = None
-        codes = native.Codes(values, biases)
         return cls(vectors, division, encoder, codes, inverse_lengths, stored, workspace.budget)
 
     def queries(self, numbers: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
         """The queries of vectors that are searched here, float32 (m, d)."""
-        rows: NDArray[np.float32] = np.asarray(self.vectors[numbers], dtype=np.float32)
-        if self.inverse_lengths is not None:
-            rows = rows * self.inverse_lengths[numbers, None]
-        return np.ascontiguousarray(rows)
+        return native.take_vectors(
+            self.vectors, self.inverse_lengths, np.asarray(numbers, dtype=np.int32)
+        )
 
     def queries_at(self, positions: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
         """The queries of the vectors at these positions, which increase, float32 (m, d)."""

@@ -175,6 +175,11 @@ int lowshot_merge_neighbors(const struct lowshot_ranking *first,
                             const struct lowshot_ranking *second, int64_t rows, int64_t width,
                             int32_t *indices, float *similarities, struct lowshot_fault *fault);
 
+/* Neighbours' numbers moved up by the list's offset, rows x width, -1 staying; refuses what is not
+ * among so many nodes, and similarities of nodes that are no numbers. */
+int lowshot_shift_neighbors(const struct lowshot_ranking *neighbors, int64_t rows, int64_t nodes,
+                            int32_t *shifted, struct lowshot_fault *fault);
+
 /* Searching for neighbours. A vector is kept as a row of 8-bit codes, its width a multiple of 64;
  * padding is 0. The score of vector v for query q is biases[v] + sum over j of q[j] * v[j]. */
 enum { LOWSHOT_MAX_CODE_WIDTH = 65536, LOWSHOT_MAX_NEIGHBORS = 8192 };
@@ -204,6 +209,11 @@ struct lowshot_encoder {
 int lowshot_encode(const struct lowshot_encoder *encoder, const float *vectors, int64_t rows,
                    int64_t stride, int8_t *codes, int32_t *biases, float *inverse_lengths,
                    struct lowshot_fault *fault);
+
+/* Row i of codes becomes row positions[i] of values and biases, which have so many rows. Positions
+ * must be different. */
+int lowshot_place_codes(const struct lowshot_codes *codes, const int32_t *positions, int8_t *values,
+                        int32_t *biases, int64_t rows, struct lowshot_fault *fault);
 
 /* List l holds the vectors members[offsets[l]..offsets[l + 1] - 1]; with members NULL, these are
  * the numbers themselves. entries: the last offset. */
@@ -239,12 +249,27 @@ int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot
                          int64_t prefix_share, int64_t full_probes, int64_t width, int32_t *numbers,
                          int32_t *scores, struct lowshot_fault *fault);
 
-/* Of each row of scores the columns that reach the least of the row's bounds, the best about first,
- * then zeros: rows x columns. The bounds of row r are offsets[r]..offsets[r + 1] - 1, count in all.
- * limits: for each bound, how many columns hold all that reach it. */
-int lowshot_order_within_reach(const int32_t *scores, int64_t rows, int64_t columns,
-                               const int64_t *offsets, const int32_t *bounds, int64_t count,
-                               int32_t *order, int32_t *limits, struct lowshot_fault *fault);
+/* Vectors in lists around centroids, list l holding offsets[l]..offsets[l + 1] - 1. Biases are at
+ * most half as large as they may be elsewhere.
+ *
+ * The width best vectors of the lists whose centroids score at least a query's bound, as
+ * lowshot_search_lists finds them: floors and prefix_share are those of there. */
+int lowshot_search_lists_in_reach(const struct lowshot_codes *codes, const int64_t *offsets,
+                                  const struct lowshot_codes *centroids,
+                                  const struct lowshot_codes *queries, const int32_t *bounds,
+                                  const int32_t *floors, int64_t prefix_share, int64_t more_share,
+                                  int64_t width, int32_t *numbers, int32_t *scores,
+                                  struct lowshot_fault *fault);
+
+/* The other way round: for each member of the lists, as a query, the best of those points whose
+ * score for the centroid of its list, added to the centroid's bias, reaches its bound. A few points
+ * that do not may be among what is found. */
+int lowshot_search_points_in_reach(const struct lowshot_codes *points,
+                                   const struct lowshot_codes *centroids, const int64_t *offsets,
+                                   const struct lowshot_codes *members, const int32_t *bounds,
+                                   const int32_t *floors, int64_t prefix_share, int64_t more_share,
+                                   int64_t width, int32_t *numbers, int32_t *scores,
+                                   struct lowshot_fault *fault);
 
 /* Lists of neighbours in the making: an entry is twice the number of a neighbour, plus 1 if it was
  * not there a round ago; -1 is none. Best first. */
@@ -318,3 +343,8 @@ int lowshot_copy_rows(const struct lowshot_matrix *vectors, const float *factors
  * Cosine: of the row scaled to length 1; 0 stays 0. Minus zero counts as zero. */
 int lowshot_checksum_rows(const struct lowshot_matrix *vectors, int metric, const uint64_t *factors,
                           uint64_t *checksums, struct lowshot_fault *fault);
+/* taken: count x columns, of the vectors with these numbers, times their inverse lengths unless
+ * these are NULL. */
+int lowshot_take_vectors(const struct lowshot_matrix *vectors, const float *inverse_lengths,
+                         const int32_t *numbers, int64_t count, float *taken,
+                         struct lowshot_fault *fault);

@@ -232,6 +232,65 @@ def normalize_rows(indptr: npt.NDArray[np.int64], values: npt.NDArray[np.float32
     )
 
 
+def shift_neighbors(
+    indices: npt.NDArray[np.int32],
+    similarities: npt.NDArray[np.float32],
+    n_nodes: int,
+    offset: int,
+    shifted: npt.NDArray[np.int32],
+) -> None:
+    """Numbers of neighbours moved up by an offset, of nodes before which others are put.
+
+    Args:
+        indices: int32 (n, k), -1 for none. Like the similarities, this may be the first columns of
+            a wider matrix.
+        similarities: float32 (n, k), only looked at.
+        n_nodes: Number of nodes.
+        offset: Added to every number but -1.
+        shifted: int32 (n, k), C-contiguous, for the result.
+
+    Raises:
+        ValueError: Wrong type, shape or layout; a number that is neither -1 nor a node; a
+            similarity of a neighbour that is not finite.
+    """
+    indices_stride = check_array("indices", indices, np.int32, ("n", "k"), strided=True)
+    rows, columns = indices.shape
+    stride = check_array("similarities", similarities, np.float32, (rows, columns), strided=True)
+    check_array("shifted", shifted, np.int32, (rows, columns))
+    if not 0 <= offset <= INT32_MAX - n_nodes:
+        raise ValueError(f"offset: expected 0..{INT32_MAX - n_nodes}, got {offset}")
+
+    def explain(kind: int, which: int, row: int, column: int) -> str:
+        if kind == lib.LOWSHOT_NOT_FINITE:
+            return (
+                f"similarities: row {row}, column {column} holds {similarities[row, column]}, "
+                "expected a finite number"
+            )
+        return (
+            f"indices: row {row}, column {column} holds {indices[row, column]}, expected -1 or "
+            f"0..{n_nodes - 1}"
+        )
+
+    call(
+        lib.lowshot_shift_neighbors,
+        ffi.new(
+            "struct lowshot_ranking *",
+            {
+                "indices": pointer(indices),
+                "similarities": pointer(similarities),
+                "width": columns,
+                "indices_stride": indices_stride,
+                "similarities_stride": stride,
+                "offset": offset,
+            },
+        ),
+        rows,
+        n_nodes,
+        pointer(shifted),
+        explain=explain,
+    )
+
+
 def merge_neighbors(
     first_indices: npt.NDArray[np.int32],
     first_similarities: npt.NDArray[np.float32],

@@ -144,6 +144,12 @@ class VectorParts:
         return copy
 
 
+def largest_bias(width: int) -> int:
+    """The largest bias of codes of so many columns."""
+    # What a score of codes may add to a bias: 2^14 for each column.
+    return 2**31 - 1 - (width << 14)
+
+
 def encode(
     encoder: Encoder, vectors: npt.NDArray[np.float32]
 ) -> tuple[Codes, npt.NDArray[np.float32] | None]:
@@ -227,6 +233,37 @@ def encode(
         explain=explain,
     )
     return codes, inverse_lengths
+
+
+def place_codes(block: Codes, positions: npt.NDArray[np.int32], codes: Codes) -> None:
+    """Write codes to rows of others.
+
+    Args:
+        block: The codes, n of them.
+        positions: int32 (n,), the rows, all different.
+        codes: What they are written to.
+
+    Raises:
+        ValueError: Wrong types or shapes; a position that is no row.
+    """
+    _codes(codes)
+    rows, width = codes.values.shape
+    check_array("block", block.values, np.int8, ("n", width))
+    check_array("block_biases", block.biases, np.int32, (len(block.values),))
+    check_array("positions", positions, np.int32, (len(block.values),))
+
+    def explain(kind: int, which: int, row: int, column: int) -> str:
+        return f"positions: entry {row} holds {positions[row]}, expected 0..{rows - 1}"
+
+    call(
+        lib.lowshot_place_codes,
+        _codes(block),
+        pointer(positions),
+        pointer(codes.values),
+        pointer(codes.biases),
+        rows,
+        explain=explain,
+    )
 
 
 def score_pairs(
@@ -373,10 +410,7 @@ def search_lists(
 
     def explain(kind: int, which: int, row: int, column: int) -> str:
         if kind == lib.LOWSHOT_BAD_OFFSET:
-            return (
-                f"offsets: entry {row} holds {lists.offsets[row]}, expected numbers that begin at "
-                f"0, never decrease, and end at {n_entries}"
-            )
+            return _explain_offset(lists.offsets, row, n_entries)
         if which == 2:
             return _explain_bias(codes, row)
         if which == 1 and lists.members is not None:
@@ -416,52 +450,131 @@ def search_lists(
     return numbers, scores
 
 
-def order_within_reach(
-    scores: npt.NDArray[np.int32],
+def search_lists_in_reach(
+    codes: Codes,
     offsets: npt.NDArray[np.int64],
+    centroids: Codes,
+    queries: Codes,
     bounds: npt.NDArray[np.int32],
+    floors: npt.NDArray[np.int32],
+    width: int,
+    shares: tuple[float, float] = (1.0, 1.0),
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Columns with good scores, so that a few of the first are all that reach a bound.
+    """The best vectors of the lists that are near enough to each query.
+
+    Neighbouring queries should be near to the same lists.
 
     Args:
-        scores: int32 (r, c).
-        offsets: int64 (r + 1,), where the bounds of each row of scores begin.
-        bounds: int32 (b,), least scores.
+        codes: Codes of the vectors, list after list.
+        offsets: int64 (L + 1,), where each list begins.
+        centroids: Codes of the centroids of the lists.
+        queries: Codes of the queries.
+        bounds: int32 (q,), the least score of a centroid whose list the query looks through.
+        floors: int32 (q,), the least score of a vector that counts.
+        width: How many vectors to find for each query.
+        shares: The largest parts of the squared distance at a query's floor that the first 64 and
+            the first 128 columns of codes may hold; 1, as much as all of them, loses nothing.
 
     Returns:
-        int32 (r, c): of each row the columns whose scores reach the least of its bounds, the best
-        about first, then zeros; and int32 (b,): how many of these columns hold all that reach each
-        bound, and as a rule a few more. Besides, 40 KB for each thread.
+        int32 (q, width), numbers of vectors, best first, of equal scores the smaller number first,
+        -1 where there are fewer; and int32 (q, width), their scores. Besides, for each thread, for
+        4096 queries at most: 16 bytes for each of width, 2 KB, 32 bytes, and their codes.
 
     Raises:
-        ValueError: Wrong types or shapes; wrong offsets.
+        ValueError: Wrong types or shapes; wrong offsets; biases more than half as large as they may
+            be elsewhere.
     """
-    check_array("scores", scores, np.int32, ("r", "c"))
-    rows, columns = scores.shape
-    check_array("offsets", offsets, np.int64, (rows + 1,))
-    check_array("bounds", bounds, np.int32, ("b",))
-    order = np.empty((rows, columns), np.int32)
-    limits = np.empty(len(bounds), np.int32)
+    return _search_in_reach(
+        False, codes, offsets, centroids, queries, bounds, floors, width, shares
+    )
+
+
+def search_points_in_reach(
+    points: Codes,
+    centroids: Codes,
+    offsets: npt.NDArray[np.int64],
+    members: Codes,
+    bounds: npt.NDArray[np.int32],
+    floors: npt.NDArray[np.int32],
+    width: int,
+    shares: tuple[float, float] = (1.0, 1.0),
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """The best points for each member of lists, of those that are near enough to its list.
+
+    Args:
+        points: Codes of the points.
+        centroids: Codes of the centroids of the lists.
+        offsets: int64 (L + 1,), where the members of each list begin.
+        members: Codes (m, w), of the members.
+        bounds: int32 (m,), the least score of a point that the member is compared with, for its
+            centroid and with that one's bias. A few others may be found as well.
+        floors: As for :func:`search_lists_in_reach`, of the members.
+        width: How many points to find for each member.
+        shares: As for :func:`search_lists_in_reach`.
+
+    Returns:
+        As :func:`search_lists_in_reach`. Besides, a copy of the points' codes, and for each thread
+        36 bytes for each point and for 4096 members 16 bytes for each of width and 2 KB.
+
+    Raises:
+        ValueError: As for :func:`search_lists_in_reach`.
+    """
+    return _search_in_reach(
+        True, points, offsets, centroids, members, bounds, floors, width, shares
+    )
+
+
+def _search_in_reach(
+    for_members: bool,
+    codes: Codes,
+    offsets: npt.NDArray[np.int64],
+    centroids: Codes,
+    queries: Codes,
+    bounds: npt.NDArray[np.int32],
+    floors: npt.NDArray[np.int32],
+    width: int,
+    shares: tuple[float, float],
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    structure = _codes(codes)
+    code_width = codes.values.shape[1]
+    check_array("queries", queries.values, np.int8, ("q", code_width))
+    check_array("centroids", centroids.values, np.int8, ("L", code_width))
+    n_queries, n_lists = len(queries.values), len(centroids.values)
+    check_array("query_biases", queries.biases, np.int32, (n_queries,))
+    check_array("centroid_biases", centroids.biases, np.int32, (n_lists,))
+    check_array("offsets", offsets, np.int64, (n_lists + 1,))
+    check_array("bounds", bounds, np.int32, (n_queries,))
+    check_array("floors", floors, np.int32, (n_queries,))
+    _check_neighbors("width", width)
+    share, more_share = (
+        _whole_share(min(share, 1.0)) if code_width > columns else 0
+        for share, columns in zip(shares, (CODE_WIDTH_UNIT, 2 * CODE_WIDTH_UNIT), strict=True)
+    )
+    numbers, scores = (np.empty((n_queries, width), np.int32) for _ in range(2))
+    n_members = n_queries if for_members else len(codes.values)
 
     def explain(kind: int, which: int, row: int, column: int) -> str:
-        return (
-            f"offsets: entry {row} holds {offsets[row]}, expected numbers that begin at 0, never "
-            f"decrease, and end at {len(bounds)}"
-        )
+        if kind == lib.LOWSHOT_BAD_OFFSET:
+            return _explain_offset(offsets, row, n_members)
+        at_fault = {1: codes, 2: queries, 3: centroids}[which]
+        return _explain_bias(at_fault, row, 2)
 
+    arguments = pointer(offsets), _codes(centroids)
     call(
-        lib.lowshot_order_within_reach,
-        pointer(scores),
-        rows,
-        columns,
-        pointer(offsets),
+        lib.lowshot_search_points_in_reach if for_members else lib.lowshot_search_lists_in_reach,
+        structure,
+        *(reversed(arguments) if for_members else arguments),
+        _codes(queries),
         pointer(bounds),
-        len(bounds),
-        pointer(order),
-        pointer(limits),
+        pointer(floors),
+        share,
+        more_share,
+        width,
+        pointer(numbers),
+        pointer(scores),
         explain=explain,
     )
-    return order, limits
+    return numbers, scores
 
 
 def sample_links(
@@ -788,6 +901,54 @@ def checksum_rows(
     return checksums
 
 
+def take_vectors(
+    vectors: npt.NDArray[np.float32],
+    inverse_lengths: npt.NDArray[np.float32] | None,
+    numbers: npt.NDArray[np.int32],
+) -> npt.NDArray[np.float32]:
+    """Some rows of a matrix of vectors, scaled.
+
+    Args:
+        vectors: float32 (n, d), C-contiguous or the first columns of a wider matrix.
+        inverse_lengths: float32 (n,), what each row is multiplied by; None: by nothing.
+        numbers: int32 (m,), the rows.
+
+    Returns:
+        float32 (m, d).
+
+    Raises:
+        ValueError: Wrong types or shapes; a number that is no row.
+    """
+    stride = check_array("vectors", vectors, np.float32, ("n", "d"), strided=True)
+    rows, columns = vectors.shape
+    check_array("numbers", numbers, np.int32, ("m",))
+    if inverse_lengths is not None:
+        check_array("inverse_lengths", inverse_lengths, np.float32, (rows,))
+    taken = np.empty((len(numbers), columns), np.float32)
+
+    def explain(kind: int, which: int, row: int, column: int) -> str:
+        return f"numbers: entry {row} holds {numbers[row]}, expected 0..{rows - 1}"
+
+    call(
+        lib.lowshot_take_vectors,
+        ffi.new(
+            "struct lowshot_matrix *",
+            {
+                "values": pointer(vectors),
+                "rows": rows,
+                "columns": columns,
+                "stride": stride,
+            },
+        ),
+        ffi.NULL if inverse_lengths is None else pointer(inverse_lengths),
+        pointer(numbers),
+        len(numbers),
+        pointer(taken),
+        explain=explain,
+    )
+    return taken
+
+
 def code_width(dimension: int) -> int:
     """Columns of the codes of vectors with so many columns."""
     return -(-dimension // CODE_WIDTH_UNIT) * CODE_WIDTH_UNIT
@@ -821,9 +982,21 @@ def _codes(codes: Codes) -> Any:
     )
 
 
-def _explain_bias(codes: Codes, row: int) -> str:
-    # What a score of codes may add to a bias: 2^14 for each column.
-    largest = 2**31 - 1 - (codes.values.shape[1] << 14)
+def _whole_share(share: float) -> int:
+    if not share > 0:
+        raise ValueError(f"prefix: expected floors and a share above 0, got a share of {share}")
+    return math.ceil(share * int(lib.LOWSHOT_WHOLE))
+
+
+def _explain_offset(offsets: npt.NDArray[np.int64], row: int, end: int) -> str:
+    return (
+        f"offsets: entry {row} holds {offsets[row]}, expected numbers that begin at 0, never "
+        f"decrease, and end at {end}"
+    )
+
+
+def _explain_bias(codes: Codes, row: int, n_added: int = 1) -> str:
+    largest = largest_bias(codes.values.shape[1]) // n_added
     return f"biases: entry {row} holds {codes.biases[row]}, expected {-largest}..{largest}"
 
 
