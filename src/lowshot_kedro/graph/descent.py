@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,8 +58,6 @@ _LEAST_MISSED = 1e-3
 # evenly than at random.
 _MIN_FULL_PROBES = 3
 _FULL_VECTORS = 4
-_LOST_TO_PREFIXES = 5e-4
-_LOST_IF_RANDOM = 0.05
 # First columns are compared if no more vectors of a sample are near enough by these: what is
 # compared in full besides is read from all over the memory.
 _MAX_PASSING = 0.25
@@ -102,6 +100,23 @@ class Tuning:
         """Every other row: what these say is tried on rows that have had no say."""
         neighbors = KnnGraph(self.neighbors.indices[::2], self.neighbors.similarities[::2])
         return replace(self, rows=self.rows[::2], queries=self.queries[::2], neighbors=neighbors)
+
+
+class _Loss(NamedTuple):
+    """How many neighbours may be lost by comparing first columns first.
+
+    Attributes:
+        of_sample: Part of the neighbours of a sample.
+        of_farthest: Part of those at the largest distance that counts, were codes random.
+    """
+
+    of_sample: float
+    of_farthest: float
+
+
+_LOSS = _Loss(5e-4, 0.05)
+# Descent finds most of them again, in less time than is saved.
+_LOSS_BEFORE_DESCENT = _Loss(3e-3, 0.2)
 
 
 def divided_graph(
@@ -192,7 +207,8 @@ def _rank(
     rounds = _Rounds(search, tuning, workspace)
     if not rounds.recalls:
         with logged_step("graph: search of lists"):
-            make = _search_lists(search, n_probe, asked, stored_k)
+            loss = _LOSS_BEFORE_DESCENT if descend else _LOSS
+            make = _search_lists(search, n_probe, asked, stored_k, loss)
             found = rounds.stage(0).fill(make, BLOCK_ROWS, "search of lists")
         rounds.keep(native.Pools(*found))
     while descend and (effort := rounds.next_links(target_recall)) is not None:
@@ -412,7 +428,9 @@ def _full_probes(search: ListSearch, tuning: Tuning) -> int:
     return max(_MIN_FULL_PROBES, int(np.ceil(_FULL_VECTORS * tuning.pool_width / list_size)))
 
 
-def _prefix_share(search: ListSearch, tuning: Tuning, n_probe: int, full_probes: int) -> float:
+def _prefix_share(
+    search: ListSearch, tuning: Tuning, n_probe: int, full_probes: int, loss: _Loss = _LOSS
+) -> float:
     """What part of a squared distance first columns may hold in the farther of the lists.
 
     1 if that would hardly leave out any vector.
@@ -430,10 +448,10 @@ def _prefix_share(search: ListSearch, tuning: Tuning, n_probe: int, full_probes:
     is_far = (near[rows] != search.division.lists_of(positions)[:, None]).all(axis=1)
     of_far, neighbors = rows[is_far], search.codes.values[positions[is_far]]
     shares = np.sort(prefix_shares(codes.part(of_far), neighbors, floors[of_far])[0])
-    n_lost = int(_LOST_TO_PREFIXES * len(rows))
+    n_lost = int(loss.of_sample * len(rows))
     share = float(shares[-1 - n_lost]) if len(shares) > n_lost else 0.0
     # The part of its square that a vector has in a random subspace has a beta distribution.
-    random = float(betaincinv(first / 2, (width - first) / 2, 1 - _LOST_IF_RANDOM))
+    random = float(betaincinv(first / 2, (width - first) / 2, 1 - loss.of_farthest))
     share = min(1.0, max(share, random))
     # One vector of each of some lists.
     far = probes[:, full_probes : full_probes + _MAX_SAMPLED_LISTS]
@@ -458,10 +476,10 @@ def _are_lists_around_enough(search: ListSearch, tuning: Tuning, n_probe: int) -
 
 
 def _search_lists(
-    search: ListSearch, n_probe: int, tuning: Tuning, at_least: int
+    search: ListSearch, n_probe: int, tuning: Tuning, at_least: int, loss: _Loss
 ) -> Callable[[int, int], tuple[NDArray[np.int32], ...]]:
     full_probes = _full_probes(search, tuning)
-    share = _prefix_share(search, tuning, n_probe, full_probes)
+    share = _prefix_share(search, tuning, n_probe, full_probes, loss)
     around = _are_lists_around_enough(search, tuning, n_probe)
 
     def make(first: int, last: int) -> tuple[NDArray[np.int32], ...]:
@@ -479,7 +497,10 @@ def _search_lists(
             probes,
             native.Prefix(codes.biases, share, full_probes),
         )
-        return np.where(positions < 0, np.int32(-1), 2 * positions + 1), scores
+        # New ones, all of them; and -1 stays -1.
+        np.left_shift(positions, 1, out=positions)
+        np.bitwise_or(positions, 1, out=positions)
+        return positions, scores
 
     return make
 
@@ -513,6 +534,8 @@ def _join(
                 native.join_neighbors(search.codes, pools, links, first + begin, first + end)
             )
             workspace.release(*pools)
+        if len(parts) == 1:
+            return parts[0]
         return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
     return make

@@ -6,7 +6,7 @@ import logging
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from lowshot_kedro.errors import NotEnoughMemoryError
 from lowshot_kedro.graph.vectors import release
 from lowshot_kedro.memory import available_bytes, format_bytes, format_gigabytes, rss_bytes
 from lowshot_kedro.progress import Progress
+from lowshot_kedro.threads import map_in_threads
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +188,8 @@ class Stage:
             description: For the progress bar.
 
         Returns:
-            The matrices as read-only memmaps.
+            The matrices as read-only memmaps. In memory: a block that is being made, and two that
+            are written meanwhile.
         """
         there = self._rows_there()
         there = there if there == self._n_rows else there // block_rows * block_rows
@@ -197,18 +199,36 @@ class Stage:
             file.seek(0, 2)
         if 0 < there < self._n_rows:
             logger.info("%s: continuing after row %d of %d", description, there, self._n_rows)
-        try:
-            with Progress(self._n_rows, description, there) as bar:
+
+        def write(blocks: tuple[NDArray[Any], ...]) -> int:
+            for file, (_, _, dtype), block in zip(files, self._files, blocks, strict=True):
+                file.write(np.ascontiguousarray(block, dtype=dtype).data.cast("B"))
+                file.flush()
+            return len(blocks[0])
+
+        stopped_by: list[BaseException] = []
+
+        def made() -> Iterator[tuple[NDArray[Any], ...]]:
+            # What has been made before an error is written all the same.
+            try:
                 for first, last in row_ranges(self._n_rows - there, block_rows):
-                    blocks = make(there + first, there + last)
-                    for file, (_, _, dtype), block in zip(files, self._files, blocks, strict=True):
-                        file.write(np.ascontiguousarray(block, dtype=dtype).data.cast("B"))
-                        file.flush()
+                    yield make(there + first, there + last)
+            except (Exception, KeyboardInterrupt) as error:
+                stopped_by.append(error)
+
+        try:
+            with (
+                Progress(self._n_rows, description, there) as bar,
+                closing(map_in_threads(write, made(), n_waiting=0, n_threads=1)) as written,
+            ):
+                for n_rows in written:
                     self._workspace.release()
-                    bar.update(last - first)
+                    bar.update(n_rows)
         finally:
             for file in files:
                 file.close()
+        if stopped_by:
+            raise stopped_by[0]
         return self.load()
 
     def load(self) -> tuple[NDArray[Any], ...]:

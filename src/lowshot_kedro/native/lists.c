@@ -425,6 +425,31 @@ static int64_t group_rows(int64_t queries, int64_t n_probes, int64_t width) {
     return share < MIN_GROUP || largest < MIN_GROUP ? MIN_GROUP : share > largest ? largest : share;
 }
 
+/* The last queries go in smaller groups, so that threads end at about the same time. */
+struct groups {
+    int64_t queries;
+    int64_t size;
+    int64_t n_large;
+    int64_t small;
+    int64_t count;
+};
+
+static struct groups divide_queries(int64_t queries, int64_t size) {
+    const int64_t threads = lowshot_get_num_threads();
+    const int64_t small = threads > 1 && size / 4 > MIN_GROUP ? size / 4 : size;
+    const int64_t n_large = queries / size > threads ? queries / size - threads : 0;
+    const int64_t rest = queries - n_large * size;
+    return (struct groups){queries, size, n_large, small,
+                           n_large + rest / small + (rest % small != 0)};
+}
+
+static int64_t group_begin(struct groups groups, int64_t group) {
+    const int64_t begin = group <= groups.n_large ? group * groups.size
+                                                  : groups.n_large * groups.size +
+                                                        (group - groups.n_large) * groups.small;
+    return begin < groups.queries ? begin : groups.queries;
+}
+
 int lowshot_score_pairs(const struct lowshot_codes *codes, const int32_t *numbers,
                         const struct lowshot_codes *queries, int32_t *scores,
                         struct lowshot_fault *fault) {
@@ -552,8 +577,7 @@ int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot
                                   group_rows(queries->rows, n_probes, width),
                                   candidate_capacity(width),
                                   choose_code_kernels()};
-    const int64_t size = search.group;
-    const int64_t groups = queries->rows / size + (queries->rows % size != 0);
+    const struct groups groups = divide_queries(queries->rows, search.group);
     bool no_memory = false;
     struct stop stop = {0};
 #pragma omp parallel reduction(|| : no_memory)
@@ -562,12 +586,11 @@ int lowshot_search_lists(const struct lowshot_codes *codes, const struct lowshot
         const bool has_room = make_room(&search, &room);
         no_memory = !has_room;
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t group = 0; group < groups; group++) {
-            const int64_t first = group * size;
-            const int64_t left = queries->rows - first;
+        for (int64_t group = 0; group < groups.count; group++) {
+            const int64_t first = group_begin(groups, group);
             if (has_room)
-                search_group(&search, first, left < size ? left : size, &room, numbers, scores,
-                             &stop);
+                search_group(&search, first, group_begin(groups, group + 1) - first, &room, numbers,
+                             scores, &stop);
         }
         free_room(&room);
     }
