@@ -31,6 +31,7 @@ from lowshot_kedro.graph.quality import recall, sample_rows
 from lowshot_kedro.graph.sampled_neighbors import SampledNeighbors
 from lowshot_kedro.graph.workspace import Stage, Workspace
 from lowshot_kedro.progress import logged_step
+from lowshot_kedro.threads import prefetch
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +53,14 @@ _SPARE_LINKS = 4
 _VECTORS_PER_SQUARED_LINK = 8.0
 # Recall is measured on a few hundred rows; beyond this it tells nothing.
 _LEAST_MISSED = 1e-3
-# The nearest lists, at least 3 that hold 4 vectors for each candidate kept. In them every vector is
+# The nearest lists: 3, or 2 that hold 12 vectors for each candidate kept, or more that hold 4. In
+# them every vector is
 # compared by all columns of its code. They say how far others may be from a vector by their first
 # columns. So large a part of the neighbours is lost to that at most, unless codes are spread more
 # evenly than at random.
-_MIN_FULL_PROBES = 3
-_FULL_VECTORS = 4
+_FULL_PROBES = (2, 3)
+_MANY_FULL_VECTORS = 12
+_MIN_FULL_VECTORS = 4
 # First columns are compared if no more vectors of a sample are near enough by these: what is
 # compared in full besides is read from all over the memory.
 _MAX_PASSING = 0.25
@@ -162,7 +165,8 @@ def divided_graph(
                 yield gathered.part(begin, end, stored_k)
             del gathered
 
-    return RowBlocks(n_vectors, stored_k, BLOCK_ROWS, blocks)
+    # One block is put in order while another is written.
+    return RowBlocks(n_vectors, stored_k, BLOCK_ROWS, lambda first: prefetch(blocks(first)))
 
 
 def _gathered_bytes(workspace: Workspace) -> int:
@@ -425,7 +429,9 @@ def _count_probes(search: ListSearch, tuning: Tuning, target_recall: float, desc
 def _full_probes(search: ListSearch, tuning: Tuning) -> int:
     """In how many lists every vector is compared by all columns."""
     list_size = len(search.division.numbers) / len(search.division.centroids)
-    return max(_MIN_FULL_PROBES, int(np.ceil(_FULL_VECTORS * tuning.pool_width / list_size)))
+    lists_of_candidates = tuning.pool_width / list_size
+    usual = int(np.clip(np.ceil(_MANY_FULL_VECTORS * lists_of_candidates), *_FULL_PROBES))
+    return max(usual, int(np.ceil(_MIN_FULL_VECTORS * lists_of_candidates)))
 
 
 def _prefix_share(

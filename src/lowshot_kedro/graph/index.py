@@ -58,7 +58,7 @@ _GPU_INDEXES = tuple(
     for name in ("GpuIndex", "IndexReplicas", "IndexShards")
     if hasattr(faiss, name)
 )
-_TRAINING_VECTORS_PER_LIST = 40
+_TRAINING_VECTORS_PER_LIST = 24
 _FACTORY_TRAINING_VECTORS = 1_000_000
 # An inverted file takes less time for each query if there are at least so many.
 _MIN_QUERIES = 32
