@@ -18,7 +18,8 @@ SOURCES = Path(lowshot_kedro.__file__).parent
 # Where Kedro is at home. Every other module, also one that is written tomorrow, is domain.
 KEDRO_SIDE = ("pipelines", "datasets", "project", "settings", "pipeline_registry", "__main__")
 MAX_ARGUMENTS = 8
-NATIVE_USERS = ("graph", "diffusion", "native")
+# Before a run the project asks whether the kernels wanted are there.
+NATIVE_USERS = ("graph", "diffusion", "native", "project")
 # Each may use what comes before it. What is not named here is used by all.
 LAYERS = (
     ("images", "networks", "pca", "graph", "diffusion", "classifiers", "estimators"),

@@ -485,7 +485,7 @@ def search_lists_in_reach(
             be elsewhere.
     """
     return _search_in_reach(
-        False, codes, offsets, centroids, queries, bounds, floors, width, shares
+        False, codes, (offsets, centroids), queries, bounds, floors, width, shares
     )
 
 
@@ -520,21 +520,21 @@ def search_points_in_reach(
         ValueError: As for :func:`search_lists_in_reach`.
     """
     return _search_in_reach(
-        True, points, offsets, centroids, members, bounds, floors, width, shares
+        True, points, (offsets, centroids), members, bounds, floors, width, shares
     )
 
 
 def _search_in_reach(
     for_members: bool,
     codes: Codes,
-    offsets: npt.NDArray[np.int64],
-    centroids: Codes,
+    lists: tuple[npt.NDArray[np.int64], Codes],
     queries: Codes,
     bounds: npt.NDArray[np.int32],
     floors: npt.NDArray[np.int32],
     width: int,
     shares: tuple[float, float],
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    offsets, centroids = lists
     structure = _codes(codes)
     code_width = codes.values.shape[1]
     check_array("queries", queries.values, np.int8, ("q", code_width))
