@@ -64,7 +64,7 @@ _FACTORY_TRAINING_VECTORS = 1_000_000
 _MIN_QUERIES = 32
 # Lists of an inverted file: as many as in the published experiment, or more where these would hold
 # more vectors than this.
-_MAX_VECTORS_PER_LIST = 512
+_MAX_VECTORS_PER_LIST = 320
 _TUNING_ROWS = 256
 _TUNING_NEIGHBORS = 32
 # Lists that are put together while the ones before them are written: few, so that the processor's
@@ -79,7 +79,7 @@ IndexContent = Blocks[NDArray[np.float32]] | InvertedFile | faiss.Index
 
 
 def n_lists_for(n_vectors: int) -> int:
-    """Lists of an inverted file: 4·√n, or one for every 512 vectors if that is more."""
+    """Lists of an inverted file: 4·√n, or one for every 320 vectors if that is more."""
     lists = max(4 * math.isqrt(n_vectors), n_vectors // _MAX_VECTORS_PER_LIST)
     # Every list should have something to be trained on.
     return max(1, min(lists, n_vectors // 4))
