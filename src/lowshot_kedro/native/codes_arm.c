@@ -11,18 +11,7 @@
  * Packed vectors stand side by side, four codes of each (two without dot products) in a row, for
  * which those of a query are broadcast. */
 
-enum { FOURS = 4, VECTOR_BYTES = 16, PAIR_LANES = 8 };
-
-static inline int64_t padded(int64_t count) {
-    return (count + PACK_ROWS - 1) / PACK_ROWS * PACK_ROWS;
-}
-
-/* A query is compared with four vectors at a time; of fewer the first again and again. */
-static inline void next_rows(const int8_t *const *vectors, int64_t first, int64_t count,
-                             const int8_t *rows[FOURS]) {
-    for (int64_t v = 0; v < FOURS; v++)
-        rows[v] = vectors[first + v < count ? first + v : first];
-}
+enum { VECTOR_BYTES = 16, PAIR_LANES = 8 };
 
 static inline void keep_rows(const int32x4_t sums[FOURS], int64_t first, int64_t count,
                              int32_t *scores) {

@@ -12,7 +12,7 @@
  * Packed vectors stand side by side: a row of what is packed holds the next two (four with VNNI)
  * codes of each of several vectors, for which a query's are broadcast. */
 
-enum { PAIR_LANES = 8, PAIR_BYTES = 2 * PAIR_LANES, FOURS = 4 };
+enum { PAIR_LANES = 8, PAIR_BYTES = 2 * PAIR_LANES };
 
 static inline const __m128i *as_128(const void *address) { return address; }
 static inline const __m256i *as_256(const void *address) { return address; }
@@ -60,8 +60,6 @@ TARGET_AVX2 static void pack_pairs(const int8_t *const *vectors, int64_t count, 
     for (int row = 0; row < PAIR_LANES; row++)
         _mm_storeu_si128((__m128i *)(rows + row * row_stride), mixed[row]);
 }
-
-static int64_t padded(int64_t count) { return (count + PACK_ROWS - 1) / PACK_ROWS * PACK_ROWS; }
 
 TARGET_AVX2 static void pack_avx2(const int8_t *const *vectors, int64_t count, int64_t width,
                                   uint8_t *packed) {
@@ -156,13 +154,6 @@ TARGET_AVX2 ALWAYS_INLINE __m128i add_up_four(__m256i sums_0, __m256i sums_1, __
     const __m256i low = _mm256_hadd_epi32(sums_0, sums_1), high = _mm256_hadd_epi32(sums_2, sums_3);
     const __m256i all = _mm256_hadd_epi32(low, high);
     return _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
-}
-
-/* A query is compared with four vectors at a time; of fewer the first again and again. */
-static inline void next_rows(const int8_t *const *vectors, int64_t first, int64_t count,
-                             const int8_t *rows[FOURS]) {
-    for (int64_t v = 0; v < FOURS; v++)
-        rows[v] = vectors[first + v < count ? first + v : first];
 }
 
 static inline void keep_rows(const int32_t found[FOURS], int64_t first, int64_t count,

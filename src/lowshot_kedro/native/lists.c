@@ -19,7 +19,6 @@ enum {
     GROUP = 4096,
     MIN_GROUP = 64,
     GROUPS_PER_THREAD = 2,
-    PACKED_BYTES = 1 << 17,
     STRIP = 128,
     MAX_PREFETCHED = 512,
     GROUP_WORDS = 1 << 21,
@@ -75,12 +74,6 @@ struct phase {
     int64_t packed_width; /* columns that are packed, and scored of every vector */
     int64_t chunk;        /* how many vectors are packed at a time */
 };
-
-/* How many vectors are packed at a time. */
-static int64_t chunk_rows(int64_t width) {
-    const int64_t chunk = PACKED_BYTES / width / PACK_ROWS * PACK_ROWS;
-    return chunk < PACK_ROWS ? PACK_ROWS : chunk > MAX_CHUNK ? MAX_CHUNK : chunk;
-}
 
 /* Enough for first columns as well. */
 static size_t packed_bytes(int64_t width) {
@@ -223,17 +216,11 @@ static void collect(const int32_t *scores, const int32_t *biases, const int32_t 
     }
 }
 
-/* The score of a vector is that of the query itself less half their squared distance, if biases are
- * minus half of squared lengths. The distance at the floor, and the share of it that first columns
- * may have, make a least score of these. */
-static int32_t prefix_threshold(int64_t share, int32_t floor, int32_t bias, const int8_t *query) {
-    const int64_t most = -((int64_t)floor + bias) > 0 ? -((int64_t)floor + bias) : 0;
-    const int64_t of_prefix = (most * share + LOWSHOT_WHOLE - 1) / LOWSHOT_WHOLE;
+static int64_t square_of_prefix(const int8_t *query) {
     int64_t square = 0;
     for (int64_t j = 0; j < CODE_WIDTH_UNIT; j++)
         square += query[j] * query[j];
-    const int64_t least = square / 2 - of_prefix;
-    return least < INT32_MIN ? INT32_MIN : (int32_t)least;
+    return square;
 }
 
 /* Adds the vectors that score at least the threshold, of those whose first columns do as well.
@@ -378,7 +365,7 @@ static void set_thresholds(const struct search *search, int64_t row, struct foun
         raise_threshold(found);
     found->prefix_threshold =
         prefix_threshold(search->prefix_share, found->threshold, search->queries->biases[row],
-                         search->queries->values + row * search->codes->width);
+                         square_of_prefix(search->queries->values + row * search->codes->width), 0);
 }
 
 static void search_group(const struct search *search, int64_t first, int64_t count,

@@ -11,13 +11,13 @@
  * results depend neither on the order of the work nor on the number of threads. */
 
 enum {
+    /* Halves of squares are rounded, of queries and in biases. */
     ROUNDING = 3,
     FEW_QUERIES = 4,
     GROUP = 4096,
     MIN_GROUP = 64,
     GROUPS_PER_THREAD = 2,
     GROUP_WORDS = 1 << 21,
-    PACKED_BYTES = 1 << 17,
     LIST_TILE = QUERY_TILE,
     MORE_COLUMNS = 2 * CODE_WIDTH_UNIT,
     SPARE = 256,
@@ -163,17 +163,6 @@ static void keep_best(struct seeker *seeker, int64_t kept) {
         seeker->threshold = candidate_score(worst);
 }
 
-/* The score of a vector is that of the query itself less half their squared distance, as biases are
- * minus half of squared lengths. The distance at the floor, and the share of it that first columns
- * may have, make a least score of these. */
-static int32_t prefix_threshold(int64_t share, int32_t floor, int32_t bias, int64_t square) {
-    const int64_t most = -((int64_t)floor + bias) > 0 ? -((int64_t)floor + bias) : 0;
-    const int64_t of_prefix = (most * share + LOWSHOT_WHOLE - 1) / LOWSHOT_WHOLE;
-    /* Halves of squares are rounded, here and in biases. */
-    const int64_t least = square / 2 - of_prefix - ROUNDING;
-    return least < INT32_MIN ? INT32_MIN : (int32_t)least;
-}
-
 /* The sum of some columns, and of their squares if there is room for it. */
 static int32_t sum_columns(const struct code_kernels *kernels, const int8_t *codes, int64_t count,
                            int32_t *square) {
@@ -216,12 +205,13 @@ static void begin_group(const struct reach *reach, struct group group, struct ro
         seeker->packed_sum = sum_columns(&reach->kernels, query, reach->packed_width, &square);
         int64_t before = reach->packed_width;
         if (reach->prefix_share > 0)
-            seeker->prefix_threshold = prefix_threshold(reach->prefix_share, floor, bias, square);
+            seeker->prefix_threshold =
+                prefix_threshold(reach->prefix_share, floor, bias, square, ROUNDING);
         if (reach->more_share > 0) {
             seeker->more_sum =
                 sum_columns(&reach->kernels, query + before, MORE_COLUMNS - before, &more_square);
-            seeker->more_threshold =
-                prefix_threshold(reach->more_share, floor, bias, (int64_t)square + more_square);
+            seeker->more_threshold = prefix_threshold(reach->more_share, floor, bias,
+                                                      (int64_t)square + more_square, ROUNDING);
             before = MORE_COLUMNS;
         }
         seeker->rest_sum = sum_columns(&reach->kernels, query + before, width - before, NULL);
@@ -539,11 +529,6 @@ static int check_reach(const struct reach *reach, int64_t entries, struct lowsho
             fault->list = 1 + i;
     }
     return kind;
-}
-
-static int64_t chunk_rows(int64_t width) {
-    const int64_t chunk = PACKED_BYTES / width / PACK_ROWS * PACK_ROWS;
-    return chunk < PACK_ROWS ? PACK_ROWS : chunk > MAX_CHUNK ? MAX_CHUNK : chunk;
 }
 
 static void set_sizes(struct reach *reach) {

@@ -65,6 +65,25 @@ struct code_kernels {
 
 struct code_kernels choose_code_kernels(void);
 
+/* How many vectors are packed at a time: so many that they stay in the cache. */
+enum { PACKED_BYTES = 1 << 17 };
+static inline int64_t chunk_rows(int64_t width) {
+    const int64_t chunk = PACKED_BYTES / width / PACK_ROWS * PACK_ROWS;
+    return chunk < PACK_ROWS ? PACK_ROWS : chunk > MAX_CHUNK ? MAX_CHUNK : chunk;
+}
+
+/* The score of a vector is that of the query itself less half their squared distance, if biases are
+ * minus half of squared lengths. The distance at the floor, and the share of it that first columns
+ * may have, make a least score of these. square: of the query's first columns. rounding: what
+ * halves of squares may lose. */
+static inline int32_t prefix_threshold(int64_t share, int32_t floor, int32_t bias, int64_t square,
+                                       int32_t rounding) {
+    const int64_t most = -((int64_t)floor + bias) > 0 ? -((int64_t)floor + bias) : 0;
+    const int64_t of_prefix = (most * share + LOWSHOT_WHOLE - 1) / LOWSHOT_WHOLE;
+    const int64_t least = square / 2 - of_prefix - rounding;
+    return least < INT32_MIN ? INT32_MIN : (int32_t)least;
+}
+
 static inline int32_t sum_of_codes(const int8_t *codes, int64_t width) {
     int32_t sum = 0;
     for (int64_t j = 0; j < width; j++)
