@@ -152,19 +152,22 @@ def as_scores(numbers: NDArray[np.float64]) -> NDArray[np.int32]:
     return scores
 
 
-def usual_prefix_share(width: int, columns: int = native.CODE_WIDTH_UNIT) -> float:
+def usual_prefix_share(
+    width: int, columns: int = native.CODE_WIDTH_UNIT, lost: float = _LOST_TO_PREFIXES
+) -> float:
     """The part of a squared distance that the first columns of codes rotated at random hold.
 
-    All but one in ten thousand vectors hold no more than that.
+    All vectors but a few, unless told otherwise one in ten thousand, hold no more than that.
 
     Args:
         width: Columns of the codes.
         columns: How many of them come first.
+        lost: The part of the vectors that hold more.
     """
     if width <= columns:
         return 1.0
     # The part of its square that a vector has in a random subspace has a beta distribution.
-    return float(betaincinv(columns / 2, (width - columns) / 2, 1 - _LOST_TO_PREFIXES))
+    return float(betaincinv(columns / 2, (width - columns) / 2, 1 - lost))
 
 
 def search_all(

@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv
 
 from lowshot_kedro import native
 from lowshot_kedro.blocks import KnnGraph, RowBlocks, row_ranges
 from lowshot_kedro.graph.bounded_search import prefix_shares
 from lowshot_kedro.graph.centroids import missed_after_probes, probes_needed
+from lowshot_kedro.graph.codes import usual_prefix_share
 from lowshot_kedro.graph.exact_search import ExactNodes
 from lowshot_kedro.graph.list_search import Division, ListSearch
 from lowshot_kedro.graph.quality import recall, sample_rows
@@ -54,10 +54,8 @@ _VECTORS_PER_SQUARED_LINK = 8.0
 # Recall is measured on a few hundred rows; beyond this it tells nothing.
 _LEAST_MISSED = 1e-3
 # The nearest lists: 3, or 2 that hold 12 vectors for each candidate kept, or more that hold 4. In
-# them every vector is
-# compared by all columns of its code. They say how far others may be from a vector by their first
-# columns. So large a part of the neighbours is lost to that at most, unless codes are spread more
-# evenly than at random.
+# them every vector is compared by all columns of its code. They say how far others may be from a
+# vector by their first columns.
 _FULL_PROBES = (2, 3)
 _MANY_FULL_VECTORS = 12
 _MIN_FULL_VECTORS = 4
@@ -456,9 +454,7 @@ def _prefix_share(
     shares = np.sort(prefix_shares(codes.part(of_far), neighbors, floors[of_far])[0])
     n_lost = int(loss.of_sample * len(rows))
     share = float(shares[-1 - n_lost]) if len(shares) > n_lost else 0.0
-    # The part of its square that a vector has in a random subspace has a beta distribution.
-    random = float(betaincinv(first / 2, (width - first) / 2, 1 - loss.of_farthest))
-    share = min(1.0, max(share, random))
+    share = min(1.0, max(share, usual_prefix_share(width, lost=loss.of_farthest)))
     # One vector of each of some lists.
     far = probes[:, full_probes : full_probes + _MAX_SAMPLED_LISTS]
     offsets = search.division.offsets
