@@ -22,7 +22,18 @@ MAX_ARGUMENTS = 8
 NATIVE_USERS = ("graph", "diffusion", "native", "project")
 # Each may use what comes before it. What is not named here is used by all.
 LAYERS = (
-    ("images", "networks", "pca", "graph", "diffusion", "classifiers", "estimators"),
+    (
+        "images",
+        "networks",
+        "pca",
+        "graph",
+        "diffusion",
+        "classifiers",
+        "estimators",
+        "probes",
+        "training",
+        "snca",
+    ),
     ("methods",),
     ("sweep",),
     ("reporting",),

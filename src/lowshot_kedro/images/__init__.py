@@ -15,6 +15,7 @@ require("PIL", __name__)
 from lowshot_kedro.images.decoding import AbsentImages, ImageSource, LoadedImage
 from lowshot_kedro.images.folders import ClassFolders, ImageFolder
 from lowshot_kedro.images.labeled_list import LabeledList, write_labeled_list
+from lowshot_kedro.images.subset import ImageSubset
 from lowshot_kedro.images.torchvision_dataset import TorchvisionImages, torchvision_class_names
 from lowshot_kedro.images.zip_shards import NumberedZipShards, write_zip_shards
 
@@ -23,6 +24,7 @@ __all__ = [
     "ClassFolders",
     "ImageFolder",
     "ImageSource",
+    "ImageSubset",
     "LabeledList",
     "LoadedImage",
     "NumberedZipShards",

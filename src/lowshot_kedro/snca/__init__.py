@@ -1,0 +1,9 @@
+"""SNCA: embeddings learnt for nearest neighbours, with a bank of every image.
+
+Z. Wu, A. Efros and S. Yu, "Improving Generalization via Scalable Neighborhood Component Analysis",
+ECCV 2018.
+"""
+
+from lowshot_kedro.extras import require
+
+require("torch", __name__)
