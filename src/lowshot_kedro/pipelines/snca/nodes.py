@@ -1,0 +1,113 @@
+"""Nodes of the training by SNCA, and of its evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lowshot_kedro import networks, reporting
+from lowshot_kedro.blocks import Blocks, FeatureMatrix, LabeledBlock, Resumable, RowBlocks
+from lowshot_kedro.errors import InputError
+from lowshot_kedro.images import ImageSource, ImageSubset
+from lowshot_kedro.memory import peak_rss_bytes
+from lowshot_kedro.networks.embedding_file import EmbeddingDescription, extractor_of
+from lowshot_kedro.parameters import AUTO, in_section
+from lowshot_kedro.progress import Stopwatch
+from lowshot_kedro.protocol import ExperimentParameters
+from lowshot_kedro.snca.classes import TrainedClasses, trained_classes
+from lowshot_kedro.snca.evaluation import evaluate
+from lowshot_kedro.snca.parameters import SNCAParameters
+from lowshot_kedro.snca.training import SNCAJob
+from lowshot_kedro.snca.training import train_snca as train
+
+# Tensors by name, and the header that says what they are of.
+NetworkFile = tuple[dict[str, Any], dict[str, str]]
+
+
+def train_snca(
+    train_images: ImageSource,
+    test_images: ImageSource,
+    class_split: dict[str, Any],
+    snca: SNCAParameters,
+    experiment: ExperimentParameters,
+    snca_checkpoints: Path,
+) -> tuple[NetworkFile, Blocks[LabeledBlock], pd.DataFrame]:
+    """Train a network; if that has been stopped before, from the last checkpoint on."""
+    chosen = _chosen(train_images, class_split, snca, experiment)
+    test_positions, test_classes = chosen.of(test_images.labels)
+    job = SNCAJob(
+        images=ImageSubset(train_images, chosen.positions),
+        classes=chosen.classes,
+        test_images=ImageSubset(test_images, test_positions),
+        test_classes=test_classes,
+        parameters=snca,
+        folder=snca_checkpoints,
+    )
+    trained = in_section("snca", lambda: train(job))
+    network = (trained.network, trained.description.to_metadata())
+    return network, trained.bank, pd.DataFrame(trained.table)
+
+
+def _chosen(
+    train_images: ImageSource,
+    class_split: dict[str, Any],
+    snca: SNCAParameters,
+    experiment: ExperimentParameters,
+) -> TrainedClasses:
+    split = class_split if snca.classes == "base" else None
+    return trained_classes(train_images.labels, split, experiment.mode)
+
+
+def embed_images(
+    images: ImageSource, snca_network: NetworkFile, snca: SNCAParameters
+) -> Resumable[RowBlocks[LabeledBlock]]:
+    """Embeddings of a collection on which nothing is random, computed while they are saved."""
+    tensors, metadata = snca_network
+    description = EmbeddingDescription.from_metadata(metadata, "snca_network")
+    return networks.extract_features(
+        extractor_of(description, tensors, "snca_network"),
+        images,
+        batch_size=snca.batch_size,
+        num_workers=None if snca.num_workers == AUTO else int(snca.num_workers),
+        device=snca.device,
+        precision=snca.precision,
+        compiled=None,
+    )
+
+
+def evaluate_snca(
+    snca_network: NetworkFile,
+    snca_bank: FeatureMatrix,
+    snca_train_features: FeatureMatrix,
+    snca_test_features: FeatureMatrix,
+    train_images: ImageSource,
+    class_split: dict[str, Any],
+    snca: SNCAParameters,
+    experiment: ExperimentParameters,
+) -> dict[str, Any]:
+    """Accuracy of k-NN classification on the bank and on fresh embeddings.
+
+    Raises:
+        ValueError: If the bank is not that of these images.
+    """
+    watch = Stopwatch()
+    chosen = _chosen(train_images, class_split, snca, experiment)
+    if not np.array_equal(snca_bank.labels, train_images.labels[chosen.positions]):
+        raise InputError(
+            f"{snca_bank.name}: has {snca_bank.n_rows} rows with other labels than the "
+            f"{len(chosen.positions)} training images of the classes trained on; expected the bank "
+            "of these images",
+            made_by="snca",
+        )
+    return evaluate(
+    )
+
+
+def plot_snca_curves(snca_training: pd.DataFrame) -> Figure:
+    """Loss, learning rate and accuracies of the epochs."""
+    return reporting.plot_training_curves(snca_training)
