@@ -94,6 +94,33 @@ def load_weights(
     fit_weights(network, convert(found) if convert else found, path, name, classifier)
 
 
+def load_all_but_head(
+    network: nn.Module,
+    weights: str,
+    name: str,
+    head: str,
+    convert: Callable[[State], State] | None = None,
+) -> None:
+    """Give a network the weights that it is to have, except for one layer.
+
+    Args:
+        network: The network. Changed in place.
+        weights: As for :func:`load_weights`.
+        name: Name of the network, for messages.
+        head: Name of the layer that keeps its weights. A file may hold it, in any shape.
+        convert: Turns what the file holds into tensors under the names of the network.
+
+    Raises:
+        FileNotFoundError: For a file that is not there.
+        ValueError: As :func:`load_weights`.
+    """
+    layer = network.get_submodule(head)
+    network.set_submodule(head, nn.Identity())
+    names = [f"{head}.{tensor}" for tensor in layer.state_dict()]
+    load_weights(network, weights, name, classifier=names, convert=convert)
+    network.set_submodule(head, layer)
+
+
 def no_download(name: str) -> InputError:
     """The error for `download` where nothing can be downloaded."""
     return InputError(
