@@ -19,7 +19,7 @@ from lowshot_kedro.classifiers.logistic_regression import (
     LogisticRegressions,
 )
 from lowshot_kedro.classifiers.nearest_class_mean import NearestClassMean
-from lowshot_kedro.classifiers.nearest_neighbors import NearestNeighbors
+from lowshot_kedro.classifiers.nearest_neighbors import NearestNeighbors, nearest_vectors
 
 
 class Classifier(Protocol):
@@ -44,5 +44,6 @@ __all__ = [
     "LogisticRegressions",
     "NearestClassMean",
     "NearestNeighbors",
+    "nearest_vectors",
     "weighted_averages",
 ]

@@ -104,7 +104,7 @@ class NearestNeighbors:
             unit_vectors(features[first:last], "features to score", index.d, first)
             for first, last in row_ranges(len(features), self.block_rows)
         )
-        neighbors = KnnGraph.joined((_nearest(index, block, most) for block in blocks), most)
+        neighbors = KnnGraph.joined((nearest_vectors(index, block, most) for block in blocks), most)
         return (self._votes(neighbors, k) for k in ks)
 
     def _votes(self, neighbors: KnnGraph, k: int) -> NDArray[np.float32]:
@@ -127,10 +127,21 @@ def _require_k(k: int, n_labeled: int) -> None:
         raise InputError(f"but there are only {n_labeled} labelled images", parameter="k", found=k)
 
 
-def _nearest(
+def nearest_vectors(
     index: faiss.Index, queries: NDArray[np.float32], k: int, n_found: int | None = None
 ) -> KnnGraph:
-    """The k most similar vectors, of equally similar ones the first, chosen from n_found > k."""
+    """The k most similar vectors of each query, of equally similar ones the first.
+
+    Args:
+        index: A flat index of at least k vectors, for inner products.
+        queries: float32 (m, d).
+        k: How many.
+        n_found: How many are looked at to tell which are equally similar; None: k + 1. More are
+            where these do not suffice.
+
+    Returns:
+        indices (m, k) and similarities (m, k), most similar first.
+    """
     n_found = min(n_found or k + 1, index.ntotal)
     found = search(index, queries, n_found)
     order = np.lexsort((found.indices, -found.similarities))
@@ -140,7 +151,7 @@ def _nearest(
     # Where the last one found is as similar as the k-th, there may be others, and earlier ones.
     open_ended = np.flatnonzero(similarities[:, k - 1] == similarities[:, -1])
     if n_found < index.ntotal and len(open_ended):
-        among_more = _nearest(index, queries[open_ended], k, 2 * n_found)
+        among_more = nearest_vectors(index, queries[open_ended], k, 2 * n_found)
         nearest.indices[open_ended] = among_more.indices
         nearest.similarities[open_ended] = among_more.similarities
     return nearest
