@@ -12,6 +12,7 @@ for library in ("kedro", "kedro_datasets", "h5py", "pandas", "PIL", "matplotlib"
 
 from lowshot_kedro.datasets.class_list import ClassListDataset, ClassSplitDataset
 from lowshot_kedro.datasets.faiss_files import FaissIndexDataset, FaissTransformDataset
+from lowshot_kedro.datasets.folder import FolderDataset
 from lowshot_kedro.datasets.hdf5_arrays import HDF5ArraysDataset
 from lowshot_kedro.datasets.hdf5_features import (
     HDF5FeatureBlocksDataset,
@@ -40,6 +41,7 @@ __all__ = [
     "EditableFileDataset",
     "FaissIndexDataset",
     "FaissTransformDataset",
+    "FolderDataset",
     "FolderImagesDataset",
     "HDF5ArraysDataset",
     "HDF5FeatureBlocksDataset",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from lowshot_kedro.training.loop import Row, embed, train
 from lowshot_kedro.training.processes import ProcessOptions, Processes, run_in_processes
 from lowshot_kedro.training.schedules import value_of_epoch
 from lowshot_kedro.training.transforms import RECIPES
+
+logger = logging.getLogger(__name__)
 
 _BANK = "bank"
 _BANK_ROWS = 16384
@@ -93,19 +96,21 @@ def train_snca(job: SNCAJob) -> TrainedSNCA:
     """
     parameters = job.parameters
     _require_classes(job.classes)
-    alone = Processes(0, 1, choose_device(parameters.device))
-    found = Checkpoints(job.folder, _provenance(job), alone).latest()
+    checkpoints = _checkpoints(job, Processes(0, 1, choose_device(parameters.device)))
+    found = checkpoints.latest()
     if found is None or found.state["epoch"] < parameters.epochs:
         options = ProcessOptions(
-            None if parameters.n_processes == AUTO else int(parameters.n_processes),
-            parameters.device,
-            parameters.scheduler,
-            parameters.cluster,
-            job.folder,
+            folder=checkpoints.folder / "processes",
+            n_processes=None if parameters.n_processes == AUTO else int(parameters.n_processes),
+            device=parameters.device,
+            scheduler=parameters.scheduler,
+            cluster=parameters.cluster,
         )
         run_in_processes(_train, job, options)
-        found = Checkpoints(job.folder, _provenance(job), alone).latest()
+        found = checkpoints.latest()
         assert found is not None, "the processes have just written it"
+    else:
+        logger.info("%s: trained already, from the same: kept", checkpoints.folder)
     return TrainedSNCA(
         found.state["network"], _describe(job), _bank(found, job.images), found.state["table"]
     )
@@ -126,8 +131,8 @@ def _train(processes: Processes, job: SNCAJob) -> None:
             momentum=parameters.bank_momentum,
             margin=parameters.margin,
         ).to(processes.device)
-    checkpoints = Checkpoints(job.folder, _provenance(job), processes)
     objective = _SNCAObjective(loss, job, processes)
+    checkpoints = _checkpoints(job, processes)
     train(network, objective, job.images, parameters, checkpoints, processes)
 
 
@@ -196,6 +201,10 @@ class _SNCAObjective:
         own = ImageSubset(images, parts[processes.rank])
         preprocess = RECIPES[parameters.augmentation].preprocessing(parameters.image_size)
         return embed(network, own, preprocess, parameters, processes.device)
+
+
+def _checkpoints(job: SNCAJob, processes: Processes) -> Checkpoints:
+    return Checkpoints(job.folder, _provenance(job), processes)
 
 
 def _require_classes(classes: NDArray[np.int64]) -> None:

@@ -132,9 +132,7 @@ class Checkpoints:
         number = int(self._processes.gather(torch.tensor([number]))[0])
         return None if number < 0 else Checkpoint(self._path(number))
 
-    def save(
-        self, number: int, state: Mapping[str, Any], rows: Mapping[str, torch.Tensor]
-    ) -> None:
+    def save(self, number: int, state: Mapping[str, Any], rows: Mapping[str, torch.Tensor]) -> None:
         """Write a checkpoint, and remove those before it.
 
         Args:

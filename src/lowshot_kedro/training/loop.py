@@ -144,7 +144,9 @@ def embed(
     with torch.inference_mode():
         for batch in loader:
             pixels = batch.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
-            with torch.autocast(device.type, torch.bfloat16, enabled=_autocasts(parameters, device)):
+            with torch.autocast(
+                device.type, torch.bfloat16, enabled=_autocasts(parameters, device)
+            ):
                 parts.append(network(preprocess.normalize(pixels)).float())
     return torch.cat(parts)
 

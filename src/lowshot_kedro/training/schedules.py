@@ -16,9 +16,7 @@ def learning_rate(parameters: TrainingParameters, epoch: int) -> float:
     without restarts). `constant`: lr.
     """
     if parameters.lr_schedule == "step":
-        return float(
-            parameters.lr * parameters.lr_gamma ** (epoch // parameters.lr_step_epochs)
-        )
+        return float(parameters.lr * parameters.lr_gamma ** (epoch // parameters.lr_step_epochs))
     if parameters.lr_schedule == "cosine":
         return parameters.lr * (1 + math.cos(math.pi * epoch / parameters.epochs)) / 2
     return parameters.lr

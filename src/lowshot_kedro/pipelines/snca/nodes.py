@@ -104,8 +104,7 @@ def evaluate_snca(
             "of these images",
             made_by="snca",
         )
-    return evaluate(
-    )
+    return evaluate()
 
 
 def plot_snca_curves(snca_training: pd.DataFrame) -> Figure:
