@@ -205,9 +205,12 @@ class Gallery:
     def _sums(self, block: _Neighbors, k: int, temperature: float) -> NDArray[np.float64]:
         n_rows = block.last - block.first
         rows = np.arange(n_rows)[:, None]
+        # What points away from a query has no weight if the temperature is small.
+        with np.errstate(over="ignore"):
+            weights = np.exp(block.similarities[:, :k] / temperature)
         sums: NDArray[Any] = np.bincount(
             (rows * self.n_classes + block.classes[:, :k]).ravel(),
-            np.exp(block.similarities[:, :k] / temperature).ravel(),
+            weights.ravel(),
             minlength=n_rows * self.n_classes,
         )
         return sums.reshape(n_rows, self.n_classes)
