@@ -69,8 +69,8 @@ def test_the_estimator_and_the_domain_do_without_kedro_and_torch() -> None:
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[:1]
     package = "lowshot_kedro"
     modules = (
-        "estimators", "graph", "diffusion", "pca", "classifiers", "networks", "protocol", "metrics",
-        "parameters", "methods", "sweep", "project.command_line", "download.__main__",
+        "estimators", "graph", "diffusion", "pca", "classifiers", "probes", "networks", "protocol",
+        "metrics", "parameters", "methods", "sweep", "project.command_line", "download.__main__",
     )  # fmt: skip
     others = {
         "images": ("PIL", "torch", "kedro"),

@@ -118,6 +118,16 @@ def test_ties_that_go_on_far_behind_k_are_settled(k):
     np.testing.assert_array_equal(found, np.tile(expected, (30, 1)))
 
 
+@pytest.mark.parametrize("k", [1, 4, 9])
+def test_ties_of_most_vectors_are_settled_in_one_pass(k, monkeypatch):
+    monkeypatch.setattr(nearest_neighbors, "_SCANNED", 11)
+    rng = np.random.default_rng(k)
+    features = AXES[rng.choice(len(AXES), 500, p=[0.9, *[0.1 / 9] * 9])]
+    classes = rng.permutation(500).astype(np.int32)
+    found = fitted(features, classes, k).scores(AXES)
+    np.testing.assert_array_equal(found, votes_by_sorting(features, classes, AXES, k))
+
+
 def test_the_number_of_threads_changes_nothing():
     features, classes = draw(3000, 40, 64)
     features = np.concatenate([features, features])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 import faiss
 import numpy as np
@@ -14,6 +15,10 @@ from lowshot_kedro.errors import InputError
 from lowshot_kedro.graph import search
 
 BLOCK_ROWS = 16384
+# Ties that go on behind so many times k neighbours are settled by looking at all vectors in order,
+# so many of them, and of the queries, at a time.
+_MAX_FOUND = 8
+_SCANNED = 2048
 
 
 class NearestNeighbors:
@@ -38,7 +43,7 @@ class NearestNeighbors:
         self.n_classes = n_classes
         self.k = k
         self.block_rows = block_rows
-        self._index: faiss.Index | None = None
+        self._index: faiss.IndexFlat | None = None
         self._classes = np.empty(0, np.int32)
 
     def fit(self, features: NDArray[np.float32], classes: NDArray[np.int32]) -> None:
@@ -128,7 +133,7 @@ def _require_k(k: int, n_labeled: int) -> None:
 
 
 def nearest_vectors(
-    index: faiss.Index, queries: NDArray[np.float32], k: int, n_found: int | None = None
+    index: faiss.IndexFlat, queries: NDArray[np.float32], k: int, n_found: int | None = None
 ) -> KnnGraph:
     """The k most similar vectors of each query, of equally similar ones the first.
 
@@ -151,7 +156,38 @@ def nearest_vectors(
     # Where the last one found is as similar as the k-th, there may be others, and earlier ones.
     open_ended = np.flatnonzero(similarities[:, k - 1] == similarities[:, -1])
     if n_found < index.ntotal and len(open_ended):
-        among_more = nearest_vectors(index, queries[open_ended], k, 2 * n_found)
+        among_more = (
+            nearest_vectors(index, queries[open_ended], k, 2 * n_found)
+            if n_found <= _MAX_FOUND * k
+            else _first_nearest(index, queries[open_ended], k)
+        )
         nearest.indices[open_ended] = among_more.indices
         nearest.similarities[open_ended] = among_more.similarities
+    return nearest
+
+
+def _first_nearest(index: faiss.IndexFlat, queries: NDArray[np.float32], k: int) -> KnnGraph:
+    """What :func:`nearest_vectors` returns, where many vectors may be equally similar.
+
+    Vectors pass by in order, and one that is only as similar as those before it changes nothing. A
+    network that makes all images equal so costs one pass.
+    """
+    vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(-1, index.d)
+    nearest = KnnGraph(
+        np.full((len(queries), k), -1, np.int32), np.full((len(queries), k), -np.inf, np.float32)
+    )
+    blocks = product(row_ranges(len(vectors), _SCANNED), row_ranges(len(queries), _SCANNED))
+    for (first, last), (first_query, last_query) in blocks:
+        similarities = queries[first_query:last_query] @ vectors[first:last].T
+        least = nearest.similarities[first_query:last_query, -1:]
+        better = np.flatnonzero((similarities > least).any(axis=1))
+        rows = first_query + better
+        joined = np.hstack([nearest.similarities[rows], similarities[better]])
+        order = np.argsort(-joined, axis=1, kind="stable")[:, :k]
+        numbers = np.broadcast_to(
+            np.arange(first, last, dtype=np.int32), similarities[better].shape
+        )
+        numbers = np.hstack([nearest.indices[rows], numbers])
+        nearest.indices[rows] = np.take_along_axis(numbers, order, axis=1)
+        nearest.similarities[rows] = np.take_along_axis(joined, order, axis=1)
     return nearest

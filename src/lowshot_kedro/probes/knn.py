@@ -226,10 +226,11 @@ def class_scores(
     """
     n_rows = len(classes)
     rows = np.arange(n_rows)[:, None]
-    sums = np.bincount(
-        (rows * n_classes + classes).ravel(),
-        np.exp(similarities / temperature).ravel(),
-        minlength=n_rows * n_classes,
+    # What points away from a query has no weight if the temperature is small.
+    with np.errstate(over="ignore"):
+        weights = np.exp(similarities / temperature)
+    sums: NDArray[Any] = np.bincount(
+        (rows * n_classes + classes).ravel(), weights.ravel(), minlength=n_rows * n_classes
     )
     return sums.reshape(n_rows, n_classes)
 

@@ -26,7 +26,7 @@ from lowshot_kedro.snca.loss import SNCALoss
 from lowshot_kedro.snca.parameters import SNCAParameters
 from lowshot_kedro.training.checkpoints import Checkpoint, Checkpoints
 from lowshot_kedro.training.loop import Row, embed, train
-from lowshot_kedro.training.processes import ProcessOptions, Processes, run_in_processes
+from lowshot_kedro.training.processes import Processes, ProcessOptions, run_in_processes
 from lowshot_kedro.training.schedules import value_of_epoch
 from lowshot_kedro.training.transforms import RECIPES
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from lowshot_kedro import networks, reporting
 from lowshot_kedro.blocks import Blocks, FeatureMatrix, LabeledBlock, Resumable, RowBlocks
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.images import ImageSource, ImageSubset
-from lowshot_kedro.memory import peak_rss_bytes
 from lowshot_kedro.networks.embedding_file import EmbeddingDescription, extractor_of
 from lowshot_kedro.parameters import AUTO, in_section
 from lowshot_kedro.progress import Stopwatch
