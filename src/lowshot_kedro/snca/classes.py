@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.protocol import read_class_split
+from lowshot_kedro.protocol import ClassSplit
 
 
 class TrainedClasses(NamedTuple):
@@ -31,31 +30,32 @@ class TrainedClasses(NamedTuple):
         return positions, np.searchsorted(self.labels, labels[positions]).astype(np.int64)
 
 
-def trained_classes(
-    train_labels: NDArray[np.int32],
-    class_split: Mapping[str, Any] | None,
-    mode: str,
-) -> TrainedClasses:
+def trained_classes(train_labels: NDArray[np.int32], split: ClassSplit | None) -> TrainedClasses:
     """The classes that a network is trained on, and their images.
 
     Args:
         train_labels: int32 (n,), 0-based labels of the training set.
-        class_split: Content of the class split file, whose base classes of the mode are meant;
-            None: all classes that there are.
-        mode: `val` or `test`.
+        split: The base classes are meant; None: all classes that there are.
 
     Raises:
-        InputError: If there is no training image of a base class.
+        InputError: If there is no base class, or no training image of one.
     """
-    if class_split is None:
+    if split is None:
         labels = np.unique(train_labels).astype(np.int64)
     else:
-        labels = read_class_split(class_split, mode).base_classes
+        labels = split.base_classes
+        if len(labels) == 0:
+            raise InputError(
+                "but the class split has no base class in this mode",
+                parameter="classes",
+                found="base",
+                expected="all",
+            )
         absent = np.setdiff1d(labels, train_labels)
         if len(absent):
             raise InputError(
                 f"train_images: no images of class {absent[0]}, which class_split lists as a base "
-                f"class of mode {mode}; expected at least one"
+                "class; expected at least one"
             )
     empty = np.empty(0, np.int64)
     positions, classes = TrainedClasses(labels, empty, empty).of(train_labels)

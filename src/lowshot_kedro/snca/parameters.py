@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lowshot_kedro.errors import InputError
@@ -28,6 +28,9 @@ MIN_TEMPERATURE = 0.002
 class SNCAParameters(TrainingParameters):
     """A network that is trained by SNCA, and how it is evaluated.
 
+    What is not said is as in the original's training on ImageNet, where bank_momentum_changes are
+    {80: 0.8, 120: 0.9}.
+
     Attributes:
         network: A name for :func:`~lowshot_kedro.networks.embedding.embedding_network`.
         weights: What it starts from.
@@ -45,19 +48,26 @@ class SNCAParameters(TrainingParameters):
         n_images: Test images in the picture of nearest neighbours.
     """
 
-    network: str
-    weights: str
-    dimension: int
-    classes: str
-    temperature: float
-    margin: float
-    bank_momentum: float
-    bank_momentum_changes: Mapping[int, float]
-    eval_k: tuple[int, ...]
-    eval_temperature: float | None
-    eval_n_labeled: tuple[int, ...]
-    eval_seeds: tuple[int, ...]
-    n_images: int
+    epochs: int = 130
+    batch_size: int = 256
+    lr: float = 0.1
+    lr_step_epochs: int = 40
+    weight_decay: float = 1e-4
+    augmentation: str = "imagenet"
+    image_size: int = 224
+    network: str = "torchvision/resnet18"
+    weights: str = "none"
+    dimension: int = 128
+    classes: str = "base"
+    temperature: float = 0.05
+    margin: float = 0.0
+    bank_momentum: float = 0.5
+    bank_momentum_changes: Mapping[int, float] = field(default_factory=dict)
+    eval_k: tuple[int, ...] = (1, 30)
+    eval_temperature: float | None = None
+    eval_n_labeled: tuple[int, ...] = (1, 5)
+    eval_seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
+    n_images: int = 10
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lowshot_kedro.devices import DEVICES
@@ -56,25 +56,25 @@ class TrainingParameters:
 
     epochs: int
     batch_size: int
-    accumulated_batches: int
+    accumulated_batches: int = 1
     lr: float
-    lr_schedule: str
+    lr_schedule: str = "step"
     lr_step_epochs: int
-    lr_gamma: float
-    momentum: float
-    nesterov: bool
+    lr_gamma: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
     weight_decay: float
     augmentation: str
     image_size: int
-    seed: int
-    eval_every: int
-    checkpoint_minutes: float
-    num_workers: int | str
-    device: str
-    precision: str
-    n_processes: int | str
-    scheduler: str
-    cluster: Mapping[str, Any]
+    seed: int = 0
+    eval_every: int = 1
+    checkpoint_minutes: float = 10
+    num_workers: int | str = AUTO
+    device: str = AUTO
+    precision: str = AUTO
+    n_processes: int | str = AUTO
+    scheduler: str = "local"
+    cluster: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require_integer("epochs", self.epochs, 1)
@@ -99,7 +99,7 @@ class TrainingParameters:
         require_one_of("device", self.device, DEVICES)
         require_one_of("precision", self.precision, PRECISIONS)
         if self.n_processes != AUTO:
-            require_integer("n_processes", self.n_processes, 1, 65536, alternative=AUTO)
+            require_integer("n_processes", self.n_processes, 1, 4096, alternative=AUTO)
         require_one_of("scheduler", self.scheduler, SCHEDULERS)
         if not isinstance(self.cluster, Mapping):
             raise refuse("cluster", self.cluster, "options of SLURM, such as {partition: gpu}")

@@ -45,6 +45,7 @@ def create_pipeline() -> Pipeline:
                     "snca_train_features",
                     "snca_test_features",
                     "train_images",
+                    "test_images",
                     "class_split",
                     "params:snca",
                     "params:experiment",
