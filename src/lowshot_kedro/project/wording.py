@@ -27,6 +27,7 @@ _SECTIONS = {
     "networks": ("features",),
     "pca": ("pca",),
     "protocol": ("experiment",),
+    "snca.extractor": ("features",),
 }
 # Arguments that people type under another name.
 _NAMES = {("networks", "name"): "extractor"}
