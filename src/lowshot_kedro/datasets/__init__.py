@@ -30,6 +30,7 @@ from lowshot_kedro.datasets.images import (
 from lowshot_kedro.datasets.knn_graph import KnnGraphDataset
 from lowshot_kedro.datasets.raw_matrix import RawMatrixDataset
 from lowshot_kedro.datasets.runs import RunMetricsDataset, RunScoresDataset
+from lowshot_kedro.datasets.safetensors_file import SafetensorsDataset
 from lowshot_kedro.datasets.torch_state import TorchStateDataset
 from lowshot_kedro.datasets.torchvision_classes import TorchvisionClassSplitDataset
 from lowshot_kedro.datasets.whole_file import EditableFileDataset, WholeFileDataset
@@ -53,6 +54,7 @@ __all__ = [
     "RawMatrixDataset",
     "RunMetricsDataset",
     "RunScoresDataset",
+    "SafetensorsDataset",
     "TorchStateDataset",
     "TorchvisionClassSplitDataset",
     "TorchvisionImagesDataset",

@@ -123,4 +123,8 @@ def embedding_network(
         if name in EMBEDDING_NETWORKS:
             return EMBEDDING_NETWORKS[name](dimension, weights, image_size)
         library, _, model = name.partition("/")
-        return EMBEDDING_LIBRARIES[library](model, dimension, weights, image_size)
+        try:
+            return EMBEDDING_LIBRARIES[library](model, dimension, weights, image_size)
+        except InputError as error:
+            # As the libraries' extractors call it.
+            raise (error.renamed("network") if error.parameter == "name" else error) from error

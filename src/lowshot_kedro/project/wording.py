@@ -29,6 +29,7 @@ _SECTIONS = {
     "protocol": ("experiment",),
     "snca": ("snca",),
     "training": ("snca",),
+    "snca.extractor": ("features",),
 }
 # Arguments that people type under another name.
 _NAMES = {
