@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lowshot_kedro.errors import InputError, MissingFileError
-from lowshot_kedro.networks.embedding_file import read_embedding_network
+from lowshot_kedro.networks.embedding_file import EmbeddingDescription, read_embedding_network
+from lowshot_kedro.networks.embedding_module import EmbeddingNetwork
 from lowshot_kedro.networks.extractor import Extractor
 from lowshot_kedro.snca.original_checkpoints import read_original_checkpoint
 
@@ -54,4 +55,14 @@ def snca_extractor(weights: str, image_size: int | None) -> Extractor:
             found=image_size,
             expected=f"null or {size} (type: --params features.image_size=null)",
         )
+    return extractor_of(network, description)
+
+
+def extractor_of(network: EmbeddingNetwork, description: EmbeddingDescription) -> Extractor:
+    """A trained network that is in memory, as one that turns images into features.
+
+    Args:
+        network: The network, in evaluation mode.
+        description: What it is.
+    """
     return Extractor("snca", network, description.preprocessing(), description.dimension)

@@ -175,10 +175,12 @@ class _SNCAObjective:
         k_here = min(k, len(classes))
         gallery = Gallery(loss.bank.cpu().numpy(), classes, n_classes)
         nearest = gallery.nearest(queries, k_here)
-        found = self._columns(classes[nearest.indices], k), self._columns(nearest.similarities, k)
-        order = np.argsort(-found[1], axis=1, kind="stable")[:, :k]
+        all_classes = self._columns(classes[nearest.indices], k)
+        similarities = self._columns(nearest.similarities, k)
+        order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
         scores = class_scores(
-            *(np.take_along_axis(columns, order, axis=1) for columns in found),
+            np.take_along_axis(all_classes, order, axis=1),
+            np.take_along_axis(similarities, order, axis=1).astype(np.float64),
             parameters.eval_temperature or parameters.temperature,
             n_classes,
         )
@@ -209,10 +211,11 @@ def _checkpoints(job: SNCAJob, processes: Processes) -> Checkpoints:
 
 def _require_classes(classes: NDArray[np.int64]) -> None:
     counts = np.bincount(classes)
-    if (counts > 1).sum() < 1 or len(counts) < 2:
+    largest = counts.max(initial=0)
+    if np.count_nonzero(counts) < 2 or largest < 2:
         raise InputError(
-            f"images: {len(classes)} of {len(counts)} class(es), the largest of {counts.max()}; "
-            "expected at least two classes, and two images of one of them"
+            f"images: {len(classes)} of {np.count_nonzero(counts)} class(es), at most {largest} of "
+            "one; expected at least two classes, and two images of one of them"
         )
 
 

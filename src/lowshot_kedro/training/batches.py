@@ -30,12 +30,12 @@ class Batch(NamedTuple):
 
     Attributes:
         pixels: uint8 (n, height, width, 3).
-        index: int64 (n,), the numbers of the images.
+        numbers: int64 (n,), those of the images.
         problems: Why images are blank ones, by number.
     """
 
     pixels: torch.Tensor
-    index: torch.Tensor
+    numbers: torch.Tensor
     problems: dict[int, str]
 
 

@@ -111,7 +111,7 @@ def train(
         ValueError: If the loss is no longer a number, and for a checkpoint that cannot be read.
     """
     loop = _Loop(network, objective, images, parameters, checkpoints, processes)
-    with _own_random_state():
+    with _repeatable():
         return loop.run()
 
 
@@ -161,11 +161,16 @@ def _autocasts(parameters: TrainingParameters, device: torch.device) -> bool:
 
 
 @contextmanager
-def _own_random_state() -> Iterator[None]:
-    """Keep what is random here away from the random state of whoever trains."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=devices):
-        yield
+def _repeatable() -> Iterator[None]:
+    """Take algorithms that repeat, and leave the random state of whoever trains as it is."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        torch.backends.cudnn.deterministic = before
 
 
 class _Loop:
@@ -249,7 +254,7 @@ class _Loop:
         self._optimizer.zero_grad()
         for part in self._batches.of_epoch(epoch, first):
             is_step = (self._batch + 1) % parameters.accumulated_batches == 0
-            self._learn(part.pixels, part.index, is_step)
+            self._learn(part.pixels, part.numbers, is_step)
             n_images = self._order.size(self._batch)
             self._batch += 1
             progress.update(n_images)
@@ -294,7 +299,7 @@ class _Loop:
             with torch.autocast(device.type, torch.bfloat16, enabled=self._autocast):
                 outputs = self._parallel(inputs)
             loss = self._objective(outputs.float(), index.to(device, non_blocking=True))
-            (loss / self._parameters.accumulated_batches).backward()
+            (loss / self._parameters.accumulated_batches).backward()  # type: ignore[no-untyped-call]
         self._sum_of_losses += loss.detach().double() * self._order.size(self._batch)
 
     def _mean_loss(self, n_images: int) -> float:

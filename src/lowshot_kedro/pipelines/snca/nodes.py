@@ -14,7 +14,8 @@ from lowshot_kedro import networks, reporting
 from lowshot_kedro.blocks import Blocks, FeatureMatrix, LabeledBlock, Resumable, RowBlocks
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.images import ImageSource, ImageSubset
-from lowshot_kedro.networks.embedding_file import EmbeddingDescription, extractor_of
+from lowshot_kedro.memory import peak_rss_bytes
+from lowshot_kedro.networks.embedding_file import EmbeddingDescription, embedding_from_tensors
 from lowshot_kedro.parameters import AUTO, in_section
 from lowshot_kedro.progress import Stopwatch
 from lowshot_kedro.protocol import ClassSplit, ExperimentParameters, read_class_split
@@ -25,6 +26,7 @@ from lowshot_kedro.snca.evaluation import (
     evaluate,
     plan_evaluation,
 )
+from lowshot_kedro.snca.extractor import extractor_of
 from lowshot_kedro.snca.parameters import SNCAParameters
 from lowshot_kedro.snca.training import SNCAJob
 from lowshot_kedro.snca.training import train_snca as train
@@ -100,14 +102,18 @@ def embed_images(
     """Embeddings of a collection on which nothing is random, computed while they are saved."""
     tensors, metadata = snca_network
     description = EmbeddingDescription.from_metadata(metadata, "snca_network")
-    return networks.extract_features(
-        extractor_of(description, tensors, "snca_network"),
-        images,
-        batch_size=snca.batch_size,
-        num_workers=None if snca.num_workers == AUTO else int(snca.num_workers),
-        device=snca.device,
-        precision=snca.precision,
-        compiled=None,
+    network = embedding_from_tensors(description, tensors, "snca_network")
+    return in_section(
+        "snca",
+        lambda: networks.extract_features(
+            extractor_of(network, description),
+            images,
+            batch_size=snca.batch_size,
+            num_workers=None if snca.num_workers == AUTO else int(snca.num_workers),
+            device=snca.device,
+            precision=snca.precision,
+            compiled=None,
+        ),
     )
 
 
