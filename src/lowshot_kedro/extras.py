@@ -27,6 +27,7 @@ EXTRAS = {
     "pynndescent": ("pynndescent",),
     "rich": ("kedro",),
     "safetensors": ("torch",),
+    "submitit": ("cluster",),
     "timm": ("torch",),
     "torch": ("torch",),
     "torchvision": ("torch",),

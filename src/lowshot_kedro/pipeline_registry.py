@@ -10,6 +10,7 @@ from lowshot_kedro.pipelines import (
     features,
     graph,
     pca,
+    snca,
     sweep,
 )
 
@@ -21,7 +22,8 @@ def register_pipelines() -> dict[str, Pipeline]:
 
     `experiment` is the six pipelines from images to tables. `__default__` begins with the
     demonstration's images; an environment that brings its own leaves them out (see hooks.py).
-    `sweep` repeats the experiment with what these have made, and is no part of it.
+    `sweep` repeats the experiment with what these have made, and is no part of it. `snca` needs the
+    images alone.
     """
     pipelines = {
         module.__name__.rpartition(".")[2]: module.create_pipeline()
@@ -31,6 +33,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         (module.create_pipeline() for module in _EXPERIMENT), start=Pipeline([])
     )
     pipelines["__default__"] = pipelines["demonstration"] + pipelines["experiment"]
+    pipelines["snca"] = snca.create_pipeline()
     pipelines["sweep"] = sweep.create_pipeline()
     for phase in ("validation", "test", "report"):
         pipelines[f"sweep_{phase}"] = pipelines["sweep"].only_nodes_with_tags(phase)

@@ -12,6 +12,7 @@ for library in ("kedro", "kedro_datasets", "h5py", "pandas", "PIL", "matplotlib"
 
 from lowshot_kedro.datasets.class_list import ClassListDataset, ClassSplitDataset
 from lowshot_kedro.datasets.faiss_files import FaissIndexDataset, FaissTransformDataset
+from lowshot_kedro.datasets.folder import FolderDataset
 from lowshot_kedro.datasets.hdf5_arrays import HDF5ArraysDataset
 from lowshot_kedro.datasets.hdf5_features import (
     HDF5FeatureBlocksDataset,
@@ -29,6 +30,7 @@ from lowshot_kedro.datasets.images import (
 from lowshot_kedro.datasets.knn_graph import KnnGraphDataset
 from lowshot_kedro.datasets.raw_matrix import RawMatrixDataset
 from lowshot_kedro.datasets.runs import RunMetricsDataset, RunScoresDataset
+from lowshot_kedro.datasets.safetensors_file import SafetensorsDataset
 from lowshot_kedro.datasets.torch_state import TorchStateDataset
 from lowshot_kedro.datasets.torchvision_classes import TorchvisionClassSplitDataset
 from lowshot_kedro.datasets.whole_file import EditableFileDataset, WholeFileDataset
@@ -40,6 +42,7 @@ __all__ = [
     "EditableFileDataset",
     "FaissIndexDataset",
     "FaissTransformDataset",
+    "FolderDataset",
     "FolderImagesDataset",
     "HDF5ArraysDataset",
     "HDF5FeatureBlocksDataset",
@@ -51,6 +54,7 @@ __all__ = [
     "RawMatrixDataset",
     "RunMetricsDataset",
     "RunScoresDataset",
+    "SafetensorsDataset",
     "TorchStateDataset",
     "TorchvisionClassSplitDataset",
     "TorchvisionImagesDataset",

@@ -285,13 +285,17 @@ class ResumableDataset(abc.ABC):
         """The files that nobody else may write while a run uses this dataset."""
         return list(self._files.paths)
 
+    def are_of_others(self) -> bool:
+        """Whether all files are there without a note: such files are used as they are."""
+        return self._files.are_of_others()
+
     def check_kept(self) -> None:
         """Refuse files of others that are damaged before anything is done: they will be kept.
 
         Raises:
             ValueError: For what :meth:`check` refuses.
         """
-        if self._files.are_of_others():
+        if self.are_of_others():
             self.check()
 
 

@@ -35,6 +35,12 @@ def _resnet(depth: int, weights: str, image_size: int | None) -> Extractor:
     return resnet(depth, weights, image_size)
 
 
+def _snca(weights: str, image_size: int | None) -> Extractor:
+    from lowshot_kedro.snca.extractor import snca_extractor
+
+    return snca_extractor(weights, image_size)
+
+
 def _timm_network(model: str, weights: str, image_size: int | None) -> Extractor:
     from lowshot_kedro.networks.timm_networks import timm_network
 
@@ -50,6 +56,7 @@ def _torchvision_network(model: str, weights: str, image_size: int | None) -> Ex
 EXTRACTORS: dict[str, Callable[[str, int | None], Extractor]] = {
     "efficientnet_lite0": _efficientnet_lite0,
     **{f"ResNet{depth}": partial(_resnet, depth) for depth in (10, 18, 34, 50, 101)},
+    "snca": _snca,
 }
 
 LIBRARIES: dict[str, Callable[[str, str, int | None], Extractor]] = {
@@ -104,7 +111,7 @@ def create_extractor(name: str, weights: str, image_size: int | None) -> Extract
         name: A name in `EXTRACTORS`, or `library/model` with a library in `LIBRARIES`.
         weights: `none` (random, always the same), `download` (the library's own), `package` (a
             Python package made for this network), `package:MODULE/FILE` (a file that any installed
-            package carries), or a file: a PyTorch checkpoint or .safetensors.
+            package carries), or a file: a PyTorch checkpoint or .safetensors. `snca` needs a file.
         image_size: Width and height of the network's input in pixels; None: the network's own.
 
     Raises:

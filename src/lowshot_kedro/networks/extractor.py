@@ -77,7 +77,7 @@ def _sample_image() -> Image.Image:
     return Image.fromarray((np.stack(channels, axis=-1) % 251).astype(np.uint8))
 
 
-class _Batch(NamedTuple):
+class ImageBatch(NamedTuple):
     """Images as they come from a worker.
 
     Attributes:
@@ -91,7 +91,7 @@ class _Batch(NamedTuple):
     problems: dict[int, str]
 
 
-class _Batches(Dataset[_Batch]):
+class _Batches(Dataset[ImageBatch]):
     """The images of a source in batches, from one of them on."""
 
     def __init__(
@@ -105,7 +105,7 @@ class _Batches(Dataset[_Batch]):
     def __len__(self) -> int:
         return -(-(len(self.source) - self.first) // self.batch_size)
 
-    def __getitem__(self, number: int) -> _Batch:
+    def __getitem__(self, number: int) -> ImageBatch:
         first = self.first + number * self.batch_size
         last = min(len(self.source), first + self.batch_size)
         pixels: list[torch.Tensor] = []
@@ -116,7 +116,7 @@ class _Batches(Dataset[_Batch]):
             labels.append(image.label)
             if image.problem:
                 problems[position] = image.problem
-        return _Batch(torch.stack(pixels), torch.tensor(labels, dtype=torch.int32), problems)
+        return ImageBatch(torch.stack(pixels), torch.tensor(labels, dtype=torch.int32), problems)
 
 
 class _Running:
@@ -208,6 +208,32 @@ class _Running:
             return output[:n_images]
 
 
+def image_batches(
+    source: ImageSource,
+    preprocess: Preprocessing,
+    batch_size: int,
+    first: int,
+    num_workers: int | None,
+    device: torch.device,
+) -> DataLoader[ImageBatch]:
+    """The images of a source in order, in batches that worker processes decode and resize.
+
+    Args:
+        source: The images.
+        preprocess: Resizes them.
+        batch_size: Images of a batch.
+        first: The image to begin with.
+        num_workers: Processes that decode images; 0: this process does; None: one for every core.
+        device: The device that they are meant for.
+    """
+    return DataLoader(
+        _Batches(source, preprocess, batch_size, first),
+        batch_size=None,
+        num_workers=choose_num_workers(num_workers),
+        pin_memory=device.type == "cuda",
+    )
+
+
 def choose_num_workers(num_workers: int | None) -> int:
     """How many processes decode images: None means one for every core, 16 at most."""
     if num_workers is not None:
@@ -267,14 +293,11 @@ def extract_features(
     is_compiled = _is_compiled(compiled, torch_device, n_images)
 
     def batches(first: int) -> Iterator[LabeledBlock]:
-        loader = DataLoader(
-            _Batches(source, extractor.preprocess, batch_size, first),
-            batch_size=None,
-            num_workers=choose_num_workers(num_workers),
-            pin_memory=torch_device.type == "cuda",
+        loader = image_batches(
+            source, extractor.preprocess, batch_size, first, num_workers, torch_device
         )
         n_problems, n_before = 0, first
-        begun: deque[tuple[Callable[[], torch.Tensor], _Batch]] = deque()
+        begun: deque[tuple[Callable[[], torch.Tensor], ImageBatch]] = deque()
         with (
             _Running(extractor, torch_device, autocast, is_compiled, batch_size) as running,
             Progress(n_images, extractor.name, first, "image") as progress,
@@ -320,7 +343,7 @@ def extract_features(
 
 
 def _to_block(
-    output: torch.Tensor, batch: _Batch, extractor: Extractor, first: int
+    output: torch.Tensor, batch: ImageBatch, extractor: Extractor, first: int
 ) -> LabeledBlock:
     features = output.float().cpu().numpy()
     n_images = len(batch.labels)

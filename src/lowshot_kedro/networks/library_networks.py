@@ -76,3 +76,33 @@ def feature_dimension(
             f"{name} returns {found} for one image", parameter="name", expected="one vector"
         )
     return int(shape[1])
+
+
+def require_dimension(
+    network: nn.Module,
+    name: str,
+    dimension: int,
+    own_size: tuple[int, int],
+    image_size: int | None,
+) -> None:
+    """Refuse a network that does not return vectors of a length; it stays in training mode.
+
+    Args:
+        network: The network, in training mode.
+        name: Name of the network, for messages.
+        dimension: The length.
+        own_size: As for :func:`feature_dimension`.
+        image_size: As for :func:`feature_dimension`.
+
+    Raises:
+        ValueError: As :func:`feature_dimension`, and for vectors of another length.
+    """
+    found = feature_dimension(network.eval(), name, own_size, image_size)
+    if found != dimension:
+        raise InputError(
+            f"{name} returns {found} numbers for an image where its classifier is replaced by a "
+            f"layer of {dimension}",
+            parameter="network",
+            expected="a network whose last layer is its classifier",
+        )
+    network.train()

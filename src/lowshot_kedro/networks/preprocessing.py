@@ -37,8 +37,7 @@ class Preprocessing:
 
         Of an image that is more than 256 times as long as wide only the middle is looked at.
         """
-        resized = self.resize(_middle_of_strip(image))
-        return torch.from_numpy(np.array(resized, dtype=np.uint8)).permute(2, 0, 1)
+        return as_pixels(self.resize(middle_of_strip(image))).permute(2, 0, 1)
 
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         """Network input from uint8 (…, 3, height, width), float32, where the pixels are."""
@@ -53,7 +52,12 @@ class Preprocessing:
         return self.normalize(self.pixels(image))
 
 
-def _middle_of_strip(image: Image.Image) -> Image.Image:
+def as_pixels(image: Image.Image) -> torch.Tensor:
+    """An RGB image as uint8 (height, width, 3)."""
+    return torch.from_numpy(np.array(image, dtype=np.uint8))
+
+
+def middle_of_strip(image: Image.Image) -> Image.Image:
     """The middle of an image whose whole length would take gigabytes at a network's width.
 
     Networks crop a square from the middle of the resized image; a few squares are left to it.

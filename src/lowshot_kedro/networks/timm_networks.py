@@ -9,9 +9,11 @@ from typing import Any
 from torch import nn
 
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.networks.embedding_module import EmbeddingNetwork
 from lowshot_kedro.networks.extractor import Extractor
 from lowshot_kedro.networks.library_networks import (
     feature_dimension,
+    require_dimension,
     requiring_size,
     unknown_model,
 )
@@ -42,36 +44,18 @@ def timm_network(model: str, weights: str, image_size: int | None) -> Extractor:
         ValueError: For an unknown model, one that does not turn images into vectors, an input
             size it does not take, or weights that are not to be had or do not fit.
     """
-    import timm
     from timm.data.config import resolve_model_data_config
     from timm.data.transforms import MaybePILToTensor
     from timm.data.transforms_factory import create_transform
 
-    _require_model(model)
     name = f"timm/{model}"
     with same_random_weights():
-        if weights == "download":
-            published = timm.get_pretrained_cfg(model)
-            if published is None or not published.has_weights:
-                raise no_download(name)
-            with downloading(name):
-                network: Any = timm.create_model(model, pretrained=True)
-        else:
-            network = timm.create_model(model, pretrained=False)
-    classifier = _cut_classifier(network, name)
-    if weights != "download":
-        load_weights(
-            network, weights, name, classifier=classifier, convert=partial(_converted, network)
-        )
-
+        network = _without_classifier(model, weights)
     config = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
     own_size = config["input_size"][1:]
     if image_size is not None and own_size != (image_size, image_size):
         config["input_size"] = (3, image_size, image_size)
-        # Networks with an embedding or a table of positions; others take any size, or say so.
-        if hasattr(network, "set_input_size"):
-            with requiring_size(name, image_size):
-                network.set_input_size(img_size=(image_size, image_size))
+        _set_input_size(network, name, image_size)
     transform = create_transform(**config, is_training=False, normalize=False)
     transform.transforms = [
         step for step in transform.transforms if not isinstance(step, MaybePILToTensor)
@@ -82,6 +66,62 @@ def timm_network(model: str, weights: str, image_size: int | None) -> Extractor:
         Preprocessing(transform, tuple(config["mean"]), tuple(config["std"])),
         feature_dimension(network, name, own_size, image_size),
     )
+
+
+def timm_embedding(
+    model: str, dimension: int, weights: str, image_size: int | None
+) -> EmbeddingNetwork:
+    """A network of timm with an embedding in place of the classes.
+
+    Random weights come from PyTorch's current default generator, as timm draws them.
+
+    Args:
+        model: As for :func:`timm_network`.
+        dimension: Length of an embedding.
+        weights: As for :func:`timm_network`. The new layer is random in any case.
+        image_size: Width and height of the images in pixels; None: the network's own.
+
+    Raises:
+        FileNotFoundError: For a file of weights that is not there.
+        ValueError: As for :func:`timm_network`.
+    """
+    name = f"timm/{model}"
+    network = _without_classifier(model, weights)
+    network.reset_classifier(dimension)
+    own_size = network.pretrained_cfg["input_size"][1:]
+    if image_size is not None and own_size != (image_size, image_size):
+        _set_input_size(network, name, image_size)
+    require_dimension(network, name, dimension, own_size, image_size)
+    return EmbeddingNetwork(network, dimension)
+
+
+def _without_classifier(model: str, weights: str) -> Any:
+    """A network without its classifier, with its weights."""
+    import timm
+
+    _require_model(model)
+    name = f"timm/{model}"
+    if weights == "download":
+        published = timm.get_pretrained_cfg(model)
+        if published is None or not published.has_weights:
+            raise no_download(name)
+        with downloading(name):
+            network: Any = timm.create_model(model, pretrained=True)
+    else:
+        network = timm.create_model(model, pretrained=False)
+    classifier = _cut_classifier(network, name)
+    if weights != "download":
+        load_weights(
+            network, weights, name, classifier=classifier, convert=partial(_converted, network)
+        )
+    return network
+
+
+def _set_input_size(network: Any, name: str, image_size: int) -> None:
+    # Networks with an embedding or a table of positions; others take any size, or say so.
+    if hasattr(network, "set_input_size"):
+        with requiring_size(name, image_size):
+            network.set_input_size(img_size=(image_size, image_size))
 
 
 def _require_model(model: str) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 from torch import nn
 
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.networks.embedding_module import EmbeddingNetwork
 from lowshot_kedro.networks.extractor import Extractor
 from lowshot_kedro.networks.library_networks import (
     feature_dimension,
+    require_dimension,
     requiring_size,
     unknown_model,
 )
@@ -55,15 +57,7 @@ def torchvision_network(model: str, weights: str, image_size: int | None) -> Ext
 
     with same_random_weights(), requiring_size(name, image_size):
         network = models.get_model(model, weights=None, **_arguments(model, crop))
-    classifier = _cut_classifier(network)
-    if weights == "download":
-        # A checksum that is another one is a RuntimeError.
-        with downloading(name, RuntimeError):
-            found = default.get_state_dict(progress=True, check_hash=True, weights_only=True)
-        fit_weights(network, _current_names(found), default.url, name, classifier)
-    else:
-        load_weights(network, weights, name, classifier=classifier, convert=_current_names)
-
+    _load(network, weights, name, default, _cut_classifier(network))
     resize = resize_and_crop(
         round(crop * own_resize / own_crop), crop, transforms.interpolation.value
     )
@@ -73,6 +67,66 @@ def torchvision_network(model: str, weights: str, image_size: int | None) -> Ext
         Preprocessing(resize, tuple(transforms.mean), tuple(transforms.std)),
         feature_dimension(network, name, (own_crop, own_crop), image_size),
     )
+
+
+def torchvision_embedding(
+    model: str, dimension: int, weights: str, image_size: int | None
+) -> EmbeddingNetwork:
+    """A classification network of torchvision with an embedding in place of the classes.
+
+    Random weights come from PyTorch's current default generator, as torchvision draws them.
+
+    Args:
+        model: Its name for torchvision.models.get_model, such as `resnet50`.
+        dimension: Length of an embedding.
+        weights: As for :func:`torchvision_network`. The new layer is random in any case.
+        image_size: Width and height of the images in pixels; None: the network's own.
+
+    Raises:
+        FileNotFoundError: For a file of weights that is not there.
+        ValueError: As for :func:`torchvision_network`, and for a network whose last layer is no
+            linear one.
+    """
+    from torchvision import models
+
+    _require_model(model)
+    name = f"torchvision/{model}"
+    default = models.get_model_weights(model).DEFAULT
+    (own_size,) = default.transforms().crop_size
+    size = image_size or own_size
+    with requiring_size(name, image_size):
+        network = models.get_model(model, weights=None, **_arguments(model, size, is_trained=True))
+    layer = _classifier_layer(network)
+    classifier = network.get_submodule(layer)
+    if not isinstance(classifier, nn.Linear):
+        raise InputError(
+            f"{name} has no linear classifier that an embedding could replace",
+            parameter="network",
+            expected="another network, such as torchvision/resnet18",
+        )
+    _load(network, weights, name, default, _cut_classifier(network))
+    network.set_submodule(layer, nn.Linear(classifier.in_features, dimension))
+    require_dimension(network, name, dimension, (size, size), image_size)
+    return EmbeddingNetwork(network, dimension)
+
+
+def _load(network: nn.Module, weights: str, name: str, default: Any, classifier: set[str]) -> None:
+    """Load weights into a network without its classifier.
+
+    Args:
+        network: The network. Changed in place.
+        weights: As for :func:`torchvision_network`.
+        name: Name of the network, for messages.
+        default: The weights that torchvision calls DEFAULT.
+        classifier: Names of the tensors that have been cut off.
+    """
+    if weights == "download":
+        # A checksum that is another one is a RuntimeError.
+        with downloading(name, RuntimeError):
+            found = default.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        fit_weights(network, _current_names(found), default.url, name, classifier)
+    else:
+        load_weights(network, weights, name, classifier=classifier, convert=_current_names)
 
 
 def _require_model(model: str) -> None:
@@ -91,7 +145,7 @@ def _require_model(model: str) -> None:
     raise unknown_model("torchvision", model, classification)
 
 
-def _arguments(model: str, image_size: int) -> dict[str, Any]:
+def _arguments(model: str, image_size: int, is_trained: bool = False) -> dict[str, Any]:
     from torchvision import models
 
     family = models.get_model_builder(model).__module__.rpartition(".")[2]
@@ -102,24 +156,30 @@ def _arguments(model: str, image_size: int) -> dict[str, Any]:
     if family in ("googlenet", "inception"):
         # As torchvision builds them around weights: these expect another scale of colours than the
         # preprocessing returns. The slow initialisation is only for training.
-        return {"transform_input": True, "init_weights": False}
+        return {"transform_input": True, "init_weights": is_trained}
     return {}
 
 
-def _cut_classifier(network: nn.Module) -> set[str]:
-    """Remove the layer that returns classes, and return the names of its tensors.
+def _classifier_layer(network: nn.Module) -> str:
+    """Name of the layer that returns classes.
 
     It is the last linear layer, or the last convolution of a network without any (SqueezeNet).
     """
+    layers: dict[type, list[str]] = {
+        kind: [layer for layer, module in network.named_modules() if isinstance(module, kind)]
+        for kind in (nn.Linear, nn.Conv2d)
+    }
+    return (layers[nn.Linear] or layers[nn.Conv2d])[-1]
+
+
+def _cut_classifier(network: nn.Module) -> set[str]:
+    """Remove the layer that returns classes, and return the names of its tensors."""
     names = set(network.state_dict())
-    for kind in (nn.Linear, nn.Conv2d):
-        layers = [layer for layer, module in network.named_modules() if isinstance(module, kind)]
-        if layers:
-            network.set_submodule(layers[-1], nn.Identity())
-            break
+    network.set_submodule(_classifier_layer(network), nn.Identity())
     for auxiliary in _AUXILIARY:
         if hasattr(network, auxiliary):
             setattr(network, auxiliary, None)
+            vars(network)["aux_logits"] = False
     return names - set(network.state_dict())
 
 

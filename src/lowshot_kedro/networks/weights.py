@@ -23,13 +23,14 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from lowshot_kedro.errors import InputError, MissingFileError
 from lowshot_kedro.input_files import UNPICKLING_ERRORS
+from lowshot_kedro.networks.pickled_modules import PickledModule, load_pickled
 
 State = dict[str, torch.Tensor]
 
 _EXPECTED = "none, package:MODULE/FILE or a file; some networks have download or package"
 
 # Names under which training programs store the tensors, beside an epoch or an optimizer.
-_STATE_KEYS = ("state", "state_dict", "model", "model_state_dict", "model_state")
+_STATE_KEYS = ("state", "state_dict", "model", "model_state_dict", "model_state", "net")
 
 # Prefixes that DataParallel and torch.compile put before every name.
 _PREFIXES = ("module.", "_orig_mod.")
@@ -92,6 +93,33 @@ def load_weights(
     path = _find_file(weights, name, package)
     found = read_weights(path)
     fit_weights(network, convert(found) if convert else found, path, name, classifier)
+
+
+def load_all_but_head(
+    network: nn.Module,
+    weights: str,
+    name: str,
+    head: str,
+    convert: Callable[[State], State] | None = None,
+) -> None:
+    """Give a network the weights that it is to have, except for one layer.
+
+    Args:
+        network: The network. Changed in place.
+        weights: As for :func:`load_weights`.
+        name: Name of the network, for messages.
+        head: Name of the layer that keeps its weights. A file may hold it, in any shape.
+        convert: Turns what the file holds into tensors under the names of the network.
+
+    Raises:
+        FileNotFoundError: For a file that is not there.
+        ValueError: As :func:`load_weights`.
+    """
+    layer = network.get_submodule(head)
+    network.set_submodule(head, nn.Identity())
+    names = [f"{head}.{tensor}" for tensor in layer.state_dict()]
+    load_weights(network, weights, name, classifier=names, convert=convert)
+    network.set_submodule(head, layer)
 
 
 def no_download(name: str) -> InputError:
@@ -179,8 +207,8 @@ def _packaged_file(weights: str) -> Path:
 def read_weights(path: Path) -> State:
     """Read the named tensors of a checkpoint.
 
-    They may be nested under a name such as `state` or `state_dict`, and carry the prefix `module.`
-    of a network that was trained on several GPUs.
+    They may be nested under a name such as `state` or `state_dict`, be those of a whole pickled
+    module, and carry the prefix `module.` of a network that was trained on several GPUs.
 
     Args:
         path: A file as torch.save writes it, today or in 2017, or one that ends in .safetensors.
@@ -192,14 +220,34 @@ def read_weights(path: Path) -> State:
         ValueError: For a file of another kind, one that would execute code, or one with anything
             but tensors where the tensors should be.
     """
+    return plain_state(state_of(read_checkpoint(path), path), path)
+
+
+def read_checkpoint(path: Path) -> Any:
+    """All that a checkpoint holds, on the CPU.
+
+    Raises:
+        ValueError: For a file of another kind, or one that would execute code.
+    """
     try:
-        loaded = _read(path)
+        return _read(path)
     except (*UNPICKLING_ERRORS, SafetensorError) as error:
         # PyTorch would advise to execute what the file asks for.
         code = re.search(r"GLOBAL (\S+)", str(error))
         found = f"it asks for {code[1]}, but only tensors are loaded" if code else reason(error)
         raise InputError(f"cannot read {path} ({found})", parameter="weights") from error
-    state = _state_of(loaded, path)
+
+
+def plain_state(state: State, path: Path) -> State:
+    """Tensors under the names of the network itself, without what was put in front of all names.
+
+    Args:
+        state: Name → tensor. Changed in place.
+        path: The file, for messages.
+
+    Raises:
+        InputError: For anything but dense tensors by name.
+    """
     for name, tensor in state.items():
         if not isinstance(name, str) or not _is_plain(tensor):
             raise InputError(
@@ -218,12 +266,25 @@ def _read(path: Path) -> Any:
         from safetensors.torch import load_file
 
         return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return load_pickled(path)
 
 
-def _state_of(loaded: Any, path: Path) -> State:
+def state_of(loaded: Any, path: Path) -> State:
+    """The tensors of a network in what a file holds, under the names that the file has for them.
+
+    Args:
+        loaded: What :func:`~lowshot_kedro.networks.pickled_modules.load_pickled` returns.
+        path: The file, for messages.
+
+    Raises:
+        InputError: If there are none.
+    """
+    if isinstance(loaded, PickledModule):
+        return loaded.tensors(path)
     if isinstance(loaded, dict):
         for candidate in (*(loaded.get(key) for key in _STATE_KEYS), loaded):
+            if isinstance(candidate, PickledModule):
+                return candidate.tensors(path)
             if isinstance(candidate, dict) and any(
                 isinstance(value, torch.Tensor) for value in candidate.values()
             ):

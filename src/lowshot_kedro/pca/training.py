@@ -73,16 +73,16 @@ def train_pca(
     """
     n_train = features.n_rows if max_train_rows is None else min(features.n_rows, max_train_rows)
     # Centring takes a dimension: n rows span n - 1.
-    for what, n_found, n_needed in (
-        ("columns", features.n_columns, n_components),
-        ("rows", n_train, n_components + 1),
+    for what, n_found, n_needed, expected in (
+        ("columns", features.n_columns, n_components, f"at most {features.n_columns}"),
+        ("rows", n_train, n_components + 1, f"at least {n_components + 1}"),
     ):
         if n_found < n_needed:
             raise InputError(
                 f"but {features.name} has only {n_found} {what} to train on",
                 parameter="n_components",
                 found=n_components,
-                expected=f"at least {n_needed}",
+                expected=expected,
             )
 
     def begin(folder: Path) -> faiss.PCAMatrix:

@@ -50,6 +50,10 @@ class _Neighbors(NamedTuple):
     classes: NDArray[np.int32]
     similarities: NDArray[np.float64]
 
+    def scores(self, k: int, temperature: float, n_classes: int) -> NDArray[np.float64]:
+        """Scores of classes by the first k neighbours."""
+        return class_scores(self.classes[:, :k], self.similarities[:, :k], temperature, n_classes)
+
 
 class Gallery:
     """Labelled embeddings that others are compared with.
@@ -116,7 +120,7 @@ class Gallery:
         """
         result: Any = np.empty((len(queries), self.n_classes))
         for block in self._neighbors(queries, k, temperature):
-            result[block.first : block.last] = self._sums(block, k, temperature)
+            result[block.first : block.last] = block.scores(k, temperature, self.n_classes)
         if _is_tensor(queries):
             import torch
 
@@ -154,7 +158,7 @@ class Gallery:
         for block in self._neighbors(queries, max(ks), temperature):
             true = classes[block.first : block.last]
             for row, k in enumerate(ks):
-                scores = self._sums(block, k, temperature)
+                scores = block.scores(k, temperature, self.n_classes)
                 hits[row] += [strict_top_k(scores, true, guesses).sum() for guesses in top_k]
         names = [f"top{guesses}" for guesses in top_k]
         return [
@@ -202,18 +206,33 @@ class Gallery:
             result[begin:end] = (neighbors @ block[:, :, None])[:, :, 0]
         return result
 
-    def _sums(self, block: _Neighbors, k: int, temperature: float) -> NDArray[np.float64]:
-        n_rows = block.last - block.first
-        rows = np.arange(n_rows)[:, None]
-        # What points away from a query has no weight if the temperature is small.
-        with np.errstate(over="ignore"):
-            weights = np.exp(block.similarities[:, :k] / temperature)
-        sums: NDArray[Any] = np.bincount(
-            (rows * self.n_classes + block.classes[:, :k]).ravel(),
-            weights.ravel(),
-            minlength=n_rows * self.n_classes,
-        )
-        return sums.reshape(n_rows, self.n_classes)
+
+def class_scores(
+    classes: NDArray[np.int32],
+    similarities: NDArray[np.floating[Any]],
+    temperature: float,
+    n_classes: int,
+) -> NDArray[np.float64]:
+    """The sums of exp(similarity / temperature) over the neighbours of each class.
+
+    Args:
+        classes: Integers (Q, k), those of the neighbours, 0..C-1.
+        similarities: Floating (Q, k).
+        temperature: Above 0.
+        n_classes: Number of classes C.
+
+    Returns:
+        float64 (Q, C).
+    """
+    n_rows = len(classes)
+    rows = np.arange(n_rows)[:, None]
+    # What points away from a query has no weight if the temperature is small.
+    with np.errstate(over="ignore"):
+        weights = np.exp(similarities / temperature)
+    sums: NDArray[Any] = np.bincount(
+        (rows * n_classes + classes).ravel(), weights.ravel(), minlength=n_rows * n_classes
+    )
+    return sums.reshape(n_rows, n_classes)
 
 
 def knn_scores(

@@ -1,4 +1,4 @@
-"""The command `lowshot`: a project of one's own, and the published files."""
+"""The command `lowshot`: a project of one's own, the published files, and checkpoints of others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lowshot_kedro.download.__main__ import main as download
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.extras import MissingLibraryError
+from lowshot_kedro.extras import MissingLibraryError, needed_by
 from lowshot_kedro.project import require_libraries
 from lowshot_kedro.project.commands import kedro_command
 from lowshot_kedro.project.template import write_project
@@ -31,8 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return download(given[1:], "lowshot download")
     options = _parser().parse_args(given)
     try:
-        _new(options.folder)
-    except (InputError, OSError) as error:
+        options.run(options)
+    except InputError as error:
+        # No file that the command is given is a parameter of a run.
+        text = error.worded(lambda error: None)
+        print(f"lowshot {options.command}: {text}", file=sys.stderr)
+        return 1
+    except OSError as error:
         print(f"lowshot {options.command}: {error}", file=sys.stderr)
         return 1
     return 0
@@ -50,6 +55,26 @@ def _parser() -> argparse.ArgumentParser:
         "settings in conf/, folders for data, pages and notebooks.",
     )
     new.add_argument("folder", type=Path, help="where; it must be new or empty")
+    new.set_defaults(run=lambda options: _new(options.folder))
+    convert = commands.add_parser(
+        "convert-snca",
+        help="convert a checkpoint of the original SNCA code",
+        description="Convert a checkpoint of the original SNCA code (checkpoint.pth.tar or "
+        "ckpt.t7), from which nothing is executed, to a network for features.weights, and its bank "
+        "to a feature file.",
+    )
+    convert.add_argument("checkpoint", type=Path, help="the checkpoint")
+    convert.add_argument(
+        "--network", type=Path, required=True, help="where the network goes: OUT.safetensors"
+    )
+    convert.add_argument(
+        "--images",
+        type=Path,
+        help="the images that the bank was made from, in its order: a folder with a folder for "
+        "every class, or a JSON list of image_names and image_labels",
+    )
+    convert.add_argument("--bank", type=Path, help="where the bank goes: OUT.hdf5")
+    convert.set_defaults(run=_convert_snca)
     commands.add_parser("download", help="fetch the published files", add_help=False)
     return parser
 
@@ -68,6 +93,36 @@ def _new(folder: Path) -> None:
     # Seen from where it will be typed.
     program = kedro_command(folder.absolute())
     print(f"Next:  cd {shlex.quote(str(folder))} && {program} run")
+
+
+def _convert_snca(options: argparse.Namespace) -> None:
+    for name, path, suffix in (
+        ("network", options.network, ".safetensors"),
+        ("bank", options.bank, ".hdf5"),
+    ):
+        if path is not None and path.suffix != suffix:
+            raise InputError(f"--{name}: got {path}, expected a name that ends in {suffix}")
+    with needed_by("the command"):
+        # These take long to import.
+        from lowshot_kedro.datasets import HDF5FeaturesDataset, SafetensorsDataset
+        from lowshot_kedro.images import ClassFolders, LabeledList
+        from lowshot_kedro.snca.original_checkpoints import read_original_checkpoint, require_images
+
+    images: ClassFolders | LabeledList | None = None
+    if options.images is not None:
+        is_folder = options.images.is_dir()
+        images = ClassFolders(options.images) if is_folder else LabeledList(options.images)
+    checkpoint = read_original_checkpoint(options.checkpoint)
+    # Both before either is written.
+    network = checkpoint.network_file()
+    if options.bank is not None:
+        rows = checkpoint.bank_rows(images)
+        HDF5FeaturesDataset(filepath=str(options.bank)).save(rows)
+        print(f"{options.bank}: the bank of {rows.n_rows} images")
+    elif images is not None:
+        require_images(checkpoint, images)
+    SafetensorsDataset(filepath=str(options.network)).save(network)
+    print(f"{options.network}: {checkpoint.network}, {checkpoint.dimension} numbers for an image")
 
 
 if __name__ == "__main__":

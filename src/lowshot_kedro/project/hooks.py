@@ -23,7 +23,7 @@ from kedro.pipeline.node import Node
 from rich.console import Console
 from rich.table import Table
 
-from lowshot_kedro import native
+from lowshot_kedro import native, networks
 from lowshot_kedro.datasets.resumable import ResumableDataset
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.locks import files_in_use, of_this_run
@@ -189,7 +189,9 @@ class InputHooks(InvocationHooks):
                 advice = _about(catalog, name).get("guide")
                 more = f" ({advice} says what is expected)" if advice else ""
                 raise self._wording(run_params).user_error(error, f"{name}: ", more) from error
-        _require_images(pipeline, catalog, partial(self._wording, run_params))
+        wording = partial(self._wording, run_params)
+        _require_dimension(pipeline, catalog, wording)
+        _require_images(pipeline, catalog, wording)
 
     def _project(self, run_params: Mapping[str, Any]) -> Project:
         """What other processes need to open the same catalog."""
@@ -216,6 +218,40 @@ def _require_outputs_on_disk(pipeline: Pipeline, catalog: DataCatalog) -> None:
             f"{', '.join(names)}; take SequentialRunner, which is the default, or ThreadRunner "
             "(demonstration, features, pca, graph and evaluation run with ParallelRunner too)"
         )
+
+
+def _require_dimension(
+    pipeline: Pipeline, catalog: DataCatalog, wording: Callable[[], Wording]
+) -> None:
+    """Refuse more components than features have numbers before features are computed.
+
+    Raises:
+        UserError: If so, or if there is no such network.
+    """
+    names = {"background_features", "pca_transform"}
+    if not names <= pipeline.all_outputs() or any(_is_of_others(catalog, name) for name in names):
+        return
+    features, n_components = (catalog.load(f"params:{name}") for name in ("features", "pca"))
+    n_components = n_components.n_components
+    try:
+        extractor = networks.create_extractor(
+            features.extractor, features.weights, features.image_size
+        )
+    except (InputError, OSError) as error:
+        raise wording().user_error(error) from error
+    dimension = extractor.dimension
+    if dimension < n_components:
+        raise UserError(
+            f"pca.n_components: got {n_components}, but the features of {extractor.name} have only "
+            f"{dimension} numbers; expected at most {dimension}: "
+            f'--params "pca.n_components={dimension}"'
+        )
+
+
+def _is_of_others(catalog: DataCatalog, name: str) -> bool:
+    """Whether files are there without a note, which are used as they are."""
+    dataset: Any = catalog.get(name)
+    return isinstance(dataset, ResumableDataset) and dataset.are_of_others()
 
 
 def _require_images(

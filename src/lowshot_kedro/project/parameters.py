@@ -24,6 +24,7 @@ from lowshot_kedro.parameters import (
 )
 from lowshot_kedro.pca.parameters import PcaParameters
 from lowshot_kedro.protocol import ExperimentParameters
+from lowshot_kedro.snca.parameters import SNCAParameters
 from lowshot_kedro.sweep.parameters import SweepParameters, read_sweep
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ SECTIONS: dict[str, type] = {
     "baseline": BaselineParameters,
     **{name: method.parameters for name, method in METHODS.items() if method.parameters},
     "evaluation": EvaluationParameters,
+    "snca": SNCAParameters,
     "sweep": SweepParameters,
     "reporting": ReportingParameters,
 }

@@ -27,9 +27,17 @@ _SECTIONS = {
     "networks": ("features",),
     "pca": ("pca",),
     "protocol": ("experiment",),
+    "snca": ("snca",),
+    "training": ("snca",),
+    "snca.extractor": ("features",),
 }
 # Arguments that people type under another name.
-_NAMES = {("networks", "name"): "extractor"}
+_NAMES = {
+    ("networks", "name"): "extractor",
+    ("snca", "k"): "eval_k",
+    ("snca", "n_labeled"): "eval_n_labeled",
+    ("snca", "seeds"): "eval_seeds",
+}
 
 
 class Wording:

@@ -1,0 +1,160 @@
+"""Nodes of the training by SNCA, and of its evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lowshot_kedro import networks, reporting
+from lowshot_kedro.blocks import Blocks, FeatureMatrix, LabeledBlock, Resumable, RowBlocks
+from lowshot_kedro.errors import InputError
+from lowshot_kedro.images import ImageSource, ImageSubset
+from lowshot_kedro.networks.embedding_file import EmbeddingDescription, extractor_of
+from lowshot_kedro.parameters import AUTO, in_section
+from lowshot_kedro.progress import Stopwatch
+from lowshot_kedro.protocol import ClassSplit, ExperimentParameters, read_class_split
+from lowshot_kedro.snca.classes import TrainedClasses, trained_classes
+from lowshot_kedro.snca.evaluation import (
+    EvaluationPlan,
+    KnnEvaluation,
+    evaluate,
+    plan_evaluation,
+)
+from lowshot_kedro.snca.parameters import SNCAParameters
+from lowshot_kedro.snca.training import SNCAJob
+from lowshot_kedro.snca.training import train_snca as train
+
+# Tensors by name, and the header that says what they are of.
+NetworkFile = tuple[dict[str, Any], dict[str, str]]
+
+
+def train_snca(
+    train_images: ImageSource,
+    test_images: ImageSource,
+    class_split: dict[str, Any],
+    snca: SNCAParameters,
+    experiment: ExperimentParameters,
+    snca_checkpoints: Path,
+) -> tuple[NetworkFile, Blocks[LabeledBlock], pd.DataFrame]:
+    """Train a network; if that has been stopped before, from the last checkpoint on."""
+    chosen = _chosen(train_images, class_split, snca, experiment)
+    # What cannot be judged is refused before it is trained.
+    _plan(train_images, test_images, class_split, snca, experiment)
+    test_positions, test_classes = chosen.of(test_images.labels)
+    job = SNCAJob(
+        images=ImageSubset(train_images, chosen.positions),
+        classes=chosen.classes,
+        test_images=ImageSubset(test_images, test_positions),
+        test_classes=test_classes,
+        parameters=snca,
+        folder=snca_checkpoints,
+    )
+    trained = in_section("snca", lambda: train(job))
+    network = (trained.network, trained.description.to_metadata())
+    return network, trained.bank, pd.DataFrame(trained.table)
+
+
+def _split(class_split: dict[str, Any], snca: SNCAParameters, mode: str) -> ClassSplit | None:
+    return read_class_split(class_split, mode) if snca.classes == "base" else None
+
+
+def _chosen(
+    train_images: ImageSource,
+    class_split: dict[str, Any],
+    snca: SNCAParameters,
+    experiment: ExperimentParameters,
+) -> TrainedClasses:
+    split = _split(class_split, snca, experiment.mode)
+    return in_section("snca", lambda: trained_classes(train_images.labels, split))
+
+
+def _plan(
+    train_images: ImageSource,
+    test_images: ImageSource,
+    class_split: dict[str, Any],
+    snca: SNCAParameters,
+    experiment: ExperimentParameters,
+) -> EvaluationPlan:
+    """Which images the evaluation compares with which."""
+    settings = KnnEvaluation(
+        k=snca.eval_k,
+        temperature=snca.eval_temperature or snca.temperature,
+        n_labeled=snca.eval_n_labeled,
+        seeds=snca.eval_seeds,
+    )
+    chosen = _chosen(train_images, class_split, snca, experiment)
+    split = _split(class_split, snca, experiment.mode)
+    return plan_evaluation(
+        split, train_images.labels, test_images.labels, chosen.positions, settings
+    )
+
+
+def embed_images(
+    images: ImageSource, snca_network: NetworkFile, snca: SNCAParameters
+) -> Resumable[RowBlocks[LabeledBlock]]:
+    """Embeddings of a collection on which nothing is random, computed while they are saved."""
+    tensors, metadata = snca_network
+    description = EmbeddingDescription.from_metadata(metadata, "snca_network")
+    return networks.extract_features(
+        extractor_of(description, tensors, "snca_network"),
+        images,
+        batch_size=snca.batch_size,
+        num_workers=None if snca.num_workers == AUTO else int(snca.num_workers),
+        device=snca.device,
+        precision=snca.precision,
+        compiled=None,
+    )
+
+
+def evaluate_snca(
+    snca_network: NetworkFile,
+    snca_bank: FeatureMatrix,
+    snca_train_features: FeatureMatrix,
+    snca_test_features: FeatureMatrix,
+    train_images: ImageSource,
+    test_images: ImageSource,
+    class_split: dict[str, Any],
+    snca: SNCAParameters,
+    experiment: ExperimentParameters,
+) -> dict[str, Any]:
+    """Accuracy of k-NN classification on the bank and on fresh embeddings.
+
+    In memory: the bank, and the embeddings of training and test images that are compared.
+
+    Raises:
+        ValueError: If network and bank are not of these images.
+    """
+    watch = Stopwatch()
+    facts = EmbeddingDescription.from_metadata(snca_network[1], "snca_network").facts
+    plan = _plan(train_images, test_images, class_split, snca, experiment)
+    trained_on = ImageSubset(train_images, plan.base.gallery)
+    if facts.get("images") != trained_on.describe():
+        raise InputError(
+            "snca_network: was trained on other images than those of the classes that "
+            "snca.classes, experiment.mode and the class split name",
+            made_by="snca",
+        )
+    if not np.array_equal(snca_bank.labels, trained_on.labels):
+        raise InputError(
+            f"{snca_bank.name}: {snca_bank.n_rows} rows, whose labels are not those of the "
+            f"{len(trained_on)} images that snca_network was trained on",
+            made_by="snca",
+        )
+    bank = snca_bank.read(0, snca_bank.n_rows)
+    found = evaluate(plan, bank, snca_train_features, snca_test_features)
+    return {
+        "experiment": {"mode": experiment.mode, "snca": asdict(snca)},
+        **found,
+        "seconds": {"evaluation": watch.seconds},
+        "peak_rss_bytes": peak_rss_bytes(),
+    }
+
+
+def plot_snca_curves(snca_training: pd.DataFrame) -> Figure:
+    """Loss, learning rate and accuracies of the epochs."""
+    return reporting.plot_training_curves(snca_training)

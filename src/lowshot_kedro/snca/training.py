@@ -1,0 +1,259 @@
+"""Training by SNCA: from images to a network, a bank and a table of epochs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from lowshot_kedro.blocks import Blocks, LabeledBlock, row_ranges
+from lowshot_kedro.devices import choose_device
+from lowshot_kedro.errors import InputError
+from lowshot_kedro.images import ImageSource, ImageSubset
+from lowshot_kedro.images.fingerprint import checksum
+from lowshot_kedro.networks.embedding import embedding_network
+from lowshot_kedro.networks.embedding_file import EmbeddingDescription
+from lowshot_kedro.parameters import AUTO
+from lowshot_kedro.probes.knn import Gallery, class_scores, strict_top_k
+from lowshot_kedro.snca.loss import SNCALoss
+from lowshot_kedro.snca.parameters import SNCAParameters
+from lowshot_kedro.training.checkpoints import Checkpoint, Checkpoints
+from lowshot_kedro.training.loop import Row, embed, train
+from lowshot_kedro.training.processes import Processes, ProcessOptions, run_in_processes
+from lowshot_kedro.training.schedules import value_of_epoch
+from lowshot_kedro.training.transforms import RECIPES
+
+logger = logging.getLogger(__name__)
+
+_BANK = "bank"
+_BANK_ROWS = 16384
+# What a training follows from; the others say who does the work, and how it is judged.
+_WITHOUT = (
+    "checkpoint_minutes", "cluster", "device", "eval_every", "eval_k", "eval_n_labeled",
+    "eval_seeds", "eval_temperature", "n_images", "n_processes", "num_workers", "scheduler",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SNCAJob:
+    """All that processes have to know to train together.
+
+    Attributes:
+        images: The images that are learnt from; row i of the bank is image i.
+        classes: int64 (N,), their classes, 0..C-1.
+        test_images: Images that the epochs are judged by; None: none.
+        test_classes: int64, their classes, 0..C-1.
+        parameters: How the network is trained.
+        folder: Where checkpoints lie.
+    """
+
+    images: ImageSource
+    classes: NDArray[np.int64]
+    test_images: ImageSource | None
+    test_classes: NDArray[np.int64]
+    parameters: SNCAParameters
+    folder: Path
+
+
+@dataclass(frozen=True)
+class TrainedSNCA:
+    """What a training by SNCA ends with.
+
+    Attributes:
+        network: Tensors by name, as :class:`EmbeddingNetwork` has them.
+        description: What has to be known to use the network.
+        bank: The bank in blocks, read from the last checkpoint: float32 (N, dimension), and the
+            labels of its images.
+        table: A row for each epoch.
+    """
+
+    network: dict[str, torch.Tensor]
+    description: EmbeddingDescription
+    bank: Blocks[LabeledBlock]
+    table: list[Row]
+
+
+def train_snca(job: SNCAJob) -> TrainedSNCA:
+    """Train a network by SNCA, or continue a training of the same that was stopped.
+
+    Z. Wu, A. Efros and S. Yu, "Improving Generalization via Scalable Neighborhood Component
+    Analysis", ECCV 2018. In memory, in each of p processes: N / p rows of the bank, and what
+    :func:`~lowshot_kedro.training.loop.train` holds.
+
+    Args:
+        job: Images and parameters.
+
+    Raises:
+        InputError: For images that cannot be learnt from, weights that do not fit, and as
+            :func:`~lowshot_kedro.training.loop.train`.
+    """
+    parameters = job.parameters
+    _require_classes(job.classes)
+    checkpoints = _checkpoints(job, Processes(0, 1, choose_device(parameters.device)))
+    found = checkpoints.latest()
+    if found is None or found.state["epoch"] < parameters.epochs:
+        options = ProcessOptions(
+            folder=checkpoints.folder / "processes",
+            n_processes=None if parameters.n_processes == AUTO else int(parameters.n_processes),
+            device=parameters.device,
+            scheduler=parameters.scheduler,
+            cluster=parameters.cluster,
+        )
+        run_in_processes(_train, job, options)
+        found = checkpoints.latest()
+        assert found is not None, "the processes have just written it"
+    else:
+        logger.info("%s: trained already, from the same: kept", checkpoints.folder)
+    return TrainedSNCA(
+        found.state["network"], _describe(job), _bank(found, job.images), found.state["table"]
+    )
+
+
+def _train(processes: Processes, job: SNCAJob) -> None:
+    """What each of the processes does."""
+    parameters = job.parameters
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(parameters.seed)
+        network: nn.Module = embedding_network(
+            parameters.network, parameters.dimension, parameters.weights, parameters.image_size
+        )
+        loss = SNCALoss(
+            torch.from_numpy(job.classes),
+            parameters.dimension,
+            temperature=parameters.temperature,
+            momentum=parameters.bank_momentum,
+            margin=parameters.margin,
+        ).to(processes.device)
+    objective = _SNCAObjective(loss, job, processes)
+    checkpoints = _checkpoints(job, processes)
+    train(network, objective, job.images, parameters, checkpoints, processes)
+
+
+class _SNCAObjective:
+    """The loss of SNCA, and its bank as the gallery of a k-NN classifier."""
+
+    def __init__(self, loss: SNCALoss, job: SNCAJob, processes: Processes) -> None:
+        self._loss, self._job, self._processes = loss, job, processes
+
+    def __call__(self, outputs: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        value: torch.Tensor = self._loss(outputs, index)
+        return value
+
+    def begin_epoch(self, epoch: int) -> Row:
+        parameters = self._job.parameters
+        self._loss.momentum = value_of_epoch(
+            parameters.bank_momentum, parameters.bank_momentum_changes, epoch
+        )
+        return {"bank_momentum": self._loss.momentum}
+
+    def rows(self) -> dict[str, torch.Tensor]:
+        return {_BANK: self._loss.bank}
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        loss = self._loss
+        rows = checkpoint.read_rows(_BANK, loss.first_row, loss.last_row)
+        loss.bank = rows.to(self._processes.device)
+
+    def evaluate(self, network: nn.Module) -> Row:
+        """Top-1 accuracy of test images by their nearest rows of the bank."""
+        job, loss = self._job, self._loss
+        if job.test_images is None or len(job.test_images) == 0:
+            return {}
+        parameters = job.parameters
+        queries = self._processes.gather(self._embed_own(network, job.test_images)).cpu().numpy()
+        classes = job.classes[loss.first_row : loss.last_row]
+        n_classes = int(job.classes.max()) + 1
+        k = min(parameters.eval_k[0], len(job.classes))
+        # Each process looks through its own rows; their nearest are compared with one another.
+        k_here = min(k, len(classes))
+        gallery = Gallery(loss.bank.cpu().numpy(), classes, n_classes)
+        nearest = gallery.nearest(queries, k_here)
+        found = self._columns(classes[nearest.indices], k), self._columns(nearest.similarities, k)
+        order = np.argsort(-found[1], axis=1, kind="stable")[:, :k]
+        scores = class_scores(
+            *(np.take_along_axis(columns, order, axis=1) for columns in found),
+            parameters.eval_temperature or parameters.temperature,
+            n_classes,
+        )
+        hits = strict_top_k(scores, job.test_classes.astype(np.int32), 1)
+        return {"bank_top1": float(hits.mean())}
+
+    def _columns(self, own: NDArray[Any], k: int) -> NDArray[Any]:
+        """Columns of all processes side by side; -inf or -1 where one has fewer than k."""
+        missing = -np.inf if own.dtype.kind == "f" else -1
+        padded = np.full((len(own), k), missing, dtype=own.dtype)
+        padded[:, : own.shape[1]] = own
+        device = self._processes.device
+        parts = self._processes.gather(torch.from_numpy(padded).to(device)).cpu().numpy()
+        return np.concatenate(np.split(parts, self._processes.n_processes), axis=1)
+
+    def _embed_own(self, network: nn.Module, images: ImageSource) -> torch.Tensor:
+        """Embeddings of this process's part of some images, float32, on its device."""
+        parameters, processes = self._job.parameters, self._processes
+        parts = np.array_split(np.arange(len(images)), processes.n_processes)
+        own = ImageSubset(images, parts[processes.rank])
+        preprocess = RECIPES[parameters.augmentation].preprocessing(parameters.image_size)
+        return embed(network, own, preprocess, parameters, processes.device)
+
+
+def _checkpoints(job: SNCAJob, processes: Processes) -> Checkpoints:
+    return Checkpoints(job.folder, _provenance(job), processes)
+
+
+def _require_classes(classes: NDArray[np.int64]) -> None:
+    counts = np.bincount(classes)
+    if (counts > 1).sum() < 1 or len(counts) < 2:
+        raise InputError(
+            f"images: {len(classes)} of {len(counts)} class(es), the largest of {counts.max()}; "
+            "expected at least two classes, and two images of one of them"
+        )
+
+
+def _describe(job: SNCAJob) -> EmbeddingDescription:
+    parameters = job.parameters
+    recipe = RECIPES[parameters.augmentation]
+    shorter_side, _, interpolation = recipe.resized(parameters.image_size)
+    return EmbeddingDescription(
+        network=parameters.network,
+        dimension=parameters.dimension,
+        image_size=parameters.image_size,
+        shorter_side=shorter_side,
+        interpolation=interpolation,
+        mean=recipe.mean,
+        std=recipe.std,
+        facts=_provenance(job),
+    )
+
+
+def _provenance(job: SNCAJob) -> dict[str, Any]:
+    parameters = {
+        name: value for name, value in asdict(job.parameters).items() if name not in _WITHOUT
+    }
+    path = Path(job.parameters.weights)
+    if path.is_file():
+        parameters["weights"] = _checksum_of_file(path)
+    return {"kind": "SNCA", "images": job.images.describe(), **parameters}
+
+
+def _checksum_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return checksum(iter(lambda: file.read(2**20), b""))
+
+
+def _bank(checkpoint: Checkpoint, images: ImageSource) -> Blocks[LabeledBlock]:
+    labels, n_rows = images.labels, len(images)
+    n_columns = checkpoint.read_rows(_BANK, 0, 1).shape[1]
+
+    def blocks() -> Iterator[LabeledBlock]:
+        for first, last in row_ranges(n_rows, _BANK_ROWS):
+            rows = checkpoint.read_rows(_BANK, first, last).numpy()
+            yield LabeledBlock(rows, np.asarray(labels[first:last]))
+
+    return Blocks(n_rows, n_columns, blocks)

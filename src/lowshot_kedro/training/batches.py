@@ -1,0 +1,174 @@
+"""Batches of images: the same ones after a stop as without, in any number of processes.
+
+What is random about an image follows from seed, epoch and number of the image alone, and the order
+from seed and epoch. So no random state has to be kept, and no worker process matters.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from lowshot_kedro.images import ImageSource
+from lowshot_kedro.networks.preprocessing import as_pixels, middle_of_strip
+from lowshot_kedro.training.transforms import ImageTransform
+
+logger = logging.getLogger(__name__)
+
+_MAX_PROBLEMS_LOGGED = 20
+
+
+class Batch(NamedTuple):
+    """A part of a batch, as one process gets it.
+
+    Attributes:
+        pixels: uint8 (n, height, width, 3).
+        index: int64 (n,), the numbers of the images.
+        problems: Why images are blank ones, by number.
+    """
+
+    pixels: torch.Tensor
+    index: torch.Tensor
+    problems: dict[int, str]
+
+
+def seed_of(*numbers: int) -> int:
+    """One seed of 63 bits for several numbers, each another."""
+    digest = blake2b(np.array(numbers, "<i8").tobytes(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class BatchOrder:
+    """Which images make up the batches of an epoch, and which of them this process gets.
+
+    Args:
+        n_images: Images of an epoch.
+        batch_size: Images of a batch, of all processes together; the last one may have fewer.
+        seed: Of the order.
+        rank: Number of this process.
+        n_processes: How many share a batch.
+    """
+
+    def __init__(
+        self, n_images: int, batch_size: int, seed: int, rank: int = 0, n_processes: int = 1
+    ) -> None:
+        self.n_images, self.batch_size = n_images, batch_size
+        self._seed, self._rank, self._n_processes = seed, rank, n_processes
+
+    def __len__(self) -> int:
+        return -(-self.n_images // self.batch_size)
+
+    def size(self, batch: int) -> int:
+        """Images of a batch, of all processes together."""
+        return min(self.batch_size, self.n_images - batch * self.batch_size)
+
+    def numbers(self, epoch: int) -> NDArray[np.int64]:
+        """The images of an epoch in their order, int64 (n_images,)."""
+        return np.random.default_rng([self._seed, epoch]).permutation(self.n_images)
+
+    def parts(self, epoch: int, first_batch: int) -> Iterator[NDArray[np.int64]]:
+        """The images that this process gets of each batch from one on."""
+        numbers = self.numbers(epoch)
+        for batch in range(first_batch, len(self)):
+            start = batch * self.batch_size
+            whole = numbers[start : start + self.batch_size]
+            yield np.array_split(whole, self._n_processes)[self._rank]
+
+
+class _Parts(Dataset[Batch]):
+    """Parts of batches by (epoch, numbers), decoded and augmented."""
+
+    def __init__(self, source: ImageSource, transform: ImageTransform, size: int, seed: int):
+        self._source, self._transform, self._size, self._seed = source, transform, size, seed
+
+    def __getitem__(self, wanted: tuple[int, NDArray[np.int64]]) -> Batch:
+        epoch, numbers = wanted
+        pixels: list[torch.Tensor] = []
+        problems: dict[int, str] = {}
+        # A process without workers keeps its own random state.
+        with torch.random.fork_rng(devices=[]):
+            for number in numbers.tolist():
+                torch.default_generator.manual_seed(seed_of(self._seed, epoch, number))
+                loaded = self._source[number]
+                pixels.append(as_pixels(self._transform(middle_of_strip(loaded.image))))
+                if loaded.problem:
+                    problems[number] = loaded.problem
+        nothing = torch.empty((0, self._size, self._size, 3), dtype=torch.uint8)
+        return Batch(
+            torch.stack(pixels) if pixels else nothing,
+            torch.from_numpy(numbers),
+            problems,
+        )
+
+
+class Batches:
+    """The batches of all epochs, made by worker processes while others are learnt from.
+
+    In memory are two batches for each worker.
+
+    Args:
+        source: The images.
+        transform: Turns an RGB image into one of the network's input size, perhaps at random.
+        image_size: That size.
+        order: Which images make up a batch.
+        seed: Of what is random about an image.
+        num_workers: Worker processes; 0: this process does the work.
+        pin_memory: Whether batches are on their way to a GPU.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        transform: ImageTransform,
+        image_size: int,
+        order: BatchOrder,
+        seed: int,
+        num_workers: int,
+        pin_memory: bool,
+    ) -> None:
+        self.order = order
+        self._wanted = _Wanted(order)
+        self._reported: set[int] = set()
+        self._loader: DataLoader[Batch] = DataLoader(
+            _Parts(source, transform, image_size, seed),
+            batch_size=None,
+            sampler=self._wanted,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            persistent_workers=num_workers > 0,
+        )
+
+    def of_epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """The parts of the batches of an epoch that this process gets, from one batch on."""
+        self._wanted.epoch, self._wanted.first_batch = epoch, first_batch
+        for batch in self._loader:
+            self._report(batch.problems)
+            yield batch
+
+    def _report(self, problems: dict[int, str]) -> None:
+        for number, problem in problems.items():
+            if number not in self._reported and len(self._reported) < _MAX_PROBLEMS_LOGGED:
+                logger.warning("image %d is blank, and is learnt as it is: %s", number, problem)
+                self._reported.add(number)
+
+
+class _Wanted:
+    """What a loader is to load next: a sampler of (epoch, numbers)."""
+
+    def __init__(self, order: BatchOrder) -> None:
+        self._order = order
+        self.epoch, self.first_batch = 0, 0
+
+    def __len__(self) -> int:
+        return len(self._order) - self.first_batch
+
+    def __iter__(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        for numbers in self._order.parts(self.epoch, self.first_batch):
+            yield self.epoch, numbers

@@ -1,0 +1,359 @@
+"""The loop of a training: epochs over images, a row of a table for each, checkpoints.
+
+Schedules, order and augmentation follow from the position alone, so that a training that is killed
+anywhere goes on from its last checkpoint and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lowshot_kedro.errors import InputError
+from lowshot_kedro.images import ImageSource
+from lowshot_kedro.memory import format_bytes, peak_rss_bytes
+from lowshot_kedro.networks.extractor import choose_num_workers, image_batches
+from lowshot_kedro.networks.preprocessing import Preprocessing
+from lowshot_kedro.parameters import AUTO
+from lowshot_kedro.progress import Progress, Stopwatch
+from lowshot_kedro.training.batch_norm import with_synchronized_batch_norm
+from lowshot_kedro.training.batches import Batches, BatchOrder, seed_of
+from lowshot_kedro.training.checkpoints import Checkpoint, Checkpoints
+from lowshot_kedro.training.parameters import TrainingParameters
+from lowshot_kedro.training.processes import Processes
+from lowshot_kedro.training.schedules import learning_rate
+from lowshot_kedro.training.transforms import RECIPES
+
+logger = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+
+
+class Objective(Protocol):
+    """What a network learns: a loss, and what the loss has to remember."""
+
+    def __call__(self, outputs: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """The loss of a batch.
+
+        Args:
+            outputs: float32 (b, d), what the network returns for this process's part of the batch.
+            index: int64 (b,), the numbers of these images.
+
+        Returns:
+            A scalar: the mean over the whole batch in all processes. Its gradient is such that the
+            mean over processes is that of the whole batch.
+        """
+        ...
+
+    def begin_epoch(self, epoch: int) -> Row:
+        """Prepare for an epoch, counted from 0; returns columns of the table's row."""
+        ...
+
+    def evaluate(self, network: nn.Module) -> Row:
+        """Columns of the table's row that say how good the network is. All processes call it."""
+        ...
+
+    def rows(self) -> dict[str, torch.Tensor]:
+        """By name the rows that this process holds of tensors that a checkpoint keeps."""
+        ...
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take these rows from a checkpoint."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training ends with.
+
+    Attributes:
+        network: Its state by name, on the CPU.
+        table: A row for each epoch.
+        checkpoint: The last checkpoint, which has the rows of the objective.
+    """
+
+    network: dict[str, torch.Tensor]
+    table: list[Row]
+    checkpoint: Checkpoint
+
+
+def train(
+    network: nn.Module,
+    objective: Objective,
+    images: ImageSource,
+    parameters: TrainingParameters,
+    checkpoints: Checkpoints,
+    processes: Processes,
+) -> Trained:
+    """Train a network by SGD, from the last checkpoint on if there is one.
+
+    In memory, in each process: the network three times (weights, gradients, momentum), the
+    activations of its part of a batch, two parts for each worker, and what the objective holds.
+
+    Args:
+        network: Float32 (b, 3, h, w) → (b, d). Changed in place.
+        objective: What it learns.
+        images: The images of an epoch.
+        parameters: How it is trained.
+        checkpoints: Where its checkpoints lie.
+        processes: Those that train together, of which this is one. All call this with the same.
+
+    Raises:
+        ValueError: If the loss is no longer a number, and for a checkpoint that cannot be read.
+    """
+    loop = _Loop(network, objective, images, parameters, checkpoints, processes)
+    with _own_random_state():
+        return loop.run()
+
+
+def embed(
+    network: nn.Module,
+    images: ImageSource,
+    preprocess: Preprocessing,
+    parameters: TrainingParameters,
+    device: torch.device,
+) -> torch.Tensor:
+    """What a network in training returns for images on which nothing is random.
+
+    :func:`~lowshot_kedro.networks.extract_features` is for networks that no longer change.
+
+    Args:
+        network: On the device; it is in evaluation mode afterwards.
+        images: The images.
+        preprocess: What they undergo.
+        parameters: Size of batches, workers and precision.
+        device: The device.
+
+    Returns:
+        float32 (n, d), on the device.
+    """
+    network.eval()
+    workers = _workers_of(parameters)
+    loader = image_batches(images, preprocess, parameters.batch_size, 0, workers, device)
+    parts = []
+    with torch.inference_mode():
+        for batch in loader:
+            pixels = batch.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
+            with torch.autocast(
+                device.type, torch.bfloat16, enabled=_autocasts(parameters, device)
+            ):
+                parts.append(network(preprocess.normalize(pixels)).float())
+    return torch.cat(parts)
+
+
+def _workers_of(parameters: TrainingParameters) -> int | None:
+    return None if parameters.num_workers == AUTO else int(parameters.num_workers)
+
+
+def _autocasts(parameters: TrainingParameters, device: torch.device) -> bool:
+    return parameters.precision == "bfloat16" or (
+        parameters.precision == AUTO and device.type == "cuda"
+    )
+
+
+@contextmanager
+def _own_random_state() -> Iterator[None]:
+    """Keep what is random here away from the random state of whoever trains."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
+class _Loop:
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        images: ImageSource,
+        parameters: TrainingParameters,
+        checkpoints: Checkpoints,
+        processes: Processes,
+    ) -> None:
+        self._objective, self._parameters = objective, parameters
+        self._checkpoints, self._processes = checkpoints, processes
+        device = processes.device
+        is_on_gpu = device.type == "cuda"
+        self._network = with_synchronized_batch_norm(network, processes).to(device)
+        self._network = self._network.to(memory_format=torch.channels_last)
+        self._optimizer = torch.optim.SGD(
+            self._network.parameters(),
+            lr=parameters.lr,
+            momentum=parameters.momentum,
+            weight_decay=parameters.weight_decay,
+            nesterov=parameters.nesterov,
+        )
+        self._parallel: nn.Module = self._network
+        if processes.n_processes > 1:
+            self._parallel = DistributedDataParallel(
+                self._network,
+                device_ids=[device] if is_on_gpu else None,
+                # The statistics of batch norms are those of the whole batch in all processes.
+                broadcast_buffers=False,
+            )
+        recipe = RECIPES[parameters.augmentation]
+        self._normalize = recipe.preprocessing(parameters.image_size).normalize
+        self._autocast = _autocasts(parameters, device)
+        self._order = BatchOrder(
+            len(images), parameters.batch_size, parameters.seed, processes.rank,
+            processes.n_processes,
+        )  # fmt: skip
+        self._batches = Batches(
+            images,
+            recipe.augment(parameters.image_size),
+            parameters.image_size,
+            self._order,
+            parameters.seed,
+            choose_num_workers(_workers_of(parameters)),
+            pin_memory=is_on_gpu,
+        )
+        # The position: batches done of an epoch, and their losses, summed over images.
+        self._epoch = self._batch = 0
+        self._table: list[Row] = []
+        self._sum_of_losses = torch.zeros((), dtype=torch.float64, device=device)
+        self._saved_at = time.monotonic()
+
+    def run(self) -> Trained:
+        checkpoint = self._checkpoints.latest()
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        n_images, epochs = self._order.n_images, self._parameters.epochs
+        done = self._epoch * n_images + min(self._batch * self._order.batch_size, n_images)
+        with Progress(epochs * n_images, "training", done, "image") as progress:
+            while self._epoch < epochs:
+                self._train_epoch(progress)
+                self._save()
+        checkpoint = self._checkpoints.latest()
+        assert checkpoint is not None, "each epoch ends with one"
+        return Trained(checkpoint.state["network"], self._table, checkpoint)
+
+    def _train_epoch(self, progress: Progress) -> None:
+        parameters, epoch, watch = self._parameters, self._epoch, Stopwatch()
+        row = {"epoch": epoch + 1, "learning_rate": learning_rate(parameters, epoch)}
+        row |= self._objective.begin_epoch(epoch)
+        for group in self._optimizer.param_groups:
+            group["lr"] = row["learning_rate"]
+        first = self._batch
+        if first == 0:
+            self._sum_of_losses.zero_()
+        self._parallel.train()
+        # What an epoch leaves of unfinished sums of gradients is dropped, as in the original SNCA.
+        self._optimizer.zero_grad()
+        for part in self._batches.of_epoch(epoch, first):
+            is_step = (self._batch + 1) % parameters.accumulated_batches == 0
+            self._learn(part.pixels, part.index, is_step)
+            n_images = self._order.size(self._batch)
+            self._batch += 1
+            progress.update(n_images)
+            if is_step:
+                self._optimizer.step()
+                self._optimizer.zero_grad()
+                if self._batch < len(self._order) and self._is_time_to_save():
+                    self._save()
+        n_images = self._order.n_images
+        row["loss"] = self._mean_loss(n_images)
+        rate = (n_images - first * self._order.batch_size) / max(watch.seconds, 1e-9)
+        is_last = epoch + 1 == parameters.epochs
+        if is_last or (epoch + 1) % parameters.eval_every == 0:
+            row |= self._objective.evaluate(self._network)
+        self._table.append(row)
+        self._epoch, self._batch = epoch + 1, 0
+        if self._processes.is_first:
+            found = ", ".join(
+                f"{name.replace('_', ' ')} {value:.4g}"
+                for name, value in row.items()
+                if name != "epoch"
+            )
+            logger.info(
+                "epoch %d of %d: %s; %.0f images a second, peak %s",
+                epoch + 1,
+                parameters.epochs,
+                found,
+                rate,
+                format_bytes(peak_rss_bytes()),
+            )
+
+    def _learn(self, pixels: torch.Tensor, index: torch.Tensor, is_step: bool) -> None:
+        """Add the gradients of one batch."""
+        device, rank = self._processes.device, self._processes.rank
+        # Whatever a network draws at random follows from the position too.
+        torch.manual_seed(seed_of(self._parameters.seed, self._epoch, self._batch, rank, 1))
+        waiting: AbstractContextManager[Any] = nullcontext()
+        if isinstance(self._parallel, DistributedDataParallel) and not is_step:
+            waiting = self._parallel.no_sync()
+        with waiting:
+            inputs = self._normalize(pixels.to(device, non_blocking=True).permute(0, 3, 1, 2))
+            with torch.autocast(device.type, torch.bfloat16, enabled=self._autocast):
+                outputs = self._parallel(inputs)
+            loss = self._objective(outputs.float(), index.to(device, non_blocking=True))
+            (loss / self._parameters.accumulated_batches).backward()
+        self._sum_of_losses += loss.detach().double() * self._order.size(self._batch)
+
+    def _mean_loss(self, n_images: int) -> float:
+        loss = float(self._sum_of_losses) / n_images
+        if not math.isfinite(loss):
+            raise InputError(
+                f"the loss is {loss} in epoch {self._epoch + 1}",
+                parameter="lr",
+                found=self._parameters.lr,
+                expected="less, so that the loss stays a number",
+            )
+        return loss
+
+    def _is_time_to_save(self) -> bool:
+        minutes = (time.monotonic() - self._saved_at) / 60
+        return self._processes.any(minutes >= self._parameters.checkpoint_minutes)
+
+    def _save(self) -> None:
+        if self._batch:
+            # A training that has gone wrong does not take the place of one that has not.
+            self._mean_loss(self._order.n_images)
+        state = {
+            "network": _on_cpu(self._network.state_dict()),
+            "optimizer": _on_cpu(self._optimizer.state_dict()),
+            "epoch": self._epoch,
+            "batch": self._batch,
+            "sum_of_losses": float(self._sum_of_losses),
+            "table": self._table,
+        }
+        rows = {name: tensor.detach().cpu() for name, tensor in self._objective.rows().items()}
+        number = self._epoch * len(self._order) + self._batch
+        self._checkpoints.save(number, state, rows)
+        self._saved_at = time.monotonic()
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.state
+        self._network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._epoch, self._batch, self._table = state["epoch"], state["batch"], state["table"]
+        self._sum_of_losses.fill_(state["sum_of_losses"])
+        self._objective.restore(checkpoint)
+        if self._processes.is_first:
+            where = f"epoch {self._epoch + 1}, batch {self._batch + 1} of {len(self._order)}"
+            logger.info(
+                "%s: %s",
+                self._checkpoints.folder,
+                f"continuing with {where}"
+                if self._epoch < self._parameters.epochs
+                else "trained already, from the same: kept",
+            )
+
+
+def _on_cpu(state: Any) -> Any:
+    """A copy of nested dictionaries and lists with all tensors on the CPU, each in one piece."""
+    if isinstance(state, torch.Tensor):
+        # A view would be saved with all that it is a view of.
+        return state.detach().cpu().clone(memory_format=torch.contiguous_format)
+    if isinstance(state, Mapping):
+        return {key: _on_cpu(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return [_on_cpu(value) for value in state]
+    return state

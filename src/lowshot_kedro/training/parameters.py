@@ -1,0 +1,106 @@
+"""The parameters of a training: what the sections of all trainers have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lowshot_kedro.devices import DEVICES
+from lowshot_kedro.networks import PRECISIONS
+from lowshot_kedro.parameters import (
+    AUTO,
+    refuse,
+    require_boolean,
+    require_integer,
+    require_number,
+    require_one_of,
+    require_part,
+)
+
+SCHEDULES = ("constant", "step", "cosine")
+AUGMENTATIONS = ("imagenet", "cifar", "shift", "shift_and_flip", "none")
+SCHEDULERS = ("local", "slurm")
+
+_MAX_MINUTES = 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingParameters:
+    """How a network is trained. Sections of trainers inherit these and add their own.
+
+    Attributes:
+        epochs: Passes over the images.
+        batch_size: Images of a batch, of all processes together.
+        accumulated_batches: Batches whose gradients are summed for one step of the optimiser.
+        lr: Learning rate at the beginning.
+        lr_schedule: `constant`, `step` or `cosine`.
+        lr_step_epochs: The schedule `step` multiplies the learning rate by lr_gamma after every so
+            many epochs.
+        lr_gamma: By what.
+        momentum: Of SGD.
+        nesterov: Whether it is Nesterov's.
+        weight_decay: On all parameters.
+        augmentation: How training images are changed at random.
+        image_size: Width and height in pixels of the network's input.
+        seed: Of weights, order and augmentation.
+        eval_every: Epochs from one evaluation to the next; the last epoch always has one.
+        checkpoint_minutes: Minutes from one checkpoint to the next; each epoch ends with one too.
+        num_workers: Processes that decode images, for each process that trains.
+        device: `auto`, `cpu` or `cuda`.
+        precision: `float32`, `bfloat16`, or `auto`: bfloat16 on a GPU, else float32.
+        n_processes: How many train together; `auto`: one for each GPU, one on a CPU.
+        scheduler: `local`, or `slurm`: a job of SLURM trains.
+        cluster: What SLURM is told.
+    """
+
+    epochs: int
+    batch_size: int
+    accumulated_batches: int = 1
+    lr: float
+    lr_schedule: str = "step"
+    lr_step_epochs: int
+    lr_gamma: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float
+    augmentation: str
+    image_size: int
+    seed: int = 0
+    eval_every: int = 1
+    checkpoint_minutes: float = 10
+    num_workers: int | str = AUTO
+    device: str = AUTO
+    precision: str = AUTO
+    n_processes: int | str = AUTO
+    scheduler: str = "local"
+    cluster: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require_integer("epochs", self.epochs, 1)
+        require_integer("batch_size", self.batch_size, 1)
+        require_integer("accumulated_batches", self.accumulated_batches, 1)
+        require_number("lr", self.lr, 0)
+        require_one_of("lr_schedule", self.lr_schedule, SCHEDULES)
+        require_integer("lr_step_epochs", self.lr_step_epochs, 1)
+        require_part("lr_gamma", self.lr_gamma)
+        require_number("momentum", self.momentum, 0, below=1)
+        require_boolean("nesterov", self.nesterov)
+        if self.nesterov and self.momentum == 0:
+            raise refuse("nesterov", True, "false where momentum is 0")
+        require_number("weight_decay", self.weight_decay, 0)
+        require_one_of("augmentation", self.augmentation, AUGMENTATIONS)
+        require_integer("image_size", self.image_size, 8, 4096)
+        require_integer("seed", self.seed, 0)
+        require_integer("eval_every", self.eval_every, 1)
+        require_number("checkpoint_minutes", self.checkpoint_minutes, 0, _MAX_MINUTES)
+        if self.num_workers != AUTO:
+            require_integer("num_workers", self.num_workers, 0, 1024, alternative=AUTO)
+        require_one_of("device", self.device, DEVICES)
+        require_one_of("precision", self.precision, PRECISIONS)
+        if self.n_processes != AUTO:
+            require_integer("n_processes", self.n_processes, 1, 4096, alternative=AUTO)
+        require_one_of("scheduler", self.scheduler, SCHEDULERS)
+        if not isinstance(self.cluster, Mapping):
+            raise refuse("cluster", self.cluster, "options of SLURM, such as {partition: gpu}")
+        object.__setattr__(self, "cluster", dict(self.cluster))

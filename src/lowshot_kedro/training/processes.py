@@ -1,0 +1,205 @@
+"""One or several processes that train together, and what each of them sees of the others.
+
+Several are started on this machine (:mod:`~lowshot_kedro.training.launching`), by `torchrun`
+(:mod:`~lowshot_kedro.training.torchrun`) or by SLURM (:mod:`~lowshot_kedro.training.slurm`). Torch
+is imported when they begin to work, and not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lowshot_kedro.devices import DEVICES, choose_device
+from lowshot_kedro.errors import InputError
+from lowshot_kedro.parameters import AUTO, refuse, require_integer, require_one_of
+
+if TYPE_CHECKING:
+    import torch
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+SCHEDULERS = ("local", "slurm")
+MAX_PROCESSES = 4096
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that do a piece of work together.
+
+    Several are the default group of torch.distributed, whose collectives run by gloo for tensors on
+    the CPU and by NCCL for those on GPUs. With one process nothing of torch.distributed is used.
+    Every process has to call the methods in the same order as the others.
+
+    Attributes:
+        rank: The number of this process, from 0.
+        n_processes: How many there are.
+        device: Where this process computes.
+    """
+
+    rank: int
+    n_processes: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that writes files and tells people of progress."""
+        return self.rank == 0
+
+    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The rows of all processes, in the order of their ranks.
+
+        Args:
+            tensor: (n, …) on the CPU or on the device; n may differ between processes and be 0, the
+                rest of the shape and the type may not. No gradient flows back.
+
+        Returns:
+            (sum of all n, …), the same in every process. While it is made, n_processes times the
+            largest part is in memory besides.
+        """
+        if self.n_processes == 1:
+            return tensor
+        import torch
+        from torch.distributed import all_gather
+
+        tensor = tensor.detach()
+        lengths = self._gather_equal(torch.tensor([len(tensor)]))
+        longest = max(int(length) for length in lengths)
+        padded = tensor.new_zeros((longest, *tensor.shape[1:]))
+        padded[: len(tensor)] = tensor
+        parts = [torch.empty_like(padded) for _ in range(self.n_processes)]
+        all_gather(parts, padded)
+        return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes of tensors of one shape.
+
+        They are added in the order of the ranks, so that the sum has the same bits in every process
+        and every run, which an all-reduce does not promise.
+
+        Args:
+            tensor: On the CPU or on the device. No gradient flows back.
+        """
+        if self.n_processes == 1:
+            return tensor
+        first, *others = self._gather_equal(tensor.detach())
+        for other in others:
+            first += other
+        return first
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is true in any process."""
+        if self.n_processes == 1:
+            return flag
+        import torch
+
+        return any(bool(part) for part in self._gather_equal(torch.tensor([int(flag)])))
+
+    def broadcast(self, value: Result) -> Result:
+        """What the first process gives, in every process.
+
+        Args:
+            value: Of the first process: anything that can be pickled, small. Of the others: left
+                aside.
+        """
+        if self.n_processes == 1:
+            return value
+        import torch
+        from torch.distributed import broadcast_object_list
+
+        values = [value]
+        broadcast_object_list(values, src=0, device=torch.device("cpu"))
+        return values[0]
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        self.any(False)
+
+    def _gather_equal(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """Tensors of one shape, by rank."""
+        import torch
+        from torch.distributed import all_gather
+
+        tensor = tensor.contiguous()
+        parts = [torch.empty_like(tensor) for _ in range(self.n_processes)]
+        all_gather(parts, tensor)
+        return parts
+
+
+@dataclass(frozen=True)
+class ProcessOptions:
+    """How many processes work together, and who starts them.
+
+    Attributes:
+        folder: Where SLURM's submission files, logs and results are until the work is done; on a
+            file system that all nodes share. It belongs to one piece of work: a job of SLURM that
+            is found there is waited for. Without meaning for `local`.
+        n_processes: None: one for every GPU, one on a CPU; under `torchrun` as many as it has
+            started; with SLURM as many as `cluster` asks for GPUs, or nodes.
+        device: One of :data:`lowshot_kedro.devices.DEVICES`.
+        scheduler: `local`: processes of this machine; `slurm`: a job of SLURM that is submitted by
+            submitit and waited for.
+        cluster: What SLURM is told, as submitit's `slurm_…` parameters without that beginning:
+            time (minutes), partition, nodes, gpus_per_node, cpus_per_task, mem_gb, … Without
+            meaning for `local`.
+    """
+
+    folder: Path
+    n_processes: int | None = None
+    device: str = AUTO
+    scheduler: str = "local"
+    cluster: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        null = "one for every GPU, one on a CPU"
+        require_integer("n_processes", self.n_processes, 1, MAX_PROCESSES, null=null)
+        require_one_of("device", self.device, DEVICES)
+        require_one_of("scheduler", self.scheduler, SCHEDULERS)
+        if not isinstance(self.cluster, Mapping):
+            raise refuse("cluster", self.cluster, "a section, such as {time: 600, nodes: 1}")
+
+
+def run_in_processes(
+    work: Callable[[Processes, Job], Result], job: Job, options: ProcessOptions
+) -> Result:
+    """Do a piece of work in one process, in place, or in several together.
+
+    Args:
+        work: A function of a module, so that other processes find it. It is called in every process
+            with what that sees of the others, and the job.
+        job: Small and to be pickled: names of files rather than what is in them.
+        options: How many processes, and who starts them.
+
+    Returns:
+        What the first process (rank 0) returns, small and to be pickled.
+
+    Raises:
+        InputError: If the processes cannot be had, or if that is what one of them raised. The same
+            holds for an OSError.
+        RuntimeError: If one of them failed for another reason, with its traceback in the message.
+        KeyboardInterrupt: At Ctrl-C, when all other processes have ended.
+    """
+    device = choose_device(options.device)
+    n_processes = _number_here(options.n_processes, device)
+    if n_processes == 1:
+        return work(Processes(0, 1, device), job)
+    raise InputError(parameter="n_processes", found=n_processes, expected="1")
+
+
+def _number_here(n_processes: int | None, device: torch.device) -> int:
+    """How many processes of this machine are meant."""
+    import torch
+
+    if device.type != "cuda":
+        return 1 if n_processes is None else n_processes
+    n_gpus = torch.cuda.device_count()
+    if n_processes is not None and n_processes > n_gpus:
+        raise InputError(
+            parameter="n_processes",
+            found=n_processes,
+            expected=f"at most the number of GPUs, {n_gpus}, or device = cpu",
+        )
+    return n_gpus if n_processes is None else n_processes
