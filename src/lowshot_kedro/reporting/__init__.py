@@ -12,6 +12,12 @@ from lowshot_kedro.reporting.comparison import (
     plot_methods,
     print_comparison,
 )
+from lowshot_kedro.reporting.knn_accuracies import knn_accuracy_rows, print_knn_accuracies
+from lowshot_kedro.reporting.nearest_images import (
+    EmbeddedImages,
+    nearest_image_rows,
+    plot_nearest_images,
+)
 from lowshot_kedro.reporting.neighbors import (
     NeighborRow,
     NodeImages,
@@ -34,9 +40,11 @@ from lowshot_kedro.reporting.sweep_tables import (
     summarize,
     to_markdown,
 )
+from lowshot_kedro.reporting.training_curves import plot_training_curves
 from lowshot_kedro.reporting.validation_grid import plot_validation_grid
 
 __all__ = [
+    "EmbeddedImages",
     "NeighborRow",
     "NodeImages",
     "compare_methods",
@@ -44,16 +52,21 @@ __all__ = [
     "describe_broken_images",
     "frame_color",
     "images_worth_showing",
+    "knn_accuracy_rows",
+    "nearest_image_rows",
     "neighbor_rows",
     "plot_accuracy_per_background",
     "plot_accuracy_per_n_labeled",
     "plot_accuracy_per_step",
     "plot_accuracy_per_step_over_seeds",
     "plot_methods",
+    "plot_nearest_images",
     "plot_neighbors",
     "plot_spectrum",
+    "plot_training_curves",
     "plot_validation_grid",
     "print_comparison",
+    "print_knn_accuracies",
     "print_resources",
     "print_summary",
     "run_resources",

@@ -120,15 +120,43 @@ def neighbor_rows(
 
 def plot_neighbors(rows: Sequence[NeighborRow]) -> Figure:
     """Test images, each followed by its neighbours in the graph, most similar first."""
-    n_columns = 1 + max((len(row.neighbors) for row in rows), default=0)
-    height = 1.55 * max(1, len(rows)) + 0.7
-    figure = Figure(figsize=(1.25 * n_columns, height))
-    figure.suptitle(
+    return plot_rows(
+        rows,
         "Test images and their neighbours: green = labelled, same class; orange = labelled, "
         "another class; grey = without label",
-        fontsize=9,
-        y=1 - 0.15 / height,
     )
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """How rows of images are laid out.
+
+    Attributes:
+        cell: Width and height of an image with its caption, in inches.
+        gaps: Those between images, in parts of them, horizontally and vertically.
+        captions_below: Whether captions stand below the images, not above.
+        font_size: Of the captions, in points.
+    """
+
+    cell: tuple[float, float] = (1.25, 1.55)
+    gaps: tuple[float, float] = (0.1, 0.35)
+    captions_below: bool = False
+    font_size: float = 7
+
+
+def plot_rows(rows: Sequence[NeighborRow], title: str, layout: RowLayout | None = None) -> Figure:
+    """Images, each followed by others with captions and coloured frames.
+
+    Args:
+        rows: What is drawn.
+        title: What colours and captions mean.
+        layout: Sizes, and where captions stand; None: the usual ones.
+    """
+    layout = layout or RowLayout()
+    n_columns = 1 + max((len(row.neighbors) for row in rows), default=0)
+    height = layout.cell[1] * max(1, len(rows)) + 0.7
+    figure = Figure(figsize=(layout.cell[0] * n_columns, height))
+    figure.suptitle(title, fontsize=9, y=1 - 0.15 / height)
     texts = [row.title for row in rows] + [cell[1] for row in rows for cell in row.neighbors]
     families = font_families(texts)
     grid = figure.subplots(max(1, len(rows)), n_columns, squeeze=False)
@@ -140,13 +168,17 @@ def plot_neighbors(rows: Sequence[NeighborRow]) -> Figure:
         for axes, (image, caption, color) in zip(line, cells, strict=False):
             axes.axis("on")
             axes.imshow(image)
+            write = axes.set_xlabel if layout.captions_below else axes.set_title
             # A class may be called $5.
-            axes.set_title(drawable(caption), fontsize=7, parse_math=False, family=families)
+            write(drawable(caption), fontsize=layout.font_size, parse_math=False, family=families)
             for spine in axes.spines.values():
                 spine.set(color=color, linewidth=3)
+    room_below = 0.5 / height if layout.captions_below else 0.01
+    room_above = (0.35 if layout.captions_below else 0.65) / height
     figure.subplots_adjust(
-        left=0.01, right=0.99, bottom=0.01, top=1 - 0.65 / height, wspace=0.1, hspace=0.35
-    )
+        left=0.01, right=0.99, bottom=room_below, top=1 - room_above, wspace=layout.gaps[0],
+        hspace=layout.gaps[1],
+    )  # fmt: skip
     return figure
 
 
@@ -161,7 +193,23 @@ def images_worth_showing(scores: Scores, n_images: int) -> NDArray[np.int64]:
         int64 (at most n_images,), in class order.
     """
     correct = top_k_hits(scores.scores, scores.test_classes, 1)
-    by_class = np.argsort(scores.test_classes, kind="stable")
+    return right_and_wrong(correct, scores.test_classes, n_images)
+
+
+def right_and_wrong(
+    correct: NDArray[np.bool_], classes: NDArray[np.int32], n_images: int
+) -> NDArray[np.int64]:
+    """Positions of some images: half recognised, half not, spread over the classes.
+
+    Args:
+        correct: bool (T,), whether images are recognised.
+        classes: int32 (T,), their true classes.
+        n_images: How many.
+
+    Returns:
+        int64 (at most n_images,), in class order.
+    """
+    by_class = np.argsort(classes, kind="stable")
     wrong, right = by_class[~correct[by_class]], by_class[correct[by_class]]
     n_wrong = min(len(wrong), max(n_images // 2, n_images - len(right)))
     n_right = min(len(right), n_images - n_wrong)
@@ -173,4 +221,4 @@ def images_worth_showing(scores: Scores, n_images: int) -> NDArray[np.int64]:
         ]
         or [np.empty(0, dtype=np.int64)]
     )
-    return chosen[np.argsort(scores.test_classes[chosen], kind="stable")]
+    return chosen[np.argsort(classes[chosen], kind="stable")]

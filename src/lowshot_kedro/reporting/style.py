@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
 
 from lowshot_kedro.methods.palette import BLUE, GREEN, ORANGE
 
 # The groups of test images that accuracies are computed for, as the names of columns end.
 GROUP_NAMES = {"": "all classes", "_novel": "novel classes", "_base": "base classes"}
 GROUP_COLORS = {"": BLUE, "_novel": ORANGE, "_base": GREEN}
+# What stands in the place of an accuracy that there is not.
+MISSING = "–"
+# A width in letters that no table needs.
+_ROOM = 10_000
 
 
 def groups_shown(frame: pd.DataFrame, k: int, suffix: str = "") -> list[str]:
@@ -41,3 +47,18 @@ def empty_figure(message: str) -> Figure:
     axes.axis("off")
     axes.text(0.5, 0.5, message, ha="center")
     return figure
+
+
+def percent(mean: float | None, deviation: float | None) -> str:
+    """An accuracy, a fraction, in percent, with its deviation if there is one."""
+    if mean is None or pd.isna(mean):
+        return MISSING
+    if deviation is None or pd.isna(deviation):
+        return f"{100 * mean:.1f}"
+    return f"{100 * mean:.1f} ± {100 * deviation:.1f}"
+
+
+def print_whole(table: Table) -> None:
+    """Print a table to the terminal as wide as it is."""
+    needed = Console(width=_ROOM).measure(table).maximum
+    Console(width=max(Console().width, needed)).print(table)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
 from lowshot_kedro.errors import InputError
@@ -20,15 +19,18 @@ from lowshot_kedro.reporting.names import (
     method_name,
     method_rank,
 )
-from lowshot_kedro.reporting.style import GROUP_NAMES, groups_shown
+from lowshot_kedro.reporting.style import (
+    GROUP_NAMES,
+    MISSING,
+    groups_shown,
+    percent,
+    print_whole,
+)
 
 _MIB = 2**20
-_MISSING = "–"
 _PARTS = ("mean", "std")
 # Headings of the columns of a group. Base classes have a column in table.csv alone.
 _GROUPS = {"": "all", "_novel": "novel"}
-# A width in letters that no table needs.
-_ROOM = 10_000
 
 
 def summarize(finals: pd.DataFrame, top_k: Sequence[int]) -> pd.DataFrame:
@@ -144,7 +146,7 @@ def print_summary(summary: pd.DataFrame, k: int, context: Mapping[str, Any]) -> 
         for row in cells.itertuples(index=False):
             printed.add_row(*row)
         printed.add_section()
-    _print_whole(printed)
+    print_whole(printed)
 
 
 def run_resources(runs: pd.DataFrame) -> pd.DataFrame:
@@ -173,7 +175,7 @@ def print_resources(resources: pd.DataFrame) -> None:
         runs = resources[resources["method"] == method]
         peak = format_bytes(runs["peak_mib"].max() * _MIB)
         printed.add_row(METHODS[method].title, str(len(runs)), f"{runs['seconds'].sum():.1f}", peak)
-    _print_whole(printed)
+    print_whole(printed)
 
 
 def _groups(summary: pd.DataFrame, k: int) -> list[str]:
@@ -187,19 +189,13 @@ def _cells(summary: pd.DataFrame, k: int, group: str) -> pd.DataFrame:
     table = []
     for (method, unlabeled), rows in summary.groupby(["method", "unlabeled"], sort=False):
         line = {"method": method_name(method, unlabeled, rows["n_background"].iloc[0])}
-        line |= {labeled_name(n): _MISSING for n in numbers}
+        line |= {labeled_name(n): MISSING for n in numbers}
         for n, mean, deviation in zip(
             rows["n_labeled"], rows[f"top{k}{group}_mean"], rows[f"top{k}{group}_std"], strict=True
         ):
-            line[labeled_name(n)] = _cell(mean, deviation)
+            line[labeled_name(n)] = percent(mean, deviation)
         table.append(line)
     return pd.DataFrame(table, columns=["method", *map(labeled_name, numbers)])
-
-
-def _cell(mean: float, deviation: float) -> str:
-    if pd.isna(mean):
-        return _MISSING
-    return f"{100 * mean:.1f}" + ("" if pd.isna(deviation) else f" ± {100 * deviation:.1f}")
 
 
 def _notes(summary: pd.DataFrame, context: Mapping[str, Any]) -> list[str]:
@@ -235,9 +231,3 @@ def _markdown(cells: pd.DataFrame) -> str:
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     aligned = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in [aligned[0], rule, *aligned[1:]])
-
-
-def _print_whole(table: Table) -> None:
-    """Print a table to the terminal as wide as it is."""
-    needed = Console(width=_ROOM).measure(table).maximum
-    Console(width=max(Console().width, needed)).print(table)
