@@ -88,12 +88,17 @@ def _show_images(catalog: DataCatalog, outputs: set[str]) -> None:
         )
 
 
+def _show_snca(catalog: DataCatalog, outputs: set[str]) -> None:
+    reporting.print_knn_accuracies(catalog.load("snca_metrics"))
+
+
 # The first whose outputs are made is the result of a run.
 _SHOWN = (
     ({"sweep_table"}, _show_sweep),
     ({"metrics_table"}, _show_methods),
     ({"baseline_metrics", "diffusion_metrics"}, _show_accuracies),
     ({"background_graph_quality"}, _show_graph),
+    ({"snca_metrics"}, _show_snca),
     ({"broken_images"}, _show_images),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from lowshot_kedro import networks, reporting
-from lowshot_kedro.blocks import Blocks, FeatureMatrix, LabeledBlock, Resumable, RowBlocks
+from lowshot_kedro.blocks import (
+    Blocks,
+    FeatureMatrix,
+    LabeledBlock,
+    Resumable,
+    RowBlocks,
+    take_rows,
+)
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.images import ImageSource, ImageSubset
 from lowshot_kedro.memory import peak_rss_bytes
@@ -139,7 +148,7 @@ def evaluate_snca(
     facts = EmbeddingDescription.from_metadata(snca_network[1], "snca_network").facts
     plan = _plan(train_images, test_images, class_split, snca, experiment)
     trained_on = ImageSubset(train_images, plan.base.gallery)
-    if facts.get("images") != trained_on.describe():
+    if facts.get("images") != json.loads(json.dumps(trained_on.describe())):
         raise InputError(
             "snca_network: was trained on other images than those of the classes that "
             "snca.classes, experiment.mode and the class split name",
@@ -164,3 +173,45 @@ def evaluate_snca(
 def plot_snca_curves(snca_training: pd.DataFrame) -> Figure:
     """Loss, learning rate and accuracies of the epochs."""
     return reporting.plot_training_curves(snca_training)
+
+
+def plot_snca_neighbors(
+    snca_train_features: FeatureMatrix,
+    snca_test_features: FeatureMatrix,
+    train_images: ImageSource,
+    test_images: ImageSource,
+    class_split: dict[str, Any],
+    snca: SNCAParameters,
+    experiment: ExperimentParameters,
+) -> Figure:
+    """Some test images with the training images that are most similar to them.
+
+    Where base classes are trained on, base and novel classes of the mode are shown. In memory:
+    the embeddings of their images, those of training twice.
+    """
+    split = read_class_split(class_split, experiment.mode)
+    shown = np.union1d(split.base_classes, split.novel_classes) if snca.classes == "base" else None
+    queries, gallery = (
+        _embedded(images, features, shown)
+        for images, features in (
+            (test_images, snca_test_features),
+            (train_images, snca_train_features),
+        )
+    )
+    rows = reporting.nearest_image_rows(
+        queries,
+        gallery,
+        split.class_names,
+        snca.eval_temperature or snca.temperature,
+        n_queries=snca.n_images,
+    )
+    return reporting.plot_nearest_images(rows)
+
+
+def _embedded(
+    images: ImageSource, features: FeatureMatrix, labels: NDArray[np.int64] | None
+) -> reporting.EmbeddedImages:
+    """The images of some labels with their embeddings; None: all images."""
+    of_labels = np.isin(features.labels, labels) if labels is not None else features.labels >= 0
+    positions = np.flatnonzero(of_labels)
+    return reporting.EmbeddedImages(ImageSubset(images, positions), take_rows(features, positions))
