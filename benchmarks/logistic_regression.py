@@ -30,9 +30,9 @@ from lowshot_kedro.classifiers.gradient_descent import (
     BalancedBatches,
     iterations_of_a_block,
     padded_rows,
-    single_threaded_tasks,
 )
 from lowshot_kedro.classifiers.logistic_regression import LogisticRegressions
+from lowshot_kedro.torch_threads import single_threaded_tasks
 
 LR = (0.01, 0.001, 0.0001)
 WEIGHT_DECAY = (0.0, 0.01, 0.1)

@@ -11,8 +11,8 @@ from lowshot_kedro.classifiers.gradient_descent import (
     factors,
     iterations_of_a_block,
     padded_rows,
-    single_threaded_tasks,
 )
+from lowshot_kedro.torch_threads import single_threaded_tasks
 
 # --- what is drawn ---
 

@@ -10,6 +10,7 @@ import torch
 from lowshot_kedro.classifiers import gradient_descent, logistic_regression
 from lowshot_kedro.classifiers.gradient_descent import BalancedBatches
 from lowshot_kedro.classifiers.logistic_regression import LogisticRegression, LogisticRegressions
+from lowshot_kedro.torch_threads import single_threaded_tasks
 
 LR = [0.3, 0.1, 0.01, 0.5, 0.5]
 # With the last two the weights before an iteration count nothing, or with the other sign.
@@ -186,7 +187,7 @@ def spy_on_threads(monkeypatch):
 
     def spy(n_threads):
         used.append(n_threads)
-        return gradient_descent.single_threaded_tasks(n_threads)
+        return single_threaded_tasks(n_threads)
 
     monkeypatch.setattr(logistic_regression, "single_threaded_tasks", spy)
     return used

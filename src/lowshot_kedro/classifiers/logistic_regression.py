@@ -20,13 +20,13 @@ from lowshot_kedro.classifiers.gradient_descent import (
     BlockDescent,
     Settings,
     padded_rows,
-    single_threaded_tasks,
 )
 from lowshot_kedro.classifiers.vectors import require_every_class
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.extras import LazyModule
 from lowshot_kedro.input_files import UNPICKLING_ERRORS
 from lowshot_kedro.progress import Progress, Stopwatch
+from lowshot_kedro.torch_threads import single_threaded_tasks
 
 if TYPE_CHECKING:
     import torch

@@ -7,3 +7,7 @@ ECCV 2018.
 from lowshot_kedro.extras import require
 
 require("torch", __name__)
+
+from lowshot_kedro.snca.loss import SNCALoss
+
+__all__ = ["SNCALoss"]
