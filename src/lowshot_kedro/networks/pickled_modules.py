@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import pickletools
 import re
-import warnings
 import zipfile
-from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch.serialization import safe_globals
 
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.input_files import UNPICKLING_ERRORS
+from lowshot_kedro.networks.legacy_pickles import load_legacy
 
 # Layers of PyTorch, what programs of 2018 put beside them, and the modules of the SNCA code.
 _STANDS_IN = re.compile(
@@ -46,9 +44,6 @@ class PickledModule:
     __slots__ = ("content",)
 
     class_name: ClassVar[str]
-    # PyTorch asks the classes of old files for it.
-    dump_patches: ClassVar[bool] = False
-
     content: dict[str, Any]
 
     def __new__(cls, *arguments: Any) -> PickledModule:
@@ -113,41 +108,37 @@ def load_pickled(path: Path) -> Any:
     Raises:
         UNPICKLING_ERRORS: For a file of another kind, or one that names anything else.
     """
-    stand_ins: list[Any] = [(_stand_in(name), name) for name in sorted(_names_in(path))]
-    with safe_globals(stand_ins), warnings.catch_warnings():
-        # It would compare the source code in the file with that of the class.
-        warnings.filterwarnings("ignore", message="Couldn't retrieve source code")
+    is_zip, names = _names_in(path)
+    stand_ins = {name: _stand_in(name) for name in sorted(names) if _STANDS_IN.fullmatch(name)}
+    if stand_ins and not is_zip:
+        with path.open("rb") as file:
+            return load_legacy(file, stand_ins)
+    allowed: list[Any] = [(stand_in, name) for name, stand_in in stand_ins.items()]
+    with safe_globals(allowed):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _stand_in(name: str) -> type[PickledModule]:
+def _stand_in(name: str) -> type:
     return type(name.rpartition(".")[2], (PickledModule,), {"__slots__": (), "class_name": name})
 
 
-def _names_in(path: Path) -> set[str]:
-    """Names in a file that a stand-in is there for."""
-    names = set()
-    with ExitStack() as opened:
-        try:
-            for content in _pickles(path, opened):
+def _names_in(path: Path) -> tuple[bool, set[str]]:
+    """Whether a file is a zip archive, and the names in it that stand for classes and functions."""
+    is_zip, names = False, set()
+    try:
+        with path.open("rb") as file, ExitStack() as opened:
+            is_zip = file.read(len(_ZIP_BEGINS)) == _ZIP_BEGINS
+            file.seek(0)
+            content: Any = file
+            if is_zip:
+                archive = opened.enter_context(zipfile.ZipFile(file))
+                member = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+                content = opened.enter_context(archive.open(member))
+            for _ in range(1 if is_zip else _PICKLES_BEFORE_ZIP):
                 for operation, argument, _ in pickletools.genops(content):
                     if operation.name == "GLOBAL":
                         names.add(str(argument).replace(" ", ".", 1))
-        except (*UNPICKLING_ERRORS, zipfile.BadZipFile):
-            # Whatever is wrong with the file, PyTorch finds it too.
-            pass
-    return {name for name in names if _STANDS_IN.fullmatch(name)}
-
-
-def _pickles(path: Path, opened: ExitStack) -> Iterator[IO[bytes]]:
-    file = opened.enter_context(path.open("rb"))
-    is_zip = file.read(len(_ZIP_BEGINS)) == _ZIP_BEGINS
-    file.seek(0)
-    if is_zip:
-        archive = opened.enter_context(zipfile.ZipFile(file))
-        members = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-        for member in islice(members, 1):
-            yield opened.enter_context(archive.open(member))
-    else:
-        for _ in range(_PICKLES_BEFORE_ZIP):
-            yield file
+    except (*UNPICKLING_ERRORS, zipfile.BadZipFile, StopIteration):
+        # Whatever is wrong with the file, whoever loads it finds it too.
+        pass
+    return is_zip, names
