@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copyreg
 import logging
+import os
 import pickle
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, nullcontext
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -359,10 +361,16 @@ class Session(KedroSession):
         """Run a pipeline, as Kedro's session does.
 
         Where one node only has a name such as `train_pca`, it need not be called `pca.train_pca`.
+        Of several processes that `torchrun` has started the first one runs the pipeline, and the
+        others do what it asks of them, and return nothing.
 
         Raises:
             UserError: If there is no such pipeline, node or namespace.
         """
+        with _launched_processes() as is_first:
+            return self._run(*args, **kwargs) if is_first else {}
+
+    def _run(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         asked_for = kwargs.get("pipeline_names") or ["__default__"]
         known = [name for name in pipelines if name != "__default__"]
         for name in asked_for:
@@ -386,6 +394,15 @@ class Session(KedroSession):
         finally:
             of_this_run.release()
         return result
+
+
+def _launched_processes() -> AbstractContextManager[bool]:
+    # Looked at here: that module needs PyTorch.
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return nullcontext(True)
+    from lowshot_kedro.training.torchrun import launched_processes
+
+    return launched_processes()
 
 
 # Names of an earlier version, which work until the next one.

@@ -16,7 +16,6 @@ import re
 import shlex
 import shutil
 import signal
-import sys
 import threading
 import uuid
 from collections import Counter
@@ -33,6 +32,7 @@ from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from lowshot_kedro.child_processes import count_cores, environment, without_main_module
 from lowshot_kedro.errors import InputError, in_one_line
 from lowshot_kedro.extras import needed_by, require
 from lowshot_kedro.memory import available_bytes, format_bytes, recent_peak_rss_bytes, restart_peak
@@ -465,7 +465,7 @@ def _open_local_engine(jobs: Sequence[Job[Any]], workers: Workers) -> Iterator[_
     budget = workers.memory_budget_bytes
     if budget is None:
         budget = int(_PART_OF_FREE_MEMORY * available_bytes())
-    n_cores = _count_cores()
+    n_cores = count_cores()
     if isinstance(workers.n_workers, int):
         n_workers = min(workers.n_workers, len(jobs))
     else:
@@ -540,8 +540,8 @@ def _start_processes(n_workers: int, n_threads: int) -> _Processes:
     import dask
     from distributed import Client, LocalCluster
 
-    environment = dict.fromkeys(_THREAD_VARIABLES, str(n_threads))
-    environment[_LOG_VARIABLE] = os.environ.get(_LOG_VARIABLE, "critical")
+    variables = dict.fromkeys(_THREAD_VARIABLES, str(n_threads))
+    variables[_LOG_VARIABLE] = os.environ.get(_LOG_VARIABLE, "critical")
     # Dask's own settings of malloc in the workers cost time and are not needed here. Nor is a
     # worker dead that gives no sign of life while it computes: its process is watched.
     settings: dict[str, Any] = {
@@ -551,8 +551,8 @@ def _start_processes(n_workers: int, n_threads: int) -> _Processes:
     with ExitStack() as opened:
         opened.enter_context(_quiet_dask())
         # For as long as they live: one that dies is replaced by another.
-        opened.enter_context(_environment(environment))
-        opened.enter_context(_without_main_module())
+        opened.enter_context(environment(variables, restored=["PYTHONHASHSEED"]))
+        opened.enter_context(without_main_module())
         with dask.config.set(settings):
             with _interrupts_held_back():
                 cluster = LocalCluster(
@@ -661,12 +661,6 @@ class _TendedCluster:
             worker.close(timeout=_SECONDS_TO_STOP) for worker in self._cluster.workers.values()
         )
         await asyncio.gather(*stops, return_exceptions=True)
-
-
-def _count_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _count_fitting(jobs: Sequence[Job[Any]], budget_bytes: int) -> int:
@@ -807,37 +801,6 @@ def _require_memory(jobs: Sequence[Job[Any]], workers: Workers) -> None:
             f"sweep.cluster.memory: {format_bytes(allowed)} for each process, but {largest.name} "
             f"takes about {format_bytes(largest.memory_bytes)}"
         )
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for processes started meanwhile, which Dask does too."""
-    names = (*variables, "PYTHONHASHSEED")
-    before = {name: os.environ[name] for name in names if name in os.environ}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name in names:
-            os.environ.pop(name, None)
-        os.environ.update(before)
-
-
-@contextmanager
-def _without_main_module() -> Iterator[None]:
-    """Keep processes started meanwhile from importing the program that this one runs.
-
-    They need nothing of it, and `kedro` would take time and memory, and set up their logs.
-    """
-    main = sys.modules["__main__"]
-    spec, file = main.__spec__, main.__dict__.pop("__file__", None)
-    main.__spec__ = None
-    try:
-        yield
-    finally:
-        main.__spec__ = spec
-        if file is not None:
-            main.__file__ = file
 
 
 class _QuietDask:

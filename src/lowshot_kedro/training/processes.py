@@ -7,13 +7,13 @@ is imported when they begin to work, and not before.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lowshot_kedro.devices import DEVICES, choose_device
-from lowshot_kedro.errors import InputError
 from lowshot_kedro.parameters import AUTO, refuse, require_integer, require_one_of
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ Result = TypeVar("Result")
 
 SCHEDULERS = ("local", "slurm")
 MAX_PROCESSES = 4096
+
+# What torchrun tells the processes that it starts.
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -182,11 +185,48 @@ def run_in_processes(
         RuntimeError: If one of them failed for another reason, with its traceback in the message.
         KeyboardInterrupt: At Ctrl-C, when all other processes have ended.
     """
+    check_processes(options)
+    if options.scheduler == "slurm":
+        from lowshot_kedro.training.slurm import run_by_slurm
+
+        return run_by_slurm(work, job, options)
+    if is_launched():
+        from lowshot_kedro.training.torchrun import run_launched
+
+        return run_launched(work, job, options.device)
     device = choose_device(options.device)
     n_processes = _number_here(options.n_processes, device)
     if n_processes == 1:
         return work(Processes(0, 1, device), job)
-    raise InputError(parameter="n_processes", found=n_processes, expected="1")
+    from lowshot_kedro.training.launching import run_on_this_machine
+
+    return run_on_this_machine(work, job, n_processes, options.device)
+
+
+def check_processes(options: ProcessOptions) -> None:
+    """Refuse processes that cannot be had, before there is work for them.
+
+    Raises:
+        InputError: Naming the option that cannot be used.
+    """
+    if is_launched():
+        n_launched = int(os.environ["WORLD_SIZE"])
+        if options.scheduler != "local":
+            raise refuse("scheduler", options.scheduler, "local, since torchrun has started it")
+        if options.n_processes not in (None, n_launched):
+            expected = f"{n_launched}, as many as torchrun has started, or null"
+            raise refuse("n_processes", options.n_processes, expected)
+    elif options.scheduler == "slurm":
+        from lowshot_kedro.training.slurm import check_slurm
+
+        check_slurm(options)
+    else:
+        _number_here(options.n_processes, choose_device(options.device))
+
+
+def is_launched() -> bool:
+    """Whether this process is one of several that `torchrun`, or the like, has started."""
+    return all(name in os.environ for name in _VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def _number_here(n_processes: int | None, device: torch.device) -> int:
@@ -197,9 +237,6 @@ def _number_here(n_processes: int | None, device: torch.device) -> int:
         return 1 if n_processes is None else n_processes
     n_gpus = torch.cuda.device_count()
     if n_processes is not None and n_processes > n_gpus:
-        raise InputError(
-            parameter="n_processes",
-            found=n_processes,
-            expected=f"at most the number of GPUs, {n_gpus}, or device = cpu",
-        )
+        expected = f"at most the number of GPUs, {n_gpus}, or device = cpu"
+        raise refuse("n_processes", n_processes, expected)
     return n_gpus if n_processes is None else n_processes

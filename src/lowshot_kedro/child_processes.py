@@ -1,0 +1,51 @@
+"""What processes that this one starts get from it: cores, environment, and no program to import."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+
+def count_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def environment(variables: Mapping[str, str], restored: Sequence[str] = ()) -> Iterator[None]:
+    """Set environment variables for processes started meanwhile.
+
+    Args:
+        variables: Name and value.
+        restored: Names of others that somebody else sets meanwhile.
+    """
+    names = (*variables, *restored)
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)
+
+
+@contextmanager
+def without_main_module() -> Iterator[None]:
+    """Keep processes started meanwhile from importing the program that this one runs.
+
+    They need nothing of it, and `kedro` would take time and memory, and set up their logs.
+    """
+    main = sys.modules["__main__"]
+    spec, file = main.__spec__, main.__dict__.pop("__file__", None)
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__spec__ = spec
+        if file is not None:
+            main.__file__ = file

@@ -1,0 +1,239 @@
+"""Several processes of this machine, started by torch's own launcher and ended with this one."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from logging.handlers import QueueHandler
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from lowshot_kedro.child_processes import count_cores, environment, without_main_module
+from lowshot_kedro.errors import InputError
+from lowshot_kedro.training.group import do_part, error_file, raise_failure
+from lowshot_kedro.training.processes import Job, Processes, Result
+
+logger = logging.getLogger(__name__)
+
+_PACKAGE = __name__.partition(".")[0]
+_THREADS = "OMP_NUM_THREADS"
+_SECONDS_BETWEEN_LOOKS = 0.1
+_SECONDS_TO_END = 5
+# The launcher looks ten times a second.
+_SECONDS_TO_NOTICE = 1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+def run_on_this_machine(
+    work: Callable[[Processes, Job], Result], job: Job, n_processes: int, device: str
+) -> Result:
+    """Do a piece of work in several new processes.
+
+    Each gets its share of the cores as threads, unless OMP_NUM_THREADS says how many. What they log
+    goes to the log of this process: all of the first one, warnings of the others. They end when
+    this process does, however that ends.
+
+    Args:
+        work: As for :func:`~lowshot_kedro.training.processes.run_in_processes`.
+        job: Likewise.
+        n_processes: At least 2.
+        device: As for :func:`~lowshot_kedro.training.group.device_here`.
+
+    Returns:
+        What the first process returns.
+
+    Raises:
+        InputError: If that is what a process raised, or if one was killed.
+        RuntimeError: If a process failed for another reason.
+        KeyboardInterrupt: At Ctrl-C.
+    """
+    threads = os.environ.get(_THREADS, str(max(1, count_cores() // n_processes)))
+    logger.info("%d processes with %s threads each", n_processes, threads)
+    level = logging.getLogger(_PACKAGE).getEffectiveLevel()
+    with (
+        _own_signals(),
+        TemporaryDirectory(prefix="lowshot-kedro-") as name,
+        environment({_THREADS: threads}, restored=["TORCHELASTIC_SIGNALS_TO_HANDLE"]),
+        without_main_module(),
+        _silent_launcher(),
+        _logged_here(n_processes) as logs,
+    ):
+        folder = Path(name)
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=n_processes,
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+            start_method="spawn",
+            logs_specs=DefaultLogsSpecs(log_dir=name),
+        )
+        arguments = (work, job, device, folder, logs, level)
+        try:
+            returned: dict[int, Any] = elastic_launch(config, _work_here)(*arguments)
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            killed = InputError(f"process {rank} of {n_processes} {_end_of(failure.exitcode)}")
+            if not error_file(folder, rank).exists():
+                raise killed from None
+            raise_failure(folder, n_processes, killed)
+    result: Result = pickle.loads(returned[0])
+    return result
+
+
+def _work_here(
+    work: Callable[[Processes, Job], Result],
+    job: Job,
+    device: str,
+    folder: Path,
+    logs: Sequence[Connection],
+    level: int,
+) -> bytes | None:
+    """What each of the new processes does."""
+    _end_with_parent()
+    # A collective that waits for others would keep Python from noticing.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    torch.set_num_threads(int(os.environ[_THREADS]))
+    rank = int(os.environ["RANK"])
+    logging.getLogger().addHandler(_Sender(logs[rank]))
+    logging.getLogger(_PACKAGE).setLevel(level if rank == 0 else max(level, logging.WARNING))
+    try:
+        return do_part(work, job, device, folder)
+    except Exception:
+        # The launcher names the first that ends. This one may have failed for want of another.
+        time.sleep(_SECONDS_TO_NOTICE)
+        raise
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that has started it does, also if that is killed."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        raise RuntimeError("expected a process that multiprocessing has started")
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="end-with-parent", daemon=True).start()
+
+
+def _end_of(status: int) -> str:
+    if status >= 0:
+        return f"ended with status {status}"
+    number = signal.Signals(-status)
+    why = ", probably for want of memory" if number == signal.SIGKILL else ""
+    return f"was killed by {number.name}{why}"
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Take back the handlers of signals that the launcher replaces, and have them do their work.
+
+    The launcher's raise an error, an ordinary one, that ends the new processes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    # None: what set it was not Python, which cannot put it back.
+    handlers = {number: handler for number, handler in handlers.items() if handler is not None}
+    come = None
+    try:
+        yield
+    except SignalException as error:
+        come = error.sigval
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if come is not None:
+        signal.raise_signal(come)
+        # Whatever handled it wants this process to go on.
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _silent_launcher() -> Iterator[None]:
+    """Keep what torch logs of processes that fail to itself: it is raised."""
+    nothing = logging.NullHandler()
+    names = ("torch.distributed.elastic", "torch.multiprocessing")
+    before = {each: each.propagate for each in map(logging.getLogger, names)}
+    for each in before:
+        each.propagate = False
+        each.addHandler(nothing)
+    try:
+        yield
+    finally:
+        for each, propagate in before.items():
+            each.propagate = propagate
+            each.removeHandler(nothing)
+
+
+class _Sender(QueueHandler):
+    """Sends what this process logs to the one that has started it."""
+
+    def __init__(self, pipe: Connection) -> None:
+        super().__init__(pipe)  # type: ignore[arg-type]
+        self._pipe = pipe
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Send it; the end of a pipe that nobody reads is the end of this process, too."""
+        with suppress(OSError):
+            self._pipe.send(record)
+
+
+@contextmanager
+def _logged_here(n_processes: int) -> Iterator[list[Connection]]:
+    """Log what other processes log, by the handlers of the same logger.
+
+    They share no queue: its lock would stay locked when one of them is killed while it logs.
+
+    Yields:
+        Where each of them sends its records.
+    """
+    context = multiprocessing.get_context("spawn")
+    pipes = [context.Pipe(duplex=False) for _ in range(n_processes)]
+    over = threading.Event()
+
+    def relay() -> None:
+        readers: list[Any] = [reader for reader, _ in pipes]
+        while readers:
+            ready: list[Any] = wait(readers, timeout=_SECONDS_BETWEEN_LOOKS)
+            if not ready and over.is_set():
+                return
+            for reader in ready:
+                try:
+                    record = reader.recv()
+                except (OSError, EOFError, pickle.UnpicklingError):
+                    readers.remove(reader)
+                else:
+                    logging.getLogger(record.name).handle(record)
+
+    thread = threading.Thread(target=relay, name="relayed-log", daemon=True)
+    thread.start()
+    try:
+        yield [writer for _, writer in pipes]
+    finally:
+        over.set()
+        for _, writer in pipes:
+            writer.close()
+        thread.join(_SECONDS_TO_END)
+        for reader, _ in pipes:
+            reader.close()
