@@ -12,6 +12,7 @@ from lowshot_kedro.datasets import (
     KnnGraphDataset,
     LabeledImagesDataset,
     RawMatrixDataset,
+    SafetensorsDataset,
     TorchStateDataset,
     WholeFileDataset,
 )
@@ -31,6 +32,7 @@ DATASETS = {
     "labeled list": (lambda folder: LabeledImagesDataset(filepath=f"{folder}/f.json"), "f.json"),
     "matrix": (lambda folder: RawMatrixDataset(filepath=f"{folder}/f.raw", n_columns=4), "f.raw"),
     "state": (lambda folder: TorchStateDataset(filepath=f"{folder}/f.pt"), "f.pt"),
+    "tensors": (lambda folder: SafetensorsDataset(filepath=f"{folder}/f.st"), "f.st"),
     "json": (
         lambda folder: WholeFileDataset(
             dataset={"type": "json.JSONDataset", "filepath": f"{folder}/f.json"}

@@ -21,9 +21,11 @@ from lowshot_kedro.datasets import (
     KnnGraphDataset,
     LabeledImagesDataset,
     RawMatrixDataset,
+    SafetensorsDataset,
     TorchStateDataset,
     WholeFileDataset,
     ZipShardImagesDataset,
+    safetensors_file,
 )
 
 Midway = Callable[[], None]
@@ -47,6 +49,17 @@ class Writer:
     make: Callable[[Path], Any]
     save: Callable[[Any, int, Midway], None]
     finals: tuple[str, ...]
+
+
+def save_tensors(dataset: Any, number: int, midway: Midway) -> None:
+    sorted_header = safetensors_file._sorted_header
+
+    def after_midway(text: bytes) -> bytes:
+        midway()
+        return sorted_header(text)
+
+    with mock.patch.object(safetensors_file, "_sorted_header", after_midway):
+        dataset.save(({"weight": torch.full((3, 2), float(number))}, {"made": "here"}))
 
 
 class CallsWhenPickled:
@@ -192,6 +205,9 @@ WRITERS = {
         ("PCAR2.vt",),
     ),
     "state": Writer(at("model.pt", TorchStateDataset), save_state, ("model.pt",)),
+    "tensors": Writer(
+        at("network.safetensors", SafetensorsDataset), save_tensors, ("network.safetensors",)
+    ),
     "whole file": Writer(
         whole_file("object.pickle", "pickle.PickleDataset"), save_object, ("object.pickle",)
     ),

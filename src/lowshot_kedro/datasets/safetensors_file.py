@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 else:
     torch = LazyModule("torch", "SafetensorsDataset", globals())
 
+# The number of bytes of the header is at the beginning.
+_LENGTH_BYTES = 8
+
 TensorsAndHeader = tuple[dict[str, "torch.Tensor"], dict[str, str]]
 
 
@@ -24,7 +27,8 @@ class SafetensorsDataset(FileDataset[TensorsAndHeader, TensorsAndHeader]):
     """Named tensors and a header of texts by name, in the safetensors format.
 
     The format holds nothing that could be executed, and other programs read it. What is saved may
-    be on any device and share memory; what is loaded is on the CPU, all of it in memory.
+    be on any device and share memory; it is in memory two more times meanwhile. What is loaded is
+    on the CPU, all of it in memory.
 
     Args:
         filepath: The file.
@@ -68,13 +72,17 @@ class SafetensorsDataset(FileDataset[TensorsAndHeader, TensorsAndHeader]):
 
     def _write(self, path: Path, data: TensorsAndHeader) -> None:
         require("safetensors", "SafetensorsDataset")
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         tensors, header = data
-        # Of a view the format would refuse what it shares, or write more than it shows.
+        # The format refuses tensors that share memory, and holds all of what a view is a part of.
         plain = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-        save_file({name: tensor.contiguous() for name, tensor in plain.items()}, path, header)
-        _sort_header(path)
+        content = save({name: tensor.contiguous() for name, tensor in plain.items()}, header)
+        first = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
+        with path.open("wb") as file:
+            file.write(content[:_LENGTH_BYTES])
+            file.write(_sorted_header(content[_LENGTH_BYTES:first]))
+            file.write(memoryview(content)[first:])
 
     def _facts(self) -> dict[str, str]:
         with self._opened() as file:
@@ -106,12 +114,8 @@ class SafetensorsDataset(FileDataset[TensorsAndHeader, TensorsAndHeader]):
                 yield from file.get_slice(name)[:10].tolist()
 
 
-def _sort_header(path: Path) -> None:
-    """Put what a header says in order: the library writes it in another one every time."""
-    with path.open("r+b") as file:
-        n_bytes = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(n_bytes))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-        file.seek(8)
-        file.write(text.ljust(n_bytes))
+def _sorted_header(text: bytes) -> bytes:
+    """What a header says in order, as long as it was: the library writes it in any."""
+    header = json.loads(text)
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    return json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(len(text))
