@@ -48,6 +48,8 @@ FIGURES = {
     "methods.png": Figure("demonstration", "methods_plot"),
     "neighbors.png": Figure("demonstration", "neighbors_plot"),
     "pca_spectrum.png": Figure("demonstration", "pca_spectrum_plot"),
+    "snca_curves.png": Figure("snca", "snca_curves_plot"),
+    "snca_neighbors.png": Figure("snca", "snca_neighbors_plot"),
     "sweep_digits.png": Figure("digits", "sweep_accuracy_per_n_labeled_plot"),
     "sweep_fashion_mnist.png": Figure(
         "fashion_mnist", "sweep_accuracy_per_n_labeled_plot", "fashion_mnist"
@@ -69,7 +71,7 @@ TABLES = {
 }
 
 # Of the demonstration's run.
-QUICK_PARTS = ("demonstration", "digits", "kedro_viz", "explore_catalog")
+QUICK_PARTS = ("demonstration", "digits", "snca", "kedro_viz", "explore_catalog")
 # A notebook, and an environment, on the 70 thousand figures of Fashion-MNIST.
 SLOW_PARTS = ("label_diffusion", "fashion_mnist")
 
@@ -94,6 +96,9 @@ def main() -> None:
         _kedro("run")
     if "digits" in parts:
         _kedro("run", "--pipelines", "sweep")
+    if "snca" in parts:
+        _kedro("run", "--pipelines", "snca")
+        _execute_notebook("snca")
     _copy_plots(parts)
     if "kedro_viz" in parts:
         _take_screenshots()
