@@ -173,7 +173,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(digits: Path, tmp_pat
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"snca": {"eval_k": [1000]}}, r"snca.eval_k: got \[1000\], expected one up to 300"),
+        ({"snca": {"eval_k": [1000]}}, r"snca.eval_k: got \[1000\], expected one up to 304"),
         ({"snca": {"network": "timm/nothing"}}, r"snca.network: timm has no model 'nothing'"),
         ({"snca": {"weights": "absent.pth"}}, r"snca.weights: no file absent.pth"),
         ({"snca": {"device": "cuda"}}, r"snca.device: got 'cuda', but PyTorch finds no GPU"),
@@ -203,4 +203,4 @@ def run_evaluation(project: Path, **parameters: object) -> None:
     with KedroSession.create(
         project_path=project, runtime_params={"snca": QUICK, **parameters}
     ) as session:
-        session.run(pipeline_names=["snca"], node_names=["evaluate_snca"])
+        session.run(pipeline_names=["snca"], node_names=["snca.evaluate_snca"])

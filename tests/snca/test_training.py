@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.networks.embedding import embedding_network
@@ -17,8 +18,10 @@ from lowshot_kedro.snca.loss import SNCALoss
 from lowshot_kedro.snca.training import TrainedSNCA, train_snca
 from lowshot_kedro.training import loop
 from lowshot_kedro.training.batches import BatchOrder, seed_of
+from lowshot_kedro.training.processes import ProcessOptions, run_in_processes
 from lowshot_kedro.training.transforms import RECIPES
 from tests.snca.making import N_IMAGES, job
+from tests.snca.together import Stop, train_whole_and_with_stops
 
 
 def bank_of(trained: TrainedSNCA) -> np.ndarray:
@@ -93,10 +96,6 @@ def test_the_network_is_described_so_that_it_can_be_used(tmp_path: Path) -> None
     assert description.facts["images"] == made.images.describe()
 
 
-class Stop(Exception):
-    pass
-
-
 def test_a_stop_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = train_snca(job(tmp_path / "whole"))
     learn, left = loop._Loop._learn, 0
@@ -140,3 +139,44 @@ def test_what_cannot_be_learnt_from_is_refused(tmp_path: Path, classes) -> None:
     with pytest.raises(InputError, match="expected at least two classes, and two images of one"):
         train_snca(changed)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trainings by two processes."""
+    folder = tmp_path_factory.mktemp("by_two")
+    options = ProcessOptions(folder=folder / "processes", n_processes=2, device="cpu")
+    run_in_processes(train_whole_and_with_stops, folder, options)
+    return folder
+
+
+def assert_near(found: TrainedSNCA, expected: TrainedSNCA) -> None:
+    for name, tensor in expected.network.items():
+        torch.testing.assert_close(found.network[name], tensor, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(bank_of(found), bank_of(expected), atol=1e-4)
+    losses = [[row["loss"] for row in trained.table] for trained in (found, expected)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_two_processes_do_what_one_does(by_two: Path, tmp_path: Path) -> None:
+    expected = train_snca(job(tmp_path))
+    found = train_snca(job(by_two / "whole"))
+    assert_near(found, expected)
+    # Each has written its half of the bank.
+    parts = sorted((by_two / "whole").glob("training-*/step-*/rows-*"))
+    assert [part.name for part in parts] == [f"rows-{rank}-of-2.safetensors" for rank in range(2)]
+    assert [len(load_file(part)["bank"]) for part in parts] == [10, 11]
+
+
+def test_a_stop_of_two_processes_changes_nothing(by_two: Path) -> None:
+    expected, found = (train_snca(job(by_two / name)) for name in ("whole", "stopped"))
+    for name, tensor in expected.network.items():
+        assert torch.equal(found.network[name], tensor), name
+    np.testing.assert_array_equal(bank_of(found), bank_of(expected))
+    assert found.table == expected.table
+
+
+def test_one_process_continues_what_two_have_begun(by_two: Path, tmp_path: Path) -> None:
+    (begun,) = (by_two / "begun").glob("training-*/step-*")
+    assert begun.name == "step-000000000004", "in the second of two epochs with three batches"
+    assert_near(train_snca(job(by_two / "begun")), train_snca(job(tmp_path)))

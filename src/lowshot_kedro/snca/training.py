@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lowshot_kedro.blocks import Blocks, LabeledBlock, row_ranges
-from lowshot_kedro.devices import choose_device
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.images import ImageSource, ImageSubset
 from lowshot_kedro.images.fingerprint import checksum
@@ -96,7 +95,7 @@ def train_snca(job: SNCAJob) -> TrainedSNCA:
     """
     parameters = job.parameters
     _require_classes(job.classes)
-    checkpoints = _checkpoints(job, Processes(0, 1, choose_device(parameters.device)))
+    checkpoints = _checkpoints(job, Processes(0, 1, torch.device("cpu")))
     found = checkpoints.latest()
     if found is None or found.state["epoch"] < parameters.epochs:
         options = ProcessOptions(

@@ -198,12 +198,8 @@ class _Loop:
         )
         self._parallel: nn.Module = self._network
         if processes.n_processes > 1:
-            self._parallel = DistributedDataParallel(
-                self._network,
-                device_ids=[device] if is_on_gpu else None,
-                # The statistics of batch norms are those of the whole batch in all processes.
-                broadcast_buffers=False,
-            )
+            devices = [device] if is_on_gpu else None
+            self._parallel = DistributedDataParallel(self._network, device_ids=devices)
         recipe = RECIPES[parameters.augmentation]
         self._normalize = recipe.preprocessing(parameters.image_size).normalize
         self._autocast = _autocasts(parameters, device)
