@@ -6,7 +6,7 @@ import os
 import pickle
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ import torch.distributed
 
 from lowshot_kedro.devices import choose_device
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.training.processes import Job, Processes, Result
+from lowshot_kedro.training.processes import Processes
 
 # The others wait while one of them computes features, or evaluates.
 _LONGEST_WAIT = timedelta(days=7)
@@ -75,15 +75,13 @@ def device_here(device: str) -> torch.device:
     return torch.device("cuda", number)
 
 
-def do_part(
-    work: Callable[[Processes, Job], Result], job: Job, device: str, folder: Path
-) -> bytes | None:
+def do_part(call: bytes, device: str, folder: Path) -> bytes | None:
     """Join the other processes and work with them.
 
     Args:
-        work: As for :func:`~lowshot_kedro.training.processes.run_in_processes`.
-        job: Likewise.
-        device: Likewise.
+        call: The function and the job, pickled: what torch sends from process to process otherwise
+            has its tensors in memory that all of them share.
+        device: As for :func:`device_here`.
         folder: Where an error is left for :func:`raise_failure`.
 
     Returns:
@@ -94,6 +92,7 @@ def do_part(
     kept.unlink(missing_ok=True)
     # Before the others notice that this process leaves, or cannot join them.
     with _failure_kept(kept, rank), joined_group(device) as processes, _failure_kept(kept, rank):
+        work, job = pickle.loads(call)
         result = work(processes, job)
         return pickle.dumps(result) if processes.is_first else None
 

@@ -85,7 +85,7 @@ def run_on_this_machine(
             start_method="spawn",
             logs_specs=DefaultLogsSpecs(log_dir=name),
         )
-        arguments = (work, job, device, folder, logs, level)
+        arguments = (pickle.dumps((work, job)), device, folder, logs, level)
         try:
             returned: dict[int, Any] = elastic_launch(config, _work_here)(*arguments)
         except ChildFailedError as error:
@@ -99,12 +99,7 @@ def run_on_this_machine(
 
 
 def _work_here(
-    work: Callable[[Processes, Job], Result],
-    job: Job,
-    device: str,
-    folder: Path,
-    logs: Sequence[Connection],
-    level: int,
+    call: bytes, device: str, folder: Path, logs: Sequence[Connection], level: int
 ) -> bytes | None:
     """What each of the new processes does."""
     _end_with_parent()
@@ -115,7 +110,7 @@ def _work_here(
     logging.getLogger().addHandler(_Sender(logs[rank]))
     logging.getLogger(_PACKAGE).setLevel(level if rank == 0 else max(level, logging.WARNING))
     try:
-        return do_part(work, job, device, folder)
+        return do_part(call, device, folder)
     except Exception:
         # The launcher names the first that ends. This one may have failed for want of another.
         time.sleep(_SECONDS_TO_NOTICE)

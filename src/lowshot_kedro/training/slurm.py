@@ -17,7 +17,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any
 
 from lowshot_kedro.child_processes import environment
 from lowshot_kedro.errors import InputError, in_one_line
@@ -75,7 +75,7 @@ def run_by_slurm(
     record = options.folder / "job.json"
     submitted = _left_behind(record)
     if submitted is None:
-        task = _Task(work, job, options.device, options.folder.absolute())
+        task = _Task(pickle.dumps((work, job)), options.device, options.folder.absolute())
         submitted = _submit(executor, task, n_tasks, record)
     try:
         _wait(submitted)
@@ -87,13 +87,11 @@ def run_by_slurm(
     return result
 
 
-class _Task(Generic[Job, Result]):
+class _Task:
     """What every process of the job does; submitit calls it, and asks it for what is left to do."""
 
-    def __init__(
-        self, work: Callable[[Processes, Job], Result], job: Job, device: str, folder: Path
-    ) -> None:
-        self._work, self._job, self._device, self._folder = work, job, device, folder
+    def __init__(self, call: bytes, device: str, folder: Path) -> None:
+        self._call, self._device, self._folder = call, device, folder
 
     def __call__(self) -> bytes | None:
         """Join the other processes and work with them."""
@@ -110,7 +108,7 @@ class _Task(Generic[Job, Result]):
             torch.set_num_threads(int(cores))
         level = logging.INFO if here.rank == 0 else logging.WARNING
         logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
-        return do_part(self._work, self._job, self._device, self._folder)
+        return do_part(self._call, self._device, self._folder)
 
     def checkpoint(self) -> DelayedSubmission:
         """The same again: the work finds its own checkpoints."""
@@ -158,7 +156,7 @@ def _executor(options: ProcessOptions) -> tuple[submitit.SlurmExecutor, int]:
 
 
 def _submit(
-    executor: submitit.SlurmExecutor, task: _Task[Any, Any], n_tasks: int, record: Path
+    executor: submitit.SlurmExecutor, task: _Task, n_tasks: int, record: Path
 ) -> submitit.Job[Any]:
     from submitit.helpers import clean_env
 
