@@ -184,7 +184,8 @@ class SNCALoss(nn.Module):
         is_here = (rows >= 0) & (rows < len(self.bank))
         rows, embeddings = rows[is_here], batch.embeddings[is_here]
         before = self.bank[rows]
-        after = functional.normalize(self.momentum * before + (1 - self.momentum) * embeddings)
+        after = self.momentum * before + (1 - self.momentum) * embeddings
+        after = after / after.norm(dim=1, keepdim=True)
         # One row of NaN would make every later loss NaN.
         is_finite = after.isfinite().all(1, keepdim=True)
         self.bank[rows] = torch.where(is_finite, after, before)

@@ -16,11 +16,11 @@ others, and nothing has to be subtracted from a sum in which it may be nearly ev
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
 import torch
+from torch.nn import functional
 
 from lowshot_kedro.blocks import row_ranges
 from lowshot_kedro.torch_threads import single_threaded_tasks
@@ -46,13 +46,14 @@ class ClassOrder(NamedTuple):
     Attributes:
         rows: int64 (n,), row numbers by class and, within a class, ascending; where the bank is.
         classes: int64 (c,), the classes that have rows, ascending; on the CPU.
-        ends: int64 (c,), where each class ends in `rows`; on the CPU.
+        bounds: int64 (c + 1,), where each class begins in `rows`, and where the last one ends; on
+            the CPU.
         is_given: Whether rows stand in this order already.
     """
 
     rows: torch.Tensor
     classes: torch.Tensor
-    ends: torch.Tensor
+    bounds: torch.Tensor
     is_given: bool
 
     @classmethod
@@ -60,17 +61,26 @@ class ClassOrder(NamedTuple):
         """Of rows whose classes are int64 (n,)."""
         in_order, rows = torch.sort(labels, stable=True)
         classes, counts = torch.unique_consecutive(in_order, return_counts=True)
-        is_given = torch.equal(in_order, labels)
-        return cls(rows, classes.cpu(), counts.cpu().cumsum(0), is_given)
+        bounds = functional.pad(counts.cpu().cumsum(0), (1, 0))
+        return cls(rows, classes.cpu(), bounds, torch.equal(in_order, labels))
 
-    def spans(self, classes: torch.Tensor) -> torch.Tensor:
-        """Where rows of classes begin and end in this order: int64 (2, len(classes))."""
-        if not len(self.classes):
-            return torch.zeros((2, len(classes)), dtype=torch.int64)
-        place = torch.searchsorted(self.classes, classes).clamp(max=len(self.classes) - 1)
-        ends = self.ends[place]
-        begins = torch.where(place > 0, self.ends[place - 1], 0)
-        return torch.stack([torch.where(self.classes[place] == classes, begins, ends), ends])
+    def rectangles(self, classes: torch.Tensor) -> list[list[int]]:
+        """Where images and rows have one class.
+
+        Args:
+            classes: int64 (B,), ascending, of images; on the CPU.
+
+        Returns:
+            For each class that both have, ascending: the first of its images, the one after the
+            last, and the same of its rows in this order.
+        """
+        wanted, counts = torch.unique_consecutive(classes, return_counts=True)
+        ends = counts.cumsum(0)
+        is_here = torch.isin(wanted, self.classes)
+        place = torch.searchsorted(self.classes, wanted[is_here])
+        sides = (ends - counts)[is_here], ends[is_here], self.bounds[place], self.bounds[place + 1]
+        found: list[list[int]] = torch.stack(sides, dim=1).tolist()
+        return found
 
 
 class Batch(NamedTuple):
@@ -99,41 +109,31 @@ def similarity_sums(batch: Batch, bank: torch.Tensor, order: ClassOrder) -> torc
 
     Returns:
         float64 (2, B, 1 + D), for OWN and OTHER: the logarithm to base 2, about MASKED where there
-        is no row, and the mean. In memory besides: for each thread a block of similarities (2 MB in
+        is no row, and the mean. In memory besides: for each thread a block of similarities (1 MB in
         float32 on a CPU) and of rows (up to 4 MB), and twice what is returned for each of up to 16
         parts of the bank.
     """
     by_class = torch.argsort(batch.classes, stable=True)
-    classes, counts = torch.unique_consecutive(batch.classes[by_class], return_counts=True)
     here = by_class.to(bank.device)
-    embeddings = batch.embeddings[here]
-    ends = counts.cumsum(0)
-    spans = torch.stack([ends - counts, ends, *order.spans(classes)], dim=1)
-    # Of classes that have no row here only `other` is to be found.
-    spans = spans[spans[:, 2] < spans[:, 3]]
-    bank_part = partial(
-        _sums_of_part, embeddings, batch.rows[by_class].to(bank.device), spans, bank, order
-    )
-
-    n_rows, dim = len(bank), bank.shape[1]
-    block_rows = _block_rows(len(embeddings), dim, bank.device.type)
-    n_blocks = max(1, -(-n_rows // block_rows))
-    n_parts = min(n_blocks, max(1, min(_MAX_PARTS, _MAX_PART_ELEMENTS // embeddings.numel())))
-    ranges = list(row_ranges(n_blocks, -(-n_blocks // n_parts)))
-    parts = [torch.empty(0)] * len(ranges)
+    in_order = Batch(batch.embeddings[here], batch.rows[by_class], batch.classes[by_class])
+    n_rows = len(bank)
+    block_rows = _block_rows(len(batch.embeddings), bank)
+    part_rows = block_rows * _blocks_of_a_part(-(-n_rows // block_rows), batch.embeddings.numel())
+    ranges = list(row_ranges(n_rows, part_rows)) or [(0, 0)]
+    rectangles = order.rectangles(in_order.classes)
+    parts: dict[int, torch.Tensor] = {}
 
     def sum_part(number: int) -> None:
-        first, last = ranges[number]
-        limits = (first * block_rows, min(last * block_rows, n_rows))
-        parts[number] = bank_part(list(_shifted_ranges(*limits, block_rows)))
+        starts = range(*ranges[number], block_rows)
+        parts[number] = _sums_of_part(in_order, bank, order, rectangles, starts, ranges[number][1])
 
     # A GPU has its own threads.
     n_threads = min(torch.get_num_threads(), len(ranges)) if bank.device.type == "cpu" else 1
     with single_threaded_tasks(n_threads) as run:
         run([partial(sum_part, number) for number in range(len(ranges))])
-        combined = combine(torch.stack(parts))
-    result = torch.empty_like(combined)
-    result[:, here] = combined
+        sums = combine(torch.stack([parts[number] for number in range(len(ranges))]))
+    result = torch.empty_like(sums)
+    result[:, here] = sums
     return result
 
 
@@ -190,32 +190,33 @@ class _RunningSums:
 
 
 def _sums_of_part(
-    embeddings: torch.Tensor,
-    own_rows: torch.Tensor,
-    spans: torch.Tensor,
+    batch: Batch,
     bank: torch.Tensor,
     order: ClassOrder,
-    blocks: list[tuple[int, int]],
+    rectangles: list[list[int]],
+    starts: range,
+    end_of_part: int,
 ) -> torch.Tensor:
-    """Sums over blocks of rows, given by where they begin and end in the order of classes.
+    """Sums over blocks of rows that follow each other in the order of classes.
 
     Args:
-        embeddings: (B, D), by class.
-        own_rows: int64 (B,), the row of each in the bank.
-        spans: int64 (c, 4), for each class of the batch that has rows: its first embedding, the one
-            after its last, and the same of its rows in the order of classes.
+        batch: In the order of classes.
         bank: (n, D).
         order: Of its rows.
-        blocks: Begin and end of each.
+        rectangles: Of the batch.
+        starts: Where blocks begin.
+        end_of_part: Where the last one ends.
 
     Returns:
         float64 (2, B, 1 + D).
     """
+    embeddings, own_rows = batch.embeddings, batch.rows.to(bank.device)
     own, other = _RunningSums(embeddings), _RunningSums(embeddings)
-    *_, lows, highs = spans.T.tolist()
+    lows, highs = [low for _, _, low, _ in rectangles], [high for *_, high in rectangles]
     # Memory that is asked for anew for every block would have to be cleared by the system.
     all_rows, all_scores = bank.new_empty(0), bank.new_empty(0)
-    for begin, end in blocks:
+    for begin in starts:
+        end = min(begin + starts.step, end_of_part)
         numbers = order.rows[begin:end]
         if order.is_given:
             rows = bank[begin:end]
@@ -225,7 +226,7 @@ def _sums_of_part(
         scores = all_scores.resize_(len(embeddings), end - begin)
         torch.mm(embeddings, rows.T, out=scores)
         inside = slice(bisect_right(highs, begin), bisect_left(lows, end))
-        for first, last, low, high in spans[inside].tolist():
+        for first, last, low, high in rectangles[inside]:
             columns = slice(max(low - begin, 0), min(high, end) - begin)
             rectangle = scores[first:last, columns]
             is_own_row = numbers[columns] == own_rows[first:last, None]
@@ -235,13 +236,14 @@ def _sums_of_part(
     return torch.stack([own.result(), other.result()])
 
 
-def _block_rows(n_embeddings: int, dim: int, device: str) -> int:
+def _blocks_of_a_part(n_blocks: int, n_elements: int) -> int:
+    """How many blocks a part of the bank has, for so many numbers of all embeddings."""
+    n_parts = max(1, min(_MAX_PARTS, _MAX_PART_ELEMENTS // n_elements))
+    return max(1, -(-n_blocks // n_parts))
+
+
+def _block_rows(n_embeddings: int, bank: torch.Tensor) -> int:
     """How many rows a block has."""
-    kind = device if device in _BLOCK_ELEMENTS else "cuda"
-    rows = min(_BLOCK_ELEMENTS[kind] // n_embeddings, _MAX_ROW_ELEMENTS[kind] // dim)
+    kind = "cpu" if bank.device.type == "cpu" else "cuda"
+    rows = min(_BLOCK_ELEMENTS[kind] // n_embeddings, _MAX_ROW_ELEMENTS[kind] // bank.shape[1])
     return max(rows, _MIN_BLOCK_ROWS)
-
-
-def _shifted_ranges(first: int, last: int, block_rows: int) -> Iterator[tuple[int, int]]:
-    for begin, end in row_ranges(last - first, block_rows):
-        yield first + begin, first + end
