@@ -233,6 +233,7 @@ def _bank_of(
         found = found.tensors(path)
     parameters = None
     if isinstance(found, dict):
+        found = {str(name).removeprefix("module."): tensor for name, tensor in found.items()}
         parameters = found.get("params")
         found = found.get("memory")
         where += ".memory"
