@@ -7,7 +7,7 @@ import torch
 from lowshot_kedro.networks import EXTRACTORS, create_extractor, require_extractor
 from tests.networks.helpers import features_of, noise
 
-NAMES = ["efficientnet_lite0", "ResNet10", "ResNet18", "ResNet34", "ResNet50", "ResNet101"]
+NAMES = ["efficientnet_lite0", "ResNet10", "ResNet18", "ResNet34", "ResNet50", "ResNet101", "snca"]
 
 
 def test_the_names_that_stand_alone():
@@ -29,7 +29,7 @@ def test_any_other_name_is_refused_with_what_is_allowed(name):
         require_extractor(name)
     message = str(caught.value)
     assert message.startswith(f"name: got {name!r}, expected one of: {NAMES[0]}, ")
-    assert "ResNet101, timm/NAME or torchvision/NAME" in message
+    assert "ResNet101, snca, timm/NAME or torchvision/NAME" in message
     with pytest.raises(ValueError, match=r"name: got"):
         create_extractor(name, "none", None)
 

@@ -21,8 +21,11 @@ from kedro.framework.session import KedroSession
 from kedro.io import DatasetError
 from PIL import Image
 
+from lowshot_kedro.datasets import SafetensorsDataset
 from lowshot_kedro.errors import TRACEBACK_VARIABLE, InputError
 from lowshot_kedro.native import _library
+from lowshot_kedro.networks.embedding import embedding_network
+from lowshot_kedro.networks.embedding_file import EmbeddingDescription
 from lowshot_kedro.project.config import UserError
 from tests.images.helpers import encoded, write_shard
 from tests.projects import (
@@ -313,6 +316,57 @@ def test_too_few_images_for_the_pca_are_refused_before_features_are_computed(
     with pytest.raises(UserError, match=message):
         run(project, "features", "pca", **FROM_IMAGES, pca={"n_components": 7})
     assert not list((project / "data").rglob("*.hdf5"))
+
+
+def write_trained_network(path: Path) -> dict[str, Any]:
+    """A network that returns 6 numbers, and the parameters that name it."""
+    description = EmbeddingDescription(
+        "small", 6, 32, 32, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    )
+    state = embedding_network("small", 6).state_dict()
+    SafetensorsDataset(filepath=str(path)).save((state, description.to_metadata()))
+    return {"extractor": "snca", "weights": str(path), "image_size": None, "num_workers": 0}
+
+
+def test_more_components_than_numbers_are_refused_before_features_are_computed(
+    project: Path,
+) -> None:
+    write_images(project, [0], [0])
+    parameters = {
+        **FROM_IMAGES,
+        "features": write_trained_network(project / "network.safetensors"),
+        "pca": {"n_components": 7},
+    }
+    message = r'got 7, but the features of snca .* at most 6: --params "pca\.n_components=6"'
+    with pytest.raises(UserError, match=message):
+        run(project, "features", "pca", **parameters)
+    parameters["features"] = {**parameters["features"], "image_size": 96}
+    message = r"features\.image_size: got 96, but .* trained at 32 .* features\.image_size=null"
+    with pytest.raises(UserError, match=message):
+        run(project, "features", "pca", **parameters)
+    parameters["features"] = {**parameters["features"], "weights": "package"}
+    message = r"features\.weights: got 'package', .* make it with: .*--pipelines snca"
+    with pytest.raises(UserError, match=message):
+        run(project, "features", "pca", **parameters)
+    assert not list((project / "data").rglob("*.hdf5"))
+
+
+def test_features_of_others_may_have_more_numbers_than_the_network_returns(project: Path) -> None:
+    write_images(project, [0], [0])
+    image = encoded(Image.new("RGB", (8, 8)))
+    shards = project / "data" / "01_raw" / "yfcc100m"
+    write_shard(shards, "00", "000", {f"{number:03d}.jpg": image for number in range(10)})
+    folder = project / "data" / "04_feature" / "f100m"
+    folder.mkdir(parents=True)
+    features = np.random.default_rng(0).standard_normal((10, 9)).astype(np.float32)
+    write_features(folder / "block0.hdf5", features, np.zeros(10, np.int32))
+    network = write_trained_network(project / "network.safetensors")
+    run(project, "features", "pca", **{**FROM_IMAGES, "features": network}, pca={"n_components": 7})
+    (vectors,) = (project / "data").rglob("*.raw")
+    assert vectors.stat().st_size == 10 * 7 * 4
+    with h5py.File(folder.parent / "train.hdf5") as file:
+        assert file["all_feats"].shape == (1, 6)
+        assert np.linalg.norm(file["all_feats"][0]) == pytest.approx(1, rel=1e-6)
 
 
 def test_absent_images_are_refused_at_once(project: Path, published: Path) -> None:

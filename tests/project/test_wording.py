@@ -117,6 +117,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str | None, str | None, str]] =
         "image_size", "features.image_size", None,
         "timm/test_vit does not take images of 90×90 pixels (",
     ),
+    "trained network": (
+        lambda: networks.create_extractor("snca", "package", None),
+        "weights", "features.weights", None, "got 'package', expected the file of a network",
+    ),
     "device": (
         lambda: choose_device("cuda"),
         "device", "features.device", None, "got 'cuda', but PyTorch finds no GPU",

@@ -233,6 +233,7 @@ def _bank_of(
         found = found.tensors(path)
     parameters = None
     if isinstance(found, dict):
+        found = {str(name).removeprefix("module."): tensor for name, tensor in found.items()}
         parameters = found.get("params")
         found = found.get("memory")
         where += ".memory"
@@ -323,8 +324,10 @@ def require_images(checkpoint: OriginalCheckpoint, images: ImageSource) -> None:
                 f"{int(labels[first])}); expected the same images in its order: {_ORDER}"
             )
     n_compared, share, chance = nearest_row_agreement(bank, labels)
-    # Three standard deviations of the share that rows of any class would have.
-    if share <= chance + 3 * math.sqrt(chance * (1 - chance) / max(1, n_compared)):
+    # Three standard deviations of the share that rows of any class would have. Of few rows that
+    # may be more than all.
+    spread = 3 * math.sqrt(chance * (1 - chance) / max(1, n_compared))
+    if share <= chance + min(spread, (1 - chance) / 2):
         logger.warning(
             "%s: the nearest other row of %d rows of the bank is of the same class in %.1f %%, by "
             "chance it would be in %.1f %%: bank and images probably do not belong together, or "
