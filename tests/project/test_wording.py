@@ -226,10 +226,9 @@ def texts_of(path: Path) -> list[tuple[int, str]]:
 
 
 DOMAIN = (
-    "graph", "diffusion", "pca", "networks", "images", "classifiers", "estimators", "probes", "snca",
-    "training", "protocol.py",
-    "metrics.py", "blocks.py", "devices.py", "memory.py", "threads.py", "locks.py", "errors.py",
-    "input_files.py",
+    "graph", "diffusion", "pca", "networks", "images", "classifiers", "estimators", "probes",
+    "snca", "training", "protocol.py", "metrics.py", "blocks.py", "devices.py", "memory.py",
+    "threads.py", "locks.py", "errors.py", "input_files.py",
 )  # fmt: skip
 
 

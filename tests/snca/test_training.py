@@ -108,7 +108,8 @@ def test_a_stop_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         learn(self, *arguments)
 
     monkeypatch.setattr(loop._Loop, "_learn", learn_or_stop)
-    for left in (2, 1, 2):
+    for n_batches in (2, 1, 2):
+        left = n_batches
         with pytest.raises(Stop):
             train_snca(job(tmp_path / "stopped"))
     left = 100

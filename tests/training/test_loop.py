@@ -94,7 +94,7 @@ def test_it_is_sgd_over_the_batches_of_the_order(tmp_path: Path, accumulated: in
     assert objective.batches == targets.batches
     # Each image once an epoch, in another order each time.
     for epoch in range(3):
-        of_epoch = sum(objective.batches[6 * epoch : 6 * epoch + 6], [])
+        of_epoch = np.concatenate(objective.batches[6 * epoch : 6 * epoch + 6])
         assert sorted(of_epoch) == list(range(N_IMAGES))
     assert objective.batches[:6] != objective.batches[6:12]
 
@@ -236,7 +236,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     (state,) = tmp_path.glob("training-*/step-*/state.pt")
     content = state.read_bytes()
     state.write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match="not a readable checkpoint .*remove the folder"):
+    with pytest.raises(InputError, match=r"not a readable checkpoint .*remove the folder"):
         trained(tmp_path)
     state.write_bytes(content)
     (rows,) = tmp_path.glob("training-*/step-*/rows-*")
