@@ -20,7 +20,7 @@ import numpy as np
 from common import knn, machine
 from common.knn import Task
 from common.memory import in_new_process
-from common.options import gigabytes, positive
+from common.options import above_zero, positive
 from common.output import note, print_json, print_table, ratio
 from common.timing import Seconds, Statistic
 from common.truth import Recall, truth_among
@@ -178,7 +178,7 @@ def parser_of_options() -> argparse.ArgumentParser:
     knn.add_options(parser)
     add = parser.add_argument
     add("--rows", type=positive, nargs="+", default=DEFAULT_ROWS, help="numbers of vectors")
-    add("--memory-budget-gb", type=gigabytes, help="of each process; default: what is free")
+    add("--memory-budget-gb", type=above_zero, help="of each process; default: what is free")
     add("--method", choices=METHODS, default="descent", help="how graphs are made")
     return parser
 

@@ -17,7 +17,7 @@ def positive(text: str) -> int:
     return number
 
 
-def gigabytes(text: str) -> float:
+def above_zero(text: str) -> float:
     """A number above 0."""
     number = float(text)
     if not number > 0:

@@ -67,7 +67,8 @@ def results(
     separate as those that load them anew.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lowshot_kedro.datasets", "lowshot_kedro.networks"])
+    preloaded = ("datasets", "networks", "snca")
+    context.set_forkserver_preload([f"lowshot_kedro.{name}" for name in preloaded])
     monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
     monkeypatch.setitem(sys.modules, "__mp_main__", Main("__mp_main__"))
 
