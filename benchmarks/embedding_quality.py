@@ -442,6 +442,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     machine.set_threads(options.threads)
     logging.basicConfig(format="  %(message)s")  # to standard error
+    # A line for each epoch.
+    logging.getLogger("lowshot_kedro.training").setLevel(logging.INFO)
     results: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     for split in options.splits:
