@@ -20,12 +20,14 @@ def note(text: str) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; the first column is text, the others are numbers."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=not number)
     for row in rows:
         table.add_row(*row)
     console = Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
+    # As the title of a narrow table it would be broken into many lines.
+    console.print(title, style="italic", highlight=False, soft_wrap=True)
     console.print(table)
 
 

@@ -77,7 +77,7 @@ class PublishedFiles(NamedTuple):
             for name in ("train", "val")
         )
         return PublishedData(
-            _read_class_split(self.class_split),
+            read_class_split_file(self.class_split),
             train,
             test,
             FaissTransformDataset(filepath=str(self.transform)).load(),
@@ -103,7 +103,7 @@ class PublishedData(NamedTuple):
     background: NDArray[np.float32]
 
 
-def _read_class_split(path: Path) -> dict[str, Any]:
+def read_class_split_file(path: Path) -> dict[str, Any]:
     """Base and novel classes, from a class split file or from an environment's globals.yml."""
     text = path.read_text()
     if path.suffix == ".json":

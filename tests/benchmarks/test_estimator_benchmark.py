@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import importlib
 import importlib.util
 from pathlib import Path
@@ -11,14 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
 from tests.benchmarks.conftest import Measured
+from tests.benchmarks.digits import digits, write_digits
 from tests.benchmarks.printed import rows
 from tests.projects import ROOT
 
-N_TRAINING, N_TEST = 400, 100
 HAS_POISSON = importlib.util.find_spec("graphlearning") is not None
 ALL_PEERS = ["LabelSpreading", "LabelSpreading, alpha 0.9", "Poisson learning"]
 PEERS = [
@@ -45,29 +43,10 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Modules:
     return Modules(*(importlib.import_module(name) for name in names))
 
 
-def digits() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Handwritten digits as images of 28 × 28: uint8 (500, 28, 28), and their classes."""
-    found = load_digits()
-    shades = np.rint(found.images[: N_TRAINING + N_TEST] * (255 / 16)).astype(np.uint8)
-    larger = shades.repeat(3, axis=1).repeat(3, axis=2)
-    loaded_images = np.pad(larger, ((0, 0), (2, 2), (2, 2)))
-    return loaded_images, found.target[: N_TRAINING + N_TEST].astype(np.uint8)
-
-
 @pytest.fixture(scope="module")
 def loaded_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of four files as those of Fashion-MNIST, two of them compressed."""
-    folder = tmp_path_factory.mktemp("images")
-    images, classes = digits()
-    parts = {"train": slice(0, N_TRAINING), "t10k": slice(N_TRAINING, None)}
-    for name, part in parts.items():
-        count = len(classes[part])
-        header = np.array([0x803, count, 28, 28], ">i4").tobytes()
-        packed = gzip.compress(header + images[part].tobytes())
-        (folder / f"{name}-images-idx3-ubyte.gz").write_bytes(packed)
-        header = np.array([0x801, count], ">i4").tobytes()
-        (folder / f"{name}-labels-idx1-ubyte").write_bytes(header + classes[part].tobytes())
-    return folder
+    return write_digits(tmp_path_factory.mktemp("images"))
 
 
 def test_all(results: Measured, loaded_images: Path) -> None:

@@ -64,10 +64,10 @@ def test_accuracies_are_those_of_the_original():
     st.integers(1, 40),
     st.integers(0, 9),
     st.integers(1, 5),
-    st.sampled_from([1.0, 0.05, 0.02]),
+    st.sampled_from([1.0, 0.05, 0.03]),
 )
 def test_scores_are_those_of_sorting_all_similarities(data, n_rows, n_queries, d, temperature):
-    # Products of such numbers are exact, and full of ties.
+    # Products of such numbers are exact, and full of ties; the largest is 20.
     entries = st.integers(-1, 2).map(float)
     gallery = data.draw(st_numpy.arrays(np.float32, (n_rows, d), elements=entries))
     queries = data.draw(st_numpy.arrays(np.float64, (n_queries, d), elements=entries))

@@ -6,6 +6,7 @@ import pytest
 
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.protocol import ClassSplit, select_images
+from lowshot_kedro.reporting import knn_accuracy_rows
 from lowshot_kedro.snca.evaluation import KnnEvaluation, evaluate, plan_evaluation
 from tests.features import MemoryFeatures
 
@@ -93,6 +94,16 @@ def test_novel_classes_are_told_apart_by_the_images_that_the_diffusion_gets():
         # With two classes, five guesses are always right.
         assert entry["top5_mean"] is entry["top5_std"] is None
     assert len({entry["top1_mean"] for entry in results.values()}) > 1
+
+
+def test_the_table_for_reading_has_a_row_for_each_number_of_neighbours():
+    found = evaluated()
+    rows = knn_accuracy_rows(found)
+    assert [row["k"] for row in rows] == ["1", "3", "8"] * 2 + ["1", "1", "3"]
+    fresh = found["base"]["fresh"][1]
+    assert (rows[4]["top-1"], rows[4]["top-5"]) == tuple(
+        f"{100 * fresh[name]:.1f}" for name in ("top1", "top5")
+    )
 
 
 def test_one_seed_has_no_deviation():
