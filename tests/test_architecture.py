@@ -185,6 +185,15 @@ def test_imports_follow_the_arrows(module):
     assert violations(path.read_text(), module, path.name == "__init__.py") == []
 
 
+def test_what_trainers_share_knows_no_trainer():
+    modules = [name for name in MODULES if within(name, f"{PROJECT}.training")]
+    assert len(modules) > 5
+    for module in modules:
+        path = MODULES[module]
+        names = imported_names(path.read_text(), module, path.name == "__init__.py")
+        assert not [name for name in names if within(name, f"{PROJECT}.snca")], module
+
+
 @pytest.mark.parametrize("room", ["sweep", "reporting"])
 def test_no_method_is_known_by_name_outside_its_file(room):
     for path in sorted((SOURCES / room).glob("*.py")):
