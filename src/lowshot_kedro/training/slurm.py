@@ -117,7 +117,7 @@ class _Task:
         return DelayedSubmission(self)
 
 
-def _executor(options: ProcessOptions) -> tuple[submitit.SlurmExecutor, int]:
+def _executor(options: ProcessOptions) -> tuple[submitit.AutoExecutor, int]:
     """What submits jobs as the options ask for, and the number of their processes."""
     with (
         needed_by(parameter="scheduler", found=options.scheduler),
@@ -130,7 +130,7 @@ def _executor(options: ProcessOptions) -> tuple[submitit.SlurmExecutor, int]:
             raise InputError(
                 f"but there is no command {command} here", parameter="scheduler", found="slurm"
             )
-    given = dict(options.cluster)
+    given = {name: value for name, value in options.cluster.items() if value is not None}
     for name in sorted(_OURS & set(given)):
         raise InputError(f"{name}: unknown; use n_processes", parameter="cluster")
     # submitit asks for 5 minutes otherwise.
@@ -144,19 +144,22 @@ def _executor(options: ProcessOptions) -> tuple[submitit.SlurmExecutor, int]:
     n_tasks = options.n_processes or nodes * max(gpus, 1)
     if n_tasks % nodes:
         raise refuse("n_processes", n_tasks, f"a multiple of cluster.nodes, {nodes}")
-    of_executor = {name: given.pop(name, default) for name, default in _OF_EXECUTOR.items()}
-    given.setdefault("job_name", given.pop("name", "lowshot-kedro"))
+    given = {"name": "lowshot-kedro", **given, "tasks_per_node": n_tasks // nodes}
+    prefixed = {f"slurm_{name}": value for name, value in given.items()}
+    made_with = {f"slurm_{name}": given.pop(name, _OF_EXECUTOR[name]) for name in _OF_EXECUTOR}
     try:
-        executor = submitit.SlurmExecutor(options.folder, **of_executor)
-        executor.update_parameters(**given, tasks_per_node=n_tasks // nodes)
+        executor = submitit.AutoExecutor(options.folder, cluster="slurm", **made_with)
+        executor.update_parameters(
+            **{name: value for name, value in prefixed.items() if name not in made_with}
+        )
     except (ValueError, TypeError, NameError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].partition(" Valid arguments")[0]
         raise InputError(f"refused by submitit: {reason}", parameter="cluster") from error
     return executor, n_tasks
 
 
 def _submit(
-    executor: submitit.SlurmExecutor, task: _Task, n_tasks: int, record: Path
+    executor: submitit.AutoExecutor, task: _Task, n_tasks: int, record: Path
 ) -> submitit.Job[Any]:
     from submitit.helpers import clean_env
 
