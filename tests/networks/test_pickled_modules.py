@@ -135,3 +135,12 @@ def test_attributes_of_a_dictionary_in_an_old_file_are_not_taken(tmp_path):
     path = old_file(tmp_path / "net.pt", content)
     with pytest.raises(ValueError, match="holds an object of type tuple"):
         read_weights(path)
+
+
+@pytest.mark.parametrize(
+    "length", [b"\x8d" + b"\xff" * 7 + b"\x7f", b"\x8e" + b"\xff" * 7 + b"\x7f"]
+)
+def test_a_length_that_no_memory_holds(tmp_path, length):
+    path = old_file(tmp_path / "net.pt", length)
+    with pytest.raises(ValueError, match=r"cannot read [^\n]*net\.pt \([^\n]*\)"):
+        read_weights(path)

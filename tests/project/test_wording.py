@@ -104,6 +104,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str | None, str | None, str]] =
         "n_components", "pca.n_components", None,
         "got 5, but f has only 5 rows to train on; expected at least 6",
     ),
+    "pca columns": (
+        lambda: pca.train_pca(MemoryFeatures(ROWS, "f"), 9, True),
+        "n_components", "pca.n_components", None,
+        "got 9, but f has only 8 columns to train on; expected at most 8",
+    ),
     "networks name": (
         lambda: networks.create_extractor("timm/resnet5O", "none", None),
         "name", "features.extractor", None, "timm has no model 'resnet5O'; did you mean ",

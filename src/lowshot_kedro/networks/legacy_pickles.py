@@ -147,6 +147,14 @@ def load_legacy(file: IO[bytes], stand_ins: dict[str, type]) -> Any:
         UNPICKLING_ERRORS: For another kind of file, one that is cut off, or one that names anything
             but tensors, ordered dictionaries and stand-ins.
     """
+    try:
+        return _load(file, stand_ins)
+    except MemoryError:
+        # Of the length of a text: a damaged one may be anything.
+        raise pickle.UnpicklingError("it announces more than fits into memory") from None
+
+
+def _load(file: IO[bytes], stand_ins: dict[str, type]) -> Any:
     n_bytes = os.fstat(file.fileno()).st_size
 
     def unpickler() -> _Unpickler:

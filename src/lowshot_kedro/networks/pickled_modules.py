@@ -138,7 +138,7 @@ def _names_in(path: Path) -> tuple[bool, set[str]]:
                 for operation, argument, _ in pickletools.genops(content):
                     if operation.name == "GLOBAL":
                         names.add(str(argument).replace(" ", ".", 1))
-    except (*UNPICKLING_ERRORS, zipfile.BadZipFile, StopIteration):
+    except (*UNPICKLING_ERRORS, zipfile.BadZipFile, StopIteration, MemoryError):
         # Whatever is wrong with the file, whoever loads it finds it too.
         pass
     return is_zip, names

@@ -233,8 +233,8 @@ def _require_dimension(
     names = {"background_features", "pca_transform"}
     if not names <= pipeline.all_outputs() or any(_is_of_others(catalog, name) for name in names):
         return
-    features, n_components = (catalog.load(f"params:{name}") for name in ("features", "pca"))
-    n_components = n_components.n_components
+    features = catalog.load("params:features")
+    n_components = catalog.load("params:pca").n_components
     try:
         extractor = networks.create_extractor(
             features.extractor, features.weights, features.image_size

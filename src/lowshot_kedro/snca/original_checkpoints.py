@@ -176,7 +176,7 @@ def read_original_checkpoint(path: str | Path) -> OriginalCheckpoint:
     loaded = read_checkpoint(path)
     beside = loaded if isinstance(loaded, dict) else {}
     state = plain_state(_network_tensors(state_of(loaded, path)), path)
-    bank, parameters = _bank_of(beside, path)
+    bank, temperature, momentum = _bank_of(beside, path)
     network, dimension = _network_of(state, path)
     labels = next((beside[key] for key in _LABEL_KEYS if key in beside), None)
     if labels is not None:
@@ -186,20 +186,18 @@ def read_original_checkpoint(path: str | Path) -> OriginalCheckpoint:
             f"{path}: its bank has {bank.shape[1]} columns but its network returns {dimension} "
             "numbers; expected as many"
         )
-    temperature, momentum = parameters
     epoch = _number(beside.get("epoch"))
-    accuracy = _number(beside.get("best_prec1", beside.get("acc")))
     return OriginalCheckpoint(
-        path,
-        network,
-        dimension,
-        state,
-        bank,
-        labels,
-        temperature,
-        momentum,
-        None if epoch is None else int(epoch),
-        accuracy,
+        path=path,
+        network=network,
+        dimension=dimension,
+        state=state,
+        bank=bank,
+        labels=labels,
+        temperature=temperature,
+        momentum=momentum,
+        epoch=None if epoch is None else int(epoch),
+        accuracy=_number(beside.get("best_prec1", beside.get("acc"))),
     )
 
 
@@ -214,7 +212,7 @@ def _network_tensors(found: State) -> State:
 
 def _bank_of(
     beside: Mapping[Any, Any], path: Path
-) -> tuple[torch.Tensor | None, tuple[float | None, float | None]]:
+) -> tuple[torch.Tensor | None, float | None, float | None]:
     """The bank, and its temperature and momentum."""
     key = next((key for key in _BANK_KEYS if beside.get(key) is not None), None)
     if key is None:
@@ -224,7 +222,7 @@ def _bank_of(
             if isinstance(name, str) and name.startswith("lemniscate.")
         }
         if not found:
-            return None, (None, None)
+            return None, None, None
         key = "lemniscate"
     else:
         found = beside[key]
@@ -248,9 +246,9 @@ def _bank_of(
     if not bool(bank.isfinite().all()):
         raise InputError(f"{where} holds NaN or infinity, expected numbers")
     if isinstance(parameters, torch.Tensor) and parameters.numel() >= 2:
-        temperature, momentum = map(float, parameters.reshape(-1)[:2])
-        return bank, (temperature, momentum)
-    return bank, (None, None)
+        temperature, momentum = map(_number, parameters.reshape(-1)[:2])
+        return bank, temperature, momentum
+    return bank, None, None
 
 
 def _require_labels(found: object, bank: torch.Tensor | None, path: Path) -> torch.Tensor:
