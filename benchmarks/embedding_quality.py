@@ -47,6 +47,7 @@ EMBEDDINGS = (SNCA, CROSS_ENTROPY, UNTRAINED, PIXELS)
 # The split of conf/fashion_mnist, with as few images, and one with half of the classes each.
 ENVIRONMENT, HALVES = "environment", "halves"
 IMAGES_PER_CLASS = {ENVIRONMENT: 500, HALVES: 6000}
+EPOCHS = {ENVIRONMENT: 30, HALVES: 8}
 ALL_BASE = {"base_classes_2": [1, 2, 3, 4, 5], "novel_classes_2": [6, 7, 8, 9, 10]}
 
 
@@ -405,6 +406,11 @@ def read_data(split: str, folder: Path, options: argparse.Namespace) -> Data:
     return Data(images, source, n_train, np.sort(labeled), read_class_split(content, "test"))
 
 
+def defaults(of_splits: Mapping[str, int]) -> str:
+    """What the help says of numbers that differ between splits."""
+    return ", ".join(f"{number} for {split}" for split, number in of_splits.items())
+
+
 def parser_of_options() -> argparse.ArgumentParser:
     """Data, networks and measurements."""
     parser = argparse.ArgumentParser(
@@ -414,11 +420,11 @@ def parser_of_options() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--splits", nargs="+", default=[ENVIRONMENT, HALVES], choices=IMAGES_PER_CLASS)
     add("--embeddings", nargs="+", default=EMBEDDINGS, choices=EMBEDDINGS, help="what to compare")
-    default = ", ".join(f"{count} for {split}" for split, count in IMAGES_PER_CLASS.items())
+    default = defaults(IMAGES_PER_CLASS)
     add("--images-per-class", type=positive, help=f"that may be labelled; default: {default}")
     add("--network", default="small", help="a name for snca.network")
     add("--dimension", type=positive, default=64, help="of an embedding")
-    add("--epochs", type=positive, default=30, help="of a training")
+    add("--epochs", type=positive, help=f"of a training; default: {defaults(EPOCHS)}")
     add("--batch-size", type=positive, default=128, help="of a training")
     add("--lr", type=float, default=0.1, help="at the beginning; it falls along a cosine")
     add("--augmentation", default="shift_and_flip", help="as for snca.augmentation")
@@ -453,10 +459,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             except (FileNotFoundError, ValueError) as error:
                 skipped[split] = str(error)
                 continue
+            of_split = argparse.Namespace(**vars(options))
+            of_split.epochs = options.epochs or EPOCHS[split]
             found = {
                 # Pixels are the same however often one trains.
                 name: [
-                    measure(name, data, options, seed)
+                    measure(name, data, of_split, seed)
                     for seed in options.trainings[: 1 if name == PIXELS else None]
                 ]
                 for name in options.embeddings
