@@ -395,7 +395,10 @@ def test_a_row_that_would_not_be_finite_stays():
     labels, bank, embeddings, index = example()
     embeddings[2] = np.nan
     embeddings[5] = -bank[index[5]]
-    _, _, loss = run(labels, bank, embeddings, index, Settings())
+    value, gradient, loss = run(labels, bank, embeddings, index, Settings())
+    # Whoever trains sees it all the same.
+    assert value.isnan()
+    assert gradient.isnan().all(1).tolist() == [row == 2 for row in range(9)]
     assert loss.bank.isfinite().all()
     np.testing.assert_array_equal(loss.bank[index[[2, 5]]].numpy(), bank[index[[2, 5]]])
 

@@ -169,13 +169,13 @@ class SNCALoss(nn.Module):
         if self._n_processes > 1:
             sums = combine(gather(sums))
         logs, means = sums[..., 0] * math.log(2), sums[..., 1:]
-        # With q and p the sums over other classes and over one's own, the probability is
-        # p / (q + p): no part of it has to be taken from 1, however near it is.
+        # −log(p / (q + p)) is log(1 + q / p), in which nothing cancels where p is nearly all.
         log_odds = logs[OTHER] - logs[OWN] + self.margin / self.temperature
         losses = -functional.logsigmoid(-log_odds)
-        counts = (logs[OWN] > MASKED / 2) & (losses < _MAX_LOSS)
-        slopes = torch.where(counts, torch.sigmoid(log_odds), 0.0) / len(index)
-        value = torch.where(counts, losses, 0.0).sum() / len(index)
+        # NaN is in neither, so that it is seen in the loss.
+        is_left_out = (logs[OWN] < MASKED / 2) | (losses > _MAX_LOSS)
+        slopes = torch.sigmoid(log_odds).masked_fill(is_left_out, 0) / len(index)
+        value = losses.masked_fill(is_left_out, 0).sum() / len(index)
         return value, slopes[:, None] * (means[OTHER] - means[OWN]) / self.temperature
 
     def _remember(self, batch: _WholeBatch) -> None:
