@@ -35,7 +35,7 @@ from lowshot_kedro.metrics import GROUPS, accuracies
 from lowshot_kedro.networks.embedding import embedding_network
 from lowshot_kedro.probes import Gallery
 from lowshot_kedro.progress import Stopwatch
-from lowshot_kedro.protocol import ClassSplit, read_class_split, select_images
+from lowshot_kedro.protocol import MODES, ClassSplit, read_class_split, select_images
 from lowshot_kedro.snca.evaluation import EvaluationPlan, KnnEvaluation, evaluate, plan_evaluation
 from lowshot_kedro.training.parameters import TrainingParameters
 
@@ -48,7 +48,10 @@ EMBEDDINGS = (SNCA, CROSS_ENTROPY, UNTRAINED, PIXELS)
 ENVIRONMENT, HALVES = "environment", "halves"
 IMAGES_PER_CLASS = {ENVIRONMENT: 500, HALVES: 6000}
 EPOCHS = {ENVIRONMENT: 30, HALVES: 8}
-ALL_BASE = {"base_classes_2": [1, 2, 3, 4, 5], "novel_classes_2": [6, 7, 8, 9, 10]}
+_LOW, _HIGH = [1, 2, 3, 4, 5], [6, 7, 8, 9, 10]
+ALL_BASE = {
+    "base_classes_1": _HIGH, "novel_classes_1": _LOW, "base_classes_2": _LOW, "novel_classes_2": _HIGH,
+}  # fmt: skip
 
 
 class Data(NamedTuple):
@@ -403,7 +406,8 @@ def read_data(split: str, folder: Path, options: argparse.Namespace) -> Data:
     content = (
         published.read_class_split_file(published.CLASS_SPLIT) if split == ENVIRONMENT else ALL_BASE
     )
-    return Data(images, source, n_train, np.sort(labeled), read_class_split(content, "test"))
+    split_of_mode = read_class_split(content, options.mode)
+    return Data(images, source, n_train, np.sort(labeled), split_of_mode)
 
 
 def defaults(of_splits: Mapping[str, int]) -> str:
@@ -419,6 +423,7 @@ def parser_of_options() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--splits", nargs="+", default=[ENVIRONMENT, HALVES], choices=IMAGES_PER_CLASS)
+    add("--mode", default="test", choices=MODES, help="val: classes that choose hyper-parameters")
     add("--embeddings", nargs="+", default=EMBEDDINGS, choices=EMBEDDINGS, help="what to compare")
     default = defaults(IMAGES_PER_CLASS)
     add("--images-per-class", type=positive, help=f"that may be labelled; default: {default}")
