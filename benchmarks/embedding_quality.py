@@ -50,8 +50,11 @@ IMAGES_PER_CLASS = {ENVIRONMENT: 500, HALVES: 6000}
 EPOCHS = {ENVIRONMENT: 30, HALVES: 8}
 _LOW, _HIGH = [1, 2, 3, 4, 5], [6, 7, 8, 9, 10]
 ALL_BASE = {
-    "base_classes_1": _HIGH, "novel_classes_1": _LOW, "base_classes_2": _LOW, "novel_classes_2": _HIGH,
-}  # fmt: skip
+    "base_classes_1": _HIGH,
+    "novel_classes_1": _LOW,
+    "base_classes_2": _LOW,
+    "novel_classes_2": _HIGH,
+}
 
 
 class Data(NamedTuple):
