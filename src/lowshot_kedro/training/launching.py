@@ -105,7 +105,8 @@ def _work_here(
     _end_with_parent()
     # A collective that waits for others would keep Python from noticing.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    torch.set_num_threads(int(os.environ[_THREADS]))
+    # OpenMP allows a list, of which the first number is for threads that no others have started.
+    torch.set_num_threads(int(os.environ[_THREADS].partition(",")[0]))
     rank = int(os.environ["RANK"])
     logging.getLogger().addHandler(_Sender(logs[rank]))
     logging.getLogger(_PACKAGE).setLevel(level if rank == 0 else max(level, logging.WARNING))
