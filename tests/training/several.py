@@ -83,20 +83,26 @@ def normalize(processes: Processes, job: list[Any]) -> list[dict[str, torch.Tens
     return results
 
 
-def everything(processes: Processes, job: Any) -> Any:
-    """As much as one start of processes can show."""
-    return exchange(processes, None), normalize(processes, job)
+def everything(processes: Processes, job: tuple[Any, Path]) -> None:
+    """As much as one start of processes can show, and then an error in one while others wait."""
+    networks, path = job
+    results = exchange(processes, None), normalize(processes, networks)
+    if processes.is_first:
+        torch.save(results, path)
+    else:
+        raise InputError(parameter="learning_rate", found=-1, expected="a number above 0")
+    processes.barrier()
 
 
-def fail(processes: Processes, how: str) -> None:
-    """Fail in one process while the others wait for it."""
+def kill_one(processes: Processes, job: Any) -> None:
+    """Be killed in one process while the others wait for it."""
     if processes.rank == 1:
-        if how == "input":
-            raise InputError(parameter="learning_rate", found=-1, expected="a number above 0")
-        if how == "defect":
-            raise KeyError("a defect")
         os.kill(os.getpid(), 9)
     processes.barrier()
+
+
+def fail(processes: Processes, error: Exception) -> None:
+    raise error
 
 
 def wait_long(processes: Processes, folder: Path) -> None:

@@ -66,10 +66,10 @@ def run(folder: str) -> None:
     while (job / "state").read_text() == "PENDING" and not (job / "cancelled").exists():
         set_state(job, "RUNNING")
         status = subprocess.run(["bash", job / "script"], env=environment, check=False).returncode
-        if (job / "cancelled").exists():
-            set_state(job, "CANCELLED by 0")
-        elif (job / "state").read_text() == "RUNNING":
+        if (job / "state").read_text() == "RUNNING":
             set_state(job, "FAILED" if status else "COMPLETED")
+    if (job / "cancelled").exists():
+        set_state(job, "CANCELLED by 0")
 
 
 def srun(*arguments: str) -> None:

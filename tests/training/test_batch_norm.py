@@ -51,7 +51,7 @@ def test_one_process_keeps_its_network():
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
 def test_two_processes_do_what_one_does(together, dtype, tolerance):
-    results = together[1][dtype]
+    results = together.normalized[dtype]
     for (network, images, targets, parts), found in zip(cases(dtype), results, strict=True):
         expected = forward_and_backward(deepcopy(network), images, targets)
         assert list(found) == list(expected)

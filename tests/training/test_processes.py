@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.training.group import do_part, raise_failure
 from lowshot_kedro.training.processes import (
     Processes,
     ProcessOptions,
@@ -22,7 +24,7 @@ from lowshot_kedro.training.processes import (
 )
 from tests.other_processes import wait_for
 from tests.projects import ROOT
-from tests.training.several import exchange, fail, whoami
+from tests.training.several import exchange, fail, kill_one, whoami
 
 CPU = torch.device("cpu")
 ENDED_FROM_OUTSIDE = """
@@ -62,7 +64,7 @@ def test_one_process_has_nobody_to_talk_to():
 
 
 def test_what_two_processes_tell_each_other(together):
-    found = together[0]
+    found = together.exchanged
     assert found["rows"].tolist() == [[10, 11]]
     assert found["rows"].dtype == torch.float64
     assert found["numbers"].tolist() == [0, 0, 1]
@@ -79,26 +81,61 @@ def test_what_two_processes_tell_each_other(together):
 
 
 def test_what_processes_log_comes_to_the_log_here(together):
-    logged = together[2]
+    logged = together.logged
     assert ("INFO", "told by 0") in logged
     assert ("INFO", "told by 1") not in logged
     assert {("WARNING", "warned by 0"), ("WARNING", "warned by 1")} <= set(logged)
 
 
-@pytest.mark.parametrize(
-    ("how", "error", "message"),
-    [
-        ("input", InputError, "^learning_rate: got -1, expected a number above 0$"),
-        ("defect", RuntimeError, "(?s)^process 1 of 2 failed:\nTraceback.* in fail\n.*a defect"),
-        ("killed", InputError, "^process 1 of 2 was killed by SIGKILL, probably for want of"),
-    ],
-)
-def test_one_of_two_fails(tmp_path, capfd, how, error, message):
+def test_an_error_about_an_input_in_one_process_is_raised_here(together):
+    assert type(together.error) is InputError
+    assert str(together.error) == "learning_rate: got -1, expected a number above 0"
+    assert together.error.parameter == "learning_rate"
+    assert "in everything" in str(together.error.__cause__)
+
+
+def test_a_process_that_is_killed_is_named(tmp_path, capfd):
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(error, match=message):
-        run_in_processes(fail, how, options_of(tmp_path, 2))
+    message = "^process 1 of 2 was killed by SIGKILL, probably for want of memory$"
+    with pytest.raises(InputError, match=message):
+        run_in_processes(kill_one, None, options_of(tmp_path, 2))
     assert signal.getsignal(signal.SIGINT) is before
     assert capfd.readouterr().err == ""
+
+
+def failures(folder: Path, monkeypatch: pytest.MonkeyPatch, *errors: Exception) -> Exception:
+    """What is raised when processes fail, one after the other, each with its error."""
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    for rank, error in enumerate(errors):
+        monkeypatch.setenv("RANK", str(rank))
+        with pytest.raises(type(error)):
+            do_part(pickle.dumps((fail, error)), "cpu", folder)
+    with pytest.raises(Exception) as raised:
+        raise_failure(folder, len(errors), ValueError("nobody has left an error"))
+    return raised.value
+
+
+def test_the_first_error_counts_and_is_told_with_its_traceback(tmp_path, monkeypatch):
+    error = failures(tmp_path, monkeypatch, KeyError("a defect"), RuntimeError("closed by peer"))
+    assert type(error) is RuntimeError
+    assert str(error).startswith("process 0 of 2 failed:\nTraceback (most recent call last)")
+    assert "in fail\n" in str(error)
+    assert str(error).endswith("KeyError: 'a defect'\n")
+
+
+def test_an_error_about_an_input_counts_before_others(tmp_path, monkeypatch):
+    wrong = InputError(parameter="epochs", found=0)
+    error = failures(tmp_path, monkeypatch, RuntimeError("closed by peer"), wrong)
+    assert (type(error), str(error)) == (InputError, "epochs: got 0")
+
+
+def test_an_error_of_a_file_stays_one(tmp_path, monkeypatch):
+    error = failures(tmp_path, monkeypatch, FileNotFoundError(2, "No such file", "images.zip"))
+    assert (type(error), error.filename) == (FileNotFoundError, "images.zip")
+
+
+def test_no_error_is_left(tmp_path, monkeypatch):
+    assert str(failures(tmp_path, monkeypatch)) == "nobody has left an error"
 
 
 @pytest.mark.parametrize(
@@ -149,11 +186,11 @@ def test_torchrun_leads_the_others_from_a_pipeline(project):
     assert result.returncode == 0, result.stdout + result.stderr
     said = [line for line in result.stdout.splitlines() if line.startswith(("0:", "1:"))]
     assert sorted(said) == [
+        "0: ended with 0",
         "0: n_processes: got 3, expected 2, as many as torchrun has started, or null",
         "0: node first [0, 0, 1]",
         "0: node second [0, 0, 1]",
-        "0: returned ['word']",
-        "1: returned []",
+        "1: ended with 0",
     ]
     assert (project / "written").read_text() == "once"
 

@@ -89,10 +89,7 @@ def fail_alone(processes: Any, job: Any) -> None:
 
 
 def test_an_interrupt_cancels_the_job(cluster, tmp_path, monkeypatch):
-    def interrupted(seconds: float) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(slurm.time, "sleep", interrupted)
+    monkeypatch.setattr(slurm, "_wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_in_processes(whoami, None, options_of(tmp_path, 6, nodes=2, mem_gb=3))
     assert (cluster / "1" / "cancelled").exists()
@@ -100,6 +97,29 @@ def test_an_interrupt_cancels_the_job(cluster, tmp_path, monkeypatch):
     assert asked_for.count("#SBATCH --nodes=2") == 1
     for option in ("ntasks-per-node=3", "time=60", "mem=3GB", "job-name=lowshot-kedro"):
         assert f"#SBATCH --{option}" in asked_for
+
+
+def test_a_job_that_others_end_is_told_with_its_log(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(submitit.core.core.Job, "_results_timeout_s", 0)
+    watched = slurm._wait
+
+    def ended_by_others(job: Any) -> None:
+        subprocess.run(["scancel", job.job_id], check=True)
+        watched(job)
+
+    monkeypatch.setattr(slurm, "_wait", ended_by_others)
+    message = r"^SLURM job 1 ended without a result, with state cancelled by 0; its log: .*\.err$"
+    with pytest.raises(InputError, match=message):
+        run_in_processes(whoami, None, options_of(tmp_path, 1))
+    # The next call sees that it is over, and submits another.
+    monkeypatch.setattr(slurm, "_wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_in_processes(whoami, None, options_of(tmp_path, 1))
+    assert (cluster / "2" / "cancelled").exists()
+
+
+def interrupted(job: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_job_of_which_nothing_is_known_is_not_started_again(cluster, tmp_path):
@@ -114,7 +134,8 @@ def test_a_job_of_which_nothing_is_known_is_not_started_again(cluster, tmp_path)
 @pytest.mark.parametrize(
     ("n_processes", "wrong", "message"),
     [
-        (None, {"time": None, "timeout_min": None}, "cluster: got"),
+        (None, {"time": None}, "cluster.time: got None, expected an integer from 1"),
+        (None, {"time": "1-00:00:00"}, "cluster.time: got '1-00:00:00'"),
         (None, {"partion": "gpu"}, "cluster: refused by submitit: .*partion"),
         (None, {"tasks_per_node": 2}, "cluster: tasks_per_node: unknown; use n_processes"),
         (3, {"nodes": 2}, "n_processes: got 3, expected a multiple of cluster.nodes, 2"),

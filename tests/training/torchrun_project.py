@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from kedro.framework.project import pipelines
-from kedro.framework.session import KedroSession
-from kedro.framework.startup import bootstrap_project
+from kedro.framework.cli import main
 from kedro.pipeline import Pipeline, node
 
+from lowshot_kedro import pipeline_registry
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.training.processes import ProcessOptions, run_in_processes
 from tests.training.several import exchange
@@ -43,12 +41,20 @@ def second(found: Any) -> str:
     return "word"
 
 
+def run() -> None:
+    """`kedro run`, with another demonstration."""
+    others = pipeline_registry.register_pipelines
+    together = Pipeline(
+        [node(first, None, "found", name="a"), node(second, "found", "word", name="b")]
+    )
+    pipeline_registry.register_pipelines = lambda: {**others(), "demonstration": together}
+    os.chdir(PROJECT)
+    sys.argv = ["kedro", "run", "--pipelines", "demonstration"]
+    try:
+        main()
+    except SystemExit as end:
+        say(f"ended with {end.code}")
+
+
 if __name__ == "__main__":
-    bootstrap_project(PROJECT)
-    logging.disable(logging.INFO)
-    with KedroSession.create(PROJECT) as session:
-        pipelines["demonstration"] = Pipeline(
-            [node(first, None, "found", name="a"), node(second, "found", "word", name="b")]
-        )
-        results = session.run(pipeline_names=["demonstration"])
-    say(f"returned {list(results)}")
+    run()

@@ -40,7 +40,8 @@ def joined_group(device: str) -> Iterator[Processes]:
     if n_processes == 1:
         yield Processes(0, 1, here)
         return
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    has_nccl = torch.cuda.is_available() and torch.distributed.is_nccl_available()
+    backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
     torch.distributed.init_process_group(backend, timeout=_LONGEST_WAIT)
     try:
         yield Processes(int(os.environ["RANK"]), n_processes, here)

@@ -46,7 +46,7 @@ def run_on_this_machine(
 
     Each gets its share of the cores as threads, unless OMP_NUM_THREADS says how many. What they log
     goes to the log of this process: all of the first one, warnings of the others. They end when
-    this process does, however that ends.
+    this process does, under Linux also if it is killed.
 
     Args:
         work: As for :func:`~lowshot_kedro.training.processes.run_in_processes`.
@@ -102,10 +102,11 @@ def _work_here(
     call: bytes, device: str, folder: Path, logs: Sequence[Connection], level: int
 ) -> bytes | None:
     """What each of the new processes does."""
-    _end_with_parent()
+    # Ctrl-C sends it, and torch has Linux send it when the process ends that has started this one.
     # A collective that waits for others would keep Python from noticing.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    torch.set_num_threads(int(os.environ[_THREADS]))
+    # OpenMP allows a list, of which the first number is for threads that no others have started.
+    torch.set_num_threads(int(os.environ[_THREADS].partition(",")[0]))
     rank = int(os.environ["RANK"])
     logging.getLogger().addHandler(_Sender(logs[rank]))
     logging.getLogger(_PACKAGE).setLevel(level if rank == 0 else max(level, logging.WARNING))
@@ -115,19 +116,6 @@ def _work_here(
         # The launcher names the first that ends. This one may have failed for want of another.
         time.sleep(_SECONDS_TO_NOTICE)
         raise
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that has started it does, also if that is killed."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        raise RuntimeError("expected a process that multiprocessing has started")
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, name="end-with-parent", daemon=True).start()
 
 
 def _end_of(status: int) -> str:

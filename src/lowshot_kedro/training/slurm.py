@@ -133,11 +133,9 @@ def _executor(options: ProcessOptions) -> tuple[submitit.AutoExecutor, int]:
     given = {name: value for name, value in options.cluster.items() if value is not None}
     for name in sorted(_OURS & set(given)):
         raise InputError(f"{name}: unknown; use n_processes", parameter="cluster")
-    # submitit asks for 5 minutes otherwise.
-    if not {"time", "timeout_min"} & set(given):
-        raise refuse(
-            "cluster", given, "time: the minutes after which the job is continued by another"
-        )
+    # submitit asks for 5 minutes otherwise, and reckons with minutes.
+    minutes = given.get("time", given.get("timeout_min"))
+    require_integer("cluster.time", minutes, 1, alternative="minutes until the job is queued again")
     nodes, gpus = given.get("nodes", 1), given.get("gpus_per_node", 0)
     require_integer("cluster.nodes", nodes, 1)
     require_integer("cluster.gpus_per_node", gpus, 0)
@@ -238,10 +236,10 @@ def _result(job: submitit.Job[Any], record: Path) -> Any:
         record.unlink(missing_ok=True)
     if failed is None:
         return result
-    otherwise: Exception = RuntimeError(str(failed))
-    if not isinstance(failed, FailedJobError):
-        otherwise = InputError(
-            f"SLURM job {job.job_id} ended without a result, with state {job.state.lower()}; "
-            f"its log: {first.paths.stderr}"
-        )
-    raise_failure(record.parent, job.num_tasks, otherwise)
+    if isinstance(failed, FailedJobError):
+        raise_failure(record.parent, job.num_tasks, RuntimeError(str(failed)))
+    # Errors that are left are perhaps those of an earlier attempt, which was queued again.
+    raise InputError(
+        f"SLURM job {job.job_id} ended without a result, with state {job.state.lower()}; its log: "
+        f"{first.paths.stderr}"
+    ) from failed
