@@ -24,7 +24,7 @@ import torch
 from torch.nn import functional
 
 from common import machine
-from common.memory import in_new_process, missing
+from common.memory import give_back, in_new_process, missing
 from common.options import above_zero, positive
 from common.output import note, print_json, print_ratios, print_table, ratio
 from common.timing import Seconds, Statistic
@@ -242,8 +242,10 @@ def measure(task: Task, name: str) -> Outcome:
     # What libraries take for their first call is not counted.
     small = Task(**{**vars(task), "n_rows": 4 * task.batch})
     CONTESTANTS[name](small)()
+    give_back()
     before = rss_bytes()
     step = CONTESTANTS[name](task)
+    give_back()
     if missing() is None:
         restart_peak()
     first = step()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -77,6 +79,12 @@ def in_new_process(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments, **keywords).result()
+
+
+def give_back() -> None:
+    """Let the system have what the C library keeps for later, so that it is in no figure."""
+    with contextlib.suppress(OSError, AttributeError):  # of another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def native_build(neighbors: NDArray[np.int32], n_threads: int) -> BuildMemory:

@@ -29,7 +29,7 @@ BANK_DTYPES = (torch.float32, torch.float64)
 _SETTINGS = ("temperature", "momentum", "margin")
 # −log of the smallest probability that float64 tells from 0.
 _MAX_LOSS = 745.13
-_DRAWN_ROWS = 2**14
+_DRAWN_ROWS = 2**12
 
 
 class SNCALoss(nn.Module):

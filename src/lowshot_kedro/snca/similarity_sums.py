@@ -16,6 +16,7 @@ others, and nothing has to be subtracted from a sum in which it may be nearly ev
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -110,7 +111,7 @@ def similarity_sums(batch: Batch, bank: torch.Tensor, order: ClassOrder) -> torc
     Returns:
         float64 (2, B, 1 + D), for OWN and OTHER: the logarithm to base 2, about MASKED where there
         is no row, and the mean. In memory besides: for each thread a block of similarities (1 MB in
-        float32 on a CPU) and of rows (up to 4 MB), and twice what is returned for each of up to 16
+        float32 on a CPU) and of rows (up to 4 MB), and as much as is returned for each of up to 16
         parts of the bank.
     """
     by_class = torch.argsort(batch.classes, stable=True)
@@ -131,26 +132,29 @@ def similarity_sums(batch: Batch, bank: torch.Tensor, order: ClassOrder) -> torc
     n_threads = min(torch.get_num_threads(), len(ranges)) if bank.device.type == "cpu" else 1
     with single_threaded_tasks(n_threads) as run:
         run([partial(sum_part, number) for number in range(len(ranges))])
-        sums = combine(torch.stack([parts[number] for number in range(len(ranges))]))
+        sums = combine(parts[number] for number in range(len(ranges)))
     result = torch.empty_like(sums)
     result[:, here] = sums
     return result
 
 
-def combine(parts: torch.Tensor) -> torch.Tensor:
+def combine(parts: Iterable[torch.Tensor]) -> torch.Tensor:
     """Sums over all parts of a bank from those over each.
 
     Args:
-        parts: float64 (parts, …, 1 + D), logarithms to base 2 and means.
+        parts: float64 (…, 1 + D) each, logarithms to base 2 and means.
 
     Returns:
         float64 (…, 1 + D).
     """
-    logs, means = parts[..., :1], parts[..., 1:]
-    highest = logs.amax(0)
-    shares = torch.exp2(logs - highest)
-    total = shares.sum(0)
-    return torch.cat([highest + torch.log2(total), (shares * means).sum(0) / total], dim=-1)
+    parts = list(parts)
+    highest = torch.stack([part[..., :1] for part in parts]).amax(0)
+    total, weighted = torch.zeros_like(highest), torch.zeros_like(parts[0][..., 1:])
+    for part in parts:
+        share = torch.exp2(part[..., :1] - highest)
+        total += share
+        weighted.addcmul_(share, part[..., 1:])
+    return torch.cat([highest + torch.log2(total), weighted.div_(total)], dim=-1)
 
 
 class _RunningSums:
