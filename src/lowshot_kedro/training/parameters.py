@@ -17,10 +17,10 @@ from lowshot_kedro.parameters import (
     require_one_of,
     require_part,
 )
+from lowshot_kedro.training.processes import MAX_PROCESSES, SCHEDULERS
 
 SCHEDULES = ("constant", "step", "cosine")
 AUGMENTATIONS = ("imagenet", "cifar", "shift", "shift_and_flip", "none")
-SCHEDULERS = ("local", "slurm")
 
 _MAX_MINUTES = 1e6
 
@@ -99,7 +99,7 @@ class TrainingParameters:
         require_one_of("device", self.device, DEVICES)
         require_one_of("precision", self.precision, PRECISIONS)
         if self.n_processes != AUTO:
-            require_integer("n_processes", self.n_processes, 1, 4096, alternative=AUTO)
+            require_integer("n_processes", self.n_processes, 1, MAX_PROCESSES, alternative=AUTO)
         require_one_of("scheduler", self.scheduler, SCHEDULERS)
         if not isinstance(self.cluster, Mapping):
             raise refuse("cluster", self.cluster, "options of SLURM, such as {partition: gpu}")
