@@ -95,6 +95,8 @@ def fail(processes: Processes, how: str) -> None:
             raise InputError(parameter="learning_rate", found=-1, expected="a number above 0")
         if how == "defect":
             raise KeyError("a defect")
+        if how == "exit":
+            raise SystemExit(3)
         os.kill(os.getpid(), 9)
     processes.barrier()
 
