@@ -129,3 +129,10 @@ def count_up(processes: Processes, job: tuple[Path, int]) -> int:
             (folder / f"count_{number}").write_text(str(total))
         number += 1
     return number
+
+
+def leave_one(processes: Processes, job: Any) -> None:
+    """Leave in one process while the others wait for it."""
+    if processes.rank == 1:
+        raise SystemExit(3)
+    processes.barrier()

@@ -19,13 +19,12 @@ from lowshot_kedro.images import ImageSource, ImageSubset
 from lowshot_kedro.images.fingerprint import checksum
 from lowshot_kedro.networks.embedding import embedding_network
 from lowshot_kedro.networks.embedding_file import EmbeddingDescription
-from lowshot_kedro.parameters import AUTO
 from lowshot_kedro.probes.knn import Gallery, class_scores, strict_top_k
 from lowshot_kedro.snca.loss import SNCALoss
 from lowshot_kedro.snca.parameters import SNCAParameters
 from lowshot_kedro.training.checkpoints import Checkpoint, Checkpoints
 from lowshot_kedro.training.loop import Row, embed, train
-from lowshot_kedro.training.processes import Processes, ProcessOptions, run_in_processes
+from lowshot_kedro.training.processes import Processes, run_in_processes
 from lowshot_kedro.training.schedules import value_of_epoch
 from lowshot_kedro.training.transforms import RECIPES
 
@@ -98,13 +97,7 @@ def train_snca(job: SNCAJob) -> TrainedSNCA:
     checkpoints = _checkpoints(job, Processes(0, 1, torch.device("cpu")))
     found = checkpoints.latest()
     if found is None or found.state["epoch"] < parameters.epochs:
-        options = ProcessOptions(
-            folder=checkpoints.folder / "processes",
-            n_processes=None if parameters.n_processes == AUTO else int(parameters.n_processes),
-            device=parameters.device,
-            scheduler=parameters.scheduler,
-            cluster=parameters.cluster,
-        )
+        options = parameters.process_options(checkpoints.folder / "processes")
         run_in_processes(_train, job, options)
         found = checkpoints.latest()
         assert found is not None, "the processes have just written it"

@@ -1,7 +1,8 @@
 """Batches of images: the same ones after a stop as without, in any number of processes.
 
 What is random about an image follows from seed, epoch and number of the image alone, and the order
-from seed and epoch. So no random state has to be kept, and no worker process matters.
+from seed and epoch. So no random state has to be kept, and no worker process matters. An image that
+an epoch had twice would be changed in the same way both times.
 """
 
 from __future__ import annotations

@@ -116,6 +116,9 @@ def _work_here(
         # The launcher names the first that ends. This one may have failed for want of another.
         time.sleep(_SECONDS_TO_NOTICE)
         raise
+    except (KeyboardInterrupt, SystemExit) as error:
+        # The launcher would take this process for done, and wait for its result for ever.
+        raise RuntimeError(f"the work ended with {error!r}") from error
 
 
 def _end_of(status: int) -> str:

@@ -45,17 +45,22 @@ class Objective(Protocol):
         """The loss of a batch.
 
         Args:
-            outputs: float32 (b, d), what the network returns for this process's part of the batch.
+            outputs: float32 (b, …), what the network returns for this process's part of the batch.
             index: int64 (b,), the numbers of these images.
 
         Returns:
-            A scalar: the mean over the whole batch in all processes. Its gradient is such that the
-            mean over processes is that of the whole batch.
+            A scalar, the same in all processes: the mean over the whole batch. Its gradient is such
+            that the mean over processes is that of the whole batch. The part of this process may
+            have no image.
         """
         ...
 
     def begin_epoch(self, epoch: int) -> Row:
-        """Prepare for an epoch, counted from 0; returns columns of the table's row."""
+        """Prepare for an epoch, counted from 0; returns columns of the table's row.
+
+        It is called again when an epoch is continued, after :meth:`restore`, and has to lead to the
+        same then.
+        """
         ...
 
     def evaluate(self, network: nn.Module) -> Row:
@@ -63,7 +68,11 @@ class Objective(Protocol):
         ...
 
     def rows(self) -> dict[str, torch.Tensor]:
-        """By name the rows that this process holds of tensors that a checkpoint keeps."""
+        """By name the rows that this process holds of tensors that a checkpoint keeps.
+
+        All processes give the same names, and together each row once: of a tensor that all of them
+        have, the first process gives the rows and the others give none, (0, …).
+        """
         ...
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -100,7 +109,8 @@ def train(
     activations of its part of a batch, two parts for each worker, and what the objective holds.
 
     Args:
-        network: Float32 (b, 3, h, w) → (b, d). Changed in place.
+        network: Float32 (b, 3, h, w) → one tensor of b rows. Changed in place. All that is learnt
+            is in it, also a classifier on top; each of its parameters takes part in each batch.
         objective: What it learns.
         images: The images of an epoch.
         parameters: How it is trained.

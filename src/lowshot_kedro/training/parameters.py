@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lowshot_kedro.devices import DEVICES
@@ -17,7 +18,7 @@ from lowshot_kedro.parameters import (
     require_one_of,
     require_part,
 )
-from lowshot_kedro.training.processes import MAX_PROCESSES, SCHEDULERS
+from lowshot_kedro.training.processes import MAX_PROCESSES, SCHEDULERS, ProcessOptions
 
 SCHEDULES = ("constant", "step", "cosine")
 AUGMENTATIONS = ("imagenet", "cifar", "shift", "shift_and_flip", "none")
@@ -104,3 +105,17 @@ class TrainingParameters:
         if not isinstance(self.cluster, Mapping):
             raise refuse("cluster", self.cluster, "options of SLURM, such as {partition: gpu}")
         object.__setattr__(self, "cluster", dict(self.cluster))
+
+    def process_options(self, folder: Path) -> ProcessOptions:
+        """Which processes train, for :func:`~lowshot_kedro.training.processes.run_in_processes`.
+
+        Args:
+            folder: Where SLURM's files are until the work is done.
+        """
+        return ProcessOptions(
+            folder=folder,
+            n_processes=None if self.n_processes == AUTO else int(self.n_processes),
+            device=self.device,
+            scheduler=self.scheduler,
+            cluster=self.cluster,
+        )
