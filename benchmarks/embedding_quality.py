@@ -37,6 +37,7 @@ from lowshot_kedro.probes import Gallery
 from lowshot_kedro.progress import Stopwatch
 from lowshot_kedro.protocol import MODES, ClassSplit, read_class_split, select_images
 from lowshot_kedro.snca.evaluation import EvaluationPlan, KnnEvaluation, evaluate, plan_evaluation
+from lowshot_kedro.training.loop import Objective, train
 from lowshot_kedro.training.parameters import TrainingParameters
 
 if TYPE_CHECKING:
@@ -104,8 +105,8 @@ class Embedded:
     seconds: float = 0.0
 
 
-class Objective:
-    """A loss of outputs and numbers of images, for the training loop. Nothing of it is kept.
+class LossAlone(Objective):
+    """A loss of outputs and numbers of images. What it remembers no checkpoint keeps.
 
     Args:
         loss: (outputs, index) → scalar.
@@ -118,21 +119,6 @@ class Objective:
         """The loss of a batch."""
         value: torch.Tensor = self._loss(outputs, index)
         return value
-
-    def begin_epoch(self, epoch: int) -> dict[str, Any]:
-        """Nothing changes between epochs."""
-        return {}
-
-    def evaluate(self, network: nn.Module) -> dict[str, Any]:
-        """Nothing is measured before the end."""
-        return {}
-
-    def rows(self) -> dict[str, torch.Tensor]:
-        """A training is not continued."""
-        return {}
-
-    def restore(self, checkpoint: object) -> None:
-        """See :meth:`rows`."""
 
 
 def training_parameters(options: argparse.Namespace, seed: int) -> TrainingParameters:
@@ -179,7 +165,6 @@ def train_network(
     from lowshot_kedro.devices import choose_device
     from lowshot_kedro.snca import SNCALoss
     from lowshot_kedro.training.checkpoints import Checkpoints
-    from lowshot_kedro.training.loop import train
     from lowshot_kedro.training.processes import Processes
 
     network = new_network(options, seed)
@@ -192,13 +177,13 @@ def train_network(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             bank = SNCALoss(targets.cpu(), options.dimension, temperature=options.temperature)
-        objective = Objective(bank.to(device))
+        objective = LossAlone(bank.to(device))
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             head = nn.Linear(options.dimension, int(targets.max()) + 1)
         trained = nn.Sequential(network.network, head)
-        objective = Objective(
+        objective = LossAlone(
             lambda outputs, index: nn.functional.cross_entropy(outputs, targets[index])
         )
     processes = Processes(0, 1, device)

@@ -7,12 +7,27 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+_MAX_WORKERS = 16
+
 
 def count_cores() -> int:
     """How many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def choose_num_workers(num_workers: int | None) -> int:
+    """How many processes decode images: None means one for every core, 16 at most.
+
+    Processes of torch.distributed on one machine share its cores.
+    """
+    if num_workers is not None:
+        return num_workers
+    cores = int(os.environ.get("SLURM_CPUS_PER_TASK", "0"))
+    if not cores:
+        cores = count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(max(cores, 1), _MAX_WORKERS)
 
 
 @contextmanager

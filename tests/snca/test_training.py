@@ -46,10 +46,10 @@ def test_it_is_the_loss_over_the_images(tmp_path: Path) -> None:
         optimizer.param_groups[0]["lr"] = [0.1, 0.01][epoch]
         loss.momentum = [0.5, 0.8][epoch]
         total = 0.0
-        for numbers in BatchOrder(N_IMAGES, 8, seed=0).parts(epoch, 0):
+        for _, places, numbers in BatchOrder(N_IMAGES, 8, seed=0).parts(epoch, 0):
             pixels = []
-            for number in numbers:
-                torch.manual_seed(seed_of(0, epoch, number))
+            for place, number in zip(places, numbers, strict=True):
+                torch.manual_seed(seed_of(0, epoch, place))
                 image = augment(made.images[number].image)
                 pixels.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
             network.train()
@@ -98,7 +98,7 @@ def test_the_network_is_described_so_that_it_can_be_used(tmp_path: Path) -> None
 
 def test_a_stop_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = train_snca(job(tmp_path / "whole"))
-    learn, left = loop._Loop._learn, 0
+    learn, left = loop._Loop._backward, 0
 
     def learn_or_stop(self, *arguments):
         nonlocal left
@@ -107,7 +107,7 @@ def test_a_stop_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             raise Stop
         learn(self, *arguments)
 
-    monkeypatch.setattr(loop._Loop, "_learn", learn_or_stop)
+    monkeypatch.setattr(loop._Loop, "_backward", learn_or_stop)
     for n_batches in (2, 1, 2):
         left = n_batches
         with pytest.raises(Stop):
@@ -134,7 +134,7 @@ def test_who_does_the_work_and_how_it_is_judged_make_no_other_training(
 
 
 @pytest.mark.parametrize("classes", [[0] * N_IMAGES, range(N_IMAGES), []])
-def test_what_cannot_be_learnt_from_is_refused(tmp_path: Path, classes) -> None:
+def test_what_cannot_be_backwardt_from_is_refused(tmp_path: Path, classes) -> None:
     made = job(tmp_path)
     changed = type(made)(**{**vars(made), "classes": np.array(classes, dtype=np.int64)})
     with pytest.raises(InputError, match="expected at least two classes, and two images of one"):

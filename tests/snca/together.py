@@ -17,7 +17,7 @@ class Stop(Exception):
 def train_whole_and_with_stops(processes: Processes, folder: Path) -> None:
     """Three trainings: without a stop, stopped and continued, and stopped in the middle."""
     _train(processes, job(folder / "whole"))
-    learn, left = loop._Loop._learn, 0
+    learn, left = loop._Loop._backward, 0
 
     def learn_or_stop(self, *arguments):
         nonlocal left
@@ -26,7 +26,7 @@ def train_whole_and_with_stops(processes: Processes, folder: Path) -> None:
             raise Stop
         learn(self, *arguments)
 
-    loop._Loop._learn = learn_or_stop
+    loop._Loop._backward = learn_or_stop
     for name, n_batches in (("stopped", 2), ("stopped", 2), ("stopped", 9), ("begun", 4)):
         left = n_batches
         try:

@@ -14,7 +14,7 @@ from torch import nn
 
 from lowshot_kedro.images import LoadedImage
 from lowshot_kedro.training.checkpoints import Checkpoint, Checkpoints
-from lowshot_kedro.training.loop import Row
+from lowshot_kedro.training.loop import Objective, Row
 from lowshot_kedro.training.parameters import TrainingParameters
 from lowshot_kedro.training.processes import Processes
 
@@ -50,7 +50,7 @@ def parameters(**changes: Any) -> TrainingParameters:
         "epochs": 3,
         "batch_size": 4,
         "accumulated_batches": 1,
-        "lr": 0.1,
+        "lr": 0.01,
         "lr_schedule": "step",
         "lr_step_epochs": 2,
         "lr_gamma": 0.1,
@@ -84,7 +84,7 @@ def network(dropout: float = 0.0) -> nn.Module:
     )
 
 
-class Targets:
+class Targets(Objective):
     """Each image has a target, which drifts towards what the network says, as a bank does."""
 
     def __init__(self, n_images: int) -> None:

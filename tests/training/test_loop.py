@@ -17,7 +17,8 @@ import torch
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.training import loop
 from lowshot_kedro.training.batches import BatchOrder, seed_of
-from lowshot_kedro.training.loop import Trained, train
+from lowshot_kedro.training.checkpoints import Checkpoint
+from lowshot_kedro.training.loop import train, train_in_processes
 from lowshot_kedro.training.transforms import RECIPES
 from tests.training.making import (
     ALONE,
@@ -31,50 +32,54 @@ from tests.training.making import (
 N_IMAGES = 22
 
 
-def trained(folder: Path, dropout: float = 0.5, **changes) -> Trained:
-    objective = Targets(N_IMAGES)
-    return train(
-        network(dropout), objective, MadeImages(N_IMAGES), parameters(**changes),
-        checkpoints(folder), ALONE,
-    )  # fmt: skip
+def train_here(folder: Path, objective: Targets, images: MadeImages, **changes) -> Checkpoint:
+    """The last checkpoint of a training."""
+    kept = checkpoints(folder)
+    net = network(changes.pop("dropout", 0.5))
+    train(net, objective, images, parameters(**changes), kept, ALONE)
+    last = kept.latest()
+    assert last is not None
+    return last
 
 
-def same(one: Trained, other: Trained) -> bool:
-    assert one.network.keys() == other.network.keys()
+def trained(folder: Path, **changes) -> Checkpoint:
+    return train_here(folder, Targets(N_IMAGES), MadeImages(N_IMAGES), **changes)
+
+
+def same(one: Checkpoint, other: Checkpoint) -> bool:
+    networks = one.state["network"], other.state["network"]
+    assert networks[0].keys() == networks[1].keys()
     return (
-        all(torch.equal(one.network[name], other.network[name]) for name in one.network)
-        and one.table == other.table
-        and torch.equal(
-            one.checkpoint.read_rows("targets", 0, N_IMAGES),
-            other.checkpoint.read_rows("targets", 0, N_IMAGES),
-        )
+        all(torch.equal(networks[0][name], networks[1][name]) for name in networks[0])
+        and one.state["table"] == other.state["table"]
+        and torch.equal(*(each.read_rows("targets", 0, N_IMAGES) for each in (one, other)))
     )
 
 
 @pytest.mark.parametrize("accumulated", [1, 2, 4])
 def test_it_is_sgd_over_the_batches_of_the_order(tmp_path: Path, accumulated: int) -> None:
-    objective = Targets(N_IMAGES)
-    settings = parameters(accumulated_batches=accumulated)
-    images = MadeImages(N_IMAGES)
-    found = train(network(), objective, images, settings, checkpoints(tmp_path), ALONE)
+    objective, images = Targets(N_IMAGES), MadeImages(N_IMAGES)
+    state = train_here(
+        tmp_path, objective, images, dropout=0.0, accumulated_batches=accumulated
+    ).state
 
     # The same, written apart.
     expected, targets, losses = network(), Targets(N_IMAGES), []
     optimizer = torch.optim.SGD(
-        expected.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=0.001
+        expected.parameters(), 0.01, momentum=0.9, nesterov=True, weight_decay=0.001
     )
     recipe = RECIPES["shift"]
     augment, normalize = recipe.augment(8), recipe.preprocessing(8).normalize
     for epoch in range(3):
-        optimizer.param_groups[0]["lr"] = [0.1, 0.1, 0.01][epoch]
+        optimizer.param_groups[0]["lr"] = [0.01, 0.01, 0.001][epoch]
         order = np.random.default_rng([3, epoch]).permutation(N_IMAGES)
         batches = [order[first : first + 4] for first in range(0, N_IMAGES, 4)]
         total = 0.0
         optimizer.zero_grad()
         for number, batch in enumerate(batches, start=1):
             pixels = []
-            for image in batch:
-                torch.manual_seed(seed_of(3, epoch, image))
+            for place, image in enumerate(batch, start=4 * (number - 1)):
+                torch.manual_seed(seed_of(3, epoch, place))
                 pixels.append(torch.from_numpy(np.array(augment(images[image].image))))
             inputs = normalize(torch.stack(pixels).permute(0, 3, 1, 2))
             expected.train()
@@ -86,11 +91,11 @@ def test_it_is_sgd_over_the_batches_of_the_order(tmp_path: Path, accumulated: in
                 optimizer.zero_grad()
         losses.append(total / N_IMAGES)
     for name, tensor in expected.state_dict().items():
-        torch.testing.assert_close(found.network[name], tensor, rtol=1e-5, atol=1e-6)
-    assert [row["loss"] for row in found.table] == pytest.approx(losses, rel=1e-5)
-    assert [row["epoch"] for row in found.table] == [1, 2, 3]
-    assert [row["learning_rate"] for row in found.table] == pytest.approx([0.1, 0.1, 0.01])
-    assert [row["part"] for row in found.table] == [0, 0.1, 0.2]
+        torch.testing.assert_close(state["network"][name], tensor, rtol=1e-5, atol=1e-6)
+    assert [row["loss"] for row in state["table"]] == pytest.approx(losses, rel=1e-5)
+    assert [row["epoch"] for row in state["table"]] == [1, 2, 3]
+    assert [row["learning_rate"] for row in state["table"]] == pytest.approx([0.01, 0.01, 0.001])
+    assert [row["part"] for row in state["table"]] == [0, 0.1, 0.2]
     assert objective.batches == targets.batches
     # Each image once an epoch, in another order each time.
     for epoch in range(3):
@@ -113,7 +118,7 @@ def test_a_stop_at_any_batch_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = trained(tmp_path / "whole", accumulated_batches=2, checkpoint_minutes=0)
-    learn = loop._Loop._learn
+    learn = loop._Loop._backward
     left = 0
 
     def learn_or_stop(self, *arguments):
@@ -123,7 +128,7 @@ def test_a_stop_at_any_batch_changes_nothing(
             raise Stop
         learn(self, *arguments)
 
-    monkeypatch.setattr(loop._Loop, "_learn", learn_or_stop)
+    monkeypatch.setattr(loop._Loop, "_backward", learn_or_stop)
     folder = tmp_path / "stopped"
     n_stops = 0
     rng = random.Random(1)
@@ -179,13 +184,15 @@ def test_a_kill_changes_nothing(tmp_path: Path) -> None:
 def test_a_training_that_is_done_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = trained(tmp_path)
     objective = Targets(N_IMAGES)
-    with caplog.at_level(logging.INFO):
-        again = train(
-            network(), objective, MadeImages(N_IMAGES), parameters(), checkpoints(tmp_path), ALONE
-        )
-    assert same(first, again)
+    assert same(first, train_here(tmp_path, objective, MadeImages(N_IMAGES)))
     assert not objective.batches
-    assert "kept" in caplog.text
+    with caplog.at_level(logging.INFO):
+        kept = train_in_processes(no_work, None, parameters(), checkpoints(tmp_path))
+    assert same(first, kept) and "trained already, from the same: kept" in caplog.text
+
+
+def no_work(processes, job):
+    raise AssertionError
 
 
 def test_another_training_has_a_folder_of_its_own(
@@ -200,7 +207,7 @@ def test_another_training_has_a_folder_of_its_own(
 
 
 def test_evaluations_are_as_rare_as_wanted_and_the_last_epoch_has_one(tmp_path: Path) -> None:
-    table = trained(tmp_path, epochs=5, eval_every=2).table
+    table = trained(tmp_path, epochs=5, eval_every=2).state["table"]
     assert ["weight" in row for row in table] == [False, True, False, True, True]
 
 
@@ -217,9 +224,9 @@ def test_blank_images_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFi
     train(network(), Targets(N_IMAGES), images, parameters(), checkpoints(tmp_path), ALONE)
     lines = [record.getMessage() for record in caplog.records if "blank" in record.getMessage()]
     assert sorted(lines) == [
-        f"image {number} is blank, and is learnt as it is: {number}: is not there"
-        for number in (3, 7)
+        f"image {number} is blank, and learnt as it is: {number}: is not there" for number in (3, 7)
     ]
+    assert caplog.text.count("2 of 22 images missing or unreadable") == 1
 
 
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
@@ -249,5 +256,9 @@ def test_parts_of_a_batch_make_up_the_batch() -> None:
     whole = list(BatchOrder(23, 5, seed=1).parts(epoch=2, first_batch=1))
     parts = [list(BatchOrder(23, 5, 1, rank, 3).parts(2, 1)) for rank in range(3)]
     for number, batch in enumerate(whole):
-        np.testing.assert_array_equal(np.concatenate([p[number] for p in parts]), batch)
-    assert [len(batch) for batch in whole] == [5, 5, 5, 3]
+        for name in ("numbers", "places"):
+            found = np.concatenate([getattr(part[number], name) for part in parts])
+            np.testing.assert_array_equal(found, getattr(batch, name))
+    assert [len(batch.numbers) for batch in whole] == [5, 5, 5, 3]
+    places = np.concatenate([batch.places for batch in whole])
+    np.testing.assert_array_equal(places, np.arange(5, 23))

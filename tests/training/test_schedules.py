@@ -11,7 +11,7 @@ from tests.training.making import parameters
 
 @pytest.mark.parametrize(("epochs", "step"), [(130, 40), (200, 50)])
 def test_steps_of_the_original(epochs: int, step: int) -> None:
-    settings = parameters(epochs=epochs, lr_step_epochs=step)
+    settings = parameters(epochs=epochs, lr_step_epochs=step, lr=0.1)
     found = [learning_rate(settings, epoch) for epoch in range(epochs)]
     expected = [0.1 * 0.1 ** (epoch // step) for epoch in range(epochs)]
     assert found == expected
@@ -36,5 +36,5 @@ def test_the_cosine_falls_from_lr_towards_nothing() -> None:
 
 
 def test_constant() -> None:
-    settings = parameters(lr_schedule="constant")
+    settings = parameters(lr_schedule="constant", lr=0.1)
     assert {learning_rate(settings, epoch) for epoch in range(3)} == {0.1}

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_PIECE_BYTES = 2**20
+
 
 def checksum(parts: Iterable[bytes]) -> str:
     """BLAKE2b of some pieces of data and of where one ends and the next begins, 32 hex digits."""
@@ -31,3 +33,9 @@ def file_size(path: Path) -> int:
         return path.stat().st_size
     except (OSError, ValueError):
         return -1
+
+
+def checksum_of_file(path: Path) -> str:
+    """The checksum of what is in a file, which is read in pieces."""
+    with path.open("rb") as file:
+        return checksum(iter(lambda: file.read(_PIECE_BYTES), b""))

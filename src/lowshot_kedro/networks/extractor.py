@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from lowshot_kedro.blocks import LabeledBlock, Resumable, RowBlocks, require_finite
+from lowshot_kedro.child_processes import choose_num_workers
 from lowshot_kedro.devices import choose_device
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.images import ImageSource
@@ -31,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 
 _MAX_PROBLEMS_LOGGED = 20
-_MAX_WORKERS = 16
 # With fewer, PyTorch takes a slow path for 1 × 1 convolutions in a single thread.
 _IMAGES_PER_THREAD = 16
 # Compiling takes half a minute, which fewer images do not earn back.
@@ -232,14 +232,6 @@ def image_batches(
         num_workers=choose_num_workers(num_workers),
         pin_memory=device.type == "cuda",
     )
-
-
-def choose_num_workers(num_workers: int | None) -> int:
-    """How many processes decode images: None means one for every core, 16 at most."""
-    if num_workers is not None:
-        return num_workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(cores or 1, _MAX_WORKERS)
 
 
 def _is_compiled(compiled: bool | None, device: torch.device, n_images: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.networks.embedding import require_embedding_network
@@ -47,6 +47,15 @@ class SNCAParameters(TrainingParameters):
         eval_seeds: Seeds that draw these.
         n_images: Test images in the picture of nearest neighbours.
     """
+
+    without: ClassVar[tuple[str, ...]] = (
+        *TrainingParameters.without,
+        "eval_k",
+        "eval_temperature",
+        "eval_n_labeled",
+        "eval_seeds",
+        "n_images",
+    )
 
     epochs: int = 130
     batch_size: int = 256

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +14,22 @@ from torch import nn
 
 from lowshot_kedro.blocks import Blocks, LabeledBlock, row_ranges
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.images import ImageSource, ImageSubset
-from lowshot_kedro.images.fingerprint import checksum
+from lowshot_kedro.images import ImageSource
+from lowshot_kedro.images.fingerprint import checksum_of_file
 from lowshot_kedro.networks.embedding import embedding_network
 from lowshot_kedro.networks.embedding_file import EmbeddingDescription
 from lowshot_kedro.probes.knn import Gallery, class_scores, strict_top_k
 from lowshot_kedro.snca.loss import SNCALoss
 from lowshot_kedro.snca.parameters import SNCAParameters
 from lowshot_kedro.training.checkpoints import Checkpoint, Checkpoints
-from lowshot_kedro.training.loop import Row, embed, train
-from lowshot_kedro.training.processes import Processes, run_in_processes
+from lowshot_kedro.training.embedding import embed
+from lowshot_kedro.training.loop import Objective, Row, train, train_in_processes
+from lowshot_kedro.training.processes import Processes
 from lowshot_kedro.training.schedules import value_of_epoch
 from lowshot_kedro.training.transforms import RECIPES
 
-logger = logging.getLogger(__name__)
-
 _BANK = "bank"
 _BANK_ROWS = 16384
-# What a training follows from; the others say who does the work, and how it is judged.
-_WITHOUT = (
-    "checkpoint_minutes", "cluster", "device", "eval_every", "eval_k", "eval_n_labeled",
-    "eval_seeds", "eval_temperature", "n_images", "n_processes", "num_workers", "scheduler",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,17 +85,9 @@ def train_snca(job: SNCAJob) -> TrainedSNCA:
         InputError: For images that cannot be learnt from, weights that do not fit, and as
             :func:`~lowshot_kedro.training.loop.train`.
     """
-    parameters = job.parameters
     _require_classes(job.classes)
     checkpoints = _checkpoints(job, Processes(0, 1, torch.device("cpu")))
-    found = checkpoints.latest()
-    if found is None or found.state["epoch"] < parameters.epochs:
-        options = parameters.process_options(checkpoints.folder / "processes")
-        run_in_processes(_train, job, options)
-        found = checkpoints.latest()
-        assert found is not None, "the processes have just written it"
-    else:
-        logger.info("%s: trained already, from the same: kept", checkpoints.folder)
+    found = train_in_processes(_train, job, job.parameters, checkpoints)
     return TrainedSNCA(
         found.state["network"], _describe(job), _bank(found, job.images), found.state["table"]
     )
@@ -128,7 +113,7 @@ def _train(processes: Processes, job: SNCAJob) -> None:
     train(network, objective, job.images, parameters, checkpoints, processes)
 
 
-class _SNCAObjective:
+class _SNCAObjective(Objective):
     """The loss of SNCA, and its bank as the gallery of a k-NN classifier."""
 
     def __init__(self, loss: SNCALoss, job: SNCAJob, processes: Processes) -> None:
@@ -159,7 +144,7 @@ class _SNCAObjective:
         if job.test_images is None or len(job.test_images) == 0:
             return {}
         parameters = job.parameters
-        queries = self._processes.gather(self._embed_own(network, job.test_images)).cpu().numpy()
+        queries = embed(network, job.test_images, parameters, self._processes).cpu().numpy()
         classes = job.classes[loss.first_row : loss.last_row]
         n_classes = int(job.classes.max()) + 1
         k = min(parameters.eval_k[0], len(job.classes))
@@ -188,18 +173,6 @@ class _SNCAObjective:
         parts = self._processes.gather(torch.from_numpy(padded).to(device)).cpu().numpy()
         return np.concatenate(np.split(parts, self._processes.n_processes), axis=1)
 
-    def _embed_own(self, network: nn.Module, images: ImageSource) -> torch.Tensor:
-        """Embeddings of this process's part of some images, float32, on its device."""
-        parameters, processes = self._job.parameters, self._processes
-        parts = np.array_split(np.arange(len(images)), processes.n_processes)
-        own = ImageSubset(images, parts[processes.rank])
-        preprocess = RECIPES[parameters.augmentation].preprocessing(parameters.image_size)
-        return embed(network, own, preprocess, parameters, processes.device)
-
-
-def _checkpoints(job: SNCAJob, processes: Processes) -> Checkpoints:
-    return Checkpoints(job.folder, _provenance(job), processes)
-
 
 def _require_classes(classes: NDArray[np.int64]) -> None:
     counts = np.bincount(classes)
@@ -227,19 +200,16 @@ def _describe(job: SNCAJob) -> EmbeddingDescription:
     )
 
 
+def _checkpoints(job: SNCAJob, processes: Processes) -> Checkpoints:
+    return Checkpoints(job.folder, _provenance(job), processes)
+
+
 def _provenance(job: SNCAJob) -> dict[str, Any]:
-    parameters = {
-        name: value for name, value in asdict(job.parameters).items() if name not in _WITHOUT
-    }
+    facts = job.parameters.facts()
     path = Path(job.parameters.weights)
     if path.is_file():
-        parameters["weights"] = _checksum_of_file(path)
-    return {"kind": "SNCA", "images": job.images.describe(), **parameters}
-
-
-def _checksum_of_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return checksum(iter(lambda: file.read(2**20), b""))
+        facts["weights"] = checksum_of_file(path)
+    return {"kind": "SNCA", "images": job.images.describe(), **facts}
 
 
 def _bank(checkpoint: Checkpoint, images: ImageSource) -> Blocks[LabeledBlock]:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from lowshot_kedro.blocks import row_ranges
 from lowshot_kedro.images import ImageSource
 from lowshot_kedro.networks.preprocessing import as_pixels, middle_of_strip
 from lowshot_kedro.training.transforms import ImageTransform
@@ -38,6 +39,20 @@ class Batch(NamedTuple):
     pixels: torch.Tensor
     numbers: torch.Tensor
     problems: dict[int, str]
+
+
+class Part(NamedTuple):
+    """What one process is to learn from at a time.
+
+    Attributes:
+        epoch: The epoch.
+        places: int64 (n,), places of images in the order of the epoch.
+        numbers: int64 (n,), the numbers of these images.
+    """
+
+    epoch: int
+    places: NDArray[np.int64]
+    numbers: NDArray[np.int64]
 
 
 def seed_of(*numbers: int) -> int:
@@ -74,13 +89,13 @@ class BatchOrder:
         """The images of an epoch in their order, int64 (n_images,)."""
         return np.random.default_rng([self._seed, epoch]).permutation(self.n_images)
 
-    def parts(self, epoch: int, first_batch: int) -> Iterator[NDArray[np.int64]]:
-        """The images that this process gets of each batch from one on."""
+    def parts(self, epoch: int, first_batch: int) -> Iterator[Part]:
+        """What this process gets of each batch from one on."""
         numbers = self.numbers(epoch)
-        for batch in range(first_batch, len(self)):
-            start = batch * self.batch_size
-            whole = numbers[start : start + self.batch_size]
-            yield np.array_split(whole, self._n_processes)[self._rank]
+        for first, last in row_ranges(self.n_images, self.batch_size):
+            if first >= first_batch * self.batch_size:
+                places = np.array_split(np.arange(first, last), self._n_processes)[self._rank]
+                yield Part(epoch, places, numbers[places])
 
 
 class _Parts(Dataset[Batch]):
@@ -89,23 +104,20 @@ class _Parts(Dataset[Batch]):
     def __init__(self, source: ImageSource, transform: ImageTransform, size: int, seed: int):
         self._source, self._transform, self._size, self._seed = source, transform, size, seed
 
-    def __getitem__(self, wanted: tuple[int, NDArray[np.int64]]) -> Batch:
-        epoch, numbers = wanted
+    def __getitem__(self, part: Part) -> Batch:
         pixels: list[torch.Tensor] = []
         problems: dict[int, str] = {}
         # A process without workers keeps its own random state.
         with torch.random.fork_rng(devices=[]):
-            for number in numbers.tolist():
-                torch.default_generator.manual_seed(seed_of(self._seed, epoch, number))
+            for place, number in zip(part.places.tolist(), part.numbers.tolist(), strict=True):
+                torch.default_generator.manual_seed(seed_of(self._seed, part.epoch, place))
                 loaded = self._source[number]
                 pixels.append(as_pixels(self._transform(middle_of_strip(loaded.image))))
                 if loaded.problem:
                     problems[number] = loaded.problem
         nothing = torch.empty((0, self._size, self._size, 3), dtype=torch.uint8)
         return Batch(
-            torch.stack(pixels) if pixels else nothing,
-            torch.from_numpy(numbers),
-            problems,
+            torch.stack(pixels) if pixels else nothing, torch.from_numpy(part.numbers), problems
         )
 
 
@@ -136,7 +148,7 @@ class Batches:
     ) -> None:
         self.order = order
         self._wanted = _Wanted(order)
-        self._reported: set[int] = set()
+        self._blank: set[int] = set()
         self._loader: DataLoader[Batch] = DataLoader(
             _Parts(source, transform, image_size, seed),
             batch_size=None,
@@ -147,21 +159,25 @@ class Batches:
         )
 
     def of_epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
-        """The parts of the batches of an epoch that this process gets, from one batch on."""
-        self._wanted.epoch, self._wanted.first_batch = epoch, first_batch
-        for batch in self._loader:
-            self._report(batch.problems)
-            yield batch
+        """The parts of the batches of an epoch that this process gets, from one batch on.
 
-    def _report(self, problems: dict[int, str]) -> None:
-        for number, problem in problems.items():
-            if number not in self._reported and len(self._reported) < _MAX_PROBLEMS_LOGGED:
-                logger.warning("image %d is blank, and is learnt as it is: %s", number, problem)
-                self._reported.add(number)
+        At the end it says how many images were blank ones.
+        """
+        self._wanted.epoch, self._wanted.first_batch = epoch, first_batch
+        n_before = len(self._blank)
+        for batch in self._loader:
+            for number, problem in batch.problems.items():
+                if number not in self._blank and len(self._blank) < _MAX_PROBLEMS_LOGGED:
+                    logger.warning("image %d is blank, and learnt as it is: %s", number, problem)
+                self._blank.add(number)
+            yield batch
+        if len(self._blank) > n_before:
+            n_images = self.order.n_images
+            logger.warning("%d of %d images missing or unreadable", len(self._blank), n_images)
 
 
 class _Wanted:
-    """What a loader is to load next: a sampler of (epoch, numbers)."""
+    """What a loader is to load next: a sampler of parts."""
 
     def __init__(self, order: BatchOrder) -> None:
         self._order = order
@@ -170,6 +186,5 @@ class _Wanted:
     def __len__(self) -> int:
         return len(self._order) - self.first_batch
 
-    def __iter__(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        for numbers in self._order.parts(self.epoch, self.first_batch):
-            yield self.epoch, numbers
+    def __iter__(self) -> Iterator[Part]:
+        return self._order.parts(self.epoch, self.first_batch)

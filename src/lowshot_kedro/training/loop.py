@@ -9,27 +9,25 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from lowshot_kedro.child_processes import choose_num_workers
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.images import ImageSource
 from lowshot_kedro.memory import format_bytes, peak_rss_bytes
-from lowshot_kedro.networks.extractor import choose_num_workers, image_batches
-from lowshot_kedro.networks.preprocessing import Preprocessing
-from lowshot_kedro.parameters import AUTO
 from lowshot_kedro.progress import Progress, Stopwatch
 from lowshot_kedro.training.batch_norm import with_synchronized_batch_norm
 from lowshot_kedro.training.batches import Batches, BatchOrder, seed_of
 from lowshot_kedro.training.checkpoints import Checkpoint, Checkpoints
 from lowshot_kedro.training.parameters import TrainingParameters
-from lowshot_kedro.training.processes import Processes
+from lowshot_kedro.training.processes import Job, Processes, run_in_processes
 from lowshot_kedro.training.schedules import learning_rate
 from lowshot_kedro.training.transforms import RECIPES
 
@@ -38,9 +36,13 @@ logger = logging.getLogger(__name__)
 Row = dict[str, Any]
 
 
-class Objective(Protocol):
-    """What a network learns: a loss, and what the loss has to remember."""
+class Objective(ABC):
+    """What a network learns: a loss, and what the loss has to remember.
 
+    A loss that remembers nothing and is not evaluated is the whole of an objective.
+    """
+
+    @abstractmethod
     def __call__(self, outputs: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         """The loss of a batch.
 
@@ -53,7 +55,6 @@ class Objective(Protocol):
             that the mean over processes is that of the whole batch. The part of this process may
             have no image.
         """
-        ...
 
     def begin_epoch(self, epoch: int) -> Row:
         """Prepare for an epoch, counted from 0; returns columns of the table's row.
@@ -61,11 +62,11 @@ class Objective(Protocol):
         It is called again when an epoch is continued, after :meth:`restore`, and has to lead to the
         same then.
         """
-        ...
+        return {}
 
     def evaluate(self, network: nn.Module) -> Row:
         """Columns of the table's row that say how good the network is. All processes call it."""
-        ...
+        return {}
 
     def rows(self) -> dict[str, torch.Tensor]:
         """By name the rows that this process holds of tensors that a checkpoint keeps.
@@ -73,26 +74,11 @@ class Objective(Protocol):
         All processes give the same names, and together each row once: of a tensor that all of them
         have, the first process gives the rows and the others give none, (0, …).
         """
-        ...
+        return {}
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take these rows from a checkpoint."""
-        ...
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training ends with.
-
-    Attributes:
-        network: Its state by name, on the CPU.
-        table: A row for each epoch.
-        checkpoint: The last checkpoint, which has the rows of the objective.
-    """
-
-    network: dict[str, torch.Tensor]
-    table: list[Row]
-    checkpoint: Checkpoint
+        return
 
 
 def train(
@@ -102,7 +88,7 @@ def train(
     parameters: TrainingParameters,
     checkpoints: Checkpoints,
     processes: Processes,
-) -> Trained:
+) -> None:
     """Train a network by SGD, from the last checkpoint on if there is one.
 
     In memory, in each process: the network three times (weights, gradients, momentum), the
@@ -122,52 +108,39 @@ def train(
     """
     loop = _Loop(network, objective, images, parameters, checkpoints, processes)
     with _repeatable():
-        return loop.run()
+        loop.run()
 
 
-def embed(
-    network: nn.Module,
-    images: ImageSource,
-    preprocess: Preprocessing,
+def train_in_processes(
+    work: Callable[[Processes, Job], None],
+    job: Job,
     parameters: TrainingParameters,
-    device: torch.device,
-) -> torch.Tensor:
-    """What a network in training returns for images on which nothing is random.
-
-    :func:`~lowshot_kedro.networks.extract_features` is for networks that no longer change.
+    checkpoints: Checkpoints,
+) -> Checkpoint:
+    """Have a training done in as many processes as are wanted, unless it is done already.
 
     Args:
-        network: On the device; it is in evaluation mode afterwards.
-        images: The images.
-        preprocess: What they undergo.
-        parameters: Size of batches, workers and precision.
-        device: The device.
+        work: As for :func:`~lowshot_kedro.training.processes.run_in_processes`: makes network and
+            objective and calls :func:`train` with checkpoints of the same.
+        job: Likewise.
+        parameters: How the network is trained.
+        checkpoints: Where its checkpoints lie.
 
     Returns:
-        float32 (n, d), on the device.
+        The last checkpoint, with the network as `state["network"]`, the table as `state["table"]`
+        and the rows of the objective.
+
+    Raises:
+        InputError: As `work`, and if the processes cannot be had.
     """
-    network.eval()
-    workers = _workers_of(parameters)
-    loader = image_batches(images, preprocess, parameters.batch_size, 0, workers, device)
-    parts = []
-    with torch.inference_mode():
-        for batch in loader:
-            pixels = batch.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
-            with torch.autocast(
-                device.type, torch.bfloat16, enabled=_autocasts(parameters, device)
-            ):
-                parts.append(network(preprocess.normalize(pixels)).float())
-    return torch.cat(parts)
-
-
-def _workers_of(parameters: TrainingParameters) -> int | None:
-    return None if parameters.num_workers == AUTO else int(parameters.num_workers)
-
-
-def _autocasts(parameters: TrainingParameters, device: torch.device) -> bool:
-    return parameters.precision == "bfloat16" or (
-        parameters.precision == AUTO and device.type == "cuda"
-    )
+    found = checkpoints.latest()
+    if found is None or found.state["epoch"] < parameters.epochs:
+        run_in_processes(work, job, parameters.process_options(checkpoints.folder / "processes"))
+        found = checkpoints.latest()
+        assert found is not None, "each epoch ends with one"
+    else:
+        logger.info("%s: trained already, from the same: kept", checkpoints.folder)
+    return found
 
 
 @contextmanager
@@ -212,7 +185,7 @@ class _Loop:
             self._parallel = DistributedDataParallel(self._network, device_ids=devices)
         recipe = RECIPES[parameters.augmentation]
         self._normalize = recipe.preprocessing(parameters.image_size).normalize
-        self._autocast = _autocasts(parameters, device)
+        self._autocast = parameters.uses_autocast(device.type)
         self._order = BatchOrder(
             len(images), parameters.batch_size, parameters.seed, processes.rank,
             processes.n_processes,
@@ -223,7 +196,7 @@ class _Loop:
             parameters.image_size,
             self._order,
             parameters.seed,
-            choose_num_workers(_workers_of(parameters)),
+            choose_num_workers(parameters.workers),
             pin_memory=is_on_gpu,
         )
         # The position: batches done of an epoch, and their losses, summed over images.
@@ -232,7 +205,7 @@ class _Loop:
         self._sum_of_losses = torch.zeros((), dtype=torch.float64, device=device)
         self._saved_at = time.monotonic()
 
-    def run(self) -> Trained:
+    def run(self) -> None:
         checkpoint = self._checkpoints.latest()
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -242,9 +215,6 @@ class _Loop:
             while self._epoch < epochs:
                 self._train_epoch(progress)
                 self._save()
-        checkpoint = self._checkpoints.latest()
-        assert checkpoint is not None, "each epoch ends with one"
-        return Trained(checkpoint.state["network"], self._table, checkpoint)
 
     def _train_epoch(self, progress: Progress) -> None:
         parameters, epoch, watch = self._parameters, self._epoch, Stopwatch()
@@ -260,7 +230,7 @@ class _Loop:
         self._optimizer.zero_grad()
         for part in self._batches.of_epoch(epoch, first):
             is_step = (self._batch + 1) % parameters.accumulated_batches == 0
-            self._learn(part.pixels, part.numbers, is_step)
+            self._backward(part.pixels, part.numbers, is_step)
             n_images = self._order.size(self._batch)
             self._batch += 1
             progress.update(n_images)
@@ -292,7 +262,7 @@ class _Loop:
                 format_bytes(peak_rss_bytes()),
             )
 
-    def _learn(self, pixels: torch.Tensor, index: torch.Tensor, is_step: bool) -> None:
+    def _backward(self, pixels: torch.Tensor, index: torch.Tensor, is_step: bool) -> None:
         """Add the gradients of one batch."""
         device, rank = self._processes.device, self._processes.rank
         # Whatever a network draws at random follows from the position too.
@@ -348,13 +318,12 @@ class _Loop:
         self._sum_of_losses.fill_(state["sum_of_losses"])
         self._objective.restore(checkpoint)
         if self._processes.is_first:
-            where = f"epoch {self._epoch + 1}, batch {self._batch + 1} of {len(self._order)}"
             logger.info(
-                "%s: %s",
+                "%s: continuing with epoch %d, batch %d of %d",
                 self._checkpoints.folder,
-                f"continuing with {where}"
-                if self._epoch < self._parameters.epochs
-                else "trained already, from the same: kept",
+                self._epoch + 1,
+                self._batch + 1,
+                len(self._order),
             )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lowshot_kedro.devices import DEVICES
 from lowshot_kedro.networks import PRECISIONS
@@ -54,6 +54,12 @@ class TrainingParameters:
         scheduler: `local`, or `slurm`: a job of SLURM trains.
         cluster: What SLURM is told.
     """
+
+    # What the trained network does not follow from.
+    without: ClassVar[tuple[str, ...]] = (
+        "eval_every", "checkpoint_minutes", "num_workers", "device", "n_processes", "scheduler",
+        "cluster",
+    )  # fmt: skip
 
     epochs: int
     batch_size: int
@@ -119,3 +125,19 @@ class TrainingParameters:
             scheduler=self.scheduler,
             cluster=self.cluster,
         )
+
+    @property
+    def workers(self) -> int | None:
+        """Processes that decode images for each process that trains; None: as cores allow."""
+        return None if self.num_workers == AUTO else int(self.num_workers)
+
+    def uses_autocast(self, device: str) -> bool:
+        """Whether the network runs in bfloat16 on a kind of device."""
+        return self.precision == "bfloat16" or (self.precision == AUTO and device == "cuda")
+
+    def facts(self) -> dict[str, Any]:
+        """The parameters that a training follows from.
+
+        The others say who does the work, and how often it is looked at.
+        """
+        return {name: value for name, value in asdict(self).items() if name not in self.without}

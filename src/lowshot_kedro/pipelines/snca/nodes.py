@@ -25,7 +25,7 @@ from lowshot_kedro.errors import InputError
 from lowshot_kedro.images import ImageSource, ImageSubset
 from lowshot_kedro.memory import peak_rss_bytes
 from lowshot_kedro.networks.embedding_file import EmbeddingDescription, embedding_from_tensors
-from lowshot_kedro.parameters import AUTO, in_section
+from lowshot_kedro.parameters import in_section
 from lowshot_kedro.progress import Stopwatch
 from lowshot_kedro.protocol import ClassSplit, ExperimentParameters, read_class_split
 from lowshot_kedro.snca.classes import TrainedClasses, trained_classes
@@ -118,7 +118,7 @@ def embed_images(
             extractor_of(network, description),
             images,
             batch_size=snca.batch_size,
-            num_workers=None if snca.num_workers == AUTO else int(snca.num_workers),
+            num_workers=snca.workers,
             device=snca.device,
             precision=snca.precision,
             compiled=None,
