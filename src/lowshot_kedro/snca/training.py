@@ -96,6 +96,7 @@ def train_snca(job: SNCAJob) -> TrainedSNCA:
     parameters = job.parameters
     _require_classes(job.classes)
     checkpoints = _checkpoints(job, Processes(0, 1, torch.device("cpu")))
+    checkpoints.name_others()
     found = checkpoints.latest()
     if found is None or found.state["epoch"] < parameters.epochs:
         options = ProcessOptions(

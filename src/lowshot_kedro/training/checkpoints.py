@@ -120,8 +120,22 @@ class Checkpoints:
         if processes.is_first:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / _NOTE).write_text(content)
-            _name_others(self.folder)
         processes.barrier()
+
+    def name_others(self) -> None:
+        """Log which other trainings have left checkpoints, and how much they take."""
+        root = self.folder.parent
+        others = [path for path in root.glob(f"{_TRAINING}*") if path != self.folder]
+        if not others:
+            return
+        files = [file for path in others for file in path.rglob("*") if file.is_file()]
+        logger.info(
+            "%s: checkpoints of %d other %s take %s; remove those that you do not need",
+            root,
+            len(others),
+            "training" if len(others) == 1 else "trainings",
+            format_bytes(sum(file.stat().st_size for file in files)),
+        )
 
     def latest(self) -> Checkpoint | None:
         """The last checkpoint that was finished; None where there is none."""
@@ -170,19 +184,6 @@ class Checkpoints:
 
     def _steps(self) -> list[Path]:
         return [path for path in self.folder.glob(f"{_STEP}*") if (path / _STATE).is_file()]
-
-
-def _name_others(folder: Path) -> None:
-    """Say which other trainings have left checkpoints, and how much they take."""
-    others = [path for path in folder.parent.glob(f"{_TRAINING}*") if path != folder]
-    if others:
-        files = [file for path in others for file in path.rglob("*") if file.is_file()]
-        logger.info(
-            "%s: checkpoints of %d other training(s) take %s; remove those that you do not need",
-            folder.parent,
-            len(others),
-            format_bytes(sum(file.stat().st_size for file in files)),
-        )
 
 
 def _sync(path: Path) -> None:
