@@ -192,7 +192,9 @@ def test_another_training_has_a_folder_of_its_own(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     train(network(), Targets(5), MadeImages(5), parameters(), checkpoints(tmp_path, a=1), ALONE)
+    caplog.clear()
     with caplog.at_level(logging.INFO):
+        checkpoints(tmp_path, a=3)  # leaves no checkpoint
         other = checkpoints(tmp_path, a=2)
         assert other.latest() is None
         # Every process has the checkpoints; one of them says this.

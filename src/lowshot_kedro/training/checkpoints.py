@@ -125,7 +125,8 @@ class Checkpoints:
     def name_others(self) -> None:
         """Log which other trainings have left checkpoints, and how much they take."""
         root = self.folder.parent
-        others = [path for path in root.glob(f"{_TRAINING}*") if path != self.folder]
+        found = {path.parent for path in root.glob(f"{_TRAINING}*/{_STEP}*")}
+        others = sorted(found - {self.folder})
         if not others:
             return
         files = [file for path in others for file in path.rglob("*") if file.is_file()]
