@@ -81,9 +81,13 @@ def test_the_same_content_makes_the_same_bytes_in_any_process(tmp_path):
 
 def test_what_people_see(path, dataset):
     dataset.save((TENSORS, {"network": '"small"'}))
+    assert dataset.statistics() == {"file_size": path.stat().st_size}
     cells = [cell for row in dataset.preview()["data"] for cell in row]
     for fact in ("header: network", '"small"', "F32 (2, 3)", "F32 (2,)", "row 1", "5"):
         assert fact in cells
+    dataset.save(({"weight": TENSORS["weight"]}, {str(n): "" for n in range(20)}))
+    facts = [row[0] for row in dataset.preview()["data"] if row[0].startswith("header")]
+    assert facts == sorted(facts)
     assert dataset.statistics() == {"rows": 2, "columns": 3, "file_size": path.stat().st_size}
     dataset.save(({"bias": torch.ones(2)}, {}))
     assert dataset.statistics() == {"file_size": path.stat().st_size}

@@ -54,6 +54,14 @@ def test_rows_show_right_and_wrong_images_with_what_is_most_similar():
     assert nearest_image_rows(QUERIES, GALLERY, [], 0.05)[0].title == "1\n→ 3"
 
 
+def test_names_of_some_classes_have_a_star_that_the_panel_explains():
+    rows = nearest_image_rows(QUERIES, GALLERY, NAMES, 0.05, n_neighbors=3, starred=[3])
+    assert [row.title for row in rows] == ["bee\n→ a very long…*", "bee", "a very long…*"]
+    assert rows[0].neighbors[0][1] == "✗ 1.00\na very long…*"
+    assert "* novel" in plot_nearest_images(rows, "novel").get_suptitle()
+    assert "*" not in plot_nearest_images(rows).get_suptitle()
+
+
 def test_half_of_the_images_are_wrong_ones_and_the_same_each_time(monkeypatch):
     rng = np.random.default_rng(0)
     gallery = embedded(np.arange(60) % 5, *rng.standard_normal((60, 8)))

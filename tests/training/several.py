@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import time
 from pathlib import Path
@@ -39,6 +40,7 @@ def exchange(processes: Processes, job: Any) -> dict[str, Any]:
         "any": [processes.any(False), processes.any(rank == 1)],
         "broadcast": processes.gather(torch.tensor([processes.broadcast(rank + 7)])),
         "threads": processes.gather(torch.tensor([torch.get_num_threads()])),
+        "spawns": processes.gather(torch.tensor([multiprocessing.get_start_method() == "spawn"])),
     }
 
 

@@ -199,10 +199,15 @@ def test_another_training_has_a_folder_of_its_own(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     train(network(), Targets(5), MadeImages(5), parameters(), checkpoints(tmp_path, a=1), ALONE)
+    caplog.clear()
     with caplog.at_level(logging.INFO):
+        checkpoints(tmp_path, a=3)  # leaves no checkpoint
         other = checkpoints(tmp_path, a=2)
-    assert other.latest() is None
-    assert "checkpoints of 1 other training(s) take" in caplog.text
+        assert other.latest() is None
+        # Every process has the checkpoints; one of them says this.
+        assert not caplog.text
+        other.name_others()
+    assert "checkpoints of 1 other training take" in caplog.text
     assert checkpoints(tmp_path, a=1).latest() is not None
 
 

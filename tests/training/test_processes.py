@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import signal
@@ -78,6 +79,8 @@ def test_what_two_processes_tell_each_other(together):
     assert found["broadcast"].tolist() == [7, 7]
     share = os.environ.get("OMP_NUM_THREADS") or max(1, len(os.sched_getaffinity(0)) // 2)
     assert found["threads"].tolist() == [int(share)] * 2
+    # What a loader starts is started as it would be here.
+    assert found["spawns"].tolist() == [multiprocessing.get_start_method() == "spawn"] * 2
 
 
 def test_what_processes_log_comes_to_the_log_here(together):

@@ -86,7 +86,9 @@ class SafetensorsDataset(FileDataset[TensorsAndHeader, TensorsAndHeader]):
 
     def _facts(self) -> dict[str, str]:
         with self._opened() as file:
-            header = {f"header: {name}": value for name, value in (file.metadata() or {}).items()}
+            # The library gives it in another order each time.
+            texts = sorted((file.metadata() or {}).items())
+            header = {f"header: {name}": value for name, value in texts}
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             tensors = {
                 name: f"{part.get_dtype()} {tuple(part.get_shape())}"
@@ -102,7 +104,8 @@ class SafetensorsDataset(FileDataset[TensorsAndHeader, TensorsAndHeader]):
     def _size(self) -> tuple[int, int] | None:
         with self._opened() as file:
             name = self._matrix_name(file)
-            if name is None:
+            # A network with a matrix among its tensors is no matrix.
+            if name is None or len(file.keys()) > 1:
                 return None
             n_rows, n_columns = file.get_slice(name).get_shape()
             return n_rows, n_columns

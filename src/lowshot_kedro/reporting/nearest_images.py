@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +47,7 @@ def nearest_image_rows(
     temperature: float,
     n_queries: int = 10,
     n_neighbors: int = 20,
+    starred: Collection[int] = (),
 ) -> list[NeighborRow]:
     """Some images, half of them recognised, and the most similar ones of a gallery.
 
@@ -62,6 +63,7 @@ def nearest_image_rows(
         temperature: Above 0.
         n_queries: How many are shown at most.
         n_neighbors: How many similar images each has, or all of a smaller gallery.
+        starred: Labels whose names get a star, such as those that were not trained on.
 
     Returns:
         A row for each image shown, for :func:`plot_nearest_images`. In memory besides: a copy of
@@ -85,7 +87,8 @@ def nearest_image_rows(
 
     def name_of(number: int) -> str:
         label = int(labels[number])
-        return class_names[label] if class_names else str(label)
+        name = _shortened(class_names[label] if class_names else str(label))
+        return f"{name}*" if label in starred else name
 
     result = []
     for place, query in enumerate(chosen.tolist()):
@@ -95,23 +98,29 @@ def nearest_image_rows(
             nearest.indices[place].tolist(), nearest.similarities[place].tolist(), strict=True
         ):
             is_right = int(classes[row]) == true_class
-            caption = f"{_mark(is_right)} {similarity:.2f}\n{_shortened(name_of(classes[row]))}"
+            caption = f"{_mark(is_right)} {similarity:.2f}\n{name_of(classes[row])}"
             color = frame_color(int(classes[row]), true_class)
             cells.append((gallery.images[row].image, caption, color))
-        title = _shortened(name_of(true_class))
+        title = name_of(true_class)
         if guess != true_class:
-            title += f"\n→ {_shortened(name_of(guess))}"
+            title += f"\n→ {name_of(guess)}"
         image = queries.images[int(rows[query])].image
         result.append(NeighborRow(image, title, cells))
     return result
 
 
-def plot_nearest_images(rows: Sequence[NeighborRow]) -> Figure:
-    """Images, each followed by the most similar ones of the gallery, most similar first."""
+def plot_nearest_images(rows: Sequence[NeighborRow], star: str = "") -> Figure:
+    """Images, each followed by the most similar ones of the gallery, most similar first.
+
+    Args:
+        rows: Of :func:`nearest_image_rows`.
+        star: What a star behind a name means; empty: there is none.
+    """
     return plot_rows(
         rows,
-        f"Images and the most similar ones of the gallery: {_RIGHT} green = same class, "
-        f"{_WRONG} orange = another class; similarity; → what an image is taken for",
+        f"Images, up to half of them taken for another class (→), and the most similar ones: "
+        f"{_RIGHT} green = same class, {_WRONG} orange = another class; similarity"
+        + (f"; * {star}" if star else ""),
         _LAYOUT,
     )
 

@@ -39,7 +39,7 @@ def snca_extractor(weights: str, image_size: int | None) -> Extractor:
         raise MissingFileError(
             f"no file {path}",
             parameter="weights",
-            expected=f"a network trained by SNCA, such as {TRAINED_NETWORK}",
+            expected="the file of a network trained by SNCA",
             made_by="snca",
         )
     if path.suffix == ".safetensors":

@@ -120,8 +120,23 @@ class Checkpoints:
         if processes.is_first:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / _NOTE).write_text(content)
-            _name_others(self.folder)
         processes.barrier()
+
+    def name_others(self) -> None:
+        """Log which other trainings have left checkpoints, and how much they take."""
+        root = self.folder.parent
+        found = {path.parent for path in root.glob(f"{_TRAINING}*/{_STEP}*")}
+        others = sorted(found - {self.folder})
+        if not others:
+            return
+        files = [file for path in others for file in path.rglob("*") if file.is_file()]
+        logger.info(
+            "%s: checkpoints of %d other %s take %s; remove those that you do not need",
+            root,
+            len(others),
+            "training" if len(others) == 1 else "trainings",
+            format_bytes(sum(file.stat().st_size for file in files)),
+        )
 
     def latest(self) -> Checkpoint | None:
         """The last checkpoint that was finished; None where there is none."""
@@ -150,6 +165,8 @@ class Checkpoints:
             rank, n_processes = self._processes.rank, self._processes.n_processes
             path = partial / f"rows-{rank}-of-{n_processes}.safetensors"
             save_file({name: part.contiguous() for name, part in rows.items()}, path)
+            # safetensors keeps others of a group from reading it.
+            path.chmod(path.parent.stat().st_mode & 0o666)
             _sync(path)
         if self._processes.is_first:
             with (partial / _STATE).open("wb") as file:
@@ -170,19 +187,6 @@ class Checkpoints:
 
     def _steps(self) -> list[Path]:
         return [path for path in self.folder.glob(f"{_STEP}*") if (path / _STATE).is_file()]
-
-
-def _name_others(folder: Path) -> None:
-    """Say which other trainings have left checkpoints, and how much they take."""
-    others = [path for path in folder.parent.glob(f"{_TRAINING}*") if path != folder]
-    if others:
-        files = [file for path in others for file in path.rglob("*") if file.is_file()]
-        logger.info(
-            "%s: checkpoints of %d other training(s) take %s; remove those that you do not need",
-            folder.parent,
-            len(others),
-            format_bytes(sum(file.stat().st_size for file in files)),
-        )
 
 
 def _sync(path: Path) -> None:

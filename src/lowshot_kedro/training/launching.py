@@ -85,7 +85,8 @@ def run_on_this_machine(
             start_method="spawn",
             logs_specs=DefaultLogsSpecs(log_dir=name),
         )
-        arguments = (pickle.dumps((work, job)), device, folder, logs, level)
+        start_method = multiprocessing.get_start_method(allow_none=True)
+        arguments = (pickle.dumps((work, job)), device, folder, logs, level, start_method)
         try:
             returned: dict[int, Any] = elastic_launch(config, _work_here)(*arguments)
         except ChildFailedError as error:
@@ -99,9 +100,16 @@ def run_on_this_machine(
 
 
 def _work_here(
-    call: bytes, device: str, folder: Path, logs: Sequence[Connection], level: int
+    call: bytes,
+    device: str,
+    folder: Path,
+    logs: Sequence[Connection],
+    level: int,
+    start_method: str | None,
 ) -> bytes | None:
     """What each of the new processes does."""
+    # A spawned process spawns: each worker of a loader would import torch, anew in every epoch.
+    multiprocessing.set_start_method(start_method, force=True)
     # Ctrl-C sends it, and torch has Linux send it when the process ends that has started this one.
     # A collective that waits for others would keep Python from noticing.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -21,8 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lowshot_kedro.child_processes import choose_num_workers
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.images import ImageSource
-from lowshot_kedro.memory import format_bytes, peak_rss_bytes
-from lowshot_kedro.progress import Progress, Stopwatch
+from lowshot_kedro.progress import Progress, Stopwatch, logged_step
 from lowshot_kedro.training.batch_norm import with_synchronized_batch_norm
 from lowshot_kedro.training.batches import Batches, BatchOrder, seed_of
 from lowshot_kedro.training.checkpoints import Checkpoint, Checkpoints
@@ -133,6 +132,7 @@ def train_in_processes(
     Raises:
         InputError: As `work`, and if the processes cannot be had.
     """
+    checkpoints.name_others()
     found = checkpoints.latest()
     if found is None or found.state["epoch"] < parameters.epochs:
         run_in_processes(work, job, parameters.process_options(checkpoints.folder / "processes"))
@@ -211,7 +211,10 @@ class _Loop:
             self._restore(checkpoint)
         n_images, epochs = self._order.n_images, self._parameters.epochs
         done = self._epoch * n_images + min(self._batch * self._order.batch_size, n_images)
-        with Progress(epochs * n_images, "training", done, "image") as progress:
+        with (
+            logged_step("training"),
+            Progress(epochs * n_images, "training", done, "image") as progress,
+        ):
             while self._epoch < epochs:
                 self._train_epoch(progress)
                 self._save()
@@ -245,22 +248,28 @@ class _Loop:
         is_last = epoch + 1 == parameters.epochs
         if is_last or (epoch + 1) % parameters.eval_every == 0:
             row |= self._objective.evaluate(self._network)
-        self._table.append(row)
+        self._table.append({name: _rounded(value) for name, value in row.items()})
         self._epoch, self._batch = epoch + 1, 0
         if self._processes.is_first:
-            found = ", ".join(
-                f"{name.replace('_', ' ')} {value:.4g}"
-                for name, value in row.items()
-                if name != "epoch"
-            )
-            logger.info(
-                "epoch %d of %d: %s; %.0f images a second, peak %s",
-                epoch + 1,
-                parameters.epochs,
-                found,
-                rate,
-                format_bytes(peak_rss_bytes()),
-            )
+            self._log_epoch(rate)
+
+    def _log_epoch(self, rate: float) -> None:
+        """Say in a line what the last row of the table says, apart from what stays as it was."""
+        before, row = ({}, *self._table)[-2:]
+        told = [f"loss {row['loss']:.4g}"]
+        told += [f"{_for_reading(n)} {100 * row[n]:.1f} %" for n in row if "top" in n]
+        told += [
+            f"{_for_reading(name)} {value:.4g}"
+            for name, value in row.items()
+            if name not in ("epoch", "loss") and "top" not in name and before.get(name) != value
+        ]
+        logger.info(
+            "epoch %d of %d: %s; %.0f images a second",
+            row["epoch"],
+            self._parameters.epochs,
+            ", ".join(told),
+            rate,
+        )
 
     def _backward(self, pixels: torch.Tensor, index: torch.Tensor, is_step: bool) -> None:
         """Add the gradients of one batch."""
@@ -325,6 +334,15 @@ class _Loop:
                 self._batch + 1,
                 len(self._order),
             )
+
+
+def _rounded(value: Any) -> Any:
+    """A number for people, without what is left of 0.1 · 0.1."""
+    return float(f"{value:.12g}") if isinstance(value, float) else value
+
+
+def _for_reading(name: str) -> str:
+    return name.replace("_", " ").replace("top", "top-")
 
 
 def _on_cpu(state: Any) -> Any:

@@ -186,11 +186,12 @@ def plot_snca_neighbors(
 ) -> Figure:
     """Some test images with the training images that are most similar to them.
 
-    Where base classes are trained on, base and novel classes of the mode are shown. In memory:
-    the embeddings of their images, those of training twice.
+    Where base classes are trained on, base and novel classes of the mode are shown, these with a
+    star. In memory: the embeddings of their images, those of training twice.
     """
     split = read_class_split(class_split, experiment.mode)
-    shown = np.union1d(split.base_classes, split.novel_classes) if snca.classes == "base" else None
+    is_base = snca.classes == "base"
+    shown = np.union1d(split.base_classes, split.novel_classes) if is_base else None
     queries, gallery = (
         _embedded(images, features, shown)
         for images, features in (
@@ -204,8 +205,9 @@ def plot_snca_neighbors(
         split.class_names,
         snca.eval_temperature or snca.temperature,
         n_queries=snca.n_images,
+        starred=split.novel_classes.tolist() if is_base else (),
     )
-    return reporting.plot_nearest_images(rows)
+    return reporting.plot_nearest_images(rows, "not trained on" if is_base else "")
 
 
 def _embedded(
