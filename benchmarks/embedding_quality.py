@@ -419,7 +419,7 @@ def parser_of_options() -> argparse.ArgumentParser:
     add("--dimension", type=positive, default=64, help="of an embedding")
     add("--epochs", type=positive, help=f"of a training; default: {defaults(EPOCHS)}")
     add("--batch-size", type=positive, default=128, help="of a training")
-    add("--lr", type=float, default=0.1, help="at the beginning; it falls along a cosine")
+    add("--lr", type=float, default=0.01, help="at the beginning; it falls along a cosine")
     add("--augmentation", default="shift_and_flip", help="as for snca.augmentation")
     add("--temperature", type=float, default=0.05, help="of SNCA, and of neighbours' weights")
     add("--trainings", nargs="+", type=int, default=[0], help="seeds, a training for each")

@@ -19,6 +19,7 @@ from lowshot_kedro.datasets.safetensors_file import SafetensorsDataset
 from lowshot_kedro.networks.embedding_file import read_embedding_network
 from lowshot_kedro.probes import knn_scores
 from lowshot_kedro.project.config import UserError
+from lowshot_kedro.project.hooks import Session
 from tests.projects import copy_project, read_arrays, read_metrics, run
 from tests.quick_kedro import Command
 
@@ -197,10 +198,16 @@ def test_a_bank_of_other_images_is_refused(trained: Path, tmp_path: Path) -> Non
     assert network.load()[1]["network"] == '"small"'
 
 
-def run_evaluation(project: Path, **parameters: object) -> None:
-    from kedro.framework.session import KedroSession
+def test_a_dataset_of_another_pipeline_is_said_to_be_one(digits: Path) -> None:
+    with (
+        Session.create(project_path=digits) as session,
+        pytest.raises(UserError, match=r"^--to-outputs: got 'snca_network'.*add --pipelines snca$"),
+    ):
+        session.run(to_outputs=["snca_network"])
 
-    with KedroSession.create(
+
+def run_evaluation(project: Path, **parameters: object) -> None:
+    with Session.create(
         project_path=project, runtime_params={"snca": QUICK, **parameters}
     ) as session:
-        session.run(pipeline_names=["snca"], node_names=["snca.evaluate_snca"])
+        session.run(pipeline_names=["snca"], node_names=["evaluate_snca"])

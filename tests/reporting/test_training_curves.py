@@ -47,7 +47,7 @@ def test_epochs_without_a_measurement_are_left_out():
 def test_steps_of_learning_rate_and_bank_momentum_are_marked():
     figure = plot_training_curves(table_of(9, top1=0.5))
     loss, accuracy = figure.axes
-    assert loss.get_title() == "Loss, from learning rate 0.1"
+    assert loss.get_title() == "Loss; learning rate at first 0.1"
     steps = [(text.xy[0], text.get_text()) for text in loss.texts]
     assert steps == [
         (3.5, "learning rate 0.01"), (5.5, "bank momentum 0.8"), (7.5, "learning rate 0.001"),

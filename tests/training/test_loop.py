@@ -216,6 +216,17 @@ def test_evaluations_are_as_rare_as_wanted_and_the_last_epoch_has_one(tmp_path: 
     assert ["weight" in row for row in table] == [False, True, False, True, True]
 
 
+def test_an_epoch_is_a_line_that_says_what_has_changed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        trained(tmp_path)
+    lines = [line for line in caplog.messages if line.startswith("epoch ")]
+    assert [line.partition(":")[0] for line in lines] == [f"epoch {n} of 3" for n in (1, 2, 3)]
+    assert all("images a second" in line and "loss " in line for line in lines)
+    assert ["learning rate" in line for line in lines] == [True, False, True]
+
+
 def test_the_random_state_of_the_caller_stays(tmp_path: Path) -> None:
     images, objective, net = MadeImages(N_IMAGES), Targets(N_IMAGES), network(0.5)
     torch.manual_seed(1)

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     RowsT = TypeVar("RowsT", NDArray[Any], torch.Tensor)
 
 TIES = (
-    "of equally similar gallery rows the lower one is the neighbour; of classes with equal scores "
-    "the lower one comes first, and a class without a neighbour is never a guess"
+    "of equally similar gallery rows the one that comes first is the neighbour, of classes with "
+    "equal scores the one that comes first is guessed, and a class without a neighbour never is"
 )
 
 _BLOCK_ROWS = 4096

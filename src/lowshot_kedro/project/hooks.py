@@ -384,6 +384,9 @@ class Session(KedroSession):
         for option in ("node_names", "from_nodes", "to_nodes"):
             if kwargs.get(option):
                 kwargs[option] = [_node_named(name, nodes, option) for name in kwargs[option]]
+        for option in ("from_inputs", "to_outputs"):
+            for name in kwargs.get(option) or ():
+                _require_dataset(name, asked_for, option)
         namespaces = {name.rpartition(".")[0] for name in nodes} - {""}
         for name in kwargs.get("namespaces") or ():
             if not any(f"{each}.".startswith(f"{name}.") for each in namespaces):
@@ -429,6 +432,21 @@ def _node_named(name: str, nodes: Collection[str], option: str) -> str:
     near = {short.get(match, match) for match in get_close_matches(name, [*nodes, *short])}
     raise UserError(
         f"{written}: got {name!r}, expected for instance: {', '.join(sorted(near or nodes))}"
+    )
+
+
+def _require_dataset(name: str, asked_for: Sequence[str], option: str) -> None:
+    """Refuse a dataset that none of the pipelines asked for has, naming one that has it.
+
+    kedro-viz shows commands for each dataset that leave the pipeline out.
+    """
+    if any(name in pipelines[each].datasets() for each in asked_for):
+        return
+    owner = next((each for each in pipelines if name in pipelines[each].datasets()), None)
+    advice = "" if owner is None else f"; add --pipelines {owner}"
+    raise UserError(
+        f"--{option.replace('_', '-')}: got {name!r}, expected a dataset of the pipeline "
+        f"{' or '.join(asked_for)}{advice}"
     )
 
 

@@ -77,7 +77,7 @@ def plot_training_curves(table: pd.DataFrame) -> Figure:
             epoch = float(table["epoch"].iloc[0])
             axes.set_xlim(epoch - 1, epoch + 1)
     if accuracies:
-        panels[1].set(ylabel="accuracy (%)", title="Accuracy")
+        panels[1].set(ylabel="accuracy (%)", title="Accuracy of test images")
         panels[1].legend(fontsize=8)
     _draw_schedule(panels, table)
     return figure
@@ -95,7 +95,7 @@ def _draw_schedule(panels: Sequence[Axes], table: pd.DataFrame) -> None:
         if name in table.columns and table[name].nunique() <= _MAX_STEPS
     }
     if "learning_rate" in stepwise:
-        panels[0].set_title(f"Loss, from learning rate {table['learning_rate'].iloc[0]:g}")
+        panels[0].set_title(f"Loss; learning rate at first {table['learning_rate'].iloc[0]:g}")
     else:
         axes = panels[0].twinx()
         axes.plot(table["epoch"], table["learning_rate"], color=GREY, linewidth=1)
