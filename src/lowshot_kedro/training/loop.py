@@ -135,6 +135,9 @@ def embed(
 
     Returns:
         float32 (n, d), on the device.
+
+    Raises:
+        InputError: If the network no longer returns numbers.
     """
     network.eval()
     workers = _workers_of(parameters)
@@ -147,7 +150,19 @@ def embed(
                 device.type, torch.bfloat16, enabled=_autocasts(parameters, device)
             ):
                 parts.append(network(preprocess.normalize(pixels)).float())
-    return torch.cat(parts)
+    found = torch.cat(parts)
+    if not found.isfinite().all():
+        raise _diverged("the network returns NaN or infinity", parameters)
+    return found
+
+
+def _diverged(what: str, parameters: TrainingParameters) -> InputError:
+    return InputError(
+        what,
+        parameter="lr",
+        found=parameters.lr,
+        expected="less, so that the loss stays a number",
+    )
 
 
 def _workers_of(parameters: TrainingParameters) -> int | None:
@@ -301,12 +316,7 @@ class _Loop:
     def _mean_loss(self, n_images: int) -> float:
         loss = float(self._sum_of_losses) / n_images
         if not math.isfinite(loss):
-            raise InputError(
-                f"the loss is {loss} in epoch {self._epoch + 1}",
-                parameter="lr",
-                found=self._parameters.lr,
-                expected="less, so that the loss stays a number",
-            )
+            raise _diverged(f"the loss is {loss} in epoch {self._epoch + 1}", self._parameters)
         return loss
 
     def _is_time_to_save(self) -> bool:
