@@ -188,3 +188,9 @@ def test_a_training_that_goes_wrong_says_so(tmp_path: Path, lr: float) -> None:
     with pytest.raises(InputError, match="the (loss is|network returns)") as caught:
         train_snca(job(tmp_path, lr=lr))
     assert caught.value.parameter == "lr"
+
+
+def test_what_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="weights"):
+        train_snca(job(tmp_path, weights="nowhere.pt"))
+    assert not list(tmp_path.iterdir())

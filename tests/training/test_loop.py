@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.training import loop
@@ -194,6 +195,7 @@ def test_another_training_has_a_folder_of_its_own(
     train(network(), Targets(5), MadeImages(5), parameters(), checkpoints(tmp_path, a=1), ALONE)
     with caplog.at_level(logging.INFO):
         other = checkpoints(tmp_path, a=2)
+        other.begin()
     assert other.latest() is None
     assert "checkpoints of 1 other training(s) take" in caplog.text
     assert checkpoints(tmp_path, a=1).latest() is not None
@@ -251,3 +253,19 @@ def test_parts_of_a_batch_make_up_the_batch() -> None:
     for number, batch in enumerate(whole):
         np.testing.assert_array_equal(np.concatenate([p[number] for p in parts]), batch)
     assert [len(batch) for batch in whole] == [5, 5, 5, 3]
+
+
+def test_batches_of_which_nothing_is_learnt_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^accumulated_batches: got 99, expected at most \d+, the"):
+        trained(tmp_path, accumulated_batches=99)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_last_batch_of_one_image_is_refused_where_the_network_fails(tmp_path: Path) -> None:
+    images = MadeImages(5)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 2), nn.BatchNorm1d(2))
+    with pytest.raises(InputError, match=r"^batch_size: got 4, expected .* leave 1 of 5 images"):
+        train(flat, Targets(5), images, parameters(), checkpoints(tmp_path), ALONE)
+    assert not list(tmp_path.iterdir())
+    # Others take it.
+    train(network(), Targets(5), images, parameters(), checkpoints(tmp_path), ALONE)

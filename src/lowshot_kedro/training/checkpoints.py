@@ -104,7 +104,7 @@ class Checkpoints:
     """The checkpoints of one training.
 
     Args:
-        root: Where checkpoints lie, each training in a folder of its own; made if it is not there.
+        root: Where checkpoints lie, each training in a folder of its own.
         provenance: All that the training follows from, as JSON holds it. Another one is another
             training, which leaves this one's folder alone.
         processes: Those that train.
@@ -114,14 +114,17 @@ class Checkpoints:
     """
 
     def __init__(self, root: Path, provenance: Mapping[str, Any], processes: Processes) -> None:
-        content = json.dumps(dict(provenance), indent=2, sort_keys=True)
-        digest = blake2b(content.encode(), digest_size=6).hexdigest()
+        self._note = json.dumps(dict(provenance), indent=2, sort_keys=True)
+        digest = blake2b(self._note.encode(), digest_size=6).hexdigest()
         self.folder, self._processes = root / f"{_TRAINING}{digest}", processes
-        if processes.is_first:
+
+    def begin(self) -> None:
+        """Make the folder, with its note, when nothing else can be refused any more."""
+        if self._processes.is_first:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / _NOTE).write_text(content)
+            (self.folder / _NOTE).write_text(self._note)
             _name_others(self.folder)
-        processes.barrier()
+        self._processes.barrier()
 
     def latest(self) -> Checkpoint | None:
         """The last checkpoint that was finished; None where there is none."""

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ from lowshot_kedro.images import ImageSource
 from lowshot_kedro.memory import format_bytes, peak_rss_bytes
 from lowshot_kedro.networks.extractor import choose_num_workers, image_batches
 from lowshot_kedro.networks.preprocessing import Preprocessing
-from lowshot_kedro.parameters import AUTO
+from lowshot_kedro.parameters import AUTO, refuse
 from lowshot_kedro.progress import Progress, Stopwatch
 from lowshot_kedro.training.batch_norm import with_synchronized_batch_norm
 from lowshot_kedro.training.batches import Batches, BatchOrder, seed_of
@@ -202,6 +203,11 @@ class _Loop:
         self._checkpoints, self._processes = checkpoints, processes
         device = processes.device
         is_on_gpu = device.type == "cuda"
+        self._order = BatchOrder(
+            len(images), parameters.batch_size, parameters.seed, processes.rank,
+            processes.n_processes,
+        )  # fmt: skip
+        _require_batches(network, self._order, parameters)
         self._network = with_synchronized_batch_norm(network, processes).to(device)
         self._network = self._network.to(memory_format=torch.channels_last)
         self._optimizer = torch.optim.SGD(
@@ -218,10 +224,6 @@ class _Loop:
         recipe = RECIPES[parameters.augmentation]
         self._normalize = recipe.preprocessing(parameters.image_size).normalize
         self._autocast = _autocasts(parameters, device)
-        self._order = BatchOrder(
-            len(images), parameters.batch_size, parameters.seed, processes.rank,
-            processes.n_processes,
-        )  # fmt: skip
         self._batches = Batches(
             images,
             recipe.augment(parameters.image_size),
@@ -238,6 +240,7 @@ class _Loop:
         self._saved_at = time.monotonic()
 
     def run(self) -> Trained:
+        self._checkpoints.begin()
         checkpoint = self._checkpoints.latest()
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -356,6 +359,33 @@ class _Loop:
                 if self._epoch < self._parameters.epochs
                 else "trained already, from the same: kept",
             )
+
+
+def _require_batches(
+    network: nn.Module, order: BatchOrder, parameters: TrainingParameters
+) -> None:
+    """Refuse batches from which nothing would be learnt, or at which a network would fail."""
+    if parameters.accumulated_batches > len(order):
+        raise refuse(
+            "accumulated_batches",
+            parameters.accumulated_batches,
+            f"at most {len(order)}, the batches of an epoch: there would be no step",
+        )
+    if order.size(len(order) - 1) > 1:
+        return
+    trial = deepcopy(network).train()
+    size = parameters.image_size
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            trial(torch.zeros(1, 3, size, size))
+    except ValueError as error:
+        # As batch normalisation does, of a single number for each channel.
+        raise refuse(
+            "batch_size",
+            order.batch_size,
+            f"a number that does not leave 1 of {order.n_images} images for the last batch: the "
+            "network's batch normalisation wants more",
+        ) from error
 
 
 def _on_cpu(state: Any) -> Any:
