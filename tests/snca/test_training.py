@@ -185,7 +185,7 @@ def test_one_process_continues_what_two_have_begun(by_two: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("lr", [1e6, 1e18])
 def test_a_training_that_goes_wrong_says_so(tmp_path: Path, lr: float) -> None:
-    with pytest.raises(InputError, match="the (loss is|network returns)") as caught:
+    with pytest.raises(InputError, match=r"the (loss is|network returns)") as caught:
         train_snca(job(tmp_path, lr=lr))
     assert caught.value.parameter == "lr"
 

@@ -256,7 +256,9 @@ def test_parts_of_a_batch_make_up_the_batch() -> None:
 
 
 def test_batches_of_which_nothing_is_learnt_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^accumulated_batches: got 99, expected at most \d+, the"):
+    with pytest.raises(
+        InputError, match=r"^accumulated_batches: got 99, expected at most \d+, the"
+    ):
         trained(tmp_path, accumulated_batches=99)
     assert not list(tmp_path.iterdir())
 

@@ -299,11 +299,9 @@ def _is_tensor(rows: object) -> bool:
 
 
 def _require_matrix(name: str, rows: Rows) -> None:
-    if _is_tensor(rows):
-        is_floating = rows.is_floating_point()
-    else:
-        is_floating = isinstance(rows, np.ndarray) and rows.dtype.kind == "f"
-    if not is_floating:
+    found: Any = rows
+    is_array = isinstance(rows, np.ndarray) and rows.dtype.kind == "f"
+    if not is_array and not (_is_tensor(found) and found.is_floating_point()):
         kind = getattr(rows, "dtype", type(rows).__name__)
         raise InputError(f"{name}: found {kind}, expected a floating-point array or tensor")
     if rows.ndim != 2 or rows.shape[1] == 0:

@@ -361,9 +361,7 @@ class _Loop:
             )
 
 
-def _require_batches(
-    network: nn.Module, order: BatchOrder, parameters: TrainingParameters
-) -> None:
+def _require_batches(network: nn.Module, order: BatchOrder, parameters: TrainingParameters) -> None:
     """Refuse batches from which nothing would be learnt, or at which a network would fail."""
     if parameters.accumulated_batches > len(order):
         raise refuse(
