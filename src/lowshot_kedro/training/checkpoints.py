@@ -202,8 +202,8 @@ def _removed_if_unfinished(partial: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.filename is not None:
             raise
         raise OSError(
-            f"{partial.parent}: a checkpoint cannot be written ({shown_line(str(reason))}); the one "
-            "before it is left"
+            f"{partial.parent}: a checkpoint cannot be written ({shown_line(str(reason))}); "
+            "the one before it is left"
         ) from error
 
 
