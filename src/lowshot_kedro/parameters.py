@@ -91,8 +91,7 @@ def require_number(
 
 def require_part(name: str, value: object, minimum: float = 0) -> None:
     """Refuse what is no number up to 1."""
-    require_number(name, value, minimum)
-    if value > 1:  # type: ignore[operator]
+    if not is_number(value, minimum, 1):
         raise refuse(name, value, f"a number from {minimum:g} to 1")
 
 

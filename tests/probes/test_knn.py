@@ -196,6 +196,9 @@ def changed(position, value):
         ({"queries": changed((7, 3), 1).astype(float) * 1e300}, "queries: found NaN or infinite"),
         ({"gallery": GALLERY * np.inf}, "gallery: found NaN or infinite values in 400 row(s)"),
         ({"gallery": torch.full((400, 16), torch.nan)}, "gallery: found NaN"),
+        ({"gallery": GALLERY.tolist()}, "gallery: found list, expected a floating-point array or "
+         "tensor"),
+        ({"queries": QUERIES + 1j}, "queries: found complex64, expected a floating-point array"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_refused(change, message):
@@ -206,6 +209,12 @@ def test_what_does_not_go_together_is_refused(change, message):
     with pytest.raises(InputError) as caught:
         knn_scores(**{**arguments, **change})
     assert message in str(caught.value)
+
+
+def test_a_number_of_numpy_is_a_number_of_neighbours():
+    expected = knn_scores(GALLERY, LABELS, QUERIES, 30, 0.05, 20)
+    found = knn_scores(GALLERY, LABELS, QUERIES, np.int64(30), 0.05, 20)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_temperature_is_refused_just_where_scores_are_no_numbers():

@@ -403,6 +403,15 @@ def test_a_row_that_would_not_be_finite_stays():
     np.testing.assert_array_equal(loss.bank[index[[2, 5]]].numpy(), bank[index[[2, 5]]])
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_embeddings_that_are_no_numbers_are_not_a_loss_of_0(wrong):
+    labels, bank, embeddings, index = example()
+    embeddings[2, 0] = wrong
+    value, gradient, _ = run(labels, bank, embeddings, index, Settings())
+    assert value.isnan()
+    assert gradient[2].isnan().all()
+
+
 def test_the_bank_is_a_copy():
     labels, bank, embeddings, index = example()
     given = torch.as_tensor(bank).requires_grad_()

@@ -181,3 +181,16 @@ def test_one_process_continues_what_two_have_begun(by_two: Path, tmp_path: Path)
     (begun,) = (by_two / "begun").glob("training-*/step-*")
     assert begun.name == "step-000000000004", "in the second of two epochs with three batches"
     assert_near(train_snca(job(by_two / "begun")), train_snca(job(tmp_path)))
+
+
+@pytest.mark.parametrize("lr", [1e6, 1e18])
+def test_a_training_that_goes_wrong_says_so(tmp_path: Path, lr: float) -> None:
+    with pytest.raises(InputError, match=r"the (loss is|network returns)") as caught:
+        train_snca(job(tmp_path, lr=lr))
+    assert caught.value.parameter == "lr"
+
+
+def test_what_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="weights"):
+        train_snca(job(tmp_path, weights="nowhere.pt"))
+    assert not list(tmp_path.iterdir())

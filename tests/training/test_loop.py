@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.training import loop
@@ -278,3 +279,21 @@ def test_parts_of_a_batch_make_up_the_batch() -> None:
     assert [len(batch.numbers) for batch in whole] == [5, 5, 5, 3]
     places = np.concatenate([batch.places for batch in whole])
     np.testing.assert_array_equal(places, np.arange(5, 23))
+
+
+def test_batches_of_which_nothing_is_learnt_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"^accumulated_batches: got 99, expected at most \d+, the"
+    ):
+        trained(tmp_path, accumulated_batches=99)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_last_batch_of_one_image_is_refused_where_the_network_fails(tmp_path: Path) -> None:
+    images = MadeImages(5)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 2), nn.BatchNorm1d(2))
+    with pytest.raises(InputError, match=r"^batch_size: got 4, expected .* leave 1 of 5 images"):
+        train(flat, Targets(5), images, parameters(), checkpoints(tmp_path), ALONE)
+    assert not list(tmp_path.iterdir())
+    # Others take it.
+    train(network(), Targets(5), images, parameters(), checkpoints(tmp_path), ALONE)

@@ -147,6 +147,8 @@ def nearest_vectors(
     Returns:
         indices (m, k) and similarities (m, k), most similar first.
     """
+    # faiss knows no integers of numpy.
+    k = int(k)
     n_found = min(n_found or k + 1, index.ntotal)
     found = search(index, queries, n_found)
     order = np.lexsort((found.indices, -found.similarities))

@@ -299,6 +299,11 @@ def _is_tensor(rows: object) -> bool:
 
 
 def _require_matrix(name: str, rows: Rows) -> None:
+    found: Any = rows
+    is_array = isinstance(rows, np.ndarray) and rows.dtype.kind == "f"
+    if not is_array and not (_is_tensor(found) and found.is_floating_point()):
+        kind = getattr(rows, "dtype", type(rows).__name__)
+        raise InputError(f"{name}: found {kind}, expected a floating-point array or tensor")
     if rows.ndim != 2 or rows.shape[1] == 0:
         raise InputError(f"{name}: found shape {tuple(rows.shape)}, expected (rows, columns)")
 

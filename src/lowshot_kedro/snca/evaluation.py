@@ -121,7 +121,7 @@ def plan_evaluation(
     """
     classes = np.unique(train_labels[trained]).astype(np.int64)
     if len(classes) == 0:
-        raise InputError("train_features: no images to train on; expected at least one")
+        raise InputError("training images: none of the classes to train on; expected at least one")
     base = _task(classes, train_labels, test_labels, trained, settings.k)
     if split is None:
         return EvaluationPlan(settings, base, {})
@@ -133,6 +133,9 @@ def plan_evaluation(
             len(split.novel_classes),
         )
     if len(novel) == 0:
+        return EvaluationPlan(settings, base, {})
+    if not np.isin(test_labels, novel).any():
+        logger.warning("no test images of novel classes, so nothing is measured of them")
         return EvaluationPlan(settings, base, {})
     largest = max(np.count_nonzero(train_labels == label) for label in novel)
     tasks: dict[int, list[Task]] = {}
@@ -269,8 +272,8 @@ def _task(
     test = np.flatnonzero(np.isin(test_labels, classes))
     if len(test) == 0:
         raise InputError(
-            f"test_features: no images of the {len(classes)} classes that are told apart; expected "
-            "at least one"
+            f"test images: none of the {len(classes)} classes trained on; expected at least "
+            "one"
         )
     possible = tuple(k for k in ks if k <= len(gallery))
     if not possible:

@@ -42,7 +42,7 @@ class SNCALoss(nn.Module):
 
     The sum over images is divided by the size of the batch. An image without another one of its
     class adds nothing and has no gradient, but its row moves. So is one whose probability is 0 in
-    float64. A row that would not be finite stays as it is.
+    float64. Embeddings that are not finite make the loss NaN, and their rows stay as they are.
 
     No tensor of batch × bank is made: a call takes a few MB for each thread, and 16 bytes for each
     image are kept beside the bank. Results are the same for any number of threads. Embeddings
@@ -171,9 +171,11 @@ class SNCALoss(nn.Module):
         logs, means = sums[..., 0] * math.log(2), sums[..., 1:]
         # −log(p / (q + p)) is log(1 + q / p), in which nothing cancels where p is nearly all.
         log_odds = logs[OTHER] - logs[OWN] + self.margin / self.temperature
+        # A training that has gone wrong has a loss that says so, and not one of 0.
+        is_wrong = ~exponents.isfinite().all(1) | log_odds.isnan()
+        log_odds = torch.where(is_wrong, torch.nan, log_odds)
         losses = -functional.logsigmoid(-log_odds)
-        # NaN is in neither, so that it is seen in the loss.
-        is_left_out = (logs[OWN] < MASKED / 2) | (losses > _MAX_LOSS)
+        is_left_out = ~is_wrong & ((logs[OWN] < MASKED / 2) | (losses > _MAX_LOSS))
         slopes = torch.sigmoid(log_odds).masked_fill(is_left_out, 0) / len(index)
         value = losses.masked_fill(is_left_out, 0).sum() / len(index)
         return value, slopes[:, None] * (means[OTHER] - means[OWN]) / self.temperature

@@ -21,6 +21,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, shown_line
 from lowshot_kedro.input_files import UNPICKLING_ERRORS
 from lowshot_kedro.memory import format_bytes
 from lowshot_kedro.training.processes import Processes
@@ -59,12 +60,16 @@ class Checkpoint:
             self.state: dict[str, Any] = torch.load(
                 folder / _STATE, map_location="cpu", weights_only=True
             )
+            if not isinstance(self.state, dict):
+                raise ValueError(f"{_STATE} holds something else")
             self._parts = sorted(
                 folder.glob("rows-*.safetensors"), key=lambda path: int(path.name.split("-")[1])
             )
         except (OSError, *UNPICKLING_ERRORS) as error:
+            reason = shown_line(str(error)) or type(error).__name__
             raise InputError(
-                f"{folder}: not a readable checkpoint ({error}); remove the folder to begin anew"
+                f"{folder}: not a readable checkpoint ({reason}); "
+                f"remove the folder {folder.parent} to begin anew"
             ) from error
 
     def n_rows(self, name: str) -> int:
@@ -104,7 +109,7 @@ class Checkpoints:
     """The checkpoints of one training.
 
     Args:
-        root: Where checkpoints lie, each training in a folder of its own; made if it is not there.
+        root: Where checkpoints lie, each training in a folder of its own.
         provenance: All that the training follows from, as JSON holds it. Another one is another
             training, which leaves this one's folder alone.
         processes: Those that train.
@@ -114,13 +119,16 @@ class Checkpoints:
     """
 
     def __init__(self, root: Path, provenance: Mapping[str, Any], processes: Processes) -> None:
-        content = json.dumps(dict(provenance), indent=2, sort_keys=True)
-        digest = blake2b(content.encode(), digest_size=6).hexdigest()
+        self._note = json.dumps(dict(provenance), indent=2, sort_keys=True)
+        digest = blake2b(self._note.encode(), digest_size=6).hexdigest()
         self.folder, self._processes = root / f"{_TRAINING}{digest}", processes
-        if processes.is_first:
+
+    def begin(self) -> None:
+        """Make the folder, with its note, when nothing else can be refused any more."""
+        if self._processes.is_first:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / _NOTE).write_text(content)
-        processes.barrier()
+            (self.folder / _NOTE).write_text(self._note)
+        self._processes.barrier()
 
     def name_others(self) -> None:
         """Log which other trainings have left checkpoints, and how much they take."""
@@ -154,6 +162,9 @@ class Checkpoints:
             number: Steps that led to it; larger than that of any other one.
             state: What one process knows for all: tensors, numbers, texts, lists, dictionaries.
             rows: By name the rows that this process holds of tensors. All on the CPU.
+
+        Raises:
+            OSError: If it cannot be written. The one before is left.
         """
         final = self._path(number)
         partial = final.with_name(f"{_UNFINISHED}{final.name}")
@@ -161,21 +172,24 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
         self._processes.barrier()
-        if rows:
-            rank, n_processes = self._processes.rank, self._processes.n_processes
-            path = partial / f"rows-{rank}-of-{n_processes}.safetensors"
-            save_file({name: part.contiguous() for name, part in rows.items()}, path)
-            # safetensors keeps others of a group from reading it.
-            path.chmod(path.parent.stat().st_mode & 0o666)
-            _sync(path)
-        if self._processes.is_first:
-            with (partial / _STATE).open("wb") as file:
-                torch.save(dict(state), file)
-                file.flush()
-                os.fsync(file.fileno())
+        with _removed_if_unfinished(partial):
+            if rows:
+                rank, n_processes = self._processes.rank, self._processes.n_processes
+                path = partial / f"rows-{rank}-of-{n_processes}.safetensors"
+                save_file({name: part.contiguous() for name, part in rows.items()}, path)
+                # safetensors keeps others of a group from reading it.
+                path.chmod(path.parent.stat().st_mode & 0o666)
+                _sync(path)
+            if self._processes.is_first:
+                with (partial / _STATE).open("wb") as file:
+                    torch.save(dict(state), file)
+                    file.flush()
+                    os.fsync(file.fileno())
         self._processes.barrier()
         if self._processes.is_first:
             older = [path for path in self.folder.glob(f"{_STEP}*") if path != final]
+            # What is left of one that has lost its state.
+            shutil.rmtree(final, ignore_errors=True)
             partial.replace(final)
             _sync(self.folder)
             for path in older:
@@ -186,7 +200,28 @@ class Checkpoints:
         return self.folder / f"{_STEP}{number:012d}"
 
     def _steps(self) -> list[Path]:
-        return [path for path in self.folder.glob(f"{_STEP}*") if (path / _STATE).is_file()]
+        return [
+            path
+            for path in self.folder.glob(f"{_STEP}*")
+            if path.name.removeprefix(_STEP).isdecimal() and (path / _STATE).is_file()
+        ]
+
+
+@contextmanager
+def _removed_if_unfinished(partial: Path) -> Iterator[None]:
+    """Give the disk back that an unfinished checkpoint takes, and say in plain words why."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        # torch and safetensors raise errors of their own: that of the disk is in the context.
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
+        raise OSError(
+            f"{partial.parent}: a checkpoint cannot be written ({shown_line(str(reason))}); "
+            "the one before it is left"
+        ) from error
 
 
 def _sync(path: Path) -> None:

@@ -32,6 +32,9 @@ def embed(
 
     Returns:
         float32 (n, d), the outputs for all images, in every process.
+
+    Raises:
+        InputError: If the network no longer returns numbers.
     """
     network.eval()
     device = processes.device
@@ -48,6 +51,8 @@ def embed(
             pixels = batch.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
             outputs.append(network(preprocess.normalize(pixels)).float())
     found = torch.cat(outputs)
+    if not found.isfinite().all():
+        raise parameters.diverged("the network returns NaN or infinity")
     return processes.gather(found if processes.rank < n_parts else found[:0])
 
 

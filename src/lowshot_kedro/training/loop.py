@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -19,8 +20,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lowshot_kedro.child_processes import choose_num_workers
-from lowshot_kedro.errors import InputError
 from lowshot_kedro.images import ImageSource
+from lowshot_kedro.parameters import refuse
 from lowshot_kedro.progress import Progress, Stopwatch, logged_step
 from lowshot_kedro.training.batch_norm import with_synchronized_batch_norm
 from lowshot_kedro.training.batches import Batches, BatchOrder, seed_of
@@ -170,6 +171,11 @@ class _Loop:
         self._checkpoints, self._processes = checkpoints, processes
         device = processes.device
         is_on_gpu = device.type == "cuda"
+        self._order = BatchOrder(
+            len(images), parameters.batch_size, parameters.seed, processes.rank,
+            processes.n_processes,
+        )  # fmt: skip
+        _require_batches(network, self._order, parameters)
         self._network = with_synchronized_batch_norm(network, processes).to(device)
         self._network = self._network.to(memory_format=torch.channels_last)
         self._optimizer = torch.optim.SGD(
@@ -186,10 +192,6 @@ class _Loop:
         recipe = RECIPES[parameters.augmentation]
         self._normalize = recipe.preprocessing(parameters.image_size).normalize
         self._autocast = parameters.uses_autocast(device.type)
-        self._order = BatchOrder(
-            len(images), parameters.batch_size, parameters.seed, processes.rank,
-            processes.n_processes,
-        )  # fmt: skip
         self._batches = Batches(
             images,
             recipe.augment(parameters.image_size),
@@ -206,6 +208,7 @@ class _Loop:
         self._saved_at = time.monotonic()
 
     def run(self) -> None:
+        self._checkpoints.begin()
         checkpoint = self._checkpoints.latest()
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -290,12 +293,7 @@ class _Loop:
     def _mean_loss(self, n_images: int) -> float:
         loss = float(self._sum_of_losses) / n_images
         if not math.isfinite(loss):
-            raise InputError(
-                f"the loss is {loss} in epoch {self._epoch + 1}",
-                parameter="lr",
-                found=self._parameters.lr,
-                expected="less, so that the loss stays a number",
-            )
+            raise self._parameters.diverged(f"the loss is {loss} in epoch {self._epoch + 1}")
         return loss
 
     def _is_time_to_save(self) -> bool:
@@ -343,6 +341,31 @@ def _rounded(value: Any) -> Any:
 
 def _for_reading(name: str) -> str:
     return name.replace("_", " ").replace("top", "top-")
+
+
+def _require_batches(network: nn.Module, order: BatchOrder, parameters: TrainingParameters) -> None:
+    """Refuse batches from which nothing would be learnt, or at which a network would fail."""
+    if parameters.accumulated_batches > len(order):
+        raise refuse(
+            "accumulated_batches",
+            parameters.accumulated_batches,
+            f"at most {len(order)}, the batches of an epoch: there would be no step",
+        )
+    if order.size(len(order) - 1) > 1:
+        return
+    trial = deepcopy(network).train()
+    size = parameters.image_size
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            trial(torch.zeros(1, 3, size, size))
+    except ValueError as error:
+        # As batch normalisation does, of a single number for each channel.
+        raise refuse(
+            "batch_size",
+            order.batch_size,
+            f"a number that does not leave 1 of {order.n_images} images for the last batch: the "
+            "network's batch normalisation wants more",
+        ) from error
 
 
 def _on_cpu(state: Any) -> Any:

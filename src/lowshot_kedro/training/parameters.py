@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lowshot_kedro.devices import DEVICES
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.networks import PRECISIONS
 from lowshot_kedro.parameters import (
     AUTO,
@@ -141,3 +142,13 @@ class TrainingParameters:
         The others say who does the work, and how often it is looked at.
         """
         return {name: value for name, value in asdict(self).items() if name not in self.without}
+
+    def diverged(self, what: str) -> InputError:
+        """The error for a training that has gone wrong.
+
+        Args:
+            what: What tells so.
+        """
+        return InputError(
+            what, parameter="lr", found=self.lr, expected="less, so that the loss stays a number"
+        )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lowshot_kedro.child_processes import count_cores
 from lowshot_kedro.devices import DEVICES, choose_device
 from lowshot_kedro.parameters import AUTO, refuse, require_integer, require_one_of
 
@@ -24,6 +25,7 @@ Result = TypeVar("Result")
 
 SCHEDULERS = ("local", "slurm")
 MAX_PROCESSES = 4096
+_PROCESSES_OF_FEW_CORES = 8
 
 # What torchrun tells the processes that it starts.
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -234,6 +236,9 @@ def _number_here(n_processes: int | None, device: torch.device) -> int:
     import torch
 
     if device.type != "cuda":
+        limit = max(_PROCESSES_OF_FEW_CORES, 2 * count_cores())
+        if n_processes is not None and n_processes > limit:
+            raise refuse("n_processes", n_processes, f"at most {limit} on a CPU with so few cores")
         return 1 if n_processes is None else n_processes
     n_gpus = torch.cuda.device_count()
     if n_processes is not None and n_processes > n_gpus:
