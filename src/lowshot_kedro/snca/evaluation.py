@@ -272,8 +272,7 @@ def _task(
     test = np.flatnonzero(np.isin(test_labels, classes))
     if len(test) == 0:
         raise InputError(
-            f"test images: none of the {len(classes)} classes trained on; expected at least "
-            "one"
+            f"test images: none of the {len(classes)} classes trained on; expected at least one"
         )
     possible = tuple(k for k in ks if k <= len(gallery))
     if not possible:

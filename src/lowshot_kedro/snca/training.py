@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,15 @@ class SNCAJob:
     parameters: SNCAParameters
     folder: Path
 
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """All that the training follows from, as JSON holds it. Images are looked at once."""
+        facts = self.parameters.facts()
+        path = Path(self.parameters.weights)
+        if path.is_file():
+            facts["weights"] = checksum_of_file(path)
+        return {"kind": "SNCA", "images": self.images.describe(), **facts}
+
 
 @dataclass(frozen=True)
 class TrainedSNCA:
@@ -86,7 +96,7 @@ def train_snca(job: SNCAJob) -> TrainedSNCA:
             :func:`~lowshot_kedro.training.loop.train`.
     """
     _require_classes(job.classes)
-    checkpoints = _checkpoints(job, Processes(0, 1, torch.device("cpu")))
+    checkpoints = Checkpoints(job.folder, job.provenance, Processes(0, 1, torch.device("cpu")))
     found = train_in_processes(_train, job, job.parameters, checkpoints)
     return TrainedSNCA(
         found.state["network"], _describe(job), _bank(found, job.images), found.state["table"]
@@ -109,7 +119,7 @@ def _train(processes: Processes, job: SNCAJob) -> None:
             margin=parameters.margin,
         ).to(processes.device)
     objective = _SNCAObjective(loss, job, processes)
-    checkpoints = _checkpoints(job, processes)
+    checkpoints = Checkpoints(job.folder, job.provenance, processes)
     train(network, objective, job.images, parameters, checkpoints, processes)
 
 
@@ -196,20 +206,8 @@ def _describe(job: SNCAJob) -> EmbeddingDescription:
         interpolation=interpolation,
         mean=recipe.mean,
         std=recipe.std,
-        facts=_provenance(job),
+        facts=job.provenance,
     )
-
-
-def _checkpoints(job: SNCAJob, processes: Processes) -> Checkpoints:
-    return Checkpoints(job.folder, _provenance(job), processes)
-
-
-def _provenance(job: SNCAJob) -> dict[str, Any]:
-    facts = job.parameters.facts()
-    path = Path(job.parameters.weights)
-    if path.is_file():
-        facts["weights"] = checksum_of_file(path)
-    return {"kind": "SNCA", "images": job.images.describe(), **facts}
 
 
 def _bank(checkpoint: Checkpoint, images: ImageSource) -> Blocks[LabeledBlock]:
