@@ -14,7 +14,6 @@ from torch.nn import functional
 from lowshot_kedro.blocks import row_ranges
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.parameters import is_number, refuse, require_integer, require_number
-from lowshot_kedro.snca.processes import gather, gather_numbers, gather_rows, rank_and_number
 from lowshot_kedro.snca.similarity_sums import (
     MASKED,
     OTHER,
@@ -24,6 +23,7 @@ from lowshot_kedro.snca.similarity_sums import (
     combine,
     similarity_sums,
 )
+from lowshot_kedro.training.processes import Processes
 
 BANK_DTYPES = (torch.float32, torch.float64)
 _SETTINGS = ("temperature", "momentum", "margin")
@@ -96,10 +96,10 @@ class SNCALoss(nn.Module):
         self.temperature, self.momentum, self.margin = temperature, momentum, margin
         self._require_settings()
         labels = _checked_labels(labels)
-        self._rank, self._n_processes = rank_and_number()
+        processes = self._processes = Processes.of_default_group(labels.device)
         self._require_same_data(labels, dim)
-        self.first_row = len(labels) * self._rank // self._n_processes
-        self.last_row = len(labels) * (self._rank + 1) // self._n_processes
+        self.first_row = len(labels) * processes.rank // processes.n_processes
+        self.last_row = len(labels) * (processes.rank + 1) // processes.n_processes
         order = ClassOrder.of(labels[self.first_row : self.last_row])
         self._order = order._replace(rows=torch.empty(0))
         # A buffer, so that it goes to a GPU with the others.
@@ -128,8 +128,7 @@ class SNCALoss(nn.Module):
         """
         device = "cpu" if generator is None else generator.device
         seed = torch.randint(2**62, (1,), generator=generator, device=device)
-        if self._n_processes > 1:
-            seed = gather(seed.to(self.bank.device))[0]
+        seed = self._processes.stack(seed.to(self.bank.device))[0]
         numbers = torch.Generator().manual_seed(int(seed))
         dim = self.bank.shape[1]
         limit = math.sqrt(3 / dim)
@@ -166,8 +165,8 @@ class SNCALoss(nn.Module):
             self.bank,
             self._order._replace(rows=self._rows_by_class),
         )
-        if self._n_processes > 1:
-            sums = combine(gather(sums))
+        if self._processes.n_processes > 1:
+            sums = combine(self._processes.stack(sums))
         logs, means = sums[..., 0] * math.log(2), sums[..., 1:]
         # −log(p / (q + p)) is log(1 + q / p), in which nothing cancels where p is nearly all.
         log_odds = logs[OTHER] - logs[OWN] + self.margin / self.temperature
@@ -200,22 +199,21 @@ class SNCALoss(nn.Module):
         except InputError as error:
             refusal = error
         sizes = [0 if refusal else len(index)]
-        if self._n_processes > 1:
+        if self._processes.n_processes > 1:
             sizes = self._sizes_of_parts(sizes[0], refusal)
         if refusal is not None:
             raise refusal
-        embeddings = embeddings.detach().to(self.bank.dtype)
-        if self._n_processes > 1:
-            embeddings = gather_rows(embeddings, sizes)
-            index = gather_rows(index.to(self.bank.device), sizes).cpu()
+        embeddings = self._processes.gather(embeddings.detach().to(self.bank.dtype), sizes)
+        index = self._processes.gather(index.to(self.bank.device), sizes).cpu()
         _require_distinct(index)
-        first = sum(sizes[: self._rank])
-        return _WholeBatch(embeddings, index, slice(first, first + sizes[self._rank]))
+        rank = self._processes.rank
+        first = sum(sizes[:rank])
+        return _WholeBatch(embeddings, index, slice(first, first + sizes[rank]))
 
     def _sizes_of_parts(self, size: int, refusal: InputError | None) -> list[int]:
         """Of all processes, unless one of them cannot go on."""
         settings = [0.0 if refusal else float(getattr(self, name)) for name in _SETTINGS]
-        facts = gather_numbers([refusal is not None, size, *settings], self.bank.device)
+        facts = self._facts_of_all([refusal is not None, size, *settings], self.bank.device)
         for rank, (is_refused, _, *others) in enumerate(facts):
             if refusal is None and is_refused:
                 raise InputError(f"process {rank} has refused its part of the batch")
@@ -252,13 +250,17 @@ class SNCALoss(nn.Module):
         require_number("margin", self.margin, 0)
 
     def _require_same_data(self, labels: torch.Tensor, dim: int) -> None:
-        if self._n_processes == 1:
-            return
         places = torch.arange(1, len(labels) + 1, device=labels.device)
         here = [float(number) for number in (dim, len(labels), (labels * places).sum())]
-        for rank, there in enumerate(gather_numbers(here, labels.device)):
+        for rank, there in enumerate(self._facts_of_all(here, labels.device)):
             if there != here:
                 raise InputError(f"labels or dim: other than in process {rank}")
+
+    def _facts_of_all(self, facts: list[float], device: torch.device) -> list[list[float]]:
+        """As many numbers from each process, in the order of ranks."""
+        here = torch.tensor(facts, dtype=torch.float64, device=device)
+        found: list[list[float]] = self._processes.stack(here).tolist()
+        return found
 
     def _rows_here(self, bank: Any) -> torch.Tensor:
         """The rows of this process, of a bank that has these or all."""
@@ -310,7 +312,9 @@ class _Loss(torch.autograd.Function):
         value, gradient = loss._value_and_gradient(batch)
         ctx.loss, ctx.batch = loss, batch
         # DistributedDataParallel divides by the number of processes.
-        ctx.save_for_backward((loss._n_processes * gradient[batch.own]).to(embeddings.dtype))
+        ctx.save_for_backward(
+            (loss._processes.n_processes * gradient[batch.own]).to(embeddings.dtype)
+        )
         return value.to(embeddings.dtype)
 
     @staticmethod

@@ -8,7 +8,7 @@ is imported when they begin to work, and not before.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -54,12 +54,26 @@ class Processes:
         """Whether this process is the one that writes files and tells people of progress."""
         return self.rank == 0
 
-    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+    @classmethod
+    def of_default_group(cls, device: torch.device) -> Processes:
+        """Those of torch.distributed's default group; this one alone where there is none.
+
+        Args:
+            device: Where this process computes.
+        """
+        from torch import distributed
+
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return cls(0, 1, device)
+        return cls(distributed.get_rank(), distributed.get_world_size(), device)
+
+    def gather(self, tensor: torch.Tensor, lengths: Sequence[int] | None = None) -> torch.Tensor:
         """The rows of all processes, in the order of their ranks.
 
         Args:
             tensor: (n, …) on the CPU or on the device; n may differ between processes and be 0, the
                 rest of the shape and the type may not. No gradient flows back.
+            lengths: The n of all processes; None: they tell each other.
 
         Returns:
             (sum of all n, …), the same in every process. While it is made, n_processes times the
@@ -68,16 +82,30 @@ class Processes:
         if self.n_processes == 1:
             return tensor
         import torch
-        from torch.distributed import all_gather
 
         tensor = tensor.detach()
-        lengths = self._gather_equal(torch.tensor([len(tensor)]))
-        longest = max(int(length) for length in lengths)
-        padded = tensor.new_zeros((longest, *tensor.shape[1:]))
+        if lengths is None:
+            lengths = self.stack(torch.tensor(len(tensor))).tolist()
+        padded = tensor.new_zeros((max(lengths), *tensor.shape[1:]))
         padded[: len(tensor)] = tensor
-        parts = [torch.empty_like(padded) for _ in range(self.n_processes)]
-        all_gather(parts, padded)
+        parts = self.stack(padded)
         return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+
+    def stack(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Tensors of one shape from all processes, (n_processes, …) in the order of their ranks.
+
+        Args:
+            tensor: On the CPU or on the device. No gradient flows back.
+        """
+        if self.n_processes == 1:
+            return tensor[None]
+        import torch
+        from torch.distributed import all_gather
+
+        tensor = tensor.detach().contiguous()
+        parts = [torch.empty_like(tensor) for _ in range(self.n_processes)]
+        all_gather(parts, tensor)
+        return torch.stack(parts)
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over all processes of tensors of one shape.
@@ -90,10 +118,10 @@ class Processes:
         """
         if self.n_processes == 1:
             return tensor
-        first, *others = self._gather_equal(tensor.detach())
-        for other in others:
-            first += other
-        return first
+        parts = self.stack(tensor)
+        for part in parts[1:]:
+            parts[0] += part
+        return parts[0]
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is true in any process."""
@@ -101,7 +129,7 @@ class Processes:
             return flag
         import torch
 
-        return any(bool(part) for part in self._gather_equal(torch.tensor([int(flag)])))
+        return bool(self.stack(torch.tensor(int(flag))).any())
 
     def broadcast(self, value: Result) -> Result:
         """What the first process gives, in every process.
@@ -122,16 +150,6 @@ class Processes:
     def barrier(self) -> None:
         """Wait until every process is here."""
         self.any(False)
-
-    def _gather_equal(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        """Tensors of one shape, by rank."""
-        import torch
-        from torch.distributed import all_gather
-
-        tensor = tensor.contiguous()
-        parts = [torch.empty_like(tensor) for _ in range(self.n_processes)]
-        all_gather(parts, tensor)
-        return parts
 
 
 @dataclass(frozen=True)
