@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import signal
 import time
@@ -20,11 +21,12 @@ from lowshot_kedro.networks.embedding_file import read_embedding_network
 from lowshot_kedro.probes import knn_scores
 from lowshot_kedro.project.config import UserError
 from lowshot_kedro.project.hooks import Session
-from tests.projects import copy_project, read_arrays, read_metrics, run
+from tests.projects import ROOT, copy_project, read_arrays, read_metrics, run
 from tests.quick_kedro import Command
 
 pytestmark = pytest.mark.filterwarnings("ignore:register_new_resolver:UserWarning")
 
+PAGE = ROOT / "docs" / "snca.md"
 QUICK = {"epochs": 3, "num_workers": 0, "eval_k": [1, 5], "eval_seeds": [1, 2], "n_images": 3}
 RESULTS = ("06_models/snca_network.safetensors", "06_models/snca_bank.hdf5",
            "08_reporting/snca_training.csv")  # fmt: skip
@@ -137,6 +139,27 @@ def test_the_network_feeds_the_experiment(trained: Path) -> None:
         run(trained, "features", "pca", features=features)
     with pytest.raises(UserError, match=r"^features.image_size: got 96, .* trained at 32 pixels"):
         run(trained, "features", features={**features, "image_size": 96})
+
+
+def test_a_graph_over_the_bank_needs_no_second_pass(trained: Path, tmp_path: Path) -> None:
+    """As docs/snca.md says."""
+    project = Path(shutil.copytree(trained, tmp_path / "project"))
+    (entry,) = re.findall(r"(?s)```yaml\n(background_features:.*?)```", PAGE.read_text())
+    (project / "conf" / "local" / "catalog.yml").write_text(entry)
+    for folder in ("04_feature", "05_model_input"):
+        shutil.rmtree(project / "data" / folder, ignore_errors=True)
+    run(project, "pca", "graph", pca={"n_components": 32})
+
+    rows = read_arrays(project / "data" / "06_models" / "snca_bank.hdf5")["all_feats"]
+    folder = project / "data" / "05_model_input" / "knngraph"
+    found = np.fromfile(folder / "ndisall_k32_I_11.int32", np.int32).reshape(len(rows), 32)
+    centred = rows - rows.mean(axis=0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    vectors = centred @ axes[:32].T
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    expected = np.argsort(-(vectors @ vectors.T), axis=1)[:, :5]
+    pairs = zip(found[:, :5], expected, strict=True)
+    assert np.mean([len({*ours} & {*theirs}) / 5 for ours, theirs in pairs]) > 0.99
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(digits: Path, tmp_path: Path) -> None:
