@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from lowshot_kedro.classifiers.gradient_descent import single_threaded_tasks
 from lowshot_kedro.interruption import Stopped, require_no_stop, stopping_at
 from lowshot_kedro.threads import (
     CHUNK_ROWS,
@@ -25,6 +24,7 @@ from lowshot_kedro.threads import (
     run_in_one_thread,
     thread_names,
 )
+from lowshot_kedro.torch_threads import single_threaded_tasks
 
 
 def threads():

@@ -163,8 +163,8 @@ def test_the_size_is_that_of_the_training(path):
     with pytest.raises(InputError) as caught:
         create_extractor("snca", str(path), 96)
     assert str(caught.value) == (
-        f"image_size: got 96, but {path} was trained at 32 pixels; expected null or 32 "
-        "(type: --params features.image_size=null)"
+        f"image_size: got 96, but {path} was trained at 32 pixels; expected 32, or null: the size "
+        "that it was trained at"
     )
 
 

@@ -53,7 +53,7 @@ def snca_extractor(weights: str, image_size: int | None) -> Extractor:
             f"but {path} was trained at {size} pixels",
             parameter="image_size",
             found=image_size,
-            expected=f"null or {size} (type: --params features.image_size=null)",
+            expected=f"{size}, or null: the size that it was trained at",
         )
     return extractor_of(network, description)
 
