@@ -9,6 +9,7 @@ from lowshot_kedro.errors import (
     InputError,
     MissingFileError,
     NotEnoughMemoryError,
+    did_you_mean,
     shown,
 )
 from lowshot_kedro.locks import ResultInUseError
@@ -169,3 +170,20 @@ def test_what_is_no_integer_of_a_range(value):
     assert (caught.value.parameter, caught.value.found) == ("k", value)
     # Whoever asked is the one who refuses.
     assert caught.value.origin == __name__
+
+
+@pytest.mark.parametrize(
+    ("found", "known", "n", "hint"),
+    [
+        ("cosin", ["step", "cosine"], 1, " (did you mean cosine?)"),
+        ("COSINE", ["step", "Cosine"], 1, " (did you mean Cosine?)"),
+        ("resnet", {"resnet18": None}, 1, " (did you mean resnet18?)"),
+        ("abcd", ["abce", "abcf", "xyz"], 2, " (did you mean abcf or abce?)"),
+        ("nothing", ["step", "cosine"], 1, ""),
+        (3, ["3", "33"], 1, ""),
+        ("step", [], 1, ""),
+    ],
+)
+def test_the_word_that_is_probably_meant(found, known, n, hint):
+    assert did_you_mean(found, known, n) == hint
+    assert did_you_mean("sted", ["step"], shown_as="snca.{}".format) == " (did you mean snca.step?)"

@@ -6,8 +6,9 @@ import inspect
 import os
 import pickle
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
+from difflib import get_close_matches
 from enum import Enum
 from itertools import islice
 from numbers import Real
@@ -175,6 +176,25 @@ def _detail(
 ) -> str:
     text = error.worded(name_of, command) if isinstance(error, InputError) else error
     return in_one_line(text) or type(error).__name__
+
+
+def did_you_mean(
+    found: object, known: Iterable[str], n: int = 1, shown_as: Callable[[str], str] = str
+) -> str:
+    """The hint ` (did you mean X?)` for words near one that was typed; nothing where none is near.
+
+    Args:
+        found: What was typed; only a text has a hint.
+        known: Words; upper and lower case count as the same.
+        n: How many are named at most.
+        shown_as: What to type for a word.
+    """
+    if not isinstance(found, str):
+        return ""
+    words = {word.lower(): word for word in known}
+    near = get_close_matches(found.lower(), words, n=n)
+    hint = " or ".join(shown_as(words[word]) for word in near)
+    return f" (did you mean {hint}?)" if near else ""
 
 
 def traceback_is_wanted() -> bool:

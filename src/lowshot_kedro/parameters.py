@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
-from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, did_you_mean
 
 # The word for a value that is chosen by the data.
 AUTO = "auto"
@@ -35,8 +34,7 @@ def refuse(parameter: str, found: object, expected: str) -> InputError:
 def require_one_of(name: str, value: object, allowed: Sequence[str]) -> None:
     """Refuse what is no word of a list, and name the one that is probably meant."""
     if value not in allowed:
-        near = get_close_matches(value.lower(), allowed, n=1) if isinstance(value, str) else []
-        hint = f" (did you mean {near[0]}?)" if near else ""
+        hint = did_you_mean(value, allowed)
         raise refuse(name, value, f"one of: {', '.join(allowed)}{hint}")
 
 
@@ -152,8 +150,7 @@ def require_names(prefix: str, found: Mapping[str, Any], allowed: Mapping[str, b
     """
     for name in found:
         if name not in allowed:
-            near = get_close_matches(str(name), allowed, n=1)
-            hint = f" (did you mean {prefix}{near[0]}?)" if near else ""
+            hint = did_you_mean(name, allowed, shown_as=f"{prefix}{{}}".format)
             names = ", ".join(prefix + allowed_name for allowed_name in allowed)
             raise InputError(f"{prefix}{name}: unknown parameter{hint}; allowed: {names}")
     for name, is_needed in allowed.items():

@@ -341,7 +341,7 @@ def test_more_components_than_numbers_are_refused_before_features_are_computed(
     with pytest.raises(UserError, match=message):
         run(project, "features", "pca", **parameters)
     parameters["features"] = {**parameters["features"], "image_size": 96}
-    message = r"features\.image_size: got 96, but .* trained at 32 .* features\.image_size=null"
+    message = r"features\.image_size: got 96, but .* trained at 32 pixels; expected 32, or null"
     with pytest.raises(UserError, match=message):
         run(project, "features", "pca", **parameters)
     parameters["features"] = {**parameters["features"], "weights": "package"}

@@ -14,7 +14,6 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from http.client import HTTPException
 from pathlib import Path
 from types import MappingProxyType
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lowshot_kedro.blocks import spread_rows
-from lowshot_kedro.errors import InputError, in_one_line
+from lowshot_kedro.errors import InputError, did_you_mean, in_one_line
 from lowshot_kedro.extras import LazyModule, needed_by
 from lowshot_kedro.images.decoding import (
     LoadedImage,
@@ -187,14 +186,9 @@ def _require_class(name: str) -> Any:
     }
     if name in known:
         return known[name]
-    in_lower_case = {known_name.lower(): known_name for known_name in known}
-    near = get_close_matches(str(name).lower(), in_lower_case, n=3)
-    hint = " or ".join(in_lower_case[match] for match in near)
+    hint = did_you_mean(name, known, n=3) or ", such as FashionMNIST or CIFAR100"
     raise InputError(
-        parameter="name",
-        found=name,
-        expected="a class of torchvision.datasets"
-        + (f" (did you mean {hint}?)" if near else ", such as FashionMNIST or CIFAR100"),
+        parameter="name", found=name, expected=f"a class of torchvision.datasets{hint}"
     )
 
 
@@ -215,10 +209,9 @@ def _require_arguments(dataset_class: Any, arguments: Mapping[str, Any]) -> None
     allowed = [name for name in _parameters(dataset_class) if name not in _SET_HERE]
     for name in arguments:
         if name not in allowed:
-            near = get_close_matches(str(name), allowed, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
             raise InputError(
-                f"torchvision's {dataset_class.__name__} has no {name}{hint}; "
+                f"torchvision's {dataset_class.__name__} has no {name}"
+                f"{did_you_mean(name, allowed)}; "
                 f"allowed: {', '.join(allowed) or 'none'}",
                 parameter="arguments",
             )

@@ -9,11 +9,10 @@ package, an entry point of the group `lowshot_kedro.methods`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import Any
 
-from lowshot_kedro.errors import InputError, shown
+from lowshot_kedro.errors import InputError, did_you_mean, shown
 from lowshot_kedro.methods.combined import CombinedMethod
 from lowshot_kedro.methods.diffusion import DiffusionMethod
 from lowshot_kedro.methods.images import ChosenImages
@@ -50,8 +49,7 @@ def method_named(name: str) -> Method:
         InputError: For an unknown name, with the one that is probably meant.
     """
     if name not in METHODS:
-        near = get_close_matches(str(name).lower(), METHODS, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
+        hint = did_you_mean(name, METHODS)
         raise InputError(f"method: got {shown(name)}, expected one of: {', '.join(METHODS)}{hint}")
     return METHODS[name]
 

@@ -8,11 +8,10 @@ A new network enters through `EXTRACTORS`: a function of (weights, image_size) t
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, did_you_mean
 from lowshot_kedro.extras import needed_by
 
 if TYPE_CHECKING:
@@ -96,9 +95,7 @@ def require_extractor(name: object) -> None:
     library, _, model = text.partition("/")
     if library in LIBRARIES and model:
         return
-    by_lower = {known.lower(): known for known in EXTRACTORS}
-    near = get_close_matches(text.lower(), by_lower, n=1)
-    hint = f" (did you mean {by_lower[near[0]]}?)" if near else ""
+    hint = did_you_mean(name, EXTRACTORS)
     exact = ", ".join(EXTRACTORS)
     prefixed = " or ".join(f"{library}/NAME" for library in LIBRARIES)
     raise InputError(parameter="name", found=name, expected=f"one of: {exact}, {prefixed}{hint}")

@@ -6,11 +6,10 @@ Names can be checked without PyTorch, which takes long to import.
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, did_you_mean
 from lowshot_kedro.extras import needed_by
 from lowshot_kedro.parameters import require_integer
 
@@ -81,11 +80,10 @@ def require_embedding_network(name: object) -> None:
     library, _, model = text.partition("/")
     if library in EMBEDDING_LIBRARIES and model:
         return
-    meant = {known.lower(): known for known in EMBEDDING_NETWORKS}
+    meant = {known: known for known in EMBEDDING_NETWORKS}
     if library == text and text.lower().startswith("resnet"):
         meant[text.lower()] = f"torchvision/{text.lower()}"
-    near = get_close_matches(text.lower(), meant, n=1)
-    hint = f" (did you mean {meant[near[0]]}?)" if near else ""
+    hint = did_you_mean(name, meant, shown_as=meant.__getitem__)
     exact = ", ".join(EMBEDDING_NETWORKS)
     prefixed = " or ".join(f"{library}/NAME" for library in EMBEDDING_LIBRARIES)
     raise InputError(parameter="network", found=name, expected=f"one of: {exact}, {prefixed}{hint}")

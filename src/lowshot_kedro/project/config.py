@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
 from traceback import format_exception
@@ -23,7 +22,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
-from lowshot_kedro.errors import InputError, shown_line, traceback_is_wanted
+from lowshot_kedro.errors import InputError, did_you_mean, shown_line, traceback_is_wanted
 from lowshot_kedro.graph.parameters import stored_columns
 from lowshot_kedro.project import PACKAGE, torchvision_environment
 from lowshot_kedro.project.commands import lowshot_command
@@ -176,8 +175,7 @@ class ConfigLoader(OmegaConfigLoader):
         missing = str(error).rpartition(" ")[2]
         if Path(missing).name == self.env:
             known = sorted(path.name for path in Path(missing).parent.glob("*") if path.is_dir())
-            near = get_close_matches(str(self.env), known, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            hint = did_you_mean(self.env, known)
             return f"--env: got {self.env!r}, but there is no {missing}{hint}"
         return (
             f"{missing}: not there, expected the settings; run this in the folder of a project, "

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from lowshot_kedro import native, networks
 from lowshot_kedro.datasets.resumable import ResumableDataset
-from lowshot_kedro.errors import InputError
+from lowshot_kedro.errors import InputError, did_you_mean
 from lowshot_kedro.locks import files_in_use, of_this_run
 from lowshot_kedro.memory import format_bytes, recent_peak_rss_bytes, restart_peak
 from lowshot_kedro.progress import Stopwatch
@@ -375,10 +375,9 @@ class Session(KedroSession):
         known = [name for name in pipelines if name != "__default__"]
         for name in asked_for:
             if name not in (*known, "__default__"):
-                near = get_close_matches(name, known, n=1)
-                hint = f" (did you mean {near[0]}?)" if near else ""
                 raise UserError(
-                    f"--pipelines: got {name!r}, expected one of: {', '.join(known)}{hint}"
+                    f"--pipelines: got {name!r}, expected one of: {', '.join(known)}"
+                    f"{did_you_mean(name, known)}"
                 )
         nodes = {node.name for name in asked_for for node in pipelines[name].nodes}
         for option in ("node_names", "from_nodes", "to_nodes"):
