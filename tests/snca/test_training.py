@@ -16,12 +16,12 @@ from lowshot_kedro.networks.embedding_file import embedding_from_tensors
 from lowshot_kedro.probes import Gallery
 from lowshot_kedro.snca.loss import SNCALoss
 from lowshot_kedro.snca.training import TrainedSNCA, train_snca
-from lowshot_kedro.training import loop
 from lowshot_kedro.training.batches import BatchOrder, seed_of
 from lowshot_kedro.training.processes import ProcessOptions, run_in_processes
 from lowshot_kedro.training.transforms import RECIPES
 from tests.snca.making import N_IMAGES, job
-from tests.snca.together import Stop, train_whole_and_with_stops
+from tests.snca.together import train_whole_and_with_stops
+from tests.training.making import Stop, stopped_after
 
 
 def bank_of(trained: TrainedSNCA) -> np.ndarray:
@@ -96,23 +96,11 @@ def test_the_network_is_described_so_that_it_can_be_used(tmp_path: Path) -> None
     assert description.facts["images"] == made.images.describe()
 
 
-def test_a_stop_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_changes_nothing(tmp_path: Path) -> None:
     expected = train_snca(job(tmp_path / "whole"))
-    learn, left = loop._Loop._backward, 0
-
-    def learn_or_stop(self, *arguments):
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise Stop
-        learn(self, *arguments)
-
-    monkeypatch.setattr(loop._Loop, "_backward", learn_or_stop)
     for n_batches in (2, 1, 2):
-        left = n_batches
-        with pytest.raises(Stop):
+        with pytest.raises(Stop), stopped_after(n_batches):
             train_snca(job(tmp_path / "stopped"))
-    left = 100
     found = train_snca(job(tmp_path / "stopped"))
     for name, tensor in expected.network.items():
         assert torch.equal(found.network[name], tensor), name

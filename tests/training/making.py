@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 from lowshot_kedro.images import LoadedImage
+from lowshot_kedro.training import loop
 from lowshot_kedro.training.checkpoints import Checkpoint, Checkpoints
 from lowshot_kedro.training.loop import Objective, Row
 from lowshot_kedro.training.parameters import TrainingParameters
@@ -117,3 +120,23 @@ class Targets(Objective):
 
 def checkpoints(folder: Path, **facts: Any) -> Checkpoints:
     return Checkpoints(folder, {"kind": "test", **facts}, ALONE)
+
+
+class Stop(Exception):
+    """Ends a training."""
+
+
+@contextmanager
+def stopped_after(n_batches: int) -> Iterator[None]:
+    """Trainings inside are stopped before the batch that comes after so many."""
+    backward, left = loop._Loop._backward, n_batches
+
+    def backward_or_stop(self: loop._Loop, *arguments: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Stop
+        backward(self, *arguments)
+
+    with mock.patch.object(loop._Loop, "_backward", backward_or_stop):
+        yield

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.training import loop
 from lowshot_kedro.training.batches import BatchOrder, seed_of
 from lowshot_kedro.training.checkpoints import Checkpoint
 from lowshot_kedro.training.loop import train, train_in_processes
@@ -24,10 +23,12 @@ from lowshot_kedro.training.transforms import RECIPES
 from tests.training.making import (
     ALONE,
     MadeImages,
+    Stop,
     Targets,
     checkpoints,
     network,
     parameters,
+    stopped_after,
 )
 
 N_IMAGES = 22
@@ -111,34 +112,18 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
     assert not same(one, trained(tmp_path / "other", seed=4))
 
 
-class Stop(Exception):
-    pass
-
-
-def test_a_stop_at_any_batch_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stop_at_any_batch_changes_nothing(tmp_path: Path) -> None:
     expected = trained(tmp_path / "whole", accumulated_batches=2, checkpoint_minutes=0)
-    learn = loop._Loop._backward
-    left = 0
-
-    def learn_or_stop(self, *arguments):
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise Stop
-        learn(self, *arguments)
-
-    monkeypatch.setattr(loop._Loop, "_backward", learn_or_stop)
     folder = tmp_path / "stopped"
     n_stops = 0
     rng = random.Random(1)
     while True:
-        left = rng.randrange(2, 6)
+        n_batches = rng.randrange(2, 6)
         # What the process draws elsewhere has no say.
         torch.manual_seed(rng.randrange(1000))
         try:
-            found = trained(folder, accumulated_batches=2, checkpoint_minutes=0)
+            with stopped_after(n_batches):
+                found = trained(folder, accumulated_batches=2, checkpoint_minutes=0)
             break
         except Stop:
             n_stops += 1

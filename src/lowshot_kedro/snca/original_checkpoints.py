@@ -30,12 +30,10 @@ from lowshot_kedro.input_files import require_file
 from lowshot_kedro.networks.embedding_file import EmbeddingDescription, embedding_from_tensors
 from lowshot_kedro.networks.embedding_module import EmbeddingNetwork
 from lowshot_kedro.networks.pickled_modules import PickledModule
-from lowshot_kedro.networks.resnet import IMAGENET_MEAN, IMAGENET_STD
 from lowshot_kedro.networks.weights import State, plain_state, read_checkpoint, state_of
+from lowshot_kedro.training.transforms import RECIPES
 
 logger = logging.getLogger(__name__)
-
-_CIFAR_MEAN, _CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 # Blocks of the four stages, and whether they are bottlenecks → depth.
 _DEPTHS = {
@@ -95,13 +93,8 @@ class OriginalCheckpoint:
             "momentum": self.momentum,
         }
         known = {name: value for name, value in facts.items() if value is not None}
-        if self.network.startswith("cifar"):
-            return EmbeddingDescription(
-                self.network, self.dimension, 32, 32, "bilinear", _CIFAR_MEAN, _CIFAR_STD, known
-            )
-        return EmbeddingDescription(
-            self.network, self.dimension, 224, 256, "bilinear", IMAGENET_MEAN, IMAGENET_STD, known
-        )
+        recipe, size = ("cifar", 32) if self.network.startswith("cifar") else ("imagenet", 224)
+        return RECIPES[recipe].describe(self.network, self.dimension, size, known)
 
     def embedding_network(self) -> EmbeddingNetwork:
         """The network, in evaluation mode.

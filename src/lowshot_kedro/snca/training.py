@@ -196,17 +196,8 @@ def _require_classes(classes: NDArray[np.int64]) -> None:
 
 def _describe(job: SNCAJob) -> EmbeddingDescription:
     parameters = job.parameters
-    recipe = RECIPES[parameters.augmentation]
-    shorter_side, _, interpolation = recipe.resized(parameters.image_size)
-    return EmbeddingDescription(
-        network=parameters.network,
-        dimension=parameters.dimension,
-        image_size=parameters.image_size,
-        shorter_side=shorter_side,
-        interpolation=interpolation,
-        mean=recipe.mean,
-        std=recipe.std,
-        facts=job.provenance,
+    return RECIPES[parameters.augmentation].describe(
+        parameters.network, parameters.dimension, parameters.image_size, job.provenance
     )
 
 

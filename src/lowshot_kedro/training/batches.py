@@ -1,8 +1,7 @@
 """Batches of images: the same ones after a stop as without, in any number of processes.
 
-What is random about an image follows from seed, epoch and number of the image alone, and the order
-from seed and epoch. So no random state has to be kept, and no worker process matters. An image that
-an epoch had twice would be changed in the same way both times.
+What is random about an image follows from seed, epoch and its place in the epoch alone, and the
+order from seed and epoch. So no random state has to be kept, and no worker process matters.
 """
 
 from __future__ import annotations
@@ -99,7 +98,7 @@ class BatchOrder:
 
 
 class _Parts(Dataset[Batch]):
-    """Parts of batches by (epoch, numbers), decoded and augmented."""
+    """Parts of batches, decoded and augmented."""
 
     def __init__(self, source: ImageSource, transform: ImageTransform, size: int, seed: int):
         self._source, self._transform, self._size, self._seed = source, transform, size, seed

@@ -72,10 +72,6 @@ class Checkpoint:
                 f"remove the folder {folder.parent} to begin anew"
             ) from error
 
-    def n_rows(self, name: str) -> int:
-        """Rows of a tensor, of all processes together."""
-        return sum(shape[0] for shape in self._shapes(name))
-
     def read_rows(self, name: str, first: int, last: int) -> torch.Tensor:
         """Rows first..last-1 of a tensor of which each process has saved some. Only these are read.
 
@@ -152,7 +148,7 @@ class Checkpoints:
         if self._processes.is_first:
             number = max((int(path.name.removeprefix(_STEP)) for path in self._steps()), default=-1)
         # All continue from the same one, whatever a network file system shows them.
-        number = int(self._processes.gather(torch.tensor([number]))[0])
+        number = self._processes.broadcast(number)
         return None if number < 0 else Checkpoint(self._path(number))
 
     def save(self, number: int, state: Mapping[str, Any], rows: Mapping[str, torch.Tensor]) -> None:

@@ -5,15 +5,19 @@ A recipe says that, and what the same network sees later: the size and the scale
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
+from lowshot_kedro.networks.embedding_file import EmbeddingDescription
 from lowshot_kedro.networks.preprocessing import Colors, Preprocessing, resize_and_crop
+from lowshot_kedro.networks.resnet import IMAGENET_MEAN, IMAGENET_STD
 
 ImageTransform = Callable[[Image.Image], Image.Image]
+
+_INTERPOLATION = "bilinear"
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,35 @@ class Recipe:
         steps: ImageTransform = transforms.Compose(self.random_steps(image_size))
         return steps
 
-    def resized(self, image_size: int) -> tuple[int, int, str]:
-        """Shorter side, crop and interpolation of :func:`resize_and_crop`, without chance."""
-        return round(self.shorter_side * image_size), image_size, "bilinear"
-
     def preprocessing(self, image_size: int) -> Preprocessing:
         """What an image undergoes where nothing is random."""
-        return Preprocessing(resize_and_crop(*self.resized(image_size)), self.mean, self.std)
+        resize = resize_and_crop(self._shorter_side(image_size), image_size, _INTERPOLATION)
+        return Preprocessing(resize, self.mean, self.std)
+
+    def describe(
+        self, network: str, dimension: int, image_size: int, facts: Mapping[str, Any]
+    ) -> EmbeddingDescription:
+        """A network that was trained so, for its file.
+
+        Args:
+            network: Its name.
+            dimension: Length of an embedding.
+            image_size: Width and height in pixels of the images that it was trained on.
+            facts: What else is to be known about it.
+        """
+        return EmbeddingDescription(
+            network=network,
+            dimension=dimension,
+            image_size=image_size,
+            shorter_side=self._shorter_side(image_size),
+            interpolation=_INTERPOLATION,
+            mean=self.mean,
+            std=self.std,
+            facts=facts,
+        )
+
+    def _shorter_side(self, image_size: int) -> int:
+        return round(self.shorter_side * image_size)
 
 
 def _imagenet(size: int) -> list[Any]:
@@ -90,7 +116,7 @@ def _none(size: int) -> list[Any]:
     return [resize_and_crop(size, size, "bilinear")]
 
 
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
 _CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

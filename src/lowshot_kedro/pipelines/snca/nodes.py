@@ -27,8 +27,8 @@ from lowshot_kedro.memory import peak_rss_bytes
 from lowshot_kedro.networks.embedding_file import EmbeddingDescription, embedding_from_tensors
 from lowshot_kedro.parameters import in_section
 from lowshot_kedro.progress import Stopwatch
-from lowshot_kedro.protocol import ClassSplit, ExperimentParameters, read_class_split
-from lowshot_kedro.snca.classes import TrainedClasses, trained_classes
+from lowshot_kedro.protocol import ExperimentParameters, read_class_split
+from lowshot_kedro.snca.classes import trained_positions
 from lowshot_kedro.snca.evaluation import (
     EvaluationPlan,
     KnnEvaluation,
@@ -53,35 +53,19 @@ def train_snca(
     snca_checkpoints: Path,
 ) -> tuple[NetworkFile, Blocks[LabeledBlock], pd.DataFrame]:
     """Train a network; if that has been stopped before, from the last checkpoint on."""
-    chosen = _chosen(train_images, class_split, snca, experiment)
     # What cannot be judged is refused before it is trained.
-    _plan(train_images, test_images, class_split, snca, experiment)
-    test_positions, test_classes = chosen.of(test_images.labels)
+    task = _plan(train_images, test_images, class_split, snca, experiment).base
     job = SNCAJob(
-        images=ImageSubset(train_images, chosen.positions),
-        classes=chosen.classes,
-        test_images=ImageSubset(test_images, test_positions),
-        test_classes=test_classes,
+        images=ImageSubset(train_images, task.gallery),
+        classes=task.gallery_classes.astype(np.int64),
+        test_images=ImageSubset(test_images, task.test),
+        test_classes=task.test_classes.astype(np.int64),
         parameters=snca,
         folder=snca_checkpoints,
     )
     trained = in_section("snca", lambda: train(job))
     network = (trained.network, trained.description.to_metadata())
     return network, trained.bank, pd.DataFrame(trained.table)
-
-
-def _split(class_split: dict[str, Any], snca: SNCAParameters, mode: str) -> ClassSplit | None:
-    return read_class_split(class_split, mode) if snca.classes == "base" else None
-
-
-def _chosen(
-    train_images: ImageSource,
-    class_split: dict[str, Any],
-    snca: SNCAParameters,
-    experiment: ExperimentParameters,
-) -> TrainedClasses:
-    split = _split(class_split, snca, experiment.mode)
-    return in_section("snca", lambda: trained_classes(train_images.labels, split))
 
 
 def _plan(
@@ -98,11 +82,9 @@ def _plan(
         n_labeled=snca.eval_n_labeled,
         seeds=snca.eval_seeds,
     )
-    chosen = _chosen(train_images, class_split, snca, experiment)
-    split = _split(class_split, snca, experiment.mode)
-    return plan_evaluation(
-        split, train_images.labels, test_images.labels, chosen.positions, settings
-    )
+    split = read_class_split(class_split, experiment.mode) if snca.classes == "base" else None
+    trained = in_section("snca", lambda: trained_positions(train_images.labels, split))
+    return plan_evaluation(split, train_images.labels, test_images.labels, trained, settings)
 
 
 def embed_images(
