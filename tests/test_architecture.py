@@ -35,7 +35,7 @@ LAYERS = (
         "snca",
     ),
     ("methods",),
-    ("sweep",),
+    ("sweep", "labeling"),
     ("reporting",),
 )
 DATASETS_MAY_USE = (
@@ -175,7 +175,7 @@ def test_every_area_is_looked_at():
     assert areas >= {
         "images", "networks", "graph", "diffusion", "classifiers", "protocol", "metrics",
         "reporting", "pca", "blocks", "memory", "progress", "parameters", "native", "datasets",
-        "pipelines", "sweep", "methods", "download", "estimators", "project",
+        "pipelines", "sweep", "methods", "download", "estimators", "project", "labeling",
     }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from lowshot_kedro.graph import require_method
 from lowshot_kedro.graph.parameters import GraphParameters
 from lowshot_kedro.images.parameters import DemonstrationParameters
+from lowshot_kedro.labeling.parameters import LabelingParameters
 from lowshot_kedro.methods import METHODS
 from lowshot_kedro.metrics import EvaluationParameters
 from lowshot_kedro.networks.parameters import FeaturesParameters
@@ -71,6 +72,7 @@ SECTIONS: dict[str, type] = {
     **{name: method.parameters for name, method in METHODS.items() if method.parameters},
     "evaluation": EvaluationParameters,
     "snca": SNCAParameters,
+    "labeling": LabelingParameters,
     "sweep": SweepParameters,
     "reporting": ReportingParameters,
 }
