@@ -9,6 +9,7 @@ from lowshot_kedro.pipelines import (
     evaluation,
     features,
     graph,
+    labeling,
     pca,
     snca,
     sweep,
@@ -23,7 +24,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     `experiment` is the six pipelines from images to tables. `__default__` begins with the
     demonstration's images; an environment that brings its own leaves them out (see hooks.py).
     `sweep` repeats the experiment with what these have made, and is no part of it. `snca` needs the
-    images alone.
+    images alone. `labeling` begins with images too, but wants no test set.
     """
     pipelines = {
         module.__name__.rpartition(".")[2]: module.create_pipeline()
@@ -34,6 +35,18 @@ def register_pipelines() -> dict[str, Pipeline]:
     )
     pipelines["__default__"] = pipelines["demonstration"] + pipelines["experiment"]
     pipelines["snca"] = snca.create_pipeline()
+    pipelines["labeling"] = (
+        pipelines["features"].filter(
+            node_names=[
+                f"features.extract_{collection}_features" for collection in ("train", "background")
+            ]
+        )
+        + pipelines["pca"].filter(node_names=["pca.train_pca", "pca.apply_pca"])
+        + pipelines["graph"].filter(
+            node_names=["graph.build_background_index", "graph.build_background_graph"]
+        )
+        + labeling.create_pipeline()
+    )
     pipelines["sweep"] = sweep.create_pipeline()
     for phase in ("validation", "test", "report"):
         pipelines[f"sweep_{phase}"] = pipelines["sweep"].only_nodes_with_tags(phase)

@@ -14,6 +14,7 @@ require("PIL", __name__)
 
 from lowshot_kedro.images.decoding import AbsentImages, ImageSource, LoadedImage
 from lowshot_kedro.images.folders import ClassFolders, ImageFolder
+from lowshot_kedro.images.joined import JoinedImages
 from lowshot_kedro.images.labeled_list import LabeledList, write_labeled_list
 from lowshot_kedro.images.subset import ImageSubset
 from lowshot_kedro.images.torchvision_dataset import TorchvisionImages, torchvision_class_names
@@ -25,6 +26,7 @@ __all__ = [
     "ImageFolder",
     "ImageSource",
     "ImageSubset",
+    "JoinedImages",
     "LabeledList",
     "LoadedImage",
     "NumberedZipShards",

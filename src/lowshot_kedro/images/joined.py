@@ -43,6 +43,15 @@ class JoinedImages:
         """int32 (N,), those of the collections."""
         return np.concatenate([source.labels for source in self.sources])
 
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        """Names of the classes of the first collection, in the order of its labels, if it has any."""
+        for name in ("classes", "class_names"):
+            found: Sequence[str] | None = getattr(self.sources[0], name, None)
+            if found:
+                return found
+        return None
+
     def describe(self) -> dict[str, Any]:
         """What each collection says of itself."""
         return {

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from lowshot_kedro.blocks import FeatureMatrix, row_ranges
-from lowshot_kedro.graph import normalize
+from lowshot_kedro.blocks import FeatureMatrix, row_ranges, take_rows
+from lowshot_kedro.graph import UnlabeledNodes, insert_labeled_nodes, normalize
+from lowshot_kedro.pca import apply_transform
 
 _BLOCK_ROWS = 16384
 
@@ -122,3 +124,45 @@ class JoinedFeatures:
             if low < high:
                 part.read(low - start, high - start, result[low - first : high - first])
         return result
+
+
+def labeling_graph(
+    train_features: FeatureMatrix,
+    transform: faiss.VectorTransform,
+    background: UnlabeledNodes,
+    k: int,
+    memory_budget_bytes: int | None = None,
+) -> LabelingGraph:
+    """Link all images: those of the training set are inserted into the graph of the background.
+
+    Args:
+        train_features: Features of the first nodes; there may be none.
+        transform: The PCA that the background's vectors come from.
+        background: Vectors, index and graph of the other nodes.
+        k: Neighbours of each node, or as many as there are nodes.
+        memory_budget_bytes: As for :func:`~lowshot_kedro.graph.insert_labeled_nodes`.
+
+    Returns:
+        The graph. In memory: the vectors of the first nodes, and 8 bytes for each link.
+    """
+    n_first = train_features.n_rows
+    first = np.empty((0, background.vectors.shape[1]), np.float32)
+    if n_first:
+        vectors = take_rows(
+            train_features,
+            np.arange(n_first),
+            lambda block: apply_transform(transform, block, train_features.name),
+        )
+        first = normalize(vectors, 0, f"{train_features.name} after the PCA")
+    k = min(k, n_first + len(background.vectors))
+    extended = insert_labeled_nodes(
+        first,
+        np.empty((0, first.shape[1]), np.float32),
+        background,
+        k,
+        keep_similarities=True,
+        memory_budget_bytes=memory_budget_bytes,
+    )
+    assert extended.similarities is not None
+    vectors_of_nodes = NodeVectors(first, background.vectors)
+    return LabelingGraph(extended.neighbors, extended.similarities, vectors_of_nodes)

@@ -1,4 +1,4 @@
-"""The command `lowshot`: a project of one's own, the published files, and checkpoints of others."""
+"""The command `lowshot`: labels for a folder, a project, the published files, checkpoints."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lowshot_kedro.download.__main__ import main as download
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.extras import MissingLibraryError, needed_by
+from lowshot_kedro.labeling.parameters import FOLDER_TREES, METHODS
 from lowshot_kedro.project import require_libraries
 from lowshot_kedro.project.commands import kedro_command
+from lowshot_kedro.project.labeling_run import label_folder
 from lowshot_kedro.project.template import write_project
 
 
@@ -56,6 +59,41 @@ def _parser() -> argparse.ArgumentParser:
     )
     new.add_argument("folder", type=Path, help="where; it must be new or empty")
     new.set_defaults(run=lambda options: _new(options.folder))
+    label = commands.add_parser(
+        "label",
+        help="find labels for all images of a folder from the few that have one",
+        description="Find labels for all images of a folder. FOLDER/train has a folder of labelled "
+        "images for each class, and the others lie in FOLDER/background or elsewhere below FOLDER; "
+        "or FOLDER/labels.csv names labelled images, with the columns file and label. Writes "
+        "labels.csv and labels.html, a page to look at labels and correct them. Features are kept "
+        "there, so that a second run with more labels takes seconds.",
+    )
+    label.add_argument("folder", type=Path, help="the folder of the images")
+    label.add_argument(
+        "--labels",
+        type=Path,
+        help="a file of labels: CSV with the columns file and label, and group where images belong "
+        "together; or what Label Studio exports; without: FOLDER/labels.csv, if it is there",
+    )
+    label.add_argument("--output", type=Path, help="where results go; without: ./FOLDER-labels")
+    label.add_argument("--method", help=f"one of: {', '.join(METHODS)}")
+    label.add_argument(
+        "--accuracy",
+        type=float,
+        help="how many labels should be right, for instance 0.95: those less sure are unknown",
+    )
+    label.add_argument("--threshold", type=float, help="the confidence below which one is unknown")
+    label.add_argument(
+        "--folder-tree",
+        choices=FOLDER_TREES,
+        help="a folder for each label with links to its images, or copies",
+    )
+    label.add_argument(
+        "--params",
+        default="",
+        help='any other parameter: "features.image_size=224,labeling.n_next=100"',
+    )
+    label.set_defaults(run=_label)
     convert = commands.add_parser(
         "convert-snca",
         help="convert a checkpoint of the original SNCA code",
@@ -93,6 +131,42 @@ def _new(folder: Path) -> None:
     # Seen from where it will be typed.
     program = kedro_command(folder.absolute())
     print(f"Next:  cd {shlex.quote(str(folder))} && {program} run")
+
+
+def _label(options: argparse.Namespace) -> None:
+    try:
+        require_libraries("lowshot label")
+    except MissingLibraryError as error:
+        raise InputError(str(error)) from error
+    given = {
+        name: getattr(options, name)
+        for name in ("method", "accuracy", "threshold", "folder_tree")
+        if getattr(options, name) is not None
+    }
+    sections = _typed_parameters(options.params)
+    sections["labeling"] = {**sections.get("labeling", {}), **given}
+    done = label_folder(options.folder, options.labels, options.output, verbose=True, **sections)
+    print(f"Open {done.page}")
+
+
+def _typed_parameters(text: str) -> dict[str, Any]:
+    """What `--params` says, as `kedro run` reads it."""
+    if not text:
+        return {}
+    from omegaconf import OmegaConf
+
+    items = [item.strip() for item in text.split(",")]
+    for item in items:
+        if "=" not in item[1:]:
+            raise InputError(f"--params: got {item!r}, expected section.name=value")
+    found: dict[str, Any] = OmegaConf.to_container(OmegaConf.from_dotlist(items))  # type: ignore[assignment]
+    for name, value in found.items():
+        if not isinstance(value, dict):
+            raise InputError(
+                f"--params: got {name}={value}, expected section.name=value, for instance "
+                "labeling.n_next=100"
+            )
+    return found
 
 
 def _convert_snca(options: argparse.Namespace) -> None:

@@ -277,11 +277,18 @@ def _or_all(n_rows: int | None) -> str:
     return "all" if n_rows is None else str(n_rows)
 
 
+def _or_else(value: Any, otherwise: Any) -> Any:
+    """`${or_else:…,…}`: the first, or the second where that is null."""
+    return otherwise if value is None else value
+
+
 RESOLVERS = {
     "oc.env": _environment_variable,
     "background_rows": _background_rows,
     "stored_columns": stored_columns,
     "or_all": _or_all,
+    "or_else": _or_else,
+    "is_null": lambda value: value is None,
 }
 
 

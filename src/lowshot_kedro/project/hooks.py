@@ -28,6 +28,8 @@ from rich.table import Table
 from lowshot_kedro import native, networks
 from lowshot_kedro.datasets.resumable import ResumableDataset
 from lowshot_kedro.errors import InputError, did_you_mean
+from lowshot_kedro.images import JoinedImages
+from lowshot_kedro.labeling.given_labels import collect_labels
 from lowshot_kedro.locks import files_in_use, of_this_run
 from lowshot_kedro.memory import format_bytes, recent_peak_rss_bytes, restart_peak
 from lowshot_kedro.progress import Stopwatch
@@ -270,7 +272,8 @@ def _require_images(
     names = {"train_images", "test_images", "background_images"} & inputs
     images = {name: catalog.load(name) for name in sorted(names)}
     for name, source in images.items():
-        if len(source) == 0:
+        # Labels may come from a file alone.
+        if len(source) == 0 and not (name == "train_images" and "label_file" in inputs):
             raise UserError(f"{name}: found no images in {source!r}, expected at least one")
     if "background_images" in images and "pca_transform" in outputs:
         n_components = catalog.load("params:pca").n_components
@@ -283,6 +286,12 @@ def _require_images(
                 f"{n_images} images to train on; expected at least {n_components + 1}"
                 + (advice if fewer < n_images else "")
             )
+    if {"train_images", "background_images", "label_file"} <= inputs:
+        joined = JoinedImages([images["train_images"], images["background_images"]])
+        try:
+            collect_labels(joined, joined.class_names, catalog.load("label_file"))
+        except InputError as error:
+            raise wording().user_error(error) from error
     if {"train_images", "test_images", "class_split", "params:experiment"} <= inputs:
         experiment = catalog.load("params:experiment")
         train, test = images["train_images"], images["test_images"]

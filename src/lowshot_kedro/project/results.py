@@ -92,6 +92,10 @@ def _show_snca(catalog: DataCatalog, outputs: set[str]) -> None:
     reporting.print_knn_accuracies(catalog.load("snca_metrics"))
 
 
+def _show_labels(catalog: DataCatalog, outputs: set[str]) -> None:
+    reporting.print_labeling(catalog.load("labels_report"))
+
+
 # The first whose outputs are made is the result of a run.
 _SHOWN = (
     ({"sweep_table"}, _show_sweep),
@@ -99,6 +103,7 @@ _SHOWN = (
     ({"baseline_metrics", "diffusion_metrics"}, _show_accuracies),
     ({"background_graph_quality"}, _show_graph),
     ({"snca_metrics"}, _show_snca),
+    ({"labels_report"}, _show_labels),
     ({"broken_images"}, _show_images),
 )
 

@@ -23,6 +23,7 @@ _SECTIONS = {
     "devices": ("features",),
     "diffusion": ("sweep.diffusion", "diffusion"),
     "graph": ("sweep.diffusion", "graph"),
+    "labeling": ("labeling",),
     "metrics": ("evaluation",),
     "networks": ("features",),
     "pca": ("pca",),

@@ -1,0 +1,205 @@
+"""Labels for a folder of images, by the pipeline `labeling` with the settings of the package."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lowshot_kedro.errors import InputError
+from lowshot_kedro.input_files import read_json
+from lowshot_kedro.progress import shown_progress
+from lowshot_kedro.project import PACKAGE, require_libraries
+from lowshot_kedro.project.template import settings_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ENVIRONMENT = "own_images"
+_FOLDER_VARIABLE = "IMAGES"
+_LOGGING_VARIABLE = "KEDRO_LOGGING_CONFIG"
+
+
+@dataclass(frozen=True)
+class LabeledFolder:
+    """What labelling a folder has written.
+
+    Attributes:
+        folder: The folder of the images.
+        output: The folder of the results.
+    """
+
+    folder: Path
+    output: Path
+
+    @property
+    def page(self) -> Path:
+        """The page to look at the labels and correct them; any browser opens it."""
+        return self.output / "labels.html"
+
+    @property
+    def labels(self) -> pd.DataFrame:
+        """The labels of all images: file, label, confidence, margin, second_label and more."""
+        return self._table("labels.csv")
+
+    @property
+    def next_to_label(self) -> pd.DataFrame:
+        """Images whose labels would help most, the best first."""
+        return self._table("next_to_label.csv")
+
+    @property
+    def suspicious_labels(self) -> pd.DataFrame:
+        """Given labels that are probably wrong, most suspicious first."""
+        return self._table("suspicious_labels.csv")
+
+    @property
+    def duplicates(self) -> pd.DataFrame:
+        """Images that look the same, in groups."""
+        return self._table("duplicates.csv")
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What was chosen and why, and what is known of the accuracy."""
+        found: dict[str, Any] = read_json(self.output / "labels_report.json")
+        return found
+
+    def _table(self, name: str) -> pd.DataFrame:
+        import pandas as pd
+
+        # A class may be called NA.
+        texts = ("file", "label", "second_label", "nearest_labeled", "given", "guess", "group")
+        return pd.read_csv(
+            self.output / name,
+            keep_default_na=False,
+            na_values={"n_steps": [""], "confidence": [""], "margin": [""]},
+            dtype={column: str for column in texts},
+        )
+
+    def _repr_html_(self) -> str:
+        """What Jupyter shows."""
+        sentence = self.report["calibration_sentence"]
+        return f"{self.labels._repr_html_()}<p>{sentence}</p>"  # type: ignore[operator]
+
+
+def label_folder(
+    folder: str | Path,
+    labels: str | Path | None = None,
+    output: str | Path | None = None,
+    *,
+    verbose: bool = False,
+    **parameters: Any,
+) -> LabeledFolder:
+    """Find labels for all images of a folder from the few that have one.
+
+    Images of `folder/train` are labelled by the folders that they lie in, or images are labelled by
+    a file; docs/own_images.md says what else is understood. Features and graph are kept below
+    `output`, so that a second call with more labels takes seconds.
+
+    Args:
+        folder: The folder of the images.
+        labels: A file of labels; None: labels.csv in the folder, if it is there.
+        output: Where results go; None: the folder's name with -labels, where this runs.
+        verbose: Whether to show what a run of the pipeline shows: progress, a log, and a table.
+        parameters: Parameters of the section `labeling` by name, such as `accuracy=0.95`; and
+            other sections as mappings, such as `features={"image_size": 224}`.
+
+    Returns:
+        The tables, the report, and the page that it has written.
+
+    Raises:
+        ValueError: For a folder, labels or parameters that cannot be used, in one line.
+        MissingLibraryError: Without the libraries of the pipelines.
+    """
+    require_libraries("labelling")
+    images = Path(folder).expanduser().absolute()
+    if not images.is_dir():
+        raise InputError(f"{folder}: no such folder; expected the folder of the images")
+    target = output_folder(images, None if output is None else Path(output).expanduser())
+    sections: dict[str, Any] = {
+        name: value for name, value in parameters.items() if isinstance(value, Mapping)
+    }
+    of_labeling = {name: value for name, value in parameters.items() if name not in sections}
+    of_labeling = {**sections.get("labeling", {}), **of_labeling, "folder": str(target)}
+    if labels is not None:
+        of_labeling["labels"] = str(Path(labels).expanduser().absolute())
+    with _settings(images, target), _shown(verbose):
+        from kedro.framework.project import configure_project
+        from kedro.framework.session import KedroSession
+
+        configure_project(PACKAGE)
+        with KedroSession.create(
+            project_path=target,
+            env=_ENVIRONMENT,
+            conf_source=str(settings_folder()),
+            runtime_params={**sections, "labeling": of_labeling},
+        ) as session:
+            session.run(pipeline_names=["labeling"])
+    return LabeledFolder(images, target)
+
+
+def output_folder(images: Path, given: Path | None) -> Path:
+    """Where results go, absolute.
+
+    Raises:
+        ValueError: For a folder that is a file, or the folder of the images itself.
+    """
+    target = (Path.cwd() / f"{images.name}-labels" if given is None else given).absolute()
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{target}: is a file; expected a folder for the results")
+    if target == images:
+        raise InputError(f"{target}: is the folder of the images; expected another one for results")
+    return target
+
+
+@contextmanager
+def _settings(images: Path, target: Path) -> Iterator[None]:
+    """What Kedro finds in its surroundings while it runs in the folder of the results."""
+    changed = {_FOLDER_VARIABLE: str(images)}
+    # Read while Kedro is imported.
+    if not os.environ.get(_LOGGING_VARIABLE):
+        changed[_LOGGING_VARIABLE] = str(settings_folder() / "logging.yml")
+    before = {name: os.environ.get(name) for name in changed}
+    was_there = target.is_dir()
+    here = Path.cwd()
+    target.mkdir(parents=True, exist_ok=True)
+    os.environ.update(changed)
+    os.chdir(target)
+    try:
+        yield
+    finally:
+        os.chdir(here)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        # Nothing came of what was refused.
+        if not was_there and not any(target.iterdir()):
+            target.rmdir()
+
+
+@contextmanager
+def _shown(verbose: bool) -> Iterator[None]:
+    """Let a run say what it does, or warnings alone."""
+    loggers = [logging.getLogger(name) for name in ("kedro", PACKAGE)]
+    levels = [logger.level for logger in loggers]
+    with ExitStack() as stack:
+        if not verbose:
+            stack.enter_context(redirect_stdout(io.StringIO()))
+            stack.enter_context(shown_progress(False))
+        try:
+            if not verbose:
+                # Kedro sets up logging when it is imported.
+                import kedro.framework.project  # noqa: F401
+
+                for logger in loggers:
+                    logger.setLevel(logging.WARNING)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
