@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
@@ -15,6 +15,9 @@ from lowshot_kedro.images.image_files import ImageFiles
 
 logger = logging.getLogger(__name__)
 
+# The page that a labelling writes, and the folder of what belongs to it. Copies of images lie there.
+RESULTS = ("labels.html", "labels_files")
+
 _MAX_NAMED = 5
 
 
@@ -22,7 +25,8 @@ class ClassFolders(ImageFiles):
     """The images of a folder that has a folder for every class, with images at any depth.
 
     They stand in the order of the classes, then of their relative paths, on any file system. Files
-    count by a suffix that PIL can read; hidden files and folders do not.
+    count by a suffix that PIL can read; hidden files and folders do not, nor folders that hold
+    results of a labelling.
 
     Args:
         root: The folder of the class folders.
@@ -30,11 +34,12 @@ class ClassFolders(ImageFiles):
             left out. None: all folders, sorted by name.
         every_class: Whether each of `classes` needs an image; without, those that have none are
             named in the log.
+        may_be_empty: Whether it is right that there is no class, or no image.
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If there is no image, a class listed twice, or, if every class needs them,
-            without a folder or without an image.
+        ValueError: If there is no image, unless that is right, a class listed twice, or, if every
+            class needs them, without a folder or without an image.
     """
 
     def __init__(
@@ -42,33 +47,32 @@ class ClassFolders(ImageFiles):
         root: str | Path,
         classes: Sequence[str] | None = None,
         every_class: bool = True,
+        may_be_empty: bool = False,
     ) -> None:
-        root = _require_folder(root)
-        suffixes = _suffixes()
-        found = sorted(
-            entry.name for entry in root.iterdir() if entry.is_dir() and not _is_hidden(entry.name)
-        )
+        root = require_folder(root)
+        found = folders_in(root)
         self.classes = tuple(found if classes is None else classes)
-        _require_classes(root, self.classes, found, every_class)
+        if self.classes or not may_be_empty:
+            _require_classes(root, self.classes, found, every_class)
         names: list[str] = []
         labels: list[int] = []
         empty: list[str] = []
         for label, class_name in enumerate(self.classes):
-            of_class = _images_below(root, class_name, suffixes) if class_name in found else []
+            of_class = sorted(images_below(root, class_name)) if class_name in found else []
             names += of_class
             labels += [label] * len(of_class)
             if not of_class:
                 empty.append(class_name)
-        if not names:
+        if not names and not may_be_empty:
             raise InputError(f"{root}: found no image in a folder of a class, expected some")
         if empty and classes is not None and every_class:
-            raise InputError(f"{root}: found no image of class {_some(empty)}, expected some")
+            raise InputError(f"{root}: found no image of class {some_of(empty)}, expected some")
         if empty:
-            logger.warning("%s: no image of class %s", root, _some(empty))
+            logger.warning("%s: no image of class %s", root, some_of(empty))
         left_out = sorted(set(found) - set(self.classes))
         if left_out:
             logger.info(
-                "%s: folders that are not in the list of classes: %s", root, _some(left_out)
+                "%s: folders that are not in the list of classes: %s", root, some_of(left_out)
             )
         super().__init__("class folders", root, root, names, labels)
 
@@ -76,29 +80,46 @@ class ClassFolders(ImageFiles):
 class ImageFolder(ImageFiles):
     """All images anywhere below a folder, without labels, sorted by relative path.
 
-    Files count by a suffix that PIL can read; hidden files and folders do not.
+    Files count by a suffix that PIL can read; hidden files and folders do not, nor folders that
+    hold results of a labelling.
 
     Args:
         root: The folder.
+        without: Names of folders in it that are left out.
 
     Raises:
         FileNotFoundError: If there is no such folder.
         ValueError: If there is no image.
     """
 
-    def __init__(self, root: str | Path) -> None:
-        root = _require_folder(root)
-        names = _images_below(root, "", _suffixes())
+    def __init__(self, root: str | Path, without: Sequence[str] = ()) -> None:
+        root = require_folder(root)
+        names = sorted(images_below(root, without=without))
         if not names:
             raise InputError(f"{root}: found no image, expected some")
         super().__init__("picture folder", root, root, names, [0] * len(names))
 
 
-def _require_folder(root: str | Path) -> Path:
+def require_folder(root: str | Path) -> Path:
+    """The path of a folder.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
     return root
+
+
+def folders_in(root: Path) -> list[str]:
+    """Names of the folders in a folder, sorted, without hidden ones and results of a labelling."""
+    found = [
+        entry.name for entry in root.iterdir() if entry.is_dir() and not _is_hidden(entry.name)
+    ]
+    if _holds_results(root):
+        found.remove(RESULTS[1])
+    return sorted(name for name in found if not _holds_results(root / name))
 
 
 def _require_classes(
@@ -108,16 +129,16 @@ def _require_classes(
         raise InputError(f"{root}: found no folder, expected one for each class")
     repeated = [name for name, times in Counter(classes).items() if times > 1]
     if repeated:
-        raise InputError(f"{root}: class {_some(repeated)} is listed twice, expected once")
+        raise InputError(f"{root}: class {some_of(repeated)} is listed twice, expected once")
     folders = set(found)
     absent = [name for name in classes if name not in folders]
     if absent and every_class:
         raise InputError(
-            f"{root}: no folder for class {_some(absent)}; found {_some(found) or 'no folder'}"
+            f"{root}: no folder for class {some_of(absent)}; found {some_of(found) or 'no folder'}"
         )
 
 
-def _some(names: Sequence[str]) -> str:
+def some_of(names: Sequence[str]) -> str:
     """Names for a message, not too many."""
     more = len(names) - _MAX_NAMED
     return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
@@ -133,12 +154,23 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
-def _images_below(root: Path, folder: str, suffixes: frozenset[str]) -> list[str]:
-    """Relative paths of the images below root/folder, sorted; "" is the root itself."""
-    names: list[str] = []
+def _holds_results(folder: Path) -> bool:
+    page, files = RESULTS
+    return (folder / page).is_file() and (folder / files).is_dir()
+
+
+def images_below(root: Path, folder: str = "", without: Sequence[str] = ()) -> Iterator[str]:
+    """Relative paths of the images below root/folder, found one after the other.
+
+    Args:
+        root: What paths are relative to.
+        folder: Where in it to look; "" is the root itself.
+        without: Names of folders in root/folder that are left out.
+    """
+    suffixes = _suffixes()
     seen = {_identity(parent) for parent in (root / folder).resolve().parents}
 
-    def look_into(folder: str) -> None:
+    def look_into(folder: str, without: frozenset[str], is_first: bool) -> Iterator[str]:
         path = root / folder
         itself = _identity(path)
         if itself in seen:
@@ -146,19 +178,25 @@ def _images_below(root: Path, folder: str, suffixes: frozenset[str]) -> list[str
             logger.warning("%s: leads to a folder that is looked into already: left out", path)
             return
         seen.add(itself)
-        with os.scandir(path) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if _is_hidden(entry.name):
-                    continue
-                name = f"{folder}/{entry.name}" if folder else entry.name
-                if _is_folder(entry):
-                    look_into(name)
-                elif PurePosixPath(entry.name).suffix.lower() in suffixes:
-                    # Whatever it is: what is no image is a blank one, and is said to be.
-                    names.append(name)
+        with os.scandir(path) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+        if {*RESULTS} <= {entry.name for entry in entries}:
+            if not is_first:
+                logger.info("%s: holds results of a labelling: left out", path)
+                return
+            without |= {RESULTS[1]}
+        for entry in entries:
+            if _is_hidden(entry.name):
+                continue
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            if _is_folder(entry):
+                if entry.name not in without:
+                    yield from look_into(name, frozenset(), False)
+            elif PurePosixPath(entry.name).suffix.lower() in suffixes:
+                # Whatever it is: what is no image is a blank one, and is said to be.
+                yield name
 
-    look_into(folder)
-    return sorted(names)
+    return look_into(folder, frozenset(without), True)
 
 
 def _identity(folder: Path) -> tuple[int, int]:
