@@ -34,12 +34,15 @@ from lowshot_kedro.diffusion.propagation import (
     scores_per_step,
     scores_when_reached,
 )
+from lowshot_kedro.diffusion.reach import links_from
 from lowshot_kedro.diffusion.validation import (
     MAX_COLUMNS,
     MAX_STEPS,
     ChosenSteps,
     choose_steps,
     expected_steps,
+    folds,
+    held_out_scores,
 )
 from lowshot_kedro.diffusion.variants import (
     CLASS_PRIORS,
@@ -76,7 +79,10 @@ __all__ = [
     "class_priors",
     "create_backend",
     "expected_steps",
+    "folds",
+    "held_out_scores",
     "labeled_rows",
+    "links_from",
     "matrix_of_weights",
     "plan_memory",
     "propagate",

@@ -22,6 +22,7 @@ from lowshot_kedro.diffusion.backends.registry import candidates, create_backend
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.diffusion.memory import MemoryPlan, plan_memory
 from lowshot_kedro.diffusion.options import DEFAULT_OPTIONS, PropagationOptions
+from lowshot_kedro.diffusion.reach import links_from
 from lowshot_kedro.diffusion.variants import LabeledRows, class_priors
 from lowshot_kedro.errors import InputError, NotEnoughMemoryError
 from lowshot_kedro.memory import format_bytes
@@ -237,7 +238,7 @@ def scores_when_reached(
     Args:
         matrix: W, over N nodes.
         labeled_classes: As for :func:`propagate`.
-        nodes: int32 (m,), all nodes whose scores are 0 after n_iterations steps.
+        nodes: int32 (m,), nodes whose scores are 0 after n_iterations steps.
         n_classes: As for :func:`propagate`.
         n_iterations: Steps taken so far.
         max_iterations: Steps to take at most.
@@ -263,11 +264,10 @@ def scores_when_reached(
         labeled_nodes=labeled_nodes,
     )
     is_reached = np.zeros(len(nodes), np.bool_)
-    for scores in islice(steps, n_iterations + 1, max_iterations + 1):
+    starts = np.arange(len(labeled_classes)) if labeled_nodes is None else labeled_nodes
+    farthest = int(links_from(matrix, starts.astype(np.int32))[nodes].max(initial=0))
+    for scores in islice(steps, n_iterations + 1, min(max_iterations, farthest) + 1):
         is_new = ~is_reached & (scores.max(axis=1, initial=0) > 0)
-        # What is reached next has a link to what has just been reached.
-        if not is_new.any():
-            break
         result[is_new] = scores[is_new]
         is_reached |= is_new
     result *= priors

@@ -7,7 +7,7 @@ the labels alone if they speak clearly against it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -18,7 +18,12 @@ from lowshot_kedro.blocks import row_ranges, spread_rows
 from lowshot_kedro.deprecated import gathers_keywords
 from lowshot_kedro.diffusion.matrix import PropagationMatrix
 from lowshot_kedro.diffusion.options import DEFAULT_OPTIONS, PropagationOptions
-from lowshot_kedro.diffusion.propagation import Steps, bytes_at_once, propagate
+from lowshot_kedro.diffusion.propagation import (
+    Steps,
+    bytes_at_once,
+    propagate,
+    scores_when_reached,
+)
 from lowshot_kedro.diffusion.variants import class_priors
 from lowshot_kedro.progress import Progress, logged_step
 
@@ -83,6 +88,7 @@ def choose_steps(
     *,
     seed: int = 0,
     keep_scores: bool = False,
+    held_out: Sequence[NDArray[np.int64]] | None = None,
 ) -> ChosenSteps:
     """Choose the number of steps by labels that are held out.
 
@@ -104,6 +110,8 @@ def choose_steps(
         seed: Seed of the folds.
         keep_scores: Whether to keep the scores of all nodes where they come for nothing: with up to
             16 classes, if the number chosen is the expected one.
+        held_out: The labels that each fold holds out, as positions 0..L-1, of which as many folds
+            are taken as hold out enough; None: those of :func:`folds`.
 
     Returns:
         At least one step, at most 300. In memory: as for a propagation of up to 128 classes, or of
@@ -122,7 +130,7 @@ def choose_steps(
         labeled_classes,
         n_classes,
         n_steps,
-        _enough_folds(labeled_classes, seed),
+        _enough_folds(folds(labeled_classes, seed) if held_out is None else held_out),
         labeled_nodes[:, None],
         options,
     )
@@ -217,37 +225,17 @@ def _right_labels(
     readings: NDArray[np.int32],
     options: PropagationOptions,
 ) -> NDArray[np.bool_]:
-    """:func:`right_labels` of some folds at once.
-
-    A fold has a column of its own for each class of which it holds out labels; it shares those of
-    all other classes with the folds that hold out nothing of them either.
-    """
-    n_folds, n_labels = len(held_out), len(labeled_classes)
-    kept = [np.setdiff1d(np.arange(n_labels), fold.held_out) for fold in held_out]
-    classes = np.concatenate(
-        [labeled_classes[labels] + fold * n_classes for fold, labels in enumerate(kept)]
-    )
-    prior = options.class_prior
-    if not isinstance(prior, str):
-        prior = np.tile(prior, n_folds).tolist()
-    priors = class_priors(prior, classes, n_folds * n_classes).reshape(n_folds, n_classes)
-    is_own = np.zeros((n_folds, n_classes), np.bool_)
-    for fold, (labels, _) in enumerate(held_out):
-        is_own[fold, labeled_classes[labels]] = True
-    # The first fold that has a column stands for all that share it.
-    first_fold = np.where(is_own, np.arange(n_folds)[:, None], is_own.argmin(axis=0))
-    column_of, n_columns = _numbered(first_fold * n_classes + np.arange(n_classes))
-    nodes = np.concatenate([labeled_nodes[labels] for labels in kept])
-    is_first = (first_fold == np.arange(n_folds)[:, None]).ravel()[classes]
+    """:func:`right_labels` of some folds at once."""
     tested = [fold.held_out if fold.tested is None else fold.tested for fold in held_out]
+    shared = _SharedColumns(labeled_classes, n_classes, held_out, options)
     scores = propagate(
         matrix,
-        column_of.ravel()[classes[is_first]],
+        shared.classes,
         readings[np.concatenate(tested)],
-        n_columns,
+        shared.n_columns,
         n_steps,
         replace(options, class_prior="uniform"),
-        labeled_nodes=nodes[is_first],
+        labeled_nodes=labeled_nodes[shared.labels],
     )
     right = []
     first = 0
@@ -255,12 +243,126 @@ def _right_labels(
         of_fold = scores[:, first : first + len(labels)]
         parts = []
         for begin, end in row_ranges(n_steps + 1, _STEPS_AT_ONCE):
-            own = of_fold[begin:end, :, column_of[fold]] * priors[fold]
+            own = of_fold[begin:end, :, shared.column_of[fold]] * shared.priors[fold]
             found = np.where(own.max(axis=2) > 0, own.argmax(axis=2), -1)
             parts.append(found == labeled_classes[labels])
         right.append(np.concatenate(parts))
         first += len(labels)
     return np.concatenate(right, axis=1)
+
+
+class _SharedColumns:
+    """Columns with which several folds are propagated together.
+
+    A fold has a column of its own for each class of which it holds out labels; it shares those of
+    all other classes with the folds that hold out nothing of them either.
+
+    Args:
+        labeled_classes: As for :func:`right_labels`.
+        n_classes: C.
+        held_out: F folds.
+        options: Their class prior counts.
+
+    Attributes:
+        labels: int64 (m,), positions of labels, the label of each entry of a column.
+        classes: int32 (m,), the column of each entry.
+        n_columns: Number of columns.
+        column_of: int32 (F, C), the column of each class in each fold.
+        priors: float32 (F, C), the priors of the classes in each fold.
+    """
+
+    def __init__(
+        self,
+        labeled_classes: NDArray[np.int32],
+        n_classes: int,
+        held_out: Sequence[Fold],
+        options: PropagationOptions,
+    ) -> None:
+        n_folds, n_labels = len(held_out), len(labeled_classes)
+        kept = [np.setdiff1d(np.arange(n_labels), fold.held_out) for fold in held_out]
+        classes = np.concatenate(
+            [labeled_classes[labels] + fold * n_classes for fold, labels in enumerate(kept)]
+        )
+        prior = options.class_prior
+        if not isinstance(prior, str):
+            prior = np.tile(prior, n_folds).tolist()
+        priors = class_priors(prior, classes, n_folds * n_classes)
+        self.priors = priors.reshape(n_folds, n_classes)
+        is_own = np.zeros((n_folds, n_classes), np.bool_)
+        for fold, (labels, _) in enumerate(held_out):
+            is_own[fold, labeled_classes[labels]] = True
+        # The first fold that has a column stands for all that share it.
+        first_fold = np.where(is_own, np.arange(n_folds)[:, None], is_own.argmin(axis=0))
+        self.column_of, self.n_columns = _numbered(first_fold * n_classes + np.arange(n_classes))
+        is_first = (first_fold == np.arange(n_folds)[:, None]).ravel()[classes]
+        self.labels = np.concatenate(kept)[is_first]
+        self.classes = self.column_of.ravel()[classes[is_first]]
+
+
+@gathers_keywords(PropagationOptions)
+def held_out_scores(
+    matrix: PropagationMatrix,
+    labeled_nodes: NDArray[np.int32],
+    labeled_classes: NDArray[np.int32],
+    n_classes: int,
+    n_iterations: int,
+    held_out: Sequence[NDArray[np.int64]],
+    options: PropagationOptions = DEFAULT_OPTIONS,
+) -> NDArray[np.float32]:
+    """Scores of labelled nodes, found without the labels of their fold.
+
+    A node that these steps do not reach gets the scores of the step that does, as
+    :func:`~lowshot_kedro.diffusion.scores_when_reached` finds them.
+
+    Args:
+        matrix: W, over N nodes.
+        labeled_nodes: As for :func:`choose_steps`.
+        labeled_classes: As for :func:`choose_steps`.
+        n_classes: As for :func:`choose_steps`.
+        n_iterations: Steps to take.
+        held_out: The labels that each fold holds out, as positions 0..L-1.
+        options: As for :func:`choose_steps`.
+
+    Returns:
+        float32 (H, C), fold after fold, each in the order given; zero where nothing arrives. In
+        memory besides: as for :func:`choose_steps`, but for one step.
+    """
+    found = [np.empty((0, n_classes), np.float32)]
+    at_a_time = 1 if options.adjustments else folds_at_a_time(n_classes)
+    for first, last in row_ranges(len(held_out), at_a_time):
+        part = [Fold(labels) for labels in held_out[first:last]]
+        shared = _SharedColumns(labeled_classes, n_classes, part, options)
+        with logged_step(f"held-out labels: folds {first + 1} to {last} of {len(held_out)}"):
+            (scores,) = propagate(
+                matrix,
+                shared.classes,
+                labeled_nodes[np.concatenate([fold.held_out for fold in part])][:, None],
+                shared.n_columns,
+                n_iterations,
+                replace(options, class_prior="uniform"),
+                every_step=False,
+                labeled_nodes=labeled_nodes[shared.labels],
+            )
+        begin = 0
+        for fold, (labels, _) in enumerate(part):
+            of_fold = scores[begin : begin + len(labels)][:, shared.column_of[fold]]
+            begin += len(labels)
+            of_fold *= shared.priors[fold]
+            unreached = np.flatnonzero(of_fold.max(axis=1, initial=0) == 0)
+            if len(unreached):
+                kept = np.setdiff1d(np.arange(len(labeled_classes)), labels)
+                of_fold[unreached] = scores_when_reached(
+                    matrix,
+                    labeled_classes[kept],
+                    labeled_nodes[labels[unreached]],
+                    n_classes,
+                    n_iterations,
+                    n_iterations + MAX_STEPS,
+                    options,
+                    labeled_nodes=labeled_nodes[kept],
+                )
+            found.append(of_fold)
+    return np.concatenate(found)
 
 
 def _numbered(keys: NDArray[np.int64]) -> tuple[NDArray[np.int32], int]:
@@ -269,10 +371,10 @@ def _numbered(keys: NDArray[np.int64]) -> tuple[NDArray[np.int32], int]:
     return numbers.reshape(keys.shape).astype(np.int32), len(distinct)
 
 
-def _enough_folds(labeled_classes: NDArray[np.int32], seed: int) -> list[Fold]:
+def _enough_folds(dealt: Iterable[NDArray[np.int64]]) -> list[Fold]:
     """The first folds, up to the one with which enough labels are held out."""
     chosen: list[Fold] = []
-    for held_out in folds(labeled_classes, seed):
+    for held_out in dealt:
         chosen.append(Fold(held_out))
         if sum(len(fold.held_out) for fold in chosen) >= _ENOUGH_HELD_OUT:
             break

@@ -1,0 +1,111 @@
+"""What a method gets, and what it is asked for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowshot_kedro.blocks import FeatureMatrix
+from lowshot_kedro.diffusion import PropagationMatrix
+from lowshot_kedro.methods import METHODS
+from lowshot_kedro.methods.logistic_regression import LogisticRegressionParameters
+
+if TYPE_CHECKING:
+    from lowshot_kedro.labeling.calibration import CalibratedMethod
+
+BLOCK_ROWS = 16384
+
+
+@dataclass(frozen=True)
+class Work:
+    """The images of a labelling as methods see them.
+
+    Attributes:
+        matrix: W of the graph of all N images.
+        features: N rows.
+        nodes: int32 (L,), images with a label that methods learn from, increasing.
+        classes: int32 (L,), their classes, 0..C-1, each present.
+        n_classes: C.
+        folds: Labels that are held out together, as positions 0..L-1; H of all folds together.
+        logistic_regression: Parameters of that method.
+        seed: Seed.
+    """
+
+    matrix: PropagationMatrix
+    features: FeatureMatrix
+    nodes: NDArray[np.int32]
+    classes: NDArray[np.int32]
+    n_classes: int
+    folds: Sequence[NDArray[np.int64]]
+    logistic_regression: LogisticRegressionParameters
+    seed: int
+
+    @property
+    def tested(self) -> NDArray[np.int64]:
+        """int64 (H,), positions of the labels that are held out, fold after fold."""
+        return np.concatenate([np.empty(0, np.int64), *self.folds])
+
+    def kept(self, fold: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Positions of the labels that are left beside those held out, increasing."""
+        return np.setdiff1d(np.arange(len(self.nodes)), fold)
+
+
+class LabelingMethod(ABC):
+    """Finds labels for all images.
+
+    Args:
+        work: The images and their labels.
+        parts: The methods named in `parts`, with their calibration.
+
+    Attributes:
+        name: As in :data:`lowshot_kedro.methods.METHODS`.
+        parts: Methods that this one joins.
+        default_temperature: The temperature that is right for most collections of images with few
+            labels, for where there are too few to fit one.
+        library: A module of an extra, without which it does not work.
+    """
+
+    name: ClassVar[str]
+    parts: ClassVar[tuple[str, ...]] = ()
+    default_temperature: ClassVar[float] = 1.0
+    library: ClassVar[str | None] = None
+
+    def __init__(self, work: Work, parts: Mapping[str, CalibratedMethod]) -> None:
+        self.work = work
+
+    @property
+    def title(self) -> str:
+        """What it is called in sentences."""
+        return METHODS[self.name].title
+
+    @abstractmethod
+    def held_out(self) -> NDArray[np.float32]:
+        """Probabilities of held-out labels, found without those of their fold.
+
+        Returns:
+            float32 (H, C), in the order of :attr:`Work.tested`; rows sum to 1, or to 0 where
+            nothing is known.
+        """
+
+    @abstractmethod
+    def everyone(self) -> NDArray[np.float32]:
+        """Probabilities of all images, found with all labels, float32 (N, C), rows as above."""
+
+    def described(self) -> dict[str, Any]:
+        """What was chosen on the way, as JSON holds it."""
+        return {}
+
+
+def to_shares(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale rows to sum 1, in place, block by block; rows of zeros stay."""
+    for first in range(0, len(scores), BLOCK_ROWS):
+        block = scores[first : first + BLOCK_ROWS]
+        sums = block.sum(axis=1, keepdims=True)
+        sums[sums == 0] = 1
+        block /= sums
+    return scores
