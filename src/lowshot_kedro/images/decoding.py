@@ -188,7 +188,7 @@ def require_bytes(n_bytes: int) -> None:
         raise InputError(f"{n_bytes} bytes, more than {MAX_BYTES}, are not decoded")
 
 
-def decode(file: BinaryIO) -> Image.Image:
+def decode(file: BinaryIO, min_side: int | None = None) -> Image.Image:
     """The first frame of an encoded image as RGB; closes the file.
 
     Whatever a file of a few bytes says of itself, this takes no more than 2 GiB of memory, and some
@@ -196,6 +196,8 @@ def decode(file: BinaryIO) -> Image.Image:
 
     Args:
         file: A binary file that can seek.
+        min_side: A JPEG may be decoded at a half, a quarter or an eighth of its scale, which is
+            much faster, where so many pixels are left of its shorter side; None: at its own.
 
     Raises:
         Exception: An error of any kind, if PIL cannot decode the image, or it is too large for
@@ -218,6 +220,9 @@ def decode(file: BinaryIO) -> Image.Image:
             raise InputError("PostScript is a program, which is not run")
         if isinstance(image, JpegImageFile):
             _require_complete(image, file, n_bytes)
+            # A larger one is reduced by what to_rgb knows of it.
+            if min_side is not None and image.width * image.height <= REDUCED_PIXELS:
+                image.draft("RGB", (min_side, min_side))
         return to_rgb(image)
 
 
