@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.images.decoding import ImageSource, LoadedImage, require_number
+
+# Names of which nothing is to be worked out: no part of them is empty, "." or "..".
+_PLAIN_NAME = re.compile(r"(?:(?!\.{1,2}(?:/|$))[^/]+)(?:/(?!\.{1,2}(?:/|$))[^/]+)*", re.DOTALL)
 
 
 class JoinedImages:
@@ -78,12 +82,31 @@ class JoinedImages:
             return str(named(row)) if callable(named) else f"image {number}"
         if self.base is None:
             return path.as_posix()
-        return Path(os.path.relpath(path, self.base.absolute())).as_posix()
+        return _relative(path, self.base.absolute())
+
+    def files(self) -> Iterator[str]:
+        """What :meth:`file` says of every image, in order, a million in seconds."""
+        for source, end in zip(self.sources, self._ends, strict=True):
+            root = _root(source)
+            if root is None or self.base is None:
+                yield from map(self.file, range(end - len(source), end))
+                continue
+            base = self.base.absolute()
+            folder = Path(os.path.relpath(root.absolute(), base)).as_posix()
+            prefix = "" if folder == "." else f"{folder}/"
+            for row in range(len(source)):
+                name = source.name(row)  # type: ignore[attr-defined]
+                is_plain = _PLAIN_NAME.fullmatch(name) and not folder.startswith("..")
+                yield prefix + name if is_plain else _relative(root.absolute() / name, base)
 
     def _place(self, number: int) -> tuple[ImageSource, int]:
         number = require_number(number, len(self), "images")
         part = bisect_right(self._ends, number)
         return self.sources[part], number - (self._ends[part - 1] if part else 0)
+
+
+def _relative(path: Path, base: Path) -> str:
+    return Path(os.path.relpath(path, base)).as_posix()
 
 
 def _root(source: ImageSource) -> Path | None:

@@ -12,7 +12,10 @@ from lowshot_kedro.reporting.comparison import (
     plot_methods,
     print_comparison,
 )
+from lowshot_kedro.reporting.confusion import plot_confusion
+from lowshot_kedro.reporting.image_map import plot_image_map
 from lowshot_kedro.reporting.knn_accuracies import knn_accuracy_rows, print_knn_accuracies
+from lowshot_kedro.reporting.labeling import print_labeling
 from lowshot_kedro.reporting.nearest_images import (
     EmbeddedImages,
     nearest_image_rows,
@@ -26,6 +29,7 @@ from lowshot_kedro.reporting.neighbors import (
     neighbor_rows,
     plot_neighbors,
 )
+from lowshot_kedro.reporting.reliability import plot_reliability
 from lowshot_kedro.reporting.spectrum import plot_spectrum
 from lowshot_kedro.reporting.sweep_plots import (
     plot_accuracy_per_background,
@@ -59,14 +63,18 @@ __all__ = [
     "plot_accuracy_per_n_labeled",
     "plot_accuracy_per_step",
     "plot_accuracy_per_step_over_seeds",
+    "plot_confusion",
+    "plot_image_map",
     "plot_methods",
     "plot_nearest_images",
     "plot_neighbors",
+    "plot_reliability",
     "plot_spectrum",
     "plot_training_curves",
     "plot_validation_grid",
     "print_comparison",
     "print_knn_accuracies",
+    "print_labeling",
     "print_resources",
     "print_summary",
     "run_resources",

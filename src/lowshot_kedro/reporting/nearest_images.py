@@ -19,6 +19,7 @@ from lowshot_kedro.reporting.neighbors import (
     plot_rows,
     right_and_wrong,
 )
+from lowshot_kedro.reporting.style import shortened
 
 # Where there are more queries, those that are shown are chosen from so many of them.
 _MAX_CLASSIFIED = 4096
@@ -87,7 +88,7 @@ def nearest_image_rows(
 
     def name_of(number: int) -> str:
         label = int(labels[number])
-        name = _shortened(class_names[label] if class_names else str(label))
+        name = shortened(class_names[label] if class_names else str(label), _MAX_NAME)
         return f"{name}*" if label in starred else name
 
     result = []
@@ -127,7 +128,3 @@ def plot_nearest_images(rows: Sequence[NeighborRow], star: str = "") -> Figure:
 
 def _mark(is_right: bool) -> str:
     return _RIGHT if is_right else _WRONG
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"

@@ -62,3 +62,8 @@ def print_whole(table: Table) -> None:
     """Print a table to the terminal as wide as it is."""
     needed = Console(width=_ROOM).measure(table).maximum
     Console(width=max(Console().width, needed)).print(table)
+
+
+def shortened(name: str, max_letters: int) -> str:
+    """A name of at most so many letters, the last a … where some are left out."""
+    return name if len(name) <= max_letters else f"{name[: max_letters - 1]}…"

@@ -1,0 +1,1 @@
+"""Labels in the formats that people and other tools read."""

@@ -1,0 +1,58 @@
+"""What a labelling has found, in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from lowshot_kedro.reporting.style import percent, print_whole, shortened
+
+_MAX_CLASSES = 20
+_MAX_NAME = 40
+_SENTENCES = ("reason", "calibration_sentence", "threshold_sentence")
+
+
+def print_labeling(report: Mapping[str, Any], page: str | Path | None = None) -> None:
+    """Print how many images have got which label, and how far that can be trusted.
+
+    Of more than 20 classes those with the most labels are listed.
+
+    Args:
+        report: The report of a labelling.
+        page: Where the page is; None: there is none.
+    """
+    classes = sorted(report["classes"], key=lambda entry: -entry["n_labels"])
+    hidden = len(classes) - _MAX_CLASSES
+    lines = [str(report[name]) for name in _SENTENCES if report.get(name)]
+    lines += [str(note) for note in report.get("notes") or ()]
+    if page is not None:
+        lines.append(f"To look at, and to correct: {page}")
+    printed = Table(
+        title=f"{report['n_images']} images, labels given for {report['n_labeled']}",
+        caption=escape("\n".join(lines)),
+        caption_justify="left",
+    )
+    has_recall = any(entry.get("recall") is not None for entry in classes)
+    printed.add_column("class", no_wrap=True)
+    printed.add_column("given", justify="right")
+    printed.add_column("labelled", justify="right")
+    if has_recall:
+        printed.add_column("found again when held out (%)", justify="right")
+    for entry in classes[:_MAX_CLASSES]:
+        name = escape(shortened(" ".join(entry["name"].split()), _MAX_NAME))
+        cells = [name, str(entry["n_given"]), str(entry["n_labels"])]
+        printed.add_row(*cells, *([percent(entry.get("recall"), None)] if has_recall else []))
+    if hidden > 0:
+        others = classes[_MAX_CLASSES:]
+        cells = [f"{hidden} other classes"]
+        cells += [str(sum(entry[what] for entry in others)) for what in ("n_given", "n_labels")]
+        printed.add_row(*cells)
+    printed.add_section()
+    for name, what in (("unknown", "n_unknown"), ("not reached", "n_unreached")):
+        if report.get(what):
+            printed.add_row(name, "", str(report[what]))
+    print_whole(printed)
