@@ -202,13 +202,17 @@ def test_the_number_of_threads_changes_no_direction_of_few_rows():
     assert len(results) == 1
 
 
+@pytest.mark.parametrize("rounding", [0, 1e-7])
 @pytest.mark.parametrize("n_rows", [2, 50])
-def test_equal_rows_stay_equal(n_rows, caplog):
+def test_equal_rows_stay_as_they_are(n_rows, rounding, caplog):
     caplog.set_level(logging.INFO)
     vectors = np.repeat(VECTORS[:1], n_rows, axis=0)
+    vectors *= 1 + rounding * np.random.default_rng(0).standard_normal(vectors.shape)
     found = trained(vectors, random_rotation=True)
     assert "5 of 12 dimensions keep nothing: all rows are equal" in caplog.text
-    np.testing.assert_allclose(found.apply(vectors), 0, atol=1e-5)
+    applied = found.apply(vectors)
+    np.testing.assert_allclose(applied, vectors @ matrix_of(found).T, rtol=1e-5)
+    np.testing.assert_allclose(applied, applied[:1].repeat(n_rows, 0), rtol=1e-5)
     np.testing.assert_allclose(matrix_of(found) @ matrix_of(found).T, np.eye(5), atol=1e-6)
 
 

@@ -39,6 +39,8 @@ _MAX_BLOCK_BYTES = 2**29
 _SECONDS_BETWEEN_SAVES = 60
 _SHOWN_COLUMNS = 10
 _SEED = 7
+# The part of its length by which features of the same image differ from batch to batch.
+_ROUNDING = 1e-6
 
 
 def train_pca(
@@ -59,6 +61,7 @@ def train_pca(
     directions that they span are kept, and with them all distances among them; the other directions
     are drawn at random, always the same, orthogonal to these and to each other, so that of other
     rows a random projection of what these lack is kept. The same happens where few columns vary.
+    Rows that are equal but for rounding are not centred.
 
     Args:
         features: The collection.
@@ -293,6 +296,7 @@ def _pca_of(sums: _Sums, n_rows: int, n_components: int, random_rotation: bool) 
     """The PCA that follows from the sums, which are used up."""
     shifted_mean = sums.sum / n_rows
     mean = sums.shift + shifted_mean
+    length = linalg.norm(mean[sums.products.diagonal() > 0])
     sums.products -= np.outer(shifted_mean, sums.sum)
     # A transposed symmetric matrix is the same, and in the order of Fortran needs no copy.
     variances, vectors = linalg.eigh(
@@ -303,6 +307,9 @@ def _pca_of(sums: _Sums, n_rows: int, n_components: int, random_rotation: bool) 
     largest = np.abs(directions).argmax(axis=1)
     directions *= np.sign(np.take_along_axis(directions, largest[:, None], axis=1))
     n_spanned = int((variances > variances[0] * len(mean) * np.finfo(np.float64).eps).sum())
+    if variances[0] <= n_rows * (_ROUNDING * length) ** 2:
+        # Centred, nothing but rounding would be left of equal rows.
+        n_spanned, variances, mean = 0, np.zeros_like(variances), np.zeros_like(mean)
     if n_spanned < n_components:
         logger.info(
             "PCA: %d rows span %d dimensions, all of which are kept; the other %d of %d components "
