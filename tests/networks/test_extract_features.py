@@ -258,11 +258,19 @@ def test_no_blank_image_is_no_warning(tmp_path, caplog):
 # What cannot be used.
 
 
-@pytest.mark.parametrize("source", [FlatImages(0), AbsentImages("train.json")])
-def test_no_images(source):
+def test_images_that_are_not_at_hand():
+    source = AbsentImages("train.json")
     with pytest.raises(ValueError, match="found no images, expected at least one") as caught:
         extract(source)
     assert repr(source) in str(caught.value)
+
+
+def test_no_images_have_no_features(tmp_path):
+    result = extract(FlatImages(0))
+    assert (result.provenance["n_rows"], result.provenance["n_columns"]) == (0, 3)
+    content = result.begin(tmp_path)
+    assert (content.n_rows, content.n_columns) == (0, 3)
+    assert list(content.starting_at(0)) == []
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,75 @@ def test_fewer_rows_than_columns():
     np.testing.assert_allclose(eigenvalues[7:] / eigenvalues[0], 0, atol=1e-6)
 
 
+# --- fewer rows than components ---
+
+
+@pytest.mark.parametrize("random_rotation", [True, False])
+@pytest.mark.parametrize("n_rows", [2, 3, 10, 29, 30])
+def test_few_rows_keep_all_their_distances(n_rows, random_rotation, caplog):
+    caplog.set_level(logging.INFO)
+    vectors = np.random.default_rng(0).standard_normal((n_rows, 50)).astype(np.float32)
+    # Variances that differ by twelve orders are all kept.
+    vectors = vectors * np.geomspace(1, 1e-6, 50, dtype=np.float32) + np.float32(3)
+    found = trained(vectors, 30, random_rotation)
+    np.testing.assert_allclose(pdist(found.apply(vectors)), pdist(vectors), rtol=1e-5)
+    directions = faiss.vector_to_array(found.PCAMat).reshape(50, 50)
+    np.testing.assert_allclose(directions @ directions.T, np.eye(50), atol=1e-6)
+    assert f"PCA: {n_rows} rows span {n_rows - 1} dimensions, all of which are kept" in caplog.text
+    assert "30 of 50 dimensions keep 100.0% of the variance" in caplog.text
+
+
+def test_copies_span_as_many_dimensions_as_one_of_them(caplog):
+    caplog.set_level(logging.INFO)
+    vectors = np.repeat(correlated(6, 40), 3, axis=0)
+    found = trained(vectors, 30)
+    assert "18 rows span 5 dimensions" in caplog.text
+    np.testing.assert_allclose(pdist(found.apply(vectors)), pdist(vectors), rtol=1e-5, atol=1e-5)
+
+
+def test_directions_beyond_the_rows_follow_from_their_span_alone():
+    vectors = correlated(8, 40)
+    mixed = np.random.default_rng(1).standard_normal((7, 7)) @ (vectors[1:] - vectors[0])
+    others = np.vstack([vectors[:1], vectors[:1] + mixed]).astype(np.float32)
+    ours, of_others = (
+        faiss.vector_to_array(trained(rows, 30).PCAMat).reshape(40, 40)[7:]
+        for rows in (vectors, others)
+    )
+    np.testing.assert_allclose(ours, of_others, atol=1e-4)
+
+
+def test_other_rows_are_projected_at_random():
+    others = np.random.default_rng(2).standard_normal((300, 200)).astype(np.float32)
+    found = trained(others[:5], 104).apply(others[5:])
+    # Half of the 196 directions that the five rows lack, and all four that they have.
+    shares = pdist(found) ** 2 / pdist(others[5:]) ** 2
+    assert shares.mean() == pytest.approx(104 / 200, rel=0.02)
+    assert shares.std() < 0.06
+
+
+def test_the_number_of_threads_changes_no_direction_of_few_rows():
+    vectors = correlated(60, 203)
+    results = set()
+    for of_faiss, of_blas in [(1, 1), (1, 2), (2, 1)]:
+        with threads(of_faiss, of_blas):
+            results.add(bytes_of(trained(vectors, 100, random_rotation=True)))
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("rounding", [0, 1e-7])
+@pytest.mark.parametrize("n_rows", [2, 50])
+def test_equal_rows_stay_as_they_are(n_rows, rounding, caplog):
+    caplog.set_level(logging.INFO)
+    vectors = np.repeat(VECTORS[:1], n_rows, axis=0)
+    vectors *= 1 + rounding * np.random.default_rng(0).standard_normal(vectors.shape)
+    found = trained(vectors, random_rotation=True)
+    assert "5 of 12 dimensions keep nothing: all rows are equal" in caplog.text
+    applied = found.apply(vectors)
+    np.testing.assert_allclose(applied, vectors @ matrix_of(found).T, rtol=1e-5)
+    np.testing.assert_allclose(applied, applied[:1].repeat(n_rows, 0), rtol=1e-5)
+    np.testing.assert_allclose(matrix_of(found) @ matrix_of(found).T, np.eye(5), atol=1e-6)
+
+
 # --- beside faiss ---
 
 
@@ -343,22 +412,19 @@ def test_the_variance_kept_is_logged(caplog, reference):
     assert f"PCA of 400 rows: 5 of 12 dimensions keep {100 * kept:.1f}%" in caplog.text
 
 
-@pytest.mark.parametrize(
-    "shape, max_train_rows, found",
-    [
-        ((4, 12), None, "4 rows"),
-        ((5, 12), None, "5 rows"),
-        ((400, 4), None, "4 columns"),
-        ((400, 12), 3, "3 rows"),
-        ((0, 12), None, "0 rows"),
-    ],
-)
-def test_fewer_rows_or_columns_than_components(shape, max_train_rows, found):
-    features = features_of(np.ones(shape))
-    with pytest.raises(ValueError) as caught:
+def test_fewer_columns_than_components():
+    features = features_of(np.ones((400, 4)))
+    with pytest.raises(ValueError, match="n_components: got 5, but f100m has only 4 columns"):
+        train_pca(features, 5, True)
+    assert features.reads == []
+
+
+@pytest.mark.parametrize(("n_rows", "max_train_rows"), [(0, None), (1, None), (400, 1)])
+def test_fewer_than_two_rows(n_rows, max_train_rows):
+    features = features_of(np.ones((n_rows, 12)))
+    message = f"f100m: got {min(n_rows, 1)} rows to train a PCA on, expected at least 2"
+    with pytest.raises(ValueError, match=message):
         train_pca(features, 5, True, max_train_rows)
-    for fact in ("n_components: got 5", "f100m", f"only {found}"):
-        assert fact in str(caught.value)
     assert features.reads == []
 
 
@@ -395,18 +461,12 @@ def test_constant_columns_are_named_in_the_log_and_cost_nothing(caplog, small_bl
     np.testing.assert_allclose(matrix_of(found)[:, [0, 5, 14]], 0, atol=1e-12)
 
 
-def test_too_few_columns_that_vary_are_an_error():
+def test_fewer_columns_that_vary_than_components_are_all_kept(caplog):
+    caplog.set_level(logging.INFO)
     vectors = np.ones((400, 30), dtype=np.float32)
     vectors[:, [1, 5, 7, 29]] = VECTORS[:, :4]
-    message = (
-        r"n_components: got 5, but only 4 of 30 columns of f100m vary .*"
-        r"constant are 0, 2, 3, 4, 6, 8, 9, 10, 11, 12, …; expected at least 5"
-    )
-    with pytest.raises(ValueError, match=message):
-        trained(vectors)
-    assert trained(vectors, 4).d_out == 4
-
-
-def test_equal_rows_are_an_error():
-    with pytest.raises(ValueError, match="only 0 of 12 columns of f100m vary"):
-        trained(np.repeat(VECTORS[:1], 50, axis=0))
+    found = trained(vectors)
+    assert "26 of 30 columns are constant" in caplog.text
+    assert "add nothing: 0, 2, 3, 4, 6, 8, 9, 10, 11, 12, …" in caplog.text
+    assert "400 rows span 4 dimensions" in caplog.text
+    np.testing.assert_allclose(pdist(found.apply(vectors)), pdist(VECTORS[:, :4]), rtol=1e-4)

@@ -99,11 +99,6 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str | None, str | None, str]] =
         lambda: propagate(backend="gpu"),
         "backend", "diffusion.backend", None, "got 'gpu', expected one of: auto, native, ",
     ),
-    "pca": (
-        lambda: pca.train_pca(MemoryFeatures(ROWS[:5], "f"), 5, True),
-        "n_components", "pca.n_components", None,
-        "got 5, but f has only 5 rows to train on; expected at least 6",
-    ),
     "pca columns": (
         lambda: pca.train_pca(MemoryFeatures(ROWS, "f"), 9, True),
         "n_components", "pca.n_components", None,

@@ -37,3 +37,9 @@ def test_a_transform_without_a_spectrum_says_so(transform):
     (axes,) = figure.axes
     assert axes.texts[0].get_text() == f"{type(transform).__name__}: spectrum not known"
     figure.canvas.draw()
+
+
+def test_equal_rows_have_no_spectrum():
+    figure = plot_spectrum(pca_of([0, 0, 0], 2))
+    assert figure.axes[0].texts[0].get_text() == "no variance: all rows are equal"
+    figure.canvas.draw()

@@ -23,7 +23,7 @@ from lowshot_kedro.blocks import LabeledBlock, Resumable, RowBlocks, require_fin
 from lowshot_kedro.child_processes import choose_num_workers
 from lowshot_kedro.devices import choose_device
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.images import ImageSource
+from lowshot_kedro.images import AbsentImages, ImageSource
 from lowshot_kedro.networks.preprocessing import Preprocessing
 from lowshot_kedro.progress import Progress
 from lowshot_kedro.threads import prefetch
@@ -274,11 +274,11 @@ def extract_features(
         two batches per worker, two more in the network and four results.
 
     Raises:
-        ValueError: If there is no image; when consumed, if the network returns NaN or another
-            dimension than it states.
+        ValueError: If the images are not at hand; when consumed, if the network returns NaN or
+            another dimension than it states.
     """
     n_images = len(source)
-    if n_images == 0:
+    if isinstance(source, AbsentImages):
         raise InputError(f"{source!r}: found no images, expected at least one")
     torch_device = choose_device(device)
     autocast = precision == "bfloat16" or (precision == "auto" and torch_device.type == "cuda")

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import faiss
 import numpy as np
@@ -38,6 +38,9 @@ _RUN_ROWS = 256
 _MAX_BLOCK_BYTES = 2**29
 _SECONDS_BETWEEN_SAVES = 60
 _SHOWN_COLUMNS = 10
+_SEED = 7
+# The part of its length by which features of the same image differ from batch to batch.
+_ROUNDING = 1e-6
 
 
 def train_pca(
@@ -54,6 +57,12 @@ def train_pca(
     a network, the eigenvalues kept are right to 10⁻⁶ of each. Products in float64 would take twice
     the time; float32 throughout, as in faiss' own training, is right to 10⁻².
 
+    No more rows than components span fewer dimensions. Their products are taken in float64, all
+    directions that they span are kept, and with them all distances among them; the other directions
+    are drawn at random, always the same, orthogonal to these and to each other, so that of other
+    rows a random projection of what these lack is kept. The same happens where few columns vary.
+    Rows that are equal but for rounding are not centred.
+
     Args:
         features: The collection.
         n_components: Dimension of the result.
@@ -68,38 +77,40 @@ def train_pca(
         kept on disk.
 
     Raises:
-        ValueError: For fewer columns than components, or no more rows than components; when the
-            work begins, for NaN or infinity, and where fewer columns than components vary.
+        ValueError: For fewer columns than components, or fewer than two rows; when the work begins,
+            for NaN or infinity.
     """
     n_train = features.n_rows if max_train_rows is None else min(features.n_rows, max_train_rows)
-    # Centring takes a dimension: n rows span n - 1.
-    for what, n_found, n_needed, expected in (
-        ("columns", features.n_columns, n_components, f"at most {features.n_columns}"),
-        ("rows", n_train, n_components + 1, f"at least {n_components + 1}"),
-    ):
-        if n_found < n_needed:
-            raise InputError(
-                f"but {features.name} has only {n_found} {what} to train on",
-                parameter="n_components",
-                found=n_components,
-                expected=expected,
-            )
+    if features.n_columns < n_components:
+        raise InputError(
+            f"but {features.name} has only {features.n_columns} columns to train on",
+            parameter="n_components",
+            found=n_components,
+            expected=f"at most {features.n_columns}",
+        )
+    if n_train < 2:
+        raise InputError(
+            f"{features.name}: got {n_train} rows to train a PCA on, expected at least 2"
+        )
+    # Centring takes a dimension: n rows span n - 1. Few rows cost little in float64.
+    dtype = np.float64 if n_train <= n_components else np.float32
 
     def begin(folder: Path) -> faiss.PCAMatrix:
         n_workers = _n_workers(features.n_columns)
         # What a BLAS library spreads over threads is rounded differently for every number of them.
         with threadpool_limits(1, user_api="blas"):
             with logged_step("PCA: products"):
-                sums = _sums_over(features, n_train, n_workers, folder / "sums.npz")
-            _require_varying_columns(sums.products.diagonal(), n_components, features.name)
+                sums = _sums_over(features, n_train, n_workers, dtype, folder / "sums.npz")
+            _log_constant_columns(sums.products.diagonal(), features.name)
             with logged_step("PCA: eigenvectors"):
                 pca = _pca_of(sums, n_train, n_components, random_rotation)
+        kept = variance_kept(pca)
         logger.info(
-            "PCA of %d rows: %d of %d dimensions keep %.1f%% of the variance",
+            "PCA of %d rows: %d of %d dimensions keep %s",
             n_train,
             n_components,
             features.n_columns,
-            100 * (variance_kept(pca) or 0),
+            f"{kept:.1%} of the variance" if kept is not None else "nothing: all rows are equal",
         )
         return pca
 
@@ -152,11 +163,11 @@ def _read(features: FeatureMatrix, ranges: Sequence[Range]) -> _Block:
 
 
 class _BlockSums(NamedTuple):
-    """Of m shifted rows: their number, their sum float64 (d,), their products float32 (d, d)."""
+    """Of m shifted rows: their number, their sum float64 (d,), their products (d, d)."""
 
     n_rows: int
     sum: NDArray[np.float64]
-    products: NDArray[np.float32]
+    products: NDArray[np.floating[Any]]
 
 
 @dataclass
@@ -197,13 +208,16 @@ class _Sums:
             return cls(saved["shift"], int(saved["n_blocks"]), saved["sum"], saved["products"])
 
 
-def _sums_over(features: FeatureMatrix, n_train: int, n_workers: int, path: Path) -> _Sums:
+def _sums_over(
+    features: FeatureMatrix, n_train: int, n_workers: int, dtype: type[np.floating[Any]], path: Path
+) -> _Sums:
     """The sums over all rows to train on.
 
     Args:
         features: The collection.
         n_train: How many of its rows.
         n_workers: Blocks at work at a time.
+        dtype: In which the products of a block are taken.
         path: Where the sums are kept once a minute, and where those of an earlier run may be.
     """
     blocks = _training_blocks(features.n_rows, n_train)
@@ -214,7 +228,7 @@ def _sums_over(features: FeatureMatrix, n_train: int, n_workers: int, path: Path
         sums = _no_sums(_read(features, blocks[0]), features.name)
     done = sum(last - first for ranges in blocks[: sums.n_blocks] for first, last in ranges)
     missing = (_read(features, ranges) for ranges in blocks[sums.n_blocks :])
-    summed = partial(_block_sums, sums.shift, features.name)
+    summed = partial(_block_sums, sums.shift.astype(dtype), features.name)
     since_save = Stopwatch()
     with (
         Progress(n_train, "PCA: products", done) as bar,
@@ -241,8 +255,8 @@ def _no_sums(first: _Block, name: str) -> _Sums:
     return _Sums(shift, 0, np.zeros(len(shift)), np.zeros((len(shift), len(shift))))
 
 
-def _block_sums(shift: NDArray[np.float32], name: str, block: _Block) -> _BlockSums:
-    """The sums over one block.
+def _block_sums(shift: NDArray[np.floating[Any]], name: str, block: _Block) -> _BlockSums:
+    """The sums over one block, whose products are of the type of the shift.
 
     Raises:
         ValueError: For NaN or infinity, and for numbers whose squares are infinite.
@@ -251,8 +265,9 @@ def _block_sums(shift: NDArray[np.float32], name: str, block: _Block) -> _BlockS
     with np.errstate(over="ignore", invalid="ignore"):
         shifted = block.features - shift
         products = shifted.T @ shifted
+        squares = products.diagonal().astype(np.float32)
     # Whatever is not finite, its square is not either.
-    if not np.isfinite(products.diagonal()).all():
+    if not np.isfinite(squares).all():
         require_finite(block.features, block.rows, name)
         row, column = np.unravel_index(np.abs(block.features).argmax(), block.features.shape)
         raise InputError(
@@ -262,34 +277,18 @@ def _block_sums(shift: NDArray[np.float32], name: str, block: _Block) -> _BlockS
     return _BlockSums(len(shifted), shifted.sum(axis=0, dtype=np.float64), products)
 
 
-def _require_varying_columns(
-    sums_of_squares: NDArray[np.float64], n_components: int, name: str
-) -> None:
-    """Name columns that never vary: all numbers of such a one are equal to their mean.
-
-    Raises:
-        ValueError: If fewer vary than there are to be components.
-    """
+def _log_constant_columns(sums_of_squares: NDArray[np.float64], name: str) -> None:
+    """Name columns that never vary: all numbers of such a one are equal to their mean."""
     constant = np.flatnonzero(sums_of_squares == 0)
-    n_columns = len(sums_of_squares)
-    numbers = ", ".join(map(str, constant[:_SHOWN_COLUMNS]))
-    numbers += ", …" if len(constant) > _SHOWN_COLUMNS else ""
-    n_varying = n_columns - len(constant)
-    if n_varying < n_components:
-        raise InputError(
-            f"but only {n_varying} of {n_columns} columns of {name} vary in the rows to train on; "
-            f"constant are {numbers}",
-            parameter="n_components",
-            found=n_components,
-            expected=f"at least {n_components}",
-        )
     if len(constant):
+        numbers = ", ".join(map(str, constant[:_SHOWN_COLUMNS]))
         logger.info(
-            "%s: %d of %d columns are constant in the rows to train on, and add nothing: %s",
+            "%s: %d of %d columns are constant in the rows to train on, and add nothing: %s%s",
             name,
             len(constant),
-            n_columns,
+            len(sums_of_squares),
             numbers,
+            ", …" if len(constant) > _SHOWN_COLUMNS else "",
         )
 
 
@@ -297,19 +296,34 @@ def _pca_of(sums: _Sums, n_rows: int, n_components: int, random_rotation: bool) 
     """The PCA that follows from the sums, which are used up."""
     shifted_mean = sums.sum / n_rows
     mean = sums.shift + shifted_mean
+    length = linalg.norm(mean[sums.products.diagonal() > 0])
     sums.products -= np.outer(shifted_mean, sums.sum)
     # A transposed symmetric matrix is the same, and in the order of Fortran needs no copy.
     variances, vectors = linalg.eigh(
         sums.products.T, driver="evd", overwrite_a=True, check_finite=False
     )
-    directions = vectors.T[::-1]
+    variances, directions = variances[::-1], vectors.T[::-1]
     # An eigenvector is one up to its sign: the largest entry is to be positive.
     largest = np.abs(directions).argmax(axis=1)
     directions *= np.sign(np.take_along_axis(directions, largest[:, None], axis=1))
+    n_spanned = int((variances > variances[0] * len(mean) * np.finfo(np.float64).eps).sum())
+    if variances[0] <= n_rows * (_ROUNDING * length) ** 2:
+        # Centred, nothing but rounding would be left of equal rows.
+        n_spanned, variances, mean = 0, np.zeros_like(variances), np.zeros_like(mean)
+    if n_spanned < n_components:
+        logger.info(
+            "PCA: %d rows span %d dimensions, all of which are kept; the other %d of %d components "
+            "are random directions",
+            n_rows,
+            n_spanned,
+            n_components - n_spanned,
+            n_components,
+        )
+        directions[n_spanned:] = _random_basis(directions[n_spanned:])
 
     pca = faiss.PCAMatrix(len(mean), n_components, 0, random_rotation)
     # Faiss does not divide the variances by the number of rows.
-    _fill(pca.eigenvalues, np.maximum(variances[::-1], 0))
+    _fill(pca.eigenvalues, np.maximum(variances, 0))
     _fill(pca.mean, mean)
     _fill(pca.PCAMat, directions)
     run_in_one_thread(pca.prepare_Ab)
@@ -318,6 +332,25 @@ def _pca_of(sums: _Sums, n_rows: int, n_components: int, random_rotation: bool) 
     _fill(pca.b, -(matrix.astype(np.float64) @ mean))
     pca.is_trained = True
     return pca
+
+
+def _random_basis(directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Another orthonormal basis of the space of some directions, which only that space decides.
+
+    Directions without variance are up to rounding, and differ from processor to processor; what
+    Gram and Schmidt make of the projections of given vectors into their space does not.
+
+    Args:
+        directions: float64 (m, d), orthonormal.
+
+    Returns:
+        float64 (m, d).
+    """
+    given = np.random.default_rng(_SEED).standard_normal(directions.shape)
+    basis, upper = linalg.qr(directions @ given.T, overwrite_a=True, check_finite=False)
+    basis *= np.sign(upper.diagonal())
+    result: NDArray[np.float64] = basis.T @ directions
+    return result
 
 
 def _fill(vector: faiss.Float32Vector, values: NDArray[np.float64]) -> None:

@@ -264,7 +264,7 @@ def _require_images(
     """Refuse images before features are computed that a later step would refuse.
 
     Raises:
-        UserError: If there are none, too few for the PCA, or classes do not belong to them.
+        UserError: If there are none, one for the PCA, or classes do not belong to them.
     """
     inputs, outputs = pipeline.inputs(), pipeline.all_outputs()
     if "train_features" not in outputs:
@@ -276,15 +276,10 @@ def _require_images(
         if len(source) == 0 and not (name == "train_images" and "label_file" in inputs):
             raise UserError(f"{name}: found no images in {source!r}, expected at least one")
     if "background_images" in images and "pca_transform" in outputs:
-        n_components = catalog.load("params:pca").n_components
         n_images = len(images["background_images"])
-        if n_images <= n_components:
-            fewer = 1 << max(0, (n_images - 1).bit_length() - 1)
-            advice = f', or fewer components: --params "pca.n_components={fewer}"'
+        if n_images < 2:
             raise UserError(
-                f"pca.n_components: got {n_components}, but background_images has only "
-                f"{n_images} images to train on; expected at least {n_components + 1}"
-                + (advice if fewer < n_images else "")
+                f"background_images: got {n_images} image, expected at least 2 to train a PCA on"
             )
     if {"train_images", "background_images", "label_file"} <= inputs:
         joined = JoinedImages([images["train_images"], images["background_images"]])

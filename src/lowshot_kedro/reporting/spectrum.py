@@ -17,9 +17,12 @@ _MIN_VARIANCE = 1e-7
 def plot_spectrum(transform: faiss.VectorTransform) -> Figure:
     """How the variance is spread over the directions of a PCA, and how much of it is kept.
 
-    A transform that does not know that, such as an OPQ, gives a figure that says so.
+    A transform that does not know that, such as an OPQ, gives a figure that says so, and so does
+    one that was trained on equal rows.
     """
     variances, kept = spectrum_of(transform), variance_kept(transform)
+    if kept is None and len(variances):
+        return empty_figure("no variance: all rows are equal")
     if kept is None:
         return empty_figure(f"{type(transform).__name__}: spectrum not known")
     figure = Figure(figsize=(7, 4.5), layout="constrained")
