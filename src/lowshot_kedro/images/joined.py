@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.images.decoding import ImageSource, LoadedImage, require_number
+
+# Parts of a path that are no name: relpath makes something else of them.
+_UNUSUAL = re.compile(r"(^|/)(\.{0,2}(/|$))")
 
 
 class JoinedImages:
@@ -70,6 +74,22 @@ class JoinedImages:
         if self.base is None:
             return path.as_posix()
         return Path(os.path.relpath(path, self.base.absolute())).as_posix()
+
+    def files(self) -> Iterator[str]:
+        """The names of all images in order, as :meth:`file` has them; fast for millions."""
+        first = 0
+        for source in self.sources:
+            root = _root(source)
+            folder = None
+            if root is not None and self.base is not None:
+                folder = Path(os.path.relpath(root.absolute(), self.base.absolute())).as_posix()
+            for row in range(len(source)):
+                name = source.name(row) if folder is not None else ""  # type: ignore[attr-defined]
+                if folder is None or _UNUSUAL.search(name):
+                    yield self.file(first + row)
+                else:
+                    yield name if folder == "." else f"{folder}/{name}"
+            first += len(source)
 
     def _place(self, number: int) -> tuple[ImageSource, int]:
         number = require_number(number, len(self), "images")
