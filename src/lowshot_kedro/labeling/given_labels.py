@@ -175,20 +175,23 @@ def _take_labels(
         if old >= 0 and new != old:
             changed[number] = old, new
         labels[number] = new
-    for verb, is_taken in (("differ from", False), ("take away", True)):
+    for what, is_taken in (
+        ("labels differ from those of folders, and go before them", False),
+        ("labels of folders are taken away", True),
+    ):
         of_kind = [(each, *two) for each, two in changed.items() if (two[1] < 0) is is_taken]
-        if of_kind:
-            texts = [
-                f"{shown_line(images.file(number))} ({classes.names[old]}"
-                + (")" if is_taken else f" → {classes.names[new]})")
-                for number, old, new in of_kind[:_MAX_NAMED]
-            ]
-            more = len(of_kind) - len(texts)
-            yield (
-                f"{table.path}: {len(of_kind)} labels {verb} the label of the folder, and count: "
-                + ", ".join(texts)
-                + (f" and {more} more" if more else "")
-            )
+        if not of_kind:
+            continue
+        texts = [
+            f"{shown_line(images.file(number))} ({classes.names[old]}"
+            + (")" if is_taken else f" → {classes.names[new]})")
+            for number, old, new in of_kind[:_MAX_NAMED]
+        ]
+        more = len(of_kind) - len(texts)
+        yield (
+            f"{table.path}: {len(of_kind)} {what}: {', '.join(texts)}"
+            + (f" and {more} more" if more else "")
+        )
 
 
 def _groups(
