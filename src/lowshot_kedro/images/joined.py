@@ -80,15 +80,16 @@ class JoinedImages:
         first = 0
         for source in self.sources:
             root = _root(source)
-            folder = None
+            prefix = None
             if root is not None and self.base is not None:
                 folder = Path(os.path.relpath(root.absolute(), self.base.absolute())).as_posix()
+                # A path that leads out of the base may lead back again.
+                if not folder.startswith(".."):
+                    prefix = "" if folder == "." else f"{folder}/"
             for row in range(len(source)):
-                name = source.name(row) if folder is not None else ""  # type: ignore[attr-defined]
-                if folder is None or _UNUSUAL.search(name):
-                    yield self.file(first + row)
-                else:
-                    yield name if folder == "." else f"{folder}/{name}"
+                name = "" if prefix is None else source.name(row)  # type: ignore[attr-defined]
+                unusual = prefix is None or _UNUSUAL.search(name)
+                yield self.file(first + row) if unusual else f"{prefix}{name}"
             first += len(source)
 
     def _place(self, number: int) -> tuple[ImageSource, int]:

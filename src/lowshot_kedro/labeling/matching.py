@@ -11,11 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lowshot_kedro.errors import InputError, shown_line
+from lowshot_kedro.errors import InputError, did_you_mean, shown_line
 from lowshot_kedro.images.joined import JoinedImages
 from lowshot_kedro.images.label_files import LabelTable
 
 _MAX_NAMED = 5
+# Files of one name, in which the one that was meant is looked for.
+_MAX_COMPARED = 1000
 
 
 class MatchedFiles(NamedTuple):
@@ -153,21 +155,20 @@ def _match_ends(
 
 def _hints(number_of: Mapping[str, int], files: Sequence[str]) -> list[str]:
     """For each file the hint which image was probably meant; nothing where none is like it."""
-    paths = {_plain(_with_slashes(file)): "" for file in files}
-    names = {posixpath.basename(path): "" for path in paths}
+    plain_paths = [_plain(_with_slashes(file)) for file in files]
+    paths = dict.fromkeys(plain_paths, "")
+    same_name: dict[str, list[str]] = {posixpath.basename(path): [] for path in plain_paths}
     for name in number_of:
         plain = _plain(name)
         if plain in paths:
             paths[plain] = name
-        plain = posixpath.basename(plain)
-        if plain in names:
-            names[plain] = names[plain] or name
-    found = []
-    for file in files:
-        plain = _plain(_with_slashes(file))
-        meant = paths[plain] or names[posixpath.basename(plain)]
-        found.append(f" (did you mean {shown_line(meant)}?)" if meant else "")
-    return found
+        of_name = same_name.get(posixpath.basename(plain))
+        if of_name is not None and len(of_name) < _MAX_COMPARED:
+            of_name.append(name)
+    return [
+        did_you_mean(file, [paths[plain]] if paths[plain] else same_name[posixpath.basename(plain)], shown_as=shown_line)
+        for file, plain in zip(files, plain_paths, strict=True)
+    ]
 
 
 def _plain(name: str) -> str:
