@@ -28,6 +28,11 @@ from lowshot_kedro.datasets.images import (
     ZipShardImagesDataset,
 )
 from lowshot_kedro.datasets.knn_graph import KnnGraphDataset
+from lowshot_kedro.datasets.label_file import LabelFileDataset
+from lowshot_kedro.datasets.labeling_images import (
+    LabeledFolderImagesDataset,
+    UnlabeledFolderImagesDataset,
+)
 from lowshot_kedro.datasets.raw_matrix import RawMatrixDataset
 from lowshot_kedro.datasets.runs import RunMetricsDataset, RunScoresDataset
 from lowshot_kedro.datasets.safetensors_file import SafetensorsDataset
@@ -50,6 +55,8 @@ __all__ = [
     "HDF5FeaturesDataset",
     "ImagesDataset",
     "KnnGraphDataset",
+    "LabelFileDataset",
+    "LabeledFolderImagesDataset",
     "LabeledImagesDataset",
     "RawMatrixDataset",
     "RunMetricsDataset",
@@ -58,6 +65,7 @@ __all__ = [
     "TorchStateDataset",
     "TorchvisionClassSplitDataset",
     "TorchvisionImagesDataset",
+    "UnlabeledFolderImagesDataset",
     "WholeFileDataset",
     "ZipShardImagesDataset",
 ]

@@ -390,7 +390,7 @@ def _warn_of_unlikely_labels(classes: NDArray[Any], counts: NDArray[np.int64], n
     largest = classes[counts.argmax()]
     holds_most = counts.max() > n_rows / 2 and len(classes) > 1
     doubts = []
-    suspects = [name for name in classes if _looks_like_none(name, name == largest)]
+    suspects = [name for name in classes if looks_like_none(name, name == largest)]
     if counts.sum() == n_rows:
         doubts.append("every row has a label, so there is no row to find one for")
         if holds_most and largest not in suspects:
@@ -400,7 +400,13 @@ def _warn_of_unlikely_labels(classes: NDArray[Any], counts: NDArray[np.int64], n
         warn_caller(f"LabelDiffusion: y: {'; '.join(doubts)}; {_HOW_TO_WRITE_NO_LABEL}")
 
 
-def _looks_like_none(label: Any, is_largest: bool) -> bool:
+def looks_like_none(label: Any, is_largest: bool) -> bool:
+    """Whether a label may be meant to say that there is none.
+
+    Args:
+        label: A label of any kind; only texts look like that.
+        is_largest: Whether texts count too that may name a class, but seldom the largest one.
+    """
     if not isinstance(label, str):
         return False
     plain = " ".join(label.split()).casefold()

@@ -15,7 +15,7 @@ from lowshot_kedro.images.image_files import ImageFiles
 
 logger = logging.getLogger(__name__)
 
-# The page that a labelling writes, and the folder of what belongs to it. Copies of images lie there.
+# The page that a labelling writes, and the folder of what belongs to it, copies of images too.
 RESULTS = ("labels.html", "labels_files")
 
 _MAX_NAMED = 5
@@ -144,7 +144,7 @@ def some_of(names: Sequence[str]) -> str:
     return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _suffixes() -> frozenset[str]:
+def image_suffixes() -> frozenset[str]:
     """Suffixes of files that PIL can read, in lower case."""
     kinds = Image.registered_extensions()
     return frozenset(suffix for suffix, kind in kinds.items() if kind in Image.OPEN)
@@ -167,7 +167,7 @@ def images_below(root: Path, folder: str = "", without: Sequence[str] = ()) -> I
         folder: Where in it to look; "" is the root itself.
         without: Names of folders in root/folder that are left out.
     """
-    suffixes = _suffixes()
+    suffixes = image_suffixes()
     seen = {_identity(parent) for parent in (root / folder).resolve().parents}
 
     def look_into(folder: str, without: frozenset[str], is_first: bool) -> Iterator[str]:
