@@ -468,6 +468,21 @@ def test_scores_of_far_nodes_are_those_of_the_step_that_reaches_them():
             np.testing.assert_array_equal(scores, expected)
 
 
+def test_some_of_the_far_nodes_get_what_all_of_them_would_get():
+    # Chains of 12 and of 4 nodes.
+    everyone = np.arange(16, dtype=np.int32)
+    neighbors = np.stack([everyone, everyone + 1], axis=1)
+    neighbors[[11, 15], 1] = -1
+    matrix = propagation_matrix(neighbors)
+    far = everyone[2:]
+    expected = scores_when_reached(matrix, ints(0), far, 2, 1, 20, labeled_nodes=ints(0))
+    assert (expected[:10, 0] > 0).all()
+    assert not expected[10:].any()
+    for some in (ints(9), ints(4, 11, 13), ints(14)):
+        found = scores_when_reached(matrix, ints(0), some, 2, 1, 20, labeled_nodes=ints(0))
+        np.testing.assert_array_equal(found, expected[some - 2])
+
+
 def test_only_too_little_memory_is_said_as_such():
     matrix, nodes = two_nodes(), ints(0, 1)
     with pytest.raises(NotEnoughMemoryError):

@@ -7,6 +7,8 @@ from lowshot_kedro.diffusion import (
     PropagationOptions,
     choose_steps,
     expected_steps,
+    folds,
+    held_out_scores,
     plan_memory,
     propagate,
     propagation_matrix,
@@ -239,3 +241,46 @@ def test_where_a_class_cannot_spread_on_no_more_steps_are_expected():
     assert spread[found] > 0.9 * spread[300]
     assert spread[2 * found] < 1.05 * spread[found]
     assert spread[2 * (found - 1)] >= 1.05 * spread[found - 1]
+
+
+@pytest.mark.parametrize("prior", ["uniform", [1, 3, 2]])
+@pytest.mark.parametrize("n_columns", [2, 7, 128])
+def test_held_out_scores_are_those_of_leaving_each_fold_out(monkeypatch, n_columns, prior):
+    monkeypatch.setattr(validation, "MAX_COLUMNS", n_columns)
+    # Nothing comes to the last chain without its only labels, and late to the end of the first.
+    neighbors = chain(30, 20, 3)
+    nodes = ints(0, 2, 4, 5, 8, 29, 30, 33, 36, 45, 50, 51)
+    classes = ints(0, 1, 0, 2, 1, 0, 2, 2, 1, 1, 0, 1)
+    dealt = [np.array(fold) for fold in ([0, 4, 6], [5, 7, 3], [10, 11, 1])]
+    options = PropagationOptions(class_prior=prior)
+    found = held_out_scores(
+        propagation_matrix(neighbors), nodes, classes, 3, 4, dealt, options
+    )
+    weights = np.ones(3) if prior == "uniform" else np.array(prior) / 2
+    expected = []
+    for fold in dealt:
+        kept = np.setdiff1d(np.arange(len(nodes)), fold)
+        scores = dense_per_step(neighbors, nodes[kept], classes[kept], 3, 40)[:, nodes[fold]]
+        for label in range(len(fold)):
+            reached = np.flatnonzero(scores[4:, label].any(axis=1))
+            expected.append(weights * (scores[4 + reached[0], label] if len(reached) else 0))
+    assert not found[6:8].any()
+    assert found[3].any()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_without_folds_there_are_no_held_out_scores():
+    found = held_out_scores(propagation_matrix(chain(9)), ints(1, 5), ints(0, 1), 2, 3, [])
+    assert found.shape == (0, 2)
+
+
+def test_folds_may_be_others_than_the_usual_ones():
+    matrix, nodes = propagation_matrix(chain(60)), ints(3, 10, 31, 33, 50, 52)
+    classes = ints(0, 0, 1, 1, 2, 2)
+    usual = choose_steps(matrix, nodes, classes, 3, seed=4)
+    same = choose_steps(matrix, nodes, classes, 3, held_out=list(folds(classes, 4)))
+    np.testing.assert_array_equal(same.accuracy, usual.accuracy)
+    # Without its neighbour, the other label of its class is 19 links away, one of another 2.
+    chosen = choose_steps(matrix, nodes, ints(0, 2, 1, 0, 2, 1), 3, held_out=[np.array([3])])
+    assert chosen.accuracy[2] == 0
+    assert len(chosen.accuracy) == max(2 * chosen.expected, 10) + 1

@@ -252,6 +252,7 @@ def scores_when_reached(
         NotEnoughMemoryError: If scores of all classes at once do not fit.
         ValueError: As :func:`scores_per_step`.
     """
+    _require_labels(matrix, labeled_classes, n_classes, labeled_nodes)
     priors = class_priors(options.class_prior, labeled_classes, n_classes)
     result = np.zeros((len(nodes), n_classes), np.float32)
     steps = scores_per_step(
