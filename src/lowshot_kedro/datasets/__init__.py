@@ -28,6 +28,7 @@ from lowshot_kedro.datasets.images import (
     ZipShardImagesDataset,
 )
 from lowshot_kedro.datasets.knn_graph import KnnGraphDataset
+from lowshot_kedro.datasets.labels_page import LabelsPageDataset
 from lowshot_kedro.datasets.raw_matrix import RawMatrixDataset
 from lowshot_kedro.datasets.runs import RunMetricsDataset, RunScoresDataset
 from lowshot_kedro.datasets.safetensors_file import SafetensorsDataset
@@ -51,6 +52,7 @@ __all__ = [
     "ImagesDataset",
     "KnnGraphDataset",
     "LabeledImagesDataset",
+    "LabelsPageDataset",
     "RawMatrixDataset",
     "RunMetricsDataset",
     "RunScoresDataset",
