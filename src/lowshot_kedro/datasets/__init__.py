@@ -33,6 +33,7 @@ from lowshot_kedro.datasets.labeling_images import (
     LabeledFolderImagesDataset,
     UnlabeledFolderImagesDataset,
 )
+from lowshot_kedro.datasets.labels_page import LabelsPageDataset
 from lowshot_kedro.datasets.raw_matrix import RawMatrixDataset
 from lowshot_kedro.datasets.runs import RunMetricsDataset, RunScoresDataset
 from lowshot_kedro.datasets.safetensors_file import SafetensorsDataset
@@ -58,6 +59,7 @@ __all__ = [
     "LabelFileDataset",
     "LabeledFolderImagesDataset",
     "LabeledImagesDataset",
+    "LabelsPageDataset",
     "RawMatrixDataset",
     "RunMetricsDataset",
     "RunScoresDataset",

@@ -9,7 +9,9 @@ const FILE = 0, LABEL = 1, CONFIDENCE = 2, SECOND = 3, OF_SECOND = 4, GIVEN = 5,
   THUMBNAIL = 7, FLAGS = 8, EXTRA = 9;
 const IS_UNKNOWN = 1, IS_FILE = 2;
 const MAX_CLASSES_SHOWN = 60;
+const MAX_TABLE_ROWS = 2000;
 const MAX_DIGIT = 9;
+const MAX_PHOTOS_IN_BOX = 5;
 // An image of at most so many pixels is shown enlarged, with crisp edges.
 const MAX_TINY = 64;
 
@@ -28,8 +30,8 @@ const plural = (n, what) => `${count(n)} ${what}${n === 1 ? "" : "s"}`;
 function percent(part) {
   if (part === null || part === undefined) return "–";
   const rounded = Math.round(100 * part);
-  if (rounded === 100 && part < 1) return "> 99 %";
-  return rounded === 0 && part > 0 ? "< 1 %" : `${rounded} %`;
+  if (rounded === 100 && part < 1) return ">\u00a099\u00a0%";
+  return rounded === 0 && part > 0 ? "<\u00a01\u00a0%" : `${rounded}\u00a0%`;
 }
 
 // ---------------------------------------------------------------- what is loaded when it is needed
@@ -452,7 +454,8 @@ function openLabelBox() {
   const first = records[places[0]];
   const suggested = first[EXTRA]?.suggested;
   $("label-title").textContent = places.length === 1 ? "Label of this image" : `Label of ${plural(places.length, "image")}`;
-  $("label-files").textContent = places.length === 1 ? first[FILE] : places.slice(0, 5).map((place) => records[place][FILE]).join(", ") + (places.length > 5 ? " …" : "");
+  $("label-files").textContent = places.length === 1 ? first[FILE] : places.slice(0, MAX_PHOTOS_IN_BOX).map((place) => records[place][FILE]).join(", ") + (places.length > MAX_PHOTOS_IN_BOX ? " …" : "");
+  $("label-photos").replaceChildren(...places.slice(0, MAX_PHOTOS_IN_BOX).map((at) => photo(records[at])));
   $("class-list").replaceChildren(...classNames().map((name) => element("option", { value: name })));
   $("label-problem").textContent = "";
   $("label-input").value = suggested >= 0 && !corrections.has(first[FILE]) ? data.classes[suggested] : shownLabel(first);
@@ -682,6 +685,7 @@ function show(content) {
   });
   $("tiles").replaceChildren(...(records.length ? parts : [element("p", {}, "There are none.")]));
   cells[0]?.setAttribute("tabindex", "0");
+  if (moves > 1) say(`${view.title}${view.pages > 1 ? `, page ${count(page + 1)} of ${count(view.pages)}` : ""}.`);
   $("report").hidden = true;
   for (const id of ["tiles", "view-text", "bar"]) $(id).hidden = false;
   $("view-title").textContent = view.title;
@@ -764,8 +768,8 @@ function showReport() {
     parts.push(table("Held-out labels by their confidence", ["confidence", "labels", "mean confidence", "right"],
       data.reliability.map(([lower, upper, n, confidence, accuracy]) => [`${percent(lower)} to ${percent(upper)}`, count(n ?? 0), part(confidence), part(accuracy)])));
   }
-  parts.push(table("Classes", ["class", "given labels", "images", "held-out labels found"],
-    data.classRows.slice(0, 2000).map(([given, labels, recall], place) => [data.classes[place], count(given ?? 0), count(labels ?? 0), part(recall)])));
+  parts.push(table(data.classRows.length > MAX_TABLE_ROWS ? `The first ${count(MAX_TABLE_ROWS)} classes` : "Classes", ["class", "given labels", "images", "held-out labels found"],
+    data.classRows.slice(0, MAX_TABLE_ROWS).map(([given, labels, recall], place) => [data.classes[place], count(given ?? 0), count(labels ?? 0), part(recall)])));
   $("report").replaceChildren(...parts);
   $("report").hidden = false;
   $("view-title").textContent = "Plots and tables";
@@ -776,7 +780,7 @@ function showReport() {
 function plotText(plot) {
   const below = data.reliability.length ? "The table of held-out labels below has its numbers." : "";
   const texts = {
-    "Reliability of the confidence": `How many held-out labels were right, at each confidence. ${data.sentences[0] ?? ""} ${below}`,
+    "Reliability of the confidence": `How many held-out labels were right, at each confidence. ${data.calibration} ${below}`,
     "Confusion of classes": "Which class held-out labels of each class were taken for. The table of classes below says how many were found.",
     "Map of all images": "All images as points in two dimensions, coloured by label: images that look similar lie close to each other.",
   };
@@ -785,12 +789,16 @@ function plotText(plot) {
 
 function showHead() {
   $("facts").replaceChildren(...data.facts.map(([what, n]) => element("li", {}, element("b", {}, count(n)), ` ${what}`)));
-  $("method").textContent = data.method ? `Method: ${data.method}. ${data.reason}` : data.reason;
-  $("sentences").replaceChildren(...data.sentences.map((text) => element("p", {}, text)));
+  // Where too few labels were held out, that is what people have to know first.
+  const isWarned = !data.isCalibrated && data.calibration;
+  const method = data.method ? [`Method: ${data.method}.`, data.reason] : [data.reason];
+  const sentences = [...method, isWarned ? "" : data.calibration, data.threshold];
+  $("sentences").textContent = sentences.filter((text) => text).join(" ");
   const notes = data.notes.map((text) => element("p", { class: "note" }, text));
-  const first = notes.splice(0, 3);
-  $("notes").replaceChildren(...first);
-  if (notes.length) $("notes").append(element("details", {}, element("summary", {}, `${plural(notes.length, "more note")}`), ...notes));
+  const others = notes.length < 2 ? [] : [element("details", {}, element("summary", {}, plural(notes.length, "note")), ...notes)];
+  $("notes").replaceChildren(
+    ...(isWarned ? [element("p", { class: "note" }, data.calibration)] : []),
+    ...(others.length ? others : notes));
   $("instruction").textContent = data.instruction;
   $("keys").replaceChildren(...KEYS.map(([keys, what]) => element("tr", {},
     element("th", { scope: "row" }, ...keys.flatMap((key, place) => [place ? " " : "", key === "…" ? key : element("kbd", {}, key)])),
@@ -805,6 +813,12 @@ $("clear-button").addEventListener("click", clear);
 $("undo-button").addEventListener("click", undo);
 $("help-button").addEventListener("click", showHelp);
 $("save").addEventListener("click", save);
+
+// On a narrow screen the lists would stand before the images.
+const isNarrow = window.matchMedia("(max-width: 46rem)");
+const foldLists = () => { $("lists").open = !isNarrow.matches; };
+isNarrow.addEventListener("change", foldLists);
+foldLists();
 
 readCorrections();
 showHead();

@@ -23,6 +23,7 @@ from lowshot_kedro.blocks import row_ranges
 from lowshot_kedro.images.fingerprint import checksum
 from lowshot_kedro.images.joined import JoinedImages
 from lowshot_kedro.labeling.attention import Duplicates, NextImages, SuspiciousLabels
+from lowshot_kedro.labeling.given_labels import GivenLabels
 from lowshot_kedro.labeling.labels import Labeling
 from lowshot_kedro.labeling.parameters import LabelingParameters
 from lowshot_kedro.reporting.labels_page.thumbnails import (
@@ -298,16 +299,10 @@ class LabelsPage:
                     self.images.file(number),
                     int(given.labels[number]),
                     int(number < n_first),
-                    self._group(number),
+                    _group_of(given, number),
                 ]
                 for number in numbers[first:last].tolist()
             ]
-
-    def _group(self, number: int) -> str:
-        given = self.labeling.given
-        if given.groups is None or given.groups[number] < 0:
-            return ""
-        return given.group_names[given.groups[number]]
 
     def _plot(self, name: str, content: Path | bytes, data: _Chunks) -> dict[str, Any]:
         content = content if isinstance(content, bytes) else content.read_bytes()
@@ -361,11 +356,8 @@ class LabelsPage:
             "facts": facts,
             "method": str(report.get("method", "")).replace("_", " "),
             "reason": report.get("reason", ""),
-            "sentences": [
-                report[name]
-                for name in ("calibration_sentence", "threshold_sentence")
-                if report.get(name)
-            ],
+            "calibration": report.get("calibration_sentence") or "",
+            "threshold": report.get("threshold_sentence") or "",
             "isCalibrated": bool(report.get("is_calibrated", False)),
             "notes": notes,
             "methods": [
@@ -412,7 +404,7 @@ class _Records:
         more = dict(extra)
         if number in self._broken:
             more["problem"] = self._broken[number]
-        group = page._group(number)
+        group = _group_of(labeling.given, number)
         if group:
             more["group"] = group
         return [
@@ -505,14 +497,20 @@ def _page_content(view: _View, said: _Records, first: int, last: int) -> dict[st
     return {"records": records, "groups": [*([0, title] for title in before), *inside]}
 
 
+def _group_of(given: GivenLabels, number: int) -> str:
+    if given.groups is None or given.groups[number] < 0:
+        return ""
+    return given.group_names[int(given.groups[number])]
+
+
 def _by_class(labeling: Labeling) -> tuple[NDArray[np.int32], NDArray[np.integer]]:
     """Images by class, the most certain first, given ones before all; where each class begins."""
     reached = np.flatnonzero(labeling.labels >= 0).astype(np.int32)
     is_predicted = labeling.given.labels[reached] < 0
     order = np.lexsort((-labeling.confidence[reached], is_predicted, labeling.labels[reached]))
-    order = reached[order]
-    starts = np.searchsorted(labeling.labels[order], np.arange(labeling.given.n_classes + 1))
-    return order, starts
+    members = reached[order]
+    starts = np.searchsorted(labeling.labels[members], np.arange(labeling.given.n_classes + 1))
+    return members, starts
 
 
 def _link(target: Path, folder: Path) -> str:
