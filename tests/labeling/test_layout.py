@@ -95,7 +95,7 @@ def test_too_many_labelled_images_leave_half_of_the_places():
 
 
 def test_images_that_no_link_leads_away_from_are_beside_those_that_look_like_them(clusters):
-    graph, labels = clusters
+    graph, _ = clusters
     nodes = layout._laid_out(600, 120, None)
     others = np.setdiff1d(np.arange(600), nodes)
     neighbors, similarities = graph.neighbors.copy(), graph.similarities.copy()
@@ -126,7 +126,7 @@ def test_no_image_and_a_single_one_are_laid_out_too():
 
 
 def test_identical_images_and_images_without_neighbours_are_laid_out():
-    vectors, labels = clustered(120)
+    vectors, _ = clustered(120)
     vectors[:40] = vectors[0]
     graph = graph_of(vectors)
     graph.neighbors[50:60], graph.similarities[50:60] = -1, -np.inf

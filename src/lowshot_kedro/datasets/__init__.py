@@ -27,6 +27,7 @@ from lowshot_kedro.datasets.images import (
     TorchvisionImagesDataset,
     ZipShardImagesDataset,
 )
+from lowshot_kedro.datasets.json_array import JsonArrayDataset
 from lowshot_kedro.datasets.knn_graph import KnnGraphDataset
 from lowshot_kedro.datasets.raw_matrix import RawMatrixDataset
 from lowshot_kedro.datasets.runs import RunMetricsDataset, RunScoresDataset
@@ -49,6 +50,7 @@ __all__ = [
     "HDF5Features",
     "HDF5FeaturesDataset",
     "ImagesDataset",
+    "JsonArrayDataset",
     "KnnGraphDataset",
     "LabeledImagesDataset",
     "RawMatrixDataset",
