@@ -78,12 +78,21 @@ class JsonArrayDataset(FileDataset[Iterable[Any], list[Any]]):
             yield [shown_line(entry)[:_PREVIEW_LETTERS]]
 
     def _entries(self) -> Iterator[str]:
-        """Entries as they are written, without reading them all where each has a line."""
+        """The entries as text, without all of them in memory where each has a line."""
         with self._filepath.open(encoding="utf-8-sig") as file:
-            if file.readline() == "[\n":
-                for line in file:
-                    if line != "]\n" and line.strip():
+            if file.readline() == "[\n" and _is_entry(file.readline()):
+                file.seek(0)
+                for line in islice(file, 1, None):
+                    if line != "]\n":
                         yield line.strip().removesuffix(",")
                 return
         for entry in self._read():
             yield json.dumps(entry, ensure_ascii=False)
+
+
+def _is_entry(line: str) -> bool:
+    try:
+        json.loads(line.strip().removesuffix(","))
+    except ValueError:
+        return False
+    return True

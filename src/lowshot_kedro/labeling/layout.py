@@ -64,7 +64,7 @@ def layout_images(
     with logged_step(f"laid out {len(nodes)} of {n_images} images"), _one_thread():
         vectors = graph.vectors.take(nodes)
         mean, axes = _principal_axes(vectors)
-        start = (vectors - mean) @ axes
+        start = np.asarray((vectors - mean) @ axes, np.float32)
         if not _can_use_pacmap(len(nodes)) or not start.std(axis=0).all():
             return _projected(graph.vectors, mean, axes)
         neighbors = _nearest(graph, nodes, vectors)
