@@ -22,6 +22,7 @@ EXTRAS = {
     "kedro_viz": ("kedro",),
     "matplotlib": ("kedro",),
     "mkl": ("mkl",),
+    "pacmap": ("maps",),
     "pandas": ("kedro",),
     "PIL": ("torch", "kedro"),
     "pynndescent": ("pynndescent",),

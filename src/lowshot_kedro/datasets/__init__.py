@@ -27,6 +27,7 @@ from lowshot_kedro.datasets.images import (
     TorchvisionImagesDataset,
     ZipShardImagesDataset,
 )
+from lowshot_kedro.datasets.json_array import JsonArrayDataset
 from lowshot_kedro.datasets.knn_graph import KnnGraphDataset
 from lowshot_kedro.datasets.label_file import LabelFileDataset
 from lowshot_kedro.datasets.labeling_images import (
@@ -55,6 +56,7 @@ __all__ = [
     "HDF5Features",
     "HDF5FeaturesDataset",
     "ImagesDataset",
+    "JsonArrayDataset",
     "KnnGraphDataset",
     "LabelFileDataset",
     "LabeledFolderImagesDataset",

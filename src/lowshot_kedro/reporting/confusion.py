@@ -50,7 +50,7 @@ def plot_confusion(report: Mapping[str, Any]) -> Figure:
                 color="white" if parts[row, column] > 50 else "black",
             )  # fmt: skip
     labels = [drawable(shortened(names[number], _MAX_NAME)) for number in shown]
-    style = {"fontsize": 8, "parse_math": False, "family": font_families(labels)}
+    style: dict[str, Any] = {"fontsize": 8, "parse_math": False, "family": font_families(labels)}
     places = range(len(shown))
     axes.set_xticks(places, labels, rotation=90, **style)
     axes.set_yticks(places, labels, **style)

@@ -65,8 +65,8 @@ def plot_image_map(
     others = drawn[~is_known]
     if len(others):
         axes.scatter(
-            *positions[others].T, s=size, color=_LIGHT_GREY, linewidths=0, label=unknown,
-            rasterized=True,
+            positions[others, 0], positions[others, 1], s=size, color=_LIGHT_GREY,
+            linewidths=0, label=unknown, rasterized=True,
         )  # fmt: skip
     of_class = _by_class(drawn[is_known], labels, given.n_classes)
     names = [drawable(shortened(name, _MAX_NAME)) for name in given.classes]
@@ -75,14 +75,14 @@ def plot_image_map(
     for nodes, name, (mark, color) in zip(of_class, names, _looks(given.n_classes), strict=True):
         if len(nodes):
             axes.scatter(
-                *positions[nodes].T, s=size, color=color, marker=mark, linewidths=0, label=name,
-                alpha=0.8, rasterized=True,
+                positions[nodes, 0], positions[nodes, 1], s=size, color=color, marker=mark,
+                linewidths=0, label=name, alpha=0.8, rasterized=True,
             )  # fmt: skip
         # Above all that have none.
         labeled = nodes[given.labels[nodes] >= 0]
         axes.scatter(
-            *positions[labeled].T, s=3 * max(size, 8), color=color, marker=mark,
-            edgecolors="black", linewidths=0.8, zorder=3,
+            positions[labeled, 0], positions[labeled, 1], s=3 * max(size, 8), color=color,
+            marker=mark, edgecolors="black", linewidths=0.8, zorder=3,
         )  # fmt: skip
     axes.set(xticks=[], yticks=[])
     axes.set_aspect("equal", adjustable="datalim")

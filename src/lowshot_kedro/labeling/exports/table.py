@@ -172,7 +172,7 @@ def label_names(labeling: Labeling, unknown: str = UNKNOWN) -> NDArray[np.object
 
 def class_names(classes: Sequence[str], numbers: NDArray[np.integer]) -> NDArray[np.object_]:
     """Names of classes: object (m,), "" for -1."""
-    names = np.array([*map(_readable, classes), ""], dtype=object)
+    names = np.array([*map(readable, classes), ""], dtype=object)
     found: NDArray[np.object_] = names[numbers]
     return found
 
@@ -183,17 +183,17 @@ def file_names(images: JoinedImages) -> list[str]:
     try:
         "\n".join(names).encode()
     except UnicodeEncodeError:
-        return list(map(_readable, names))
+        return list(map(readable, names))
     return names
 
 
 def file_name(images: JoinedImages, number: int) -> str:
     """The name of one image's file, in letters that every file can hold."""
-    return _readable(images.file(number))
+    return readable(images.file(number))
 
 
-def _readable(name: str) -> str:
-    # A file name may hold bytes that are no text.
+def readable(name: str) -> str:
+    r"""A name in letters that every file can hold: bytes of file names that are no text as \x…."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
