@@ -98,6 +98,25 @@ class RowBlocks(Generic[Block]):
 
 
 @dataclass(frozen=True)
+class KeyedRowBlocks(RowBlocks[Block]):
+    """Labelled rows of which an older result may have some, known by their keys.
+
+    Attributes:
+        keys: Finds the keys, uint8 (n_rows, b). Rows with the same key have the same features; a
+            key of zeros alone is none.
+        labels: int32 (n_rows,), which an older result may have otherwise.
+        only: The blocks of some rows alone, int64 and increasing.
+        facts_of_collection: Names of facts of the provenance from which no row follows. A result
+            that differs in these alone has rows that can be copied.
+    """
+
+    keys: Callable[[], NDArray[np.uint8]]
+    labels: NDArray[np.int32]
+    only: Callable[[NDArray[np.int64]], RowBlocks[Block]]
+    facts_of_collection: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Resumable(Generic[Content]):
     """A result that is computed while it is saved, and that a later run can continue.
 

@@ -24,6 +24,8 @@ from lowshot_kedro.datasets.files import partial_path
 from lowshot_kedro.datasets.hdf5_files import find_dataset, open_hdf5
 
 FEATURES, LABELS, COUNT = "all_feats", "all_labels", "count"
+# Beside these, for ourselves alone: by what images are known again, see KeyedRowBlocks.
+KEYS = "image_keys"
 BYTES_PER_NUMBER = 4
 
 _SECONDS_BETWEEN_COMMITS = 5
@@ -42,6 +44,7 @@ class FeatureWriter:
         n_columns: Dimension of the features.
         rows_per_file: Rows of every file but the last.
         problems: The list to which the problems of the rows are added; None: they are dropped.
+        keys: uint8 (n_rows, b), kept with the rows; None: the files hold none.
     """
 
     def __init__(
@@ -51,14 +54,17 @@ class FeatureWriter:
         n_columns: int,
         rows_per_file: int,
         problems: ProblemList | None = None,
+        keys: NDArray[np.uint8] | None = None,
     ) -> None:
         self._rows_per_file = rows_per_file
         self._problems = problems
+        self._keys = keys
+        key_bytes = 0 if keys is None else keys.shape[1]
         with ExitStack() as opened:
             self._files = []
             for number, path in enumerate(paths):
                 rows = min(rows_per_file, n_rows - number * rows_per_file)
-                self._files.append(_File(path, rows, n_columns))
+                self._files.append(_File(path, rows, n_columns, key_bytes))
                 opened.callback(self._files[-1].close)
             self._close = opened.pop_all().close
         self._uncommitted: dict[int, int] = {}
@@ -116,6 +122,9 @@ class FeatureWriter:
             number, position = divmod(first_row + start, self._rows_per_file)
             end = min(len(block.features), start + self._rows_per_file - position)
             self._files[number].write(position, block.rows(start, end))
+            if self._keys is not None:
+                keys = self._keys[first_row + start : first_row + end]
+                self._files[number].write_keys(position, keys)
             self._uncommitted[number] = position + end - start
             start = end
         if time.monotonic() - self._committed_at >= _SECONDS_BETWEEN_COMMITS:
@@ -133,24 +142,28 @@ class FeatureWriter:
 
 
 class _Layout(NamedTuple):
-    """The places of the arrays in a file, in bytes from its beginning; and its count of rows."""
+    """The places of the arrays in a file, in bytes from its beginning; and its count of rows.
+
+    Work that an earlier version has begun has no place for keys.
+    """
 
     features_at: int
     labels_at: int
     count_at: int
     n_counted: int
+    keys_at: int | None
 
 
 class _File:
     """One feature file: continued if it is there and of this size, otherwise laid out anew."""
 
-    def __init__(self, path: Path, n_rows: int, n_columns: int) -> None:
+    def __init__(self, path: Path, n_rows: int, n_columns: int, key_bytes: int) -> None:
         self.n_rows = n_rows
         self._n_columns = n_columns
-        layout = _find_layout(path, n_rows, n_columns)
+        layout = _find_layout(path, n_rows, n_columns, key_bytes)
         if layout is None:
-            _lay_out(path, n_rows, n_columns)
-            layout = _find_layout(path, n_rows, n_columns)
+            _lay_out(path, n_rows, n_columns, key_bytes)
+            layout = _find_layout(path, n_rows, n_columns, key_bytes)
             assert layout is not None, "HDF5 allocates at once what it is told to"
         self._layout = layout
         self.count = layout.n_counted
@@ -161,6 +174,11 @@ class _File:
         row_bytes = BYTES_PER_NUMBER * self._n_columns
         self._write_at(self._layout.features_at + position * row_bytes, block.features, "<f4")
         self._write_at(self._layout.labels_at + position * BYTES_PER_NUMBER, block.labels, "<i4")
+
+    def write_keys(self, position: int, keys: NDArray[np.uint8]) -> None:
+        """Write the keys of rows of which the first one is row `position` of this file."""
+        if self._layout.keys_at is not None:
+            self._write_at(self._layout.keys_at + position * keys.shape[1], keys, "u1")
 
     def commit(self, count: int) -> None:
         """Wait until all rows are on disk, then write down how many there are."""
@@ -180,14 +198,17 @@ class _File:
             rest, offset = rest[written:], offset + written
 
 
-def _lay_out(path: Path, n_rows: int, n_columns: int) -> None:
+def _lay_out(path: Path, n_rows: int, n_columns: int, key_bytes: int) -> None:
     """An empty feature file with a place for every row, on disks that can as a file with holes."""
+    arrays = [
+        (FEATURES, (n_rows, n_columns), h5py.h5t.IEEE_F32LE),
+        (LABELS, (n_rows,), h5py.h5t.STD_I32LE),
+        (COUNT, (1,), h5py.h5t.STD_I32LE),
+    ]
+    if key_bytes:
+        arrays.append((KEYS, (n_rows, key_bytes), h5py.h5t.STD_U8LE))
     with h5py.File(path, "w") as file:
-        for name, shape, numbers in (
-            (FEATURES, (n_rows, n_columns), h5py.h5t.IEEE_F32LE),
-            (LABELS, (n_rows,), h5py.h5t.STD_I32LE),
-            (COUNT, (1,), h5py.h5t.STD_I32LE),
-        ):
+        for name, shape, numbers in arrays:
             properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
             properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
             # The same rows make the same file at any time of day.
@@ -198,7 +219,7 @@ def _lay_out(path: Path, n_rows: int, n_columns: int) -> None:
             h5py.h5d.create(file.id, name.encode(), numbers, space, properties)
 
 
-def _find_layout(path: Path, n_rows: int, n_columns: int) -> _Layout | None:
+def _find_layout(path: Path, n_rows: int, n_columns: int, key_bytes: int) -> _Layout | None:
     """The layout of a feature file; None for no file, another one, or one never laid out."""
     expected = [((n_rows, n_columns), "<f4"), ((n_rows,), "<i4"), ((1,), "<i4")]
     try:
@@ -208,13 +229,19 @@ def _find_layout(path: Path, n_rows: int, n_columns: int) -> _Layout | None:
                 return None
             offsets = [array.id.get_offset() for array in arrays]
             found = int(arrays[-1][0])
+            keys_at = None
+            if key_bytes and KEYS in file:
+                keys = find_dataset(file, KEYS)
+                if (keys.shape, keys.dtype.str) != ((n_rows, key_bytes), "|u1"):
+                    return None
+                keys_at = keys.id.get_offset()
     except Exception:
         # The library has many ways to say that a file is damaged; in all cases it is of no use.
         return None
     if not 0 <= found <= n_rows or (n_rows and None in offsets):
         return None
     features_at, labels_at, count_at = (offset or 0 for offset in offsets)
-    return _Layout(features_at, labels_at, count_at, found)
+    return _Layout(features_at, labels_at, count_at, found, keys_at)
 
 
 class ProblemList:

@@ -19,18 +19,27 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from lowshot_kedro.blocks import Blocks, LabeledBlock, Resumable, RowBlocks, row_ranges
+from lowshot_kedro.blocks import (
+    Blocks,
+    KeyedRowBlocks,
+    LabeledBlock,
+    Resumable,
+    RowBlocks,
+    row_ranges,
+)
 from lowshot_kedro.datasets.class_list import class_namer, in_project
 from lowshot_kedro.datasets.feature_writer import (
     BYTES_PER_NUMBER,
     COUNT,
     FEATURES,
+    KEYS,
     LABELS,
     FeatureWriter,
     ProblemList,
 )
 from lowshot_kedro.datasets.files import partial_path, require_space, written_whole
 from lowshot_kedro.datasets.hdf5_files import find_dataset, open_hdf5, require_stored
+from lowshot_kedro.datasets.known_rows import rows_with_keys, with_known_rows
 from lowshot_kedro.datasets.resumable import ResumableDataset, ResumableFiles
 from lowshot_kedro.datasets.table_dataset import PREVIEW_COLUMNS, PREVIEW_ROWS, TableDataset
 from lowshot_kedro.errors import InputError
@@ -84,6 +93,23 @@ class HDF5Features:
         """Numbers of the images that were blank and why; None where nobody has kept a list."""
         lists = [ProblemList(path) for path in map(_problems_path, self.paths) if path.exists()]
         return chain.from_iterable(lists) if lists else None
+
+    def image_keys(self, key_bytes: int) -> NDArray[np.uint8]:
+        """By what the images of the rows are known again, uint8 (n_rows, key_bytes).
+
+        They are all 0 in files that hold none.
+        """
+        keys = np.zeros((self.n_rows, key_bytes), np.uint8)
+        start = 0
+        for path, count in zip(self.paths, self.counts, strict=True):
+            with open_hdf5(path) as file:
+                if KEYS in file:
+                    found = find_dataset(file, KEYS)
+                    shape = (len(found), key_bytes)
+                    if found.dtype == np.uint8 and found.shape == shape and len(found) >= count:
+                        keys[start : start + count] = found[:count]
+            start += count
+        return keys
 
     @cached_property
     def _offsets(self) -> list[int | None]:
@@ -383,8 +409,12 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
             for path in itertools.takewhile(_is_no_first_one, begun):
                 partial_path(path).unlink(missing_ok=True)
             self._require_space(n_rows, n_columns, paths)
+            keys = None
+            if isinstance(blocks, KeyedRowBlocks):
+                keys = blocks.keys()
+                blocks = self._with_known_rows(blocks, keys, data.provenance)
             with FeatureWriter(
-                paths, n_rows, n_columns, self._rows_per_file or n_rows, problems
+                paths, n_rows, n_columns, self._rows_per_file or n_rows, problems, keys
             ) as writer:
                 done = writer.rows_done
                 first = done if done == n_rows else done - done % blocks.block_rows
@@ -401,6 +431,42 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
                 shutil.copyfile(problems.path, copy)
 
         files.save(data, check_kept, write)
+
+    def _with_known_rows(
+        self,
+        blocks: KeyedRowBlocks[LabeledBlock],
+        keys: NDArray[np.uint8],
+        provenance: Mapping[str, Any],
+    ) -> RowBlocks[LabeledBlock]:
+        """Blocks of which rows that are in the files to be replaced are copied from there.
+
+        Images that were blank are tried again.
+        """
+        if not self._files.differ_only_in(provenance, blocks.facts_of_collection):
+            return blocks
+        n_older = int((self._files.provenance() or {}).get("n_rows", 0))
+        try:
+            older = open_features(tuple(self._paths(n_older)))
+            older_keys = older.image_keys(keys.shape[1])
+        except (OSError, InputError):
+            # What is damaged is replaced.
+            return blocks
+        broken = older.broken_images
+        if broken is None or (older.n_rows, older.n_columns) != (n_older, blocks.n_columns):
+            return blocks
+        numbers = np.array([number for number, _ in broken], np.int64) - self._first_image
+        known = rows_with_keys(keys, older_keys, numbers)
+        n_known = int((known >= 0).sum())
+        if n_known == 0:
+            return blocks
+        logger.info(
+            "%s: features of %d of %d images are known: %d are computed",
+            self._path(0),
+            n_known,
+            blocks.n_rows,
+            blocks.n_rows - n_known,
+        )
+        return with_known_rows(blocks, older, known)
 
     def _require_space(self, n_rows: int, n_columns: int, begun: Sequence[Path] = ()) -> None:
         # What is begun is a file with holes: its blocks count, not its size.

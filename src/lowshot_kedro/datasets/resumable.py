@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -38,6 +38,7 @@ Facts = dict[str, Any]
 _SECONDS_TO_END = 1.0
 _LONGEST_FACT = 20
 _MAX_FACTS = 6
+_MISSING = object()
 
 
 class ResumableFiles:
@@ -63,6 +64,14 @@ class ResumableFiles:
     def provenance(self) -> Facts | None:
         """What the note says; None without a note, and nothing in one that cannot be read."""
         return _read_note(self.note)
+
+    def differ_only_in(self, provenance: Mapping[str, Any], names: Collection[str]) -> bool:
+        """Whether files are there whose note says the same but for facts of these names."""
+        older, wanted = self.provenance(), _as_json(provenance)
+        if not older or not self.paths[0].is_file():
+            return False
+        facts = (older.keys() | wanted.keys()) - set(names)
+        return all(older.get(name, _MISSING) == wanted.get(name, _MISSING) for name in facts)
 
     def unfinished_provenance(self) -> Facts | None:
         """What the note in the folder of the work in progress says; None without a note."""
@@ -395,10 +404,9 @@ def _write_note(path: Path, facts: Facts) -> None:
 
 def _difference(found: Facts, wanted: Facts) -> str:
     """The names of the facts that differ, for a message."""
-    missing = object()
     names = [
         name
         for name in sorted(found.keys() | wanted.keys())
-        if found.get(name, missing) != wanted.get(name, missing)
+        if found.get(name, _MISSING) != wanted.get(name, _MISSING)
     ]
     return f"{', '.join(names)} {'differs' if len(names) == 1 else 'differ'}"

@@ -13,6 +13,7 @@ from lowshot_kedro.extras import require
 require("PIL", __name__)
 
 from lowshot_kedro.images.decoding import AbsentImages, ImageSource, LoadedImage
+from lowshot_kedro.images.file_keys import KeyedImages
 from lowshot_kedro.images.folders import ClassFolders, ImageFolder
 from lowshot_kedro.images.joined import JoinedImages
 from lowshot_kedro.images.labeled_list import LabeledList, write_labeled_list
@@ -27,6 +28,7 @@ __all__ = [
     "ImageSource",
     "ImageSubset",
     "JoinedImages",
+    "KeyedImages",
     "LabeledList",
     "LoadedImage",
     "NumberedZipShards",

@@ -17,6 +17,7 @@ from lowshot_kedro.images.decoding import (
     read_image,
     require_number,
 )
+from lowshot_kedro.images.file_keys import file_keys
 from lowshot_kedro.images.fingerprint import (
     checksum,
     file_size,
@@ -95,6 +96,13 @@ class ImageFiles:
             numbers_as_bytes(sizes),
         )
         return {"kind": self._kind, "n_pictures": len(self), "checksum": checksum(parts)}
+
+    def file_keys(self, first: int, last: int) -> NDArray[np.uint8]:
+        """Keys of images first..last-1, uint8 (last - first, 16), which moved files keep.
+
+        All 0 stands for a file that cannot be read.
+        """
+        return file_keys([self.root / self.name(number) for number in range(first, last)])
 
     def __len__(self) -> int:
         return len(self._names)

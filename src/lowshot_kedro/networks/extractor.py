@@ -15,27 +15,38 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from lowshot_kedro.blocks import LabeledBlock, Resumable, RowBlocks, require_finite
+from lowshot_kedro.blocks import (
+    KeyedRowBlocks,
+    LabeledBlock,
+    Resumable,
+    RowBlocks,
+    require_finite,
+    row_ranges,
+)
 from lowshot_kedro.child_processes import choose_num_workers
 from lowshot_kedro.devices import choose_device
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.images import AbsentImages, ImageSource
+from lowshot_kedro.images import AbsentImages, ImageSource, ImageSubset, KeyedImages
 from lowshot_kedro.networks.preprocessing import Preprocessing
 from lowshot_kedro.progress import Progress
-from lowshot_kedro.threads import prefetch
+from lowshot_kedro.threads import map_in_threads, prefetch
 
 logger = logging.getLogger(__name__)
 
+# Which images of a collection some images are.
+_Numbers = range | NDArray[np.int64]
 
 _MAX_PROBLEMS_LOGGED = 20
 # With fewer, PyTorch takes a slow path for 1 × 1 convolutions in a single thread.
 _IMAGES_PER_THREAD = 16
 # Compiling takes half a minute, which fewer images do not earn back.
 _COMPILE_FROM = 100_000
+_KEYS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -270,8 +281,9 @@ def extract_features(
             it up to half as fast again; None: where there are enough images and a compiler.
 
     Returns:
-        Blocks of float32 (m, dimension) features and int32 (m,) labels. In memory: the network,
-        two batches per worker, two more in the network and four results.
+        Blocks of float32 (m, dimension) features and int32 (m,) labels; of images that are known
+        by keys, :class:`~lowshot_kedro.blocks.KeyedRowBlocks`. In memory: the network, two batches
+        per worker, two more in the network and four results.
 
     Raises:
         ValueError: If the images are not at hand; when consumed, if the network returns NaN or
@@ -284,22 +296,23 @@ def extract_features(
     autocast = precision == "bfloat16" or (precision == "auto" and torch_device.type == "cuda")
     is_compiled = _is_compiled(compiled, torch_device, n_images)
 
-    def batches(first: int) -> Iterator[LabeledBlock]:
+    def batches(images: ImageSource, numbers: _Numbers, first: int) -> Iterator[LabeledBlock]:
         loader = image_batches(
-            source, extractor.preprocess, batch_size, first, num_workers, torch_device
+            images, extractor.preprocess, batch_size, first, num_workers, torch_device
         )
         n_problems, n_before = 0, first
         begun: deque[tuple[Callable[[], torch.Tensor], ImageBatch]] = deque()
         with (
             _Running(extractor, torch_device, autocast, is_compiled, batch_size) as running,
-            Progress(n_images, extractor.name, first, "image") as progress,
+            Progress(len(images), extractor.name, first, "image") as progress,
         ):
 
             def finish() -> LabeledBlock:
                 nonlocal first, n_problems
                 output, batch = begun.popleft()
-                block = _to_block(output(), batch, extractor, first)
-                _log_problems(block.problems, first, n_problems)
+                of_block = numbers[first : first + len(batch.labels)]
+                block = _to_block(output(), batch, extractor, of_block)
+                _log_problems(block.problems, of_block, n_problems)
                 n_problems += len(block.problems)
                 first += len(block.features)
                 progress.update(len(block.features))
@@ -312,12 +325,27 @@ def extract_features(
             while begun:
                 yield finish()
         level = logging.WARNING if n_problems else logging.INFO
-        n_seen = n_images - n_before
+        n_seen = len(images) - n_before
         logger.log(level, "%d of %d images missing or unreadable", n_problems, n_seen)
 
-    def begin(folder: Path) -> RowBlocks[LabeledBlock]:
+    def blocks_of(images: ImageSource, numbers: _Numbers) -> RowBlocks[LabeledBlock]:
         return RowBlocks(
-            n_images, extractor.dimension, batch_size, lambda first: prefetch(batches(first))
+            len(images),
+            extractor.dimension,
+            batch_size,
+            lambda first: prefetch(batches(images, numbers, first)),
+        )
+
+    def begin(folder: Path) -> RowBlocks[LabeledBlock]:
+        blocks = blocks_of(source, range(n_images))
+        if not isinstance(source, KeyedImages):
+            return blocks
+        return KeyedRowBlocks(
+            **vars(blocks),
+            keys=lambda: _keys_of(source),
+            labels=source.labels,
+            only=lambda rows: blocks_of(ImageSubset(source, rows), rows),
+            facts_of_collection=frozenset({"n_rows", "pictures"}),
         )
 
     provenance = {
@@ -334,8 +362,19 @@ def extract_features(
     return Resumable(provenance, begin)
 
 
+def _keys_of(source: KeyedImages) -> NDArray[np.uint8]:
+    """The keys of all images of a source, each of which is opened for that."""
+    keys = [source.file_keys(0, 0)]
+    with Progress(len(source), "looking for known images", unit="image") as progress:
+        ranges = row_ranges(len(source), _KEYS_AT_ONCE)
+        for of_some in map_in_threads(lambda rows: source.file_keys(*rows), ranges):
+            keys.append(of_some)
+            progress.update(len(of_some))
+    return np.concatenate(keys)
+
+
 def _to_block(
-    output: torch.Tensor, batch: ImageBatch, extractor: Extractor, first: int
+    output: torch.Tensor, batch: ImageBatch, extractor: Extractor, numbers: _Numbers
 ) -> LabeledBlock:
     features = output.float().cpu().numpy()
     n_images = len(batch.labels)
@@ -344,11 +383,10 @@ def _to_block(
             f"extractor {extractor.name}: returned an array of shape {features.shape}; "
             f"expected {(n_images, extractor.dimension)}"
         )
-    rows = np.arange(first, first + n_images)
-    require_finite(features, rows, f"features of extractor {extractor.name}")
+    require_finite(features, np.asarray(numbers), f"features of extractor {extractor.name}")
     return LabeledBlock(features, batch.labels.numpy(), batch.problems)
 
 
-def _log_problems(problems: Mapping[int, str], first: int, n_before: int) -> None:
+def _log_problems(problems: Mapping[int, str], numbers: _Numbers, n_before: int) -> None:
     for position in sorted(problems)[: max(0, _MAX_PROBLEMS_LOGGED - n_before)]:
-        logger.warning("image %d is blank: %s", first + position, problems[position])
+        logger.warning("image %d is blank: %s", numbers[position], problems[position])
