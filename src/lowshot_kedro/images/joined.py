@@ -49,7 +49,7 @@ class JoinedImages:
 
     @property
     def class_names(self) -> Sequence[str] | None:
-        """Names of the classes of the first collection, in the order of its labels, if it has any."""
+        """Names of the classes of the first collection, by label; None if it has none."""
         for name in ("classes", "class_names"):
             found: Sequence[str] | None = getattr(self.sources[0], name, None)
             if found:

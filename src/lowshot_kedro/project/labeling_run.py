@@ -77,13 +77,13 @@ class LabeledFolder:
             self.output / name,
             keep_default_na=False,
             na_values={"n_steps": [""], "confidence": [""], "margin": [""]},
-            dtype={column: str for column in texts},
+            dtype=dict.fromkeys(texts, str),
         )
 
     def _repr_html_(self) -> str:
         """What Jupyter shows."""
         sentence = self.report["calibration_sentence"]
-        return f"{self.labels._repr_html_()}<p>{sentence}</p>"  # type: ignore[operator]
+        return f"{self.labels._repr_html_()}<p>{sentence}</p>"
 
 
 def label_folder(
@@ -138,7 +138,7 @@ def label_folder(
             conf_source=str(settings_folder()),
             runtime_params={**sections, "labeling": of_labeling},
         ) as session:
-            session.run(pipeline_names=["labeling"])
+            session.run(pipeline_names=["labeling"])  # type: ignore[call-arg]
     return LabeledFolder(images, target)
 
 

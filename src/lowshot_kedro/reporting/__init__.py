@@ -31,6 +31,7 @@ from lowshot_kedro.reporting.neighbors import (
 )
 from lowshot_kedro.reporting.reliability import plot_reliability
 from lowshot_kedro.reporting.spectrum import plot_spectrum
+from lowshot_kedro.reporting.style import empty_figure, png_of
 from lowshot_kedro.reporting.sweep_plots import (
     plot_accuracy_per_background,
     plot_accuracy_per_n_labeled,
@@ -54,6 +55,7 @@ __all__ = [
     "compare_methods",
     "comparison_table",
     "describe_broken_images",
+    "empty_figure",
     "frame_color",
     "images_worth_showing",
     "knn_accuracy_rows",
@@ -72,6 +74,7 @@ __all__ = [
     "plot_spectrum",
     "plot_training_curves",
     "plot_validation_grid",
+    "png_of",
     "print_comparison",
     "print_knn_accuracies",
     "print_labeling",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -47,6 +49,13 @@ def empty_figure(message: str) -> Figure:
     axes.axis("off")
     axes.text(0.5, 0.5, message, ha="center")
     return figure
+
+
+def png_of(figure: Figure, dots_per_inch: int = 120) -> bytes:
+    """A figure as the content of a PNG file."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dots_per_inch)
+    return file.getvalue()
 
 
 def percent(mean: float | None, deviation: float | None) -> str:

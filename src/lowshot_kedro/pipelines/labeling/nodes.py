@@ -19,9 +19,17 @@ from lowshot_kedro.graph.background import UnlabeledNodes
 from lowshot_kedro.graph.parameters import GraphParameters
 from lowshot_kedro.images import ImageSource, JoinedImages
 from lowshot_kedro.images.label_files import LabelTable
-from lowshot_kedro.labeling import exports
 from lowshot_kedro.labeling.attention import Duplicates, NextImages, SuspiciousLabels
 from lowshot_kedro.labeling.duplicates import near_duplicates
+from lowshot_kedro.labeling.exports.fiftyone import fiftyone_frame, fiftyone_labels
+from lowshot_kedro.labeling.exports.folder_tree import write_folder_tree
+from lowshot_kedro.labeling.exports.label_studio import label_studio_config, label_studio_tasks
+from lowshot_kedro.labeling.exports.table import (
+    duplicates_frame,
+    labels_frame,
+    next_frame,
+    suspicious_frame,
+)
 from lowshot_kedro.labeling.given_labels import GivenLabels, collect_labels
 from lowshot_kedro.labeling.labels import Labeling, label_images
 from lowshot_kedro.labeling.layout import layout_images
@@ -111,13 +119,14 @@ def tabulate_labels(
     next_images: NextImages,
     suspicious_images: SuspiciousLabels,
     duplicate_images: Duplicates,
+    labeling: LabelingParameters,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """The labels of all images, and what to look at, with names of files."""
     return (
-        exports.labels_frame(all_images, found_labels),
-        exports.next_frame(all_images, found_labels, next_images),
-        exports.suspicious_frame(all_images, found_labels, suspicious_images),
-        exports.duplicates_frame(all_images, found_labels, duplicate_images),
+        labels_frame(all_images, found_labels, labeling.unknown),
+        next_frame(all_images, found_labels, next_images),
+        suspicious_frame(all_images, found_labels, suspicious_images),
+        duplicates_frame(all_images, found_labels, duplicate_images),
     )
 
 
@@ -125,31 +134,37 @@ def plot_labels(
     labeling_graph: LabelingGraph, found_labels: Labeling, labeling: LabelingParameters
 ) -> tuple[Figure, Figure, Figure, dict[str, bytes]]:
     """Reliability, confusion and a map of all images, also as PNG files for the page."""
-    positions = layout_images(
-        labeling_graph,
-        max_images=labeling.max_map_images,
-        seed=labeling.seed,
-        method=labeling.map,
-    )
     figures = {
         "reliability": reporting.plot_reliability(found_labels.report),
         "confusion": reporting.plot_confusion(found_labels.report),
-        "map": reporting.plot_image_map(positions, found_labels),
+        "map": _map_of(labeling_graph, found_labels, labeling),
     }
-    as_png = {name: reporting.png_of(figure) for name, figure in figures.items()}
+    as_png = {
+        name: reporting.png_of(figure)
+        for name, figure in figures.items()
+        if name != "map" or labeling.map != "none"
+    }
     return figures["reliability"], figures["confusion"], figures["map"], as_png
+
+
+def _map_of(graph: LabelingGraph, found: Labeling, labeling: LabelingParameters) -> Figure:
+    if labeling.map == "none":
+        return reporting.empty_figure("No map: labeling.map is none.")
+    positions = layout_images(
+        graph, max_images=labeling.max_map_images, seed=labeling.seed, always=found.given.nodes
+    )
+    return reporting.plot_image_map(positions, found, unknown=labeling.unknown)
 
 
 def export_labels(
     all_images: JoinedImages, found_labels: Labeling, labeling: LabelingParameters
 ) -> tuple[Iterable[Mapping[str, Any]], str, dict[str, Any], pd.DataFrame]:
     """Tasks and configuration for Label Studio; classifications and a table for FiftyOne."""
-    studio = exports.label_studio
     return (
-        studio.label_studio_tasks(all_images, found_labels),
-        studio.labeling_config(found_labels.given.classes),
-        exports.fiftyone.classifications(all_images, found_labels),
-        exports.fiftyone.fiftyone_frame(all_images, found_labels),
+        label_studio_tasks(all_images, found_labels),
+        label_studio_config(found_labels.given.classes),
+        fiftyone_labels(all_images, found_labels),
+        fiftyone_frame(all_images, found_labels, labeling.unknown),
     )
 
 
@@ -161,10 +176,11 @@ def sort_images(
 ) -> dict[str, Any]:
     """Links to, or copies of, the images in a folder for each label, if that is wanted."""
     if labeling.folder_tree == "none":
-        return {"kind": "none", "n_images": 0}
-    return exports.write_folder_tree(
-        labeled_folders, all_images, found_labels, labeling.folder_tree
+        return {"kind": "none"}
+    written = write_folder_tree(
+        labeled_folders, all_images, found_labels, labeling.folder_tree, labeling.unknown
     )
+    return {"kind": labeling.folder_tree, **written._asdict()}
 
 
 def make_labels_page(

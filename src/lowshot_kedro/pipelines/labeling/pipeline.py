@@ -66,6 +66,7 @@ def create_pipeline() -> Pipeline:
                     "next_images",
                     "suspicious_images",
                     "duplicate_images",
+                    "params:labeling",
                 ],
                 outputs=["labels", "next_to_label", "suspicious_labels", "duplicates"],
                 name="tabulate_labels",
