@@ -166,7 +166,11 @@ def _hints(number_of: Mapping[str, int], files: Sequence[str]) -> list[str]:
         if of_name is not None and len(of_name) < _MAX_COMPARED:
             of_name.append(name)
     return [
-        did_you_mean(file, [paths[plain]] if paths[plain] else same_name[posixpath.basename(plain)], shown_as=shown_line)
+        did_you_mean(
+            file,
+            [paths[plain]] if paths[plain] else same_name[posixpath.basename(plain)],
+            shown_as=shown_line,
+        )
         for file, plain in zip(files, plain_paths, strict=True)
     ]
 
