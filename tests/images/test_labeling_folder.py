@@ -93,6 +93,9 @@ def test_with_a_file_of_labels_no_folder_is_a_class(tmp_path):
     labeled, unlabeled, layout = found(tmp_path, True)
     assert (labeled, layout.labeled_root) == ({}, None)
     assert unlabeled == ["2021/1.jpg", "2022/1.jpg", "loose.jpg", "test/1.jpg"]
+    assert "(were 2021, 2022 meant to be classes, move" in layout.sentence
+    (tmp_path / "loose.jpg").unlink()
+    assert "meant" not in find_layout(tmp_path, True).sentence
     empty = labeled_images(layout)
     assert (len(empty), empty.classes, empty.labels.tolist()) == (0, (), [])
     assert empty.describe()["n_pictures"] == 0

@@ -103,6 +103,12 @@ def find_layout(root: str | Path, labels_file_exists: bool) -> Layout:
     classes = [name for name in folders if name not in (*of_unlabeled, *test)]
     if labels_file_exists and not of_unlabeled:
         sentence = f"{root}: no folder is a class; the file says which images have a label"
+        if classes and any(True for _ in images_below(root, without=folders)):
+            # Without the file this would be a folder of classes.
+            sentence += (
+                f" (were {some_of(classes)} meant to be classes, move the images beside them into "
+                f"a folder {_BACKGROUND})"
+            )
         return Layout(root, None, (), root, (), True, sentence)
     left_out = (*classes, *test)
     if not labels_file_exists:

@@ -270,23 +270,24 @@ def _same_images(
     images: JoinedImages, names: Sequence[str], labels: NDArray[np.int32]
 ) -> Iterator[str]:
     """Files that are the same, byte for byte, and have different labels."""
-    paths: dict[int, Path] = {}
-    for number in np.flatnonzero(labels >= 0).tolist():
+
+    def size_of(number: int) -> int:
         path = images.path(number)
-        if path is not None:
-            paths[number] = path
-    candidates = _in_conflict([[*paths]], labels, lambda number: file_size(paths[number]))
-    # Files that are empty, or cannot be looked at, are no images.
-    candidates = [group for group in candidates if file_size(paths[group[0]]) > 0]
+        return -1 if path is None else file_size(path)
+
+    labeled = np.flatnonzero(labels >= 0).tolist()
+    candidates = _in_conflict([labeled], labels, size_of)
+    # What is empty, cannot be looked at or is no file of its own is no image that is there twice.
+    candidates = [group for group in candidates if size_of(group[0]) > 0]
     n_files = sum(map(len, candidates))
     with Progress(n_files, "images with two labels", unit="file") as progress:
 
         def end_of(number: int) -> bytes | str:
             progress.update(1)
-            return _end_of_file(paths[number])
+            return _end_of_file(_file(images, number))
 
         candidates = _in_conflict(candidates, labels, end_of)
-    same = _in_conflict(candidates, labels, lambda number: _checksum(paths[number]))
+    same = _in_conflict(candidates, labels, lambda number: _checksum(_file(images, number)))
     if not same:
         return
     texts = []
@@ -317,6 +318,12 @@ def _in_conflict(
             by_key[key(number)].append(number)
         found += [part for part in by_key.values() if len({int(labels[i]) for i in part}) > 1]
     return found
+
+
+def _file(images: JoinedImages, number: int) -> Path:
+    path = images.path(number)
+    assert path is not None
+    return path
 
 
 def _end_of_file(path: Path) -> bytes | str:
