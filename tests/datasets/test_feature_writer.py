@@ -22,8 +22,8 @@ def paths(tmp_path):
     return [tmp_path / f"{number}.hdf5" for number in range(3)]
 
 
-def writer_of(paths, n_rows=N_ROWS, n_columns=N_COLUMNS, problems=None):
-    return FeatureWriter(paths, n_rows, n_columns, ROWS_PER_FILE, problems)
+def writer_of(paths, n_rows=N_ROWS, n_columns=N_COLUMNS, problems=None, keys=None):
+    return FeatureWriter(paths, n_rows, n_columns, ROWS_PER_FILE, problems, keys)
 
 
 def rows(first, last, problems=None):
@@ -60,6 +60,39 @@ def test_a_file_is_complete_from_the_start_but_for_its_rows(paths):
             "count": ((1,), "<i4"),
         }
         assert file["count"][0] == 0
+
+
+def keys_in(paths):
+    found = []
+    for path in paths:
+        with h5py.File(path, "r") as file:
+            found.append(file["image_keys"][()] if "image_keys" in file else None)
+    return found
+
+
+def test_keys_stay_with_the_rows_that_were_written_with_them(paths):
+    keys = np.random.default_rng(0).integers(1, 256, (N_ROWS, 16), dtype=np.uint8)
+    with writer_of(paths, keys=keys) as writer:
+        writer.write(0, rows(0, 6))
+    # A file that has changed since then has another key when the work goes on.
+    later = keys + np.uint8(1)
+    with writer_of(paths, keys=later) as writer:
+        assert writer.rows_done == 6
+        writer.continue_at(5)
+        writer.write(5, rows(5, N_ROWS))
+    expected = np.concatenate([keys[:5], later[5:]])
+    np.testing.assert_array_equal(np.concatenate(keys_in(paths)), expected)
+    assert counts(paths) == [[4], [4], [2]]
+
+
+def test_work_that_was_begun_without_keys_goes_on_without_them(paths):
+    with writer_of(paths) as writer:
+        writer.write(0, rows(0, 6))
+    with writer_of(paths, keys=np.ones((N_ROWS, 16), np.uint8)) as writer:
+        assert writer.rows_done == 6
+        writer.write(6, rows(6, N_ROWS))
+    assert keys_in(paths) == [None] * 3
+    np.testing.assert_array_equal(read_with_h5py(paths[2])[0], row_content(8, 10)[0])
 
 
 def test_rows_do_not_count_before_they_are_committed(paths):

@@ -365,7 +365,7 @@ def extract_features(
 def _keys_of(source: KeyedImages) -> NDArray[np.uint8]:
     """The keys of all images of a source, each of which is opened for that."""
     keys = [source.file_keys(0, 0)]
-    with Progress(len(source), "looking for known images", unit="image") as progress:
+    with Progress(len(source), "keys of images", unit="image") as progress:
         ranges = row_ranges(len(source), _KEYS_AT_ONCE)
         for of_some in map_in_threads(lambda rows: source.file_keys(*rows), ranges):
             keys.append(of_some)
