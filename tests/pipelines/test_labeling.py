@@ -204,7 +204,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("rows", "parameters", "message"),
     [
-        ([("0.png", "red")], {}, "expected labels of at least two classes"),
+        ([("0.png", "red")], {}, "one class only, red"),
         ([("7.png", "red"), ("8.png", "blue")], {}, "7.png"),
         ([("0.png", "red"), ("1.png", "blue"), ("0.png", "blue")], {}, "0.png"),
         ([("0.png", "red"), ("1.png", "blue")], {"method": "diffuson"}, "labeling.method"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -178,9 +179,9 @@ def _settings(images: Path, target: Path) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        # Nothing came of what was refused.
-        if not was_there and not any(target.iterdir()):
-            target.rmdir()
+        # Nothing came of what was refused, but for empty folders.
+        if not was_there and all(path.is_dir() for path in target.rglob("*")):
+            shutil.rmtree(target)
 
 
 @contextmanager
