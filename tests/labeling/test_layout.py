@@ -1,5 +1,6 @@
 import logging
 
+import faiss
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
@@ -57,14 +58,14 @@ def test_a_seed_gives_the_same_map_for_any_number_of_threads(clusters):
     import numba
 
     graph, _ = clusters
-    before = numba.get_num_threads()
+    before, of_faiss = numba.get_num_threads(), faiss.omp_get_max_threads()
     with threadpool_limits(1):
         first = layout_images(graph, seed=3)
     second = layout_images(graph, seed=3)
     np.testing.assert_array_equal(first, second)
     assert not np.array_equal(first, layout_images(graph, seed=4))
     layout_images(graph, seed=2**31 - 1)
-    assert numba.get_num_threads() == before
+    assert (numba.get_num_threads(), faiss.omp_get_max_threads()) == (before, of_faiss)
     assert logging.getLogger("pacmap.pacmap").level == logging.NOTSET
 
 

@@ -16,7 +16,7 @@ from lowshot_kedro.extras import command
 from lowshot_kedro.graph.exact_search import ExactNodes
 from lowshot_kedro.graph.spaces import COSINE
 from lowshot_kedro.labeling.nodes import LabelingGraph, NodeVectors
-from lowshot_kedro.progress import Progress, logged_step
+from lowshot_kedro.progress import Progress, Stopwatch, logged_step
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ _MAX_SEED = 2**30
 _NEAREST_PLACED = 5
 _MAX_COMPARED = 4096
 _BLOCK_ROWS = 65536
+_SECONDS_TO_IMPORT = 5
 
 
 def layout_images(
@@ -173,9 +174,12 @@ def _pacmap(
     seed: int,
 ) -> NDArray[np.float32]:
     """Lay out images whose neighbours are known."""
+    watch = Stopwatch()
     import numba
     import pacmap
 
+    if watch.seconds > _SECONDS_TO_IMPORT:
+        logger.info("pacmap was compiled, as once in an installation: %.1f s", watch.seconds)
     rows = np.repeat(np.arange(len(vectors), dtype=np.int32), _NEIGHBORS)
     pairs = np.column_stack([rows, neighbors.ravel()])
     its_logger = logging.getLogger("pacmap.pacmap")
@@ -185,6 +189,8 @@ def _pacmap(
     # Its loops are too short for several threads, which wait for each other.
     numba.set_num_threads(1)
     try:
+        # Made where it is used: the seed is that of the estimator made last. With pairs given it
+        # leaves faiss alone, whose threads it takes away otherwise.
         mapper = pacmap.PaCMAP(
             n_neighbors=_NEIGHBORS, pair_neighbors=pairs, apply_pca=False, random_state=seed
         )

@@ -90,7 +90,7 @@ def test_an_earlier_tree_is_replaced(tmp_path, images, labeling):
 
 
 @pytest.mark.parametrize("kind", ["links", "copies"])
-@pytest.mark.parametrize("change", ["added", "removed", "beside"])
+@pytest.mark.parametrize("change", ["added", "removed", "exchanged", "beside"])
 def test_a_tree_that_people_have_changed_is_kept(tmp_path, images, labeling, kind, change):
     folder = tmp_path / "tree"
     write_folder_tree(folder, images, labeling, kind)
@@ -98,6 +98,13 @@ def test_a_tree_that_people_have_changed_is_kept(tmp_path, images, labeling, kin
         (folder / "cat" / "mine.txt").write_text("mine")
     elif change == "removed":
         (folder / "cat" / "a.jpg").unlink()
+    elif change == "exchanged":
+        file = folder / "cat" / "a.jpg"
+        file.unlink()
+        if kind == "links":
+            file.write_text("mine")
+        else:
+            file.symlink_to(images.path(4))
     else:
         (folder / "mine.txt").write_text("mine")
     before = content_of(folder)
