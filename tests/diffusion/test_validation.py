@@ -253,9 +253,7 @@ def test_held_out_scores_are_those_of_leaving_each_fold_out(monkeypatch, n_colum
     classes = ints(0, 1, 0, 2, 1, 0, 2, 2, 1, 1, 0, 1)
     dealt = [np.array(fold) for fold in ([0, 4, 6], [5, 7, 3], [10, 11, 1])]
     options = PropagationOptions(class_prior=prior)
-    found = held_out_scores(
-        propagation_matrix(neighbors), nodes, classes, 3, 4, dealt, options
-    )
+    found = held_out_scores(propagation_matrix(neighbors), nodes, classes, 3, 4, dealt, options)
     weights = np.ones(3) if prior == "uniform" else np.array(prior) / 2
     expected = []
     for fold in dealt:
