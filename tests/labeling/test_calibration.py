@@ -159,6 +159,7 @@ def test_held_out_labels_are_judged_without_their_own_fold():
         expected.append(with_temperature(probabilities[fold], temperature))
     np.testing.assert_array_equal(found.held_out, np.concatenate(expected))
     tested = found.method.work.tested
+    np.testing.assert_array_equal(found.raw_confidence, probabilities[tested].max(axis=1))
     np.testing.assert_array_equal(found.right, probabilities[tested].argmax(1) == classes[tested])
 
 

@@ -53,12 +53,10 @@ def test_only_the_rows_asked_for_count():
     probabilities[150] = 0
     rows = np.arange(100, 300)
     found = estimate_frequencies(probabilities, rows, 1000)
-    expected = estimate_frequencies(
-        np.delete(probabilities, np.arange(101), 0), np.arange(199), 1000
-    )
-    part = estimate_frequencies(np.delete(probabilities[100:], 50, 0), np.arange(199), 1000)
-    np.testing.assert_allclose(found, part, rtol=1e-6)
-    assert not np.allclose(found, expected, rtol=1e-6)
+    same = estimate_frequencies(np.delete(probabilities[100:], 50, 0), np.arange(199), 1000)
+    np.testing.assert_allclose(found, same, rtol=1e-6)
+    everyone = estimate_frequencies(probabilities, np.arange(300), 1000)
+    assert everyone[0] > found[0] + 0.1
     for nothing in (rows[:0], np.array([150])):
         np.testing.assert_array_equal(
             estimate_frequencies(probabilities, nothing, 1000), [0.5, 0.5]

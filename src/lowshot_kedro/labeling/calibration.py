@@ -101,31 +101,29 @@ class CalibratedMethod:
         method: The method.
         is_calibrated: Whether there were enough held-out labels to say how right the confidence is.
         temperature: T.
-        raw: float32 (H, C), what the method says of held-out labels.
-        held_out: float32 (H, C), the same, calibrated.
+        raw_confidence: float32 (H,), the largest probability before the temperature.
+        right: bool (H,), which held-out labels are found.
+        held_out: float32 (H, C), what the method says of held-out labels, calibrated.
     """
 
     def __init__(self, method: LabelingMethod) -> None:
         self.method = method
         work = method.work
-        self.raw = method.held_out()
+        found = method.held_out()
         classes = work.classes[work.tested]
         expected = (method.default_temperature, method.temperature_spread)
         self.is_calibrated = len(classes) >= MIN_HELD_OUT
-        self.temperature = fit_temperature(self.raw, classes, *expected)
-        self.held_out = np.empty_like(self.raw)
+        self.temperature = fit_temperature(found, classes, *expected)
+        self.raw_confidence: NDArray[np.float32] = found.max(axis=1, initial=0)
+        self.right: NDArray[np.bool_] = most_probable(found) == classes
         ends = np.cumsum([len(fold) for fold in work.folds]).tolist()
+        without = []
         for fold, last in zip(work.folds, ends, strict=True):
-            first = last - len(fold)
-            others = np.delete(np.arange(len(classes)), np.s_[first:last])
-            temperature = fit_temperature(self.raw[others], classes[others], *expected)
-            self.held_out[first:last] = with_temperature(self.raw[first:last], temperature)
-
-    @property
-    def right(self) -> NDArray[np.bool_]:
-        """Which held-out labels are found, bool (H,)."""
-        work = self.method.work
-        return np.equal(most_probable(self.raw), work.classes[work.tested])
+            others = np.delete(np.arange(len(classes)), np.s_[last - len(fold) : last])
+            without.append(fit_temperature(found[others], classes[others], *expected))
+        for fold, last, temperature in zip(work.folds, ends, without, strict=True):
+            with_temperature(found[last - len(fold) : last], temperature, in_place=True)
+        self.held_out = found
 
     def everyone(self) -> NDArray[np.float32]:
         """Calibrated probabilities of all images, float32 (N, C), anew whenever it is called."""
