@@ -15,7 +15,6 @@ from lowshot_kedro.labeling.calibration import (
     wilson_error,
     with_temperature,
 )
-from lowshot_kedro.labeling.methods.nearest_class_mean import NearestClassMeanLabels
 
 
 def drawn(n, temperature, seed=0, n_classes=4):
@@ -28,46 +27,47 @@ def drawn(n, temperature, seed=0, n_classes=4):
     return probabilities.astype(np.float32), np.array(classes, np.int32)
 
 
-def loss(probabilities, classes, temperature, default):
+def loss(probabilities, classes, temperature, default, spread):
     logits = np.log(probabilities.astype(float) + SMALLEST) / temperature
     tempered = softmax(logits, axis=1)[np.arange(len(classes)), classes]
-    return -np.log(tempered).sum() + np.log(temperature / default) ** 2 / 2
+    return -np.log(tempered).sum() + (np.log(temperature / default) / spread) ** 2 / 2
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
 def test_a_temperature_is_found_again(temperature):
-    found = fit_temperature(*drawn(20_000, temperature), default=0.7)
+    found = fit_temperature(*drawn(20_000, temperature), default=0.7, spread=1)
     assert found == pytest.approx(temperature, rel=0.05)
 
 
+@pytest.mark.parametrize("spread", [0.3, 2.0])
 @pytest.mark.parametrize("n", [3, 40, 300])
-def test_it_makes_labels_most_probable_beside_what_was_expected(n):
+def test_it_makes_labels_most_probable_beside_what_was_expected(n, spread):
     probabilities, classes = drawn(n, 0.5, seed=n)
-    found = fit_temperature(probabilities, classes, 0.8)
+    found = fit_temperature(probabilities, classes, 0.8, spread)
     tried = np.exp(np.linspace(-5, 5, 4001))
-    losses = [loss(probabilities, classes, each, 0.8) for each in tried]
+    losses = [loss(probabilities, classes, each, 0.8, spread) for each in tried]
     assert found == pytest.approx(tried[np.argmin(losses)], rel=0.005)
 
 
 def test_where_nothing_is_known_it_is_the_default():
     nothing = np.zeros((50, 3), np.float32)
     for part in (nothing, nothing[:0]):
-        found = fit_temperature(part, np.zeros(len(part), np.int32), 0.6)
+        found = fit_temperature(part, np.zeros(len(part), np.int32), 0.6, 1)
         assert found == pytest.approx(0.6, rel=1e-3)
 
 
 def test_labels_that_are_all_right_do_not_make_it_certain():
     probabilities = np.full((8, 2), [0.7, 0.3], np.float32)
-    found = fit_temperature(probabilities, np.zeros(8, np.int32), 0.5)
+    found = fit_temperature(probabilities, np.zeros(8, np.int32), 0.5, 1)
     confidence = with_temperature(probabilities, found).max()
     assert 0.9 < confidence < 0.9999
 
 
 def test_many_labels_are_fitted_by_some_of_them(monkeypatch):
     probabilities, classes = drawn(4000, 0.5)
-    whole = fit_temperature(probabilities, classes, 5)
+    whole = fit_temperature(probabilities, classes, 5, 1)
     monkeypatch.setattr(calibration, "_MAX_FITTED", 2000)
-    part = fit_temperature(probabilities, classes, 5)
+    part = fit_temperature(probabilities, classes, 5, 1)
     # Each of them counts for two.
     assert part == pytest.approx(whole, rel=0.05)
     assert part != whole
@@ -134,6 +134,7 @@ class FakeWork:
 
 class FakeMethod:
     default_temperature = 0.6
+    temperature_spread = 0.7
 
     def __init__(self, classes, folds, probabilities):
         self.work, self._probabilities = FakeWork(classes, folds), probabilities
@@ -149,15 +150,16 @@ def test_held_out_labels_are_judged_without_their_own_fold():
     found = CalibratedMethod(FakeMethod(classes, folds, probabilities))
     assert found.is_calibrated
     assert found.temperature == fit_temperature(
-        probabilities[found.method.work.tested], classes[found.method.work.tested], 0.6
+        probabilities[found.method.work.tested], classes[found.method.work.tested], 0.6, 0.7
     )
     expected = []
     for number, fold in enumerate(folds):
         others = np.concatenate(folds[:number] + folds[number + 1 :])
-        temperature = fit_temperature(probabilities[others], classes[others], 0.6)
+        temperature = fit_temperature(probabilities[others], classes[others], 0.6, 0.7)
         expected.append(with_temperature(probabilities[fold], temperature))
     np.testing.assert_array_equal(found.held_out, np.concatenate(expected))
     tested = found.method.work.tested
+    np.testing.assert_array_equal(found.raw_confidence, probabilities[tested].max(axis=1))
     np.testing.assert_array_equal(found.right, probabilities[tested].argmax(1) == classes[tested])
 
 
@@ -176,7 +178,3 @@ def test_sentences():
     few = calibration_sentence(confidence[:4], right[:4], False)
     assert "too few labels" in few
     assert "4 could be held out" in few
-
-
-def test_default_temperatures_are_those_of_methods():
-    assert NearestClassMeanLabels.default_temperature > 0

@@ -18,8 +18,6 @@ from lowshot_kedro.labeling.methods.method import BLOCK_ROWS, LabelingMethod, to
 MIN_HELD_OUT = 30
 # What no class is less probable than, before a temperature: one that has not arrived is possible.
 SMALLEST = 1e-3
-# Standard deviation of the logarithm of temperatures around the default one.
-_SPREAD = 1.0
 _LIMITS = (1e-3, 1e3)
 _MAX_FITTED = 20_000
 
@@ -52,17 +50,21 @@ def with_temperature(
 
 
 def fit_temperature(
-    probabilities: NDArray[np.float32], classes: NDArray[np.int32], default: float
+    probabilities: NDArray[np.float32],
+    classes: NDArray[np.int32],
+    default: float,
+    spread: float,
 ) -> float:
     """The temperature that makes held-out labels most probable, near the default if they are few.
 
-    The maximum of Σ log q_y - ½ (log T - log T₀)², which is what a log-normal prior around the
-    default T₀ with a standard deviation of one adds to the likelihood.
+    The maximum of Σ log q_y - ½ (log T - log T₀)² / s², which is what a log-normal prior around the
+    default T₀ adds to the likelihood.
 
     Args:
         probabilities: float32 (H, C); rows of zeros say nothing.
         classes: int32 (H,), what is right.
         default: T₀.
+        spread: s, the standard deviation of log T that is expected.
 
     Returns:
         T, between 0.001 and 1000. In memory: 20 thousand rows of probabilities in double precision.
@@ -77,7 +79,7 @@ def fit_temperature(
     def loss(log_temperature: float) -> float:
         inverse = np.exp(-log_temperature)
         partition = np.log(np.exp(logarithms * inverse).sum(axis=1))
-        distance = (log_temperature - np.log(default)) / _SPREAD
+        distance = (log_temperature - np.log(default)) / spread
         return float(weight * (partition - right * inverse).sum() + distance**2 / 2)
 
     found = minimize_scalar(
@@ -89,44 +91,39 @@ def fit_temperature(
 class CalibratedMethod:
     """A method with a temperature.
 
-    The temperature with which held-out labels are judged is fitted without those of their fold.
+    The temperature with which held-out labels are judged is fitted without those of their fold. A
+    few labels move it but little from the default one.
 
     Args:
         method: The method.
 
     Attributes:
         method: The method.
-        is_calibrated: Whether there were enough held-out labels to fit a temperature.
+        is_calibrated: Whether there were enough held-out labels to say how right the confidence is.
         temperature: T.
-        raw: float32 (H, C), what the method says of held-out labels.
-        held_out: float32 (H, C), the same, calibrated.
+        raw_confidence: float32 (H,), the largest probability before the temperature.
+        right: bool (H,), which held-out labels are found.
+        held_out: float32 (H, C), what the method says of held-out labels, calibrated.
     """
 
     def __init__(self, method: LabelingMethod) -> None:
         self.method = method
         work = method.work
-        self.raw = method.held_out()
+        found = method.held_out()
         classes = work.classes[work.tested]
-        default = method.default_temperature
+        expected = (method.default_temperature, method.temperature_spread)
         self.is_calibrated = len(classes) >= MIN_HELD_OUT
-        self.temperature = default
-        self.held_out = np.empty_like(self.raw)
-        if self.is_calibrated:
-            self.temperature = fit_temperature(self.raw, classes, default)
+        self.temperature = fit_temperature(found, classes, *expected)
+        self.raw_confidence: NDArray[np.float32] = found.max(axis=1, initial=0)
+        self.right: NDArray[np.bool_] = most_probable(found) == classes
         ends = np.cumsum([len(fold) for fold in work.folds]).tolist()
+        without = []
         for fold, last in zip(work.folds, ends, strict=True):
-            first = last - len(fold)
-            temperature = default
-            if self.is_calibrated:
-                others = np.delete(np.arange(len(classes)), np.s_[first:last])
-                temperature = fit_temperature(self.raw[others], classes[others], default)
-            self.held_out[first:last] = with_temperature(self.raw[first:last], temperature)
-
-    @property
-    def right(self) -> NDArray[np.bool_]:
-        """Which held-out labels are found, bool (H,)."""
-        work = self.method.work
-        return np.equal(most_probable(self.raw), work.classes[work.tested])
+            others = np.delete(np.arange(len(classes)), np.s_[last - len(fold) : last])
+            without.append(fit_temperature(found[others], classes[others], *expected))
+        for fold, last, temperature in zip(work.folds, ends, without, strict=True):
+            with_temperature(found[last - len(fold) : last], temperature, in_place=True)
+        self.held_out = found
 
     def everyone(self) -> NDArray[np.float32]:
         """Calibrated probabilities of all images, float32 (N, C), anew whenever it is called."""

@@ -36,6 +36,10 @@ def judged_methods(work: Work, method: str) -> tuple[dict[str, CalibratedMethod]
     left_out = ""
     if method != "auto":
         wanted = {method, *METHODS[method].parts}
+        for name in wanted:
+            library = METHODS[name].library
+            if library is not None:
+                require(library, parameter="method", found=method)
     elif len(work.tested) < MIN_HELD_OUT:
         wanted = {_USUAL}
     else:
@@ -46,8 +50,6 @@ def judged_methods(work: Work, method: str) -> tuple[dict[str, CalibratedMethod]
     judged: dict[str, CalibratedMethod] = {}
     for name, each in METHODS.items():
         if name in wanted:
-            if each.library is not None:
-                require(each.library, parameter="method", found=name)
             with logged_step(f"held-out labels: {name}"):
                 judged[name] = CalibratedMethod(each(work, judged))
     return judged, left_out

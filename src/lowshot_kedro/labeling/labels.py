@@ -146,7 +146,9 @@ def label_images(
     name, reason = choose_method(judged, parameters.method, len(work.tested))
     reason += left_out
     logger.info("labelling: %s", reason)
-    chosen = judged[name]
+    chosen, table = judged[name], accuracies(judged)
+    # What the others say of held-out labels is not needed any more.
+    judged.clear()
     with _timed(seconds, chosen.method.title):
         probabilities = chosen.everyone()
     is_open = (given.labels < 0) & ~is_broken
@@ -177,7 +179,7 @@ def label_images(
         "method": name,
         "title": chosen.method.title,
         "reason": reason,
-        "methods": accuracies(judged),
+        "methods": table,
         "n_neighbors": k,
         "n_iterations": None,
         **chosen.method.described(),
@@ -265,13 +267,12 @@ def _known_of_confidence(
     chosen: CalibratedMethod, confidence: NDArray[np.float32], right: NDArray[np.bool_]
 ) -> dict[str, Any]:
     """What held-out labels say of the confidence."""
-    raw = chosen.raw.max(axis=1, initial=0)
     return {
         "n_held_out": len(right),
         "is_calibrated": chosen.is_calibrated,
         "temperature": chosen.temperature,
         "calibration_error": calibration_error(confidence, right),
-        "calibration_error_before": calibration_error(raw, chosen.right),
+        "calibration_error_before": calibration_error(chosen.raw_confidence, chosen.right),
         "calibration_sentence": calibration_sentence(confidence, right, chosen.is_calibrated),
         "reliability": reliability(confidence, right),
         "accuracy_above": accuracy_above(confidence, right),

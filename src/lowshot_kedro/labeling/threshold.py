@@ -82,11 +82,11 @@ def choose_threshold(
             few = len(right) < MIN_HELD_OUT
             why = (
                 " There are too few held-out labels to choose it by: it is where the mean "
-                f"confidence of the labels kept is {wanted:g}."
+                f"confidence of the labels kept is at least {wanted:g}."
                 if few
                 else " The held-out labels are at no confidence right so often, or too few of "
-                "them are: it is where the mean confidence of the labels kept is "
-                f"{wanted:g}, which they do not confirm."
+                "them are: it is where the mean confidence of the labels kept is at "
+                f"least {wanted:g}, which they do not confirm."
             )
     is_unknown = is_found & (confidence < chosen)
     n_found, n_kept = int(is_found.sum()), int((is_found & ~is_unknown).sum())

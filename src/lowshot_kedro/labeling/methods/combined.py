@@ -26,6 +26,7 @@ class CombinedLabels(LabelingMethod):
     name = "combined"
     parts = METHODS["combined"].parts
     library = "torch"
+    default_temperature = 0.7
 
     def __init__(self, work: Work, parts: Mapping[str, CalibratedMethod]) -> None:
         super().__init__(work, parts)

@@ -36,7 +36,7 @@ class DiffusionLabels(LabelingMethod):
     """
 
     name = "diffusion"
-    default_temperature = 0.5
+    default_temperature = 0.6
 
     def __init__(self, work: Work, parts: Mapping[str, CalibratedMethod]) -> None:
         super().__init__(work, parts)

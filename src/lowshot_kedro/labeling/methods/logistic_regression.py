@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +11,9 @@ from numpy.typing import NDArray
 from lowshot_kedro.blocks import row_ranges, take_rows
 from lowshot_kedro.classifiers import LogisticRegressions
 from lowshot_kedro.devices import choose_device
-from lowshot_kedro.extras import require
-from lowshot_kedro.labeling.methods.method import BLOCK_ROWS, LabelingMethod, Work
+from lowshot_kedro.labeling.methods.method import BLOCK_ROWS, LabelingMethod
 from lowshot_kedro.parameters import refuse
 from lowshot_kedro.progress import Progress, logged_step
-
-if TYPE_CHECKING:
-    from lowshot_kedro.labeling.calibration import CalibratedMethod
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +25,9 @@ class LogisticRegressionLabels(LabelingMethod):
     """
 
     name = "logistic_regression"
+    # It depends on the length of features, and on how long the layer is trained.
+    temperature_spread = 2.0
     library = "torch"
-
-    def __init__(self, work: Work, parts: Mapping[str, CalibratedMethod]) -> None:
-        super().__init__(work, parts)
-        require("torch", parameter="method", found=self.name)
 
     def held_out(self) -> NDArray[np.float32]:
         """Probabilities by the layers of the folds; all the same where one diverged."""

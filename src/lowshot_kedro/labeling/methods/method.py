@@ -66,13 +66,16 @@ class LabelingMethod(ABC):
         name: As in :data:`lowshot_kedro.methods.METHODS`.
         parts: Methods that this one joins.
         default_temperature: The temperature that is right for most collections of images with few
-            labels, for where there are too few to fit one.
+            labels, for where there are none to fit one by.
+        temperature_spread: How far the right one is from it as a rule: the standard deviation of
+            its logarithm.
         library: A module of an extra, without which it does not work.
     """
 
     name: ClassVar[str]
     parts: ClassVar[tuple[str, ...]] = ()
     default_temperature: ClassVar[float] = 1.0
+    temperature_spread: ClassVar[float] = 0.5
     library: ClassVar[str | None] = None
 
     def __init__(self, work: Work, parts: Mapping[str, CalibratedMethod]) -> None:

@@ -25,7 +25,7 @@ class NearestClassMeanLabels(LabelingMethod):
     """
 
     name = "nearest_class_mean"
-    default_temperature = 1.0
+    default_temperature = 0.8
 
     def held_out(self) -> NDArray[np.float32]:
         """Probabilities by the means of the labels that are left."""
