@@ -14,16 +14,15 @@ from lowshot_kedro.labeling.nodes import LabelingGraph
 from lowshot_kedro.progress import Progress, logged_step
 
 RULE = (
-    "Each image is the one that most others resemble which no labelled image and none chosen "
-    "before resembles, uncertain ones counting up to twice: facility location by greedy choice "
-    "(Wei, Iyer and Bilmes, ICML 2015) over the graph, with few labels of the kind of ProbCover "
-    "(Yehuda et al., NeurIPS 2022)."
+    "Each image is linked to most others that no labelled image and none chosen before is linked "
+    "to, uncertain ones counting up to six times: ProbCover (Yehuda, Dekel, Hacohen and Weinshall, "
+    "NeurIPS 2022) over the graph, weighted by the margin of the labels."
 )
 
 # More neighbours change little, and take longer.
 _MAX_NEIGHBORS = 30
-# Exponent of the cosine: an image covers what is very similar, and little of anything else.
-_EXPONENT = 4
+# What an image counts whose label is certain, beside 1 minus the margin.
+_CERTAIN = 0.2
 _BLOCK_ROWS = 16384
 
 
@@ -32,18 +31,16 @@ def images_to_label_next(
 ) -> NextImages:
     """Unlabelled images whose labels would help most: typical of many, uncertain, and unlike.
 
-    An image covers those that it is linked to, in either direction, by the fourth power of their
-    cosine, and itself by 1. The gain of an image is what it adds to Σ_u w_u max_v cover(v, u), v
-    being the labelled images and those chosen before, with w_u = 2 − margin. The image with the
-    largest gain is chosen, again and again. The sum is submodular, so gains only fall, the choice
-    reaches 1 − 1/e of the best there is, and few gains have to be looked at again.
+    An image covers itself and those that it is linked to, in either direction. Chosen is, again and
+    again, the image with the largest sum of w = 1.2 − margin over what it covers and no labelled
+    image, and none chosen before, has covered; when all are covered, all count anew. The sum is
+    submodular: gains only fall, so that few have to be looked at again, and the choice reaches
+    1 − 1/e of the best there is.
 
-    G. Hacohen, A. Dekel and D. Weinshall, "Active Learning on a Budget: Opposite Strategies Suit
-    High and Low Budgets", ICML 2022, and O. Yehuda, A. Dekel, G. Hacohen and D. Weinshall, "Active
-    Learning Through a Covering Lens", NeurIPS 2022, show that with few labels typical images help
-    more than uncertain ones; the latter covers by balls of one radius, where all weigh alike. K.
-    Wei, R. Iyer and J. Bilmes, "Submodularity in Data Subset Selection and Active Learning", ICML
-    2015, have the sum.
+    This is O. Yehuda, A. Dekel, G. Hacohen and D. Weinshall, "Active Learning Through a Covering
+    Lens", NeurIPS 2022, with links in place of balls of one radius, so that it needs no radius, and
+    with weights, as K. Wei, R. Iyer and J. Bilmes, "Submodularity in Data Subset Selection and
+    Active Learning", ICML 2015, combine coverage and uncertainty.
 
     Args:
         graph: The graph over all images.
@@ -66,24 +63,23 @@ def images_to_label_next(
         return NextImages(np.empty(0, np.int32), RULE)
     candidates = np.random.default_rng(seed).permutation(candidates)
     with logged_step(f"choice of {min(n, len(candidates))} images to label next"):
-        coverage = _Coverage(Neighborhoods(graph, _MAX_NEIGHBORS), 2 - labeling.margin)
+        coverage = _Coverage(Neighborhoods(graph, _MAX_NEIGHBORS), 1 + _CERTAIN - labeling.margin)
         coverage.add(np.flatnonzero(is_labeled))
         return NextImages(_greedy(coverage, candidates, min(n, len(candidates))), RULE)
 
 
 def _greedy(coverage: _Coverage, candidates: NDArray[np.int64], count: int) -> NDArray[np.int32]:
     """Candidates that add most, one after the other; of equal ones the first."""
-    gains = np.concatenate(
-        [
-            coverage.gains(candidates[first:last])
-            for first, last in row_ranges(len(candidates), _BLOCK_ROWS)
-        ]
-    )
+    gains = _all_gains(coverage, candidates)
     chosen = np.empty(count, np.int32)
     with Progress(count, "images to label next") as progress:
         for number in range(count):
             while True:
                 place = int(gains.argmax())
+                if gains[place] == 0:
+                    coverage.forget()
+                    gains = np.where(gains < 0, gains, _all_gains(coverage, candidates))
+                    place = int(gains.argmax())
                 node = candidates[place : place + 1]
                 gain = coverage.gains(node)[0]
                 if gain == gains[place]:
@@ -96,8 +92,14 @@ def _greedy(coverage: _Coverage, candidates: NDArray[np.int64], count: int) -> N
     return chosen
 
 
+def _all_gains(coverage: _Coverage, nodes: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.concatenate(
+        [coverage.gains(nodes[first:last]) for first, last in row_ranges(len(nodes), _BLOCK_ROWS)]
+    )
+
+
 class _Coverage:
-    """How well each image is covered by those that have a label.
+    """Which images are covered.
 
     Args:
         neighborhoods: The links.
@@ -107,23 +109,19 @@ class _Coverage:
     def __init__(self, neighborhoods: Neighborhoods, weights: NDArray[np.floating]) -> None:
         self._neighborhoods = neighborhoods
         self._weights = weights.astype(np.float64)
-        self._covered = np.zeros(len(weights), np.float64)
+        self._is_open = np.ones(len(weights), np.bool_)
 
     def add(self, nodes: NDArray[np.int64]) -> None:
-        """Let nodes have a label."""
+        """Cover nodes and those that they are linked to."""
         for first, last in row_ranges(len(nodes), _BLOCK_ROWS):
-            _, others, strengths = self._links(nodes[first:last])
-            np.maximum.at(self._covered, others, strengths)
+            self._is_open[self._neighborhoods.of(nodes[first:last]).nodes] = False
+
+    def forget(self) -> None:
+        """Let nothing be covered."""
+        self._is_open[:] = True
 
     def gains(self, nodes: NDArray[np.int64]) -> NDArray[np.float64]:
         """What each of some nodes would add, float64 (m,)."""
-        rows, others, strengths = self._links(nodes)
-        added = self._weights[others] * np.maximum(strengths - self._covered[others], 0)
-        return np.bincount(rows, added, minlength=len(nodes)).astype(np.float64)
-
-    def _links(
-        self, nodes: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float64]]:
         links = self._neighborhoods.of(nodes)
-        cosines = np.clip(links.similarities.astype(np.float64), 0, 1)
-        return links.rows, links.nodes, cosines**_EXPONENT
+        added = self._weights[links.nodes] * self._is_open[links.nodes]
+        return np.bincount(links.rows, added, minlength=len(nodes)).astype(np.float64)
