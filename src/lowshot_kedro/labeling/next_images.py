@@ -14,9 +14,10 @@ from lowshot_kedro.labeling.nodes import LabelingGraph
 from lowshot_kedro.progress import Progress, logged_step
 
 RULE = (
-    "Each image is linked to most others that no labelled image and none chosen before is linked "
-    "to, uncertain ones counting up to six times: ProbCover (Yehuda, Dekel, Hacohen and Weinshall, "
-    "NeurIPS 2022) over the graph, weighted by the margin of the labels."
+    "Each image is similar to most others that are similar to no labelled image and to none chosen "
+    "before, uncertain ones counting up to six times: facility location over the graph (Wei, Iyer "
+    "and Bilmes, ICML 2015), which covers images as ProbCover does (Yehuda, Dekel, Hacohen and "
+    "Weinshall, NeurIPS 2022), weighted by the margin of their labels."
 )
 
 # More neighbours change little, and take longer.
@@ -31,16 +32,16 @@ def images_to_label_next(
 ) -> NextImages:
     """Unlabelled images whose labels would help most: typical of many, uncertain, and unlike.
 
-    An image covers itself and those that it is linked to, in either direction. Chosen is, again and
-    again, the image with the largest sum of w = 1.2 − margin over what it covers and no labelled
-    image, and none chosen before, has covered; when all are covered, all count anew. The sum is
+    An image covers itself by 1, and those that it is linked to, in either direction, by their
+    cosine. Chosen is, again and again, the image that adds most to Σ_u w_u max_v cover(v, u), v
+    being the labelled images and those chosen before, with w_u = 1.2 − margin. The sum is
     submodular: gains only fall, so that few have to be looked at again, and the choice reaches
     1 − 1/e of the best there is.
 
-    This is O. Yehuda, A. Dekel, G. Hacohen and D. Weinshall, "Active Learning Through a Covering
-    Lens", NeurIPS 2022, with links in place of balls of one radius, so that it needs no radius, and
-    with weights, as K. Wei, R. Iyer and J. Bilmes, "Submodularity in Data Subset Selection and
-    Active Learning", ICML 2015, combine coverage and uncertainty.
+    K. Wei, R. Iyer and J. Bilmes, "Submodularity in Data Subset Selection and Active Learning",
+    ICML 2015, have such sums. With cosines and weights of 1 it would be O. Yehuda, A. Dekel, G.
+    Hacohen and D. Weinshall, "Active Learning Through a Covering Lens", NeurIPS 2022, with links in
+    place of balls of one radius.
 
     Args:
         graph: The graph over all images.
@@ -70,16 +71,17 @@ def images_to_label_next(
 
 def _greedy(coverage: _Coverage, candidates: NDArray[np.int64], count: int) -> NDArray[np.int32]:
     """Candidates that add most, one after the other; of equal ones the first."""
-    gains = _all_gains(coverage, candidates)
+    gains = np.concatenate(
+        [
+            coverage.gains(candidates[first:last])
+            for first, last in row_ranges(len(candidates), _BLOCK_ROWS)
+        ]
+    )
     chosen = np.empty(count, np.int32)
     with Progress(count, "images to label next") as progress:
         for number in range(count):
             while True:
                 place = int(gains.argmax())
-                if gains[place] == 0:
-                    coverage.forget()
-                    gains = np.where(gains < 0, gains, _all_gains(coverage, candidates))
-                    place = int(gains.argmax())
                 node = candidates[place : place + 1]
                 gain = coverage.gains(node)[0]
                 if gain == gains[place]:
@@ -92,14 +94,8 @@ def _greedy(coverage: _Coverage, candidates: NDArray[np.int64], count: int) -> N
     return chosen
 
 
-def _all_gains(coverage: _Coverage, nodes: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.concatenate(
-        [coverage.gains(nodes[first:last]) for first, last in row_ranges(len(nodes), _BLOCK_ROWS)]
-    )
-
-
 class _Coverage:
-    """Which images are covered.
+    """How well images are covered.
 
     Args:
         neighborhoods: The links.
@@ -109,19 +105,17 @@ class _Coverage:
     def __init__(self, neighborhoods: Neighborhoods, weights: NDArray[np.floating]) -> None:
         self._neighborhoods = neighborhoods
         self._weights = weights.astype(np.float64)
-        self._is_open = np.ones(len(weights), np.bool_)
+        self._covered = np.zeros(len(weights), np.float32)
 
     def add(self, nodes: NDArray[np.int64]) -> None:
-        """Cover nodes and those that they are linked to."""
+        """Cover what nodes are linked to."""
         for first, last in row_ranges(len(nodes), _BLOCK_ROWS):
-            self._is_open[self._neighborhoods.of(nodes[first:last]).nodes] = False
-
-    def forget(self) -> None:
-        """Let nothing be covered."""
-        self._is_open[:] = True
+            links = self._neighborhoods.of(nodes[first:last])
+            np.maximum.at(self._covered, links.nodes, np.minimum(links.similarities, 1))
 
     def gains(self, nodes: NDArray[np.int64]) -> NDArray[np.float64]:
         """What each of some nodes would add, float64 (m,)."""
         links = self._neighborhoods.of(nodes)
-        added = self._weights[links.nodes] * self._is_open[links.nodes]
+        cosines = np.minimum(links.similarities, 1)
+        added = self._weights[links.nodes] * np.maximum(cosines - self._covered[links.nodes], 0)
         return np.bincount(links.rows, added, minlength=len(nodes)).astype(np.float64)
