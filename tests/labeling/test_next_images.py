@@ -25,7 +25,7 @@ def assert_greedy(
             if other != node:
                 covers[node, other] = covers[other, node] = max(0, min(1, cosine))
     is_taken = labels >= 0
-    weights = 1.2 - margin.astype(np.float64)
+    weights = 2 - margin.astype(np.float64)
     before = np.inf
     for node in chosen.tolist():
         covered = covers[is_taken].max(axis=0)

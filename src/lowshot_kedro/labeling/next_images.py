@@ -15,15 +15,13 @@ from lowshot_kedro.progress import Progress, logged_step
 
 RULE = (
     "Each image is similar to most others that are similar to no labelled image and to none chosen "
-    "before, uncertain ones counting up to six times: facility location over the graph (Wei, Iyer "
+    "before, uncertain ones counting up to twice: facility location over the graph (Wei, Iyer "
     "and Bilmes, ICML 2015), which covers images as ProbCover does (Yehuda, Dekel, Hacohen and "
     "Weinshall, NeurIPS 2022), weighted by the margin of their labels."
 )
 
 # More neighbours change little, and take longer.
 _MAX_NEIGHBORS = 30
-# What an image counts whose label is certain, beside 1 minus the margin.
-_CERTAIN = 0.2
 _BLOCK_ROWS = 16384
 
 
@@ -34,7 +32,7 @@ def images_to_label_next(
 
     An image covers itself by 1, and those that it is linked to, in either direction, by their
     cosine. Chosen is, again and again, the image that adds most to Σ_u w_u max_v cover(v, u), v
-    being the labelled images and those chosen before, with w_u = 1.2 − margin. The sum is
+    being the labelled images and those chosen before, with w_u = 2 − margin. The sum is
     submodular: gains only fall, so that few have to be looked at again, and the choice reaches
     1 − 1/e of the best there is.
 
@@ -64,7 +62,7 @@ def images_to_label_next(
         return NextImages(np.empty(0, np.int32), RULE)
     candidates = np.random.default_rng(seed).permutation(candidates)
     with logged_step(f"choice of {min(n, len(candidates))} images to label next"):
-        coverage = _Coverage(Neighborhoods(graph, _MAX_NEIGHBORS), 1 + _CERTAIN - labeling.margin)
+        coverage = _Coverage(Neighborhoods(graph, _MAX_NEIGHBORS), 2 - labeling.margin)
         coverage.add(np.flatnonzero(is_labeled))
         return NextImages(_greedy(coverage, candidates, min(n, len(candidates))), RULE)
 
