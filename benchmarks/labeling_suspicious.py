@@ -137,9 +137,7 @@ def measure(
     for seed in range(options.seed, options.seed + options.draws):
         rng = np.random.default_rng(seed)
         labeled = np.sort(rng.choice(len(collection), n_labels, replace=False))
-        labels, is_wrong = planted(
-            collection, collection.classes[labeled], n_wrong, kind, seed
-        )
+        labels, is_wrong = planted(collection, collection.classes[labeled], n_wrong, kind, seed)
         shares = held_out_shares(collection, labeled, labels, seed)
         nothing = np.zeros((len(collection), collection.n_classes), np.float32)
         labeling = collection.labeling(labeled, labels, nothing, shares)

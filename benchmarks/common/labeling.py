@@ -80,9 +80,7 @@ class Collection:
             neighbors.astype(np.int32), similarities, NodeVectors(nothing, self.vectors)
         )
 
-    def shares(
-        self, labeled: NDArray[np.int64], labels: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
+    def shares(self, labeled: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.float32]:
         """What LabelDiffusion makes of labels, float32 (N, C)."""
         y = np.full(len(self), -1)
         y[labeled] = labels

@@ -14,16 +14,14 @@ from lowshot_kedro.labeling.nodes import LabelingGraph
 from lowshot_kedro.progress import Progress, logged_step
 
 RULE = (
-    "Each image is the one that most others resemble which no labelled image and none chosen "
-    "before resembles, uncertain ones counting up to twice: facility location by greedy choice "
-    "(Wei, Iyer and Bilmes, ICML 2015) over the graph, with few labels of the kind of ProbCover "
-    "(Yehuda et al., NeurIPS 2022)."
+    "Each image is similar to most others that are similar to no labelled image and to none chosen "
+    "before, uncertain ones counting up to twice: facility location over the graph (Wei, Iyer "
+    "and Bilmes, ICML 2015), which covers images as ProbCover does (Yehuda, Dekel, Hacohen and "
+    "Weinshall, NeurIPS 2022), weighted by the margin of their labels."
 )
 
 # More neighbours change little, and take longer.
 _MAX_NEIGHBORS = 30
-# Exponent of the cosine: an image covers what is very similar, and little of anything else.
-_EXPONENT = 4
 _BLOCK_ROWS = 16384
 
 
@@ -32,18 +30,16 @@ def images_to_label_next(
 ) -> NextImages:
     """Unlabelled images whose labels would help most: typical of many, uncertain, and unlike.
 
-    An image covers those that it is linked to, in either direction, by the fourth power of their
-    cosine, and itself by 1. The gain of an image is what it adds to Σ_u w_u max_v cover(v, u), v
-    being the labelled images and those chosen before, with w_u = 2 − margin. The image with the
-    largest gain is chosen, again and again. The sum is submodular, so gains only fall, the choice
-    reaches 1 − 1/e of the best there is, and few gains have to be looked at again.
+    An image covers itself by 1, and those that it is linked to, in either direction, by their
+    cosine. Chosen is, again and again, the image that adds most to Σ_u w_u max_v cover(v, u), v
+    being the labelled images and those chosen before, with w_u = 2 − margin. The sum is
+    submodular: gains only fall, so that few have to be looked at again, and the choice reaches
+    1 − 1/e of the best there is.
 
-    G. Hacohen, A. Dekel and D. Weinshall, "Active Learning on a Budget: Opposite Strategies Suit
-    High and Low Budgets", ICML 2022, and O. Yehuda, A. Dekel, G. Hacohen and D. Weinshall, "Active
-    Learning Through a Covering Lens", NeurIPS 2022, show that with few labels typical images help
-    more than uncertain ones; the latter covers by balls of one radius, where all weigh alike. K.
-    Wei, R. Iyer and J. Bilmes, "Submodularity in Data Subset Selection and Active Learning", ICML
-    2015, have the sum.
+    K. Wei, R. Iyer and J. Bilmes, "Submodularity in Data Subset Selection and Active Learning",
+    ICML 2015, have such sums. With cosines and weights of 1 it would be O. Yehuda, A. Dekel, G.
+    Hacohen and D. Weinshall, "Active Learning Through a Covering Lens", NeurIPS 2022, with links in
+    place of balls of one radius.
 
     Args:
         graph: The graph over all images.
@@ -97,7 +93,7 @@ def _greedy(coverage: _Coverage, candidates: NDArray[np.int64], count: int) -> N
 
 
 class _Coverage:
-    """How well each image is covered by those that have a label.
+    """How well images are covered.
 
     Args:
         neighborhoods: The links.
@@ -107,23 +103,17 @@ class _Coverage:
     def __init__(self, neighborhoods: Neighborhoods, weights: NDArray[np.floating]) -> None:
         self._neighborhoods = neighborhoods
         self._weights = weights.astype(np.float64)
-        self._covered = np.zeros(len(weights), np.float64)
+        self._covered = np.zeros(len(weights), np.float32)
 
     def add(self, nodes: NDArray[np.int64]) -> None:
-        """Let nodes have a label."""
+        """Cover what nodes are linked to."""
         for first, last in row_ranges(len(nodes), _BLOCK_ROWS):
-            _, others, strengths = self._links(nodes[first:last])
-            np.maximum.at(self._covered, others, strengths)
+            links = self._neighborhoods.of(nodes[first:last])
+            np.maximum.at(self._covered, links.nodes, np.minimum(links.similarities, 1))
 
     def gains(self, nodes: NDArray[np.int64]) -> NDArray[np.float64]:
         """What each of some nodes would add, float64 (m,)."""
-        rows, others, strengths = self._links(nodes)
-        added = self._weights[others] * np.maximum(strengths - self._covered[others], 0)
-        return np.bincount(rows, added, minlength=len(nodes)).astype(np.float64)
-
-    def _links(
-        self, nodes: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float64]]:
         links = self._neighborhoods.of(nodes)
-        cosines = np.clip(links.similarities.astype(np.float64), 0, 1)
-        return links.rows, links.nodes, cosines**_EXPONENT
+        cosines = np.minimum(links.similarities, 1)
+        added = self._weights[links.nodes] * np.maximum(cosines - self._covered[links.nodes], 0)
+        return np.bincount(links.rows, added, minlength=len(nodes)).astype(np.float64)

@@ -23,8 +23,8 @@ RULE = (
     "contradict each other."
 )
 
-# Three times as probable as the class given.
-_MIN_SUSPICION = 0.75
+# Times that another class is as probable as the one given.
+_MIN_RATIO = 3.0
 # Of a contradiction between copies, of which either may be the wrong one.
 _OF_COPIES = 0.5
 # A cosine of copies, but for rounding.
@@ -44,8 +44,9 @@ def suspicious_labels(graph: LabelingGraph, labeling: Labeling) -> SuspiciousLab
     Two kinds of evidence see different errors: probabilities of held-out labels, as a rule those of
     the diffusion, look at the images nearby, and a linear classifier at all. The second is fitted
     by least squares to vectors of length 1, classes weighing alike, and predicts every label
-    without that label, and without those of its group, in closed form. Suspicion is what the most
-    probable other class has of the probability of that class and of the given one together.
+    without that label, and without those of its group, in closed form. With the mean p of both,
+    g the given and s the most probable other class, suspicion is √p(s) / (√p(s) + p(g)): p(g) alone
+    ranks errors at random best, and p(s) / p(g) errors between similar classes.
 
     A label that could not be held out, such as the only one of its class, is suspicious where an
     exact copy of the image has another label, and nowhere else: all its neighbours are of other
@@ -56,7 +57,7 @@ def suspicious_labels(graph: LabelingGraph, labeling: Labeling) -> SuspiciousLab
         labeling: Given labels, and what was predicted for those that were held out.
 
     Returns:
-        Labels whose suspicion is 0.75 at least, and contradictions between copies. In memory
+        Labels for which p(s) ≥ 3 p(g), and contradictions between copies. In memory
         besides: three times the probabilities of held-out labels.
     """
     given = labeling.given
@@ -103,8 +104,9 @@ def _improbable_labels(vectors: NodeVectors, labeling: Labeling) -> _Found:
     of_vectors[rows, classes] = -1
     suggested = of_vectors.argmax(axis=1)
     of_suggested = of_vectors[rows, suggested]
-    suspicion = of_suggested / np.maximum(of_suggested + of_given, np.finfo(np.float32).tiny)
-    found = np.flatnonzero(suspicion >= _MIN_SUSPICION)
+    found = np.flatnonzero(of_suggested >= _MIN_RATIO * of_given)
+    roots = np.sqrt(of_suggested)
+    suspicion = roots / np.maximum(roots + of_given, np.finfo(np.float32).tiny)
     return _Found(nodes[found], suspicion[found], suggested[found])
 
 
