@@ -89,6 +89,10 @@ class Page:
             if received is None:
                 raise ConnectionError("the browser has closed the page")
             message = json.loads(received)
+            if message.get("method") == "Page.javascriptDialogOpening":
+                # Nobody is there to answer whether a page may be left.
+                yes = {"id": 0, "method": "Page.handleJavaScriptDialog", "params": {"accept": True}}
+                await self._connection.write_message(json.dumps(yes))
             # What happens on the page is told in between.
             if message.get("id") != self._n_calls:
                 continue
