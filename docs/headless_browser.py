@@ -50,13 +50,13 @@ class Page:
         """
         items = json.dumps({name: json.dumps(value) for name, value in storage.items()})
         script = f"for (const [name, value] of Object.entries({items})) localStorage[name] = value"
-        self._call("Page.enable")
-        self._call("Page.addScriptToEvaluateOnNewDocument", source=script)
-        self._call("Page.navigate", url=address)
+        self.call("Page.enable")
+        self.call("Page.addScriptToEvaluateOnNewDocument", source=script)
+        self.call("Page.navigate", url=address)
 
     def evaluate(self, script: str) -> Any:
         """The value of an expression of JavaScript in the page."""
-        answer = self._call("Runtime.evaluate", expression=script, returnByValue=True)
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
         return answer["result"].get("value")
 
     def wait_for(self, script: str, seconds: float = 60) -> None:
@@ -73,10 +73,11 @@ class Page:
 
     def screenshot(self, path: Path) -> None:
         """Write what is to be seen as a PNG file."""
-        answer = self._call("Page.captureScreenshot", format="png")
+        answer = self.call("Page.captureScreenshot", format="png")
         path.write_bytes(base64.b64decode(answer["data"]))
 
-    def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """What the browser answers to a call of its debugging protocol."""
         return self._loop.run_until_complete(self._answer(method, parameters))
 
     async def _answer(self, method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,6 +89,10 @@ class Page:
             if received is None:
                 raise ConnectionError("the browser has closed the page")
             message = json.loads(received)
+            if message.get("method") == "Page.javascriptDialogOpening":
+                # Nobody is there to answer whether a page may be left.
+                yes = {"id": 0, "method": "Page.handleJavaScriptDialog", "params": {"accept": True}}
+                await self._connection.write_message(json.dumps(yes))
             # What happens on the page is told in between.
             if message.get("id") != self._n_calls:
                 continue

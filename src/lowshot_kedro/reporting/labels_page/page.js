@@ -587,8 +587,9 @@ $("tiles").addEventListener("click", (event) => {
     focusTile(place);
     selectRange();
   } else if (event.ctrlKey || event.metaKey) {
-    if (!selected.size) selected.add(current);
-    if (place !== current && selected.has(place)) selected.delete(place);
+    // The press of the button has moved the focus already, not the anchor.
+    if (!selected.size) selected.add(anchor);
+    if (place !== anchor && selected.has(place)) selected.delete(place);
     else selected.add(place);
     focusTile(place);
     anchor = place;

@@ -1,0 +1,520 @@
+"""What people see and do on the page, in Chromium without a window."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lowshot_kedro.images.joined import JoinedImages
+from lowshot_kedro.labeling.attention import Duplicates, NextImages, SuspiciousLabels
+from tests.projects import ROOT
+from tests.reporting.labels_page.making import Shades, folders, labeling_of, page_of
+
+spec = importlib.util.spec_from_file_location(
+    "headless_browser", ROOT / "docs" / "headless_browser.py"
+)
+assert spec is not None and spec.loader is not None
+headless_browser = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(headless_browser)
+
+BROWSER = headless_browser.find_browser()
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")
+
+KEY_CODES = {
+    "Enter": 13, "Tab": 9, "Escape": 27, " ": 32, "Delete": 46, "Backspace": 8, "Home": 36,
+    "End": 35, "PageUp": 33, "PageDown": 34, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39,
+    "ArrowDown": 40,
+}  # fmt: skip
+CONTROL, SHIFT = 2, 8
+CLASSES = ("cat", "dog", "Weiß, 写真")
+
+
+class Person:
+    """Somebody with a browser, a keyboard and a mouse."""
+
+    def __init__(self, page: Any, downloads: Path) -> None:
+        self.page = page
+        self.downloads = downloads
+        page.call(
+            "Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads)
+        )
+        page.call("Page.enable")
+        # As if the window were in front of others.
+        page.call("Emulation.setFocusEmulationEnabled", enabled=True)
+
+    def sees(self, script: str) -> Any:
+        return self.page.evaluate(script)
+
+    def opens(self, path: Path, there: str = "") -> None:
+        self.page.call("Page.navigate", url="about:blank")
+        self.page.wait_for("location.href === 'about:blank'")
+        self.page.call("Page.navigate", url=path.absolute().as_uri() + there)
+        self.page.wait_for("document.querySelectorAll('.links a').length > 0")
+
+    def goes_to(self, there: str) -> None:
+        self.page.evaluate(f"location.hash = {json.dumps(there)}")
+        time.sleep(0.1)
+
+    def presses(self, *keys: str, modifiers: int = 0) -> None:
+        for key in keys:
+            text = {"Enter": "\r", " ": " "}.get(key, key if len(key) == 1 else "")
+            code = KEY_CODES.get(key, ord(key.upper()) if len(key) == 1 else 0)
+            what = {"key": key, "windowsVirtualKeyCode": code, "modifiers": modifiers}
+            typed = {"text": text} if text and not modifiers & CONTROL else {}
+            kind = "keyDown" if typed else "rawKeyDown"
+            self.page.call("Input.dispatchKeyEvent", type=kind, **what, **typed)
+            self.page.call("Input.dispatchKeyEvent", type="keyUp", **what)
+
+    def types(self, text: str) -> None:
+        self.page.call("Input.insertText", text=text)
+
+    def clicks(self, script: str, modifiers: int = 0) -> None:
+        box = self.sees(f"(e => {{ e.scrollIntoView({{block: 'center'}}); const b = "
+                        f"e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + 20]; }})"
+                        f"({script})")  # fmt: skip
+        where = {"x": box[0], "y": box[1], "button": "left", "clickCount": 1}
+        for kind in ("mousePressed", "mouseReleased"):
+            self.page.call("Input.dispatchMouseEvent", type=kind, modifiers=modifiers, **where)
+
+    def tabs_to(self, name: str, modifiers: int = 0) -> None:
+        """With the key Tab alone."""
+        for _ in range(60):
+            if self.sees("document.activeElement.id") == name:
+                return
+            self.presses("Tab", modifiers=modifiers)
+        raise AssertionError(f"Tab does not lead to {name}")
+
+    @property
+    def focused(self) -> str:
+        """The file of the tile that has the focus."""
+        return self.sees(
+            "document.activeElement.matches('.tile') ? "
+            "document.activeElement.querySelector('.file').title : ''"
+        )
+
+    @property
+    def is_told(self) -> str:
+        return self.sees("document.getElementById('status').textContent")
+
+    @property
+    def counted(self) -> str:
+        return self.sees("document.getElementById('corrections').textContent")
+
+    def saved(self) -> list[list[str]]:
+        """What is in the file that the browser has downloaded; it is taken away."""
+        path = self.downloads / "labels.csv"
+        end = time.monotonic() + 20
+        while not path.exists():
+            assert time.monotonic() < end, "no labels.csv was downloaded"
+            time.sleep(0.05)
+        content = path.read_bytes()
+        path.unlink()
+        text = content.decode("utf-8")
+        assert "\r" not in text
+        return list(csv.reader(io.StringIO(text, newline=""), strict=True))
+
+
+@pytest.fixture(scope="module")
+def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
+    with headless_browser.opened_page(BROWSER, 1200, 900) as page:
+        yield Person(page, tmp_path_factory.mktemp("downloads"))
+
+
+def as_seen(person: Person, width: int = 1200, height: int = 900, scheme: str = "light") -> None:
+    person.page.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=width, height=height, deviceScaleFactor=1, mobile=False,
+    )  # fmt: skip
+    person.page.call(
+        "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]
+    )
+
+
+LABELED = ["a.png", "b, 'quoted' \"x\".png"]
+OTHERS = ["c.png", "d.png", "e.png", "f #50% ?&+.png", "Straße 写真 💩.png"]
+NAMES = [*(f"labeled/{name}" for name in sorted(LABELED)),
+         *(f"others/{name}" for name in sorted(OTHERS))]  # fmt: skip
+
+
+def small_page(root: Path, given: tuple[int, ...] = (0, 0, -1, -1, -1, -1, -1), **changes):
+    images = folders(root, LABELED, OTHERS)
+    assert [images.file(number) for number in range(7)] == NAMES
+    confidence = np.where(np.array(given) >= 0, 1, np.linspace(0.95, 0.35, 7))
+    labels = np.where(np.array(given) >= 0, given, [0, 0, 0, 0, 0, 1, 1])
+    classes = changes.pop("classes", CLASSES)
+    return page_of(images, labeling_of(classes, given, labels, confidence), **changes)
+
+
+def test_three_labels_corrected_by_keyboard_alone_are_saved_and_honoured(person, tmp_path):
+    path = tmp_path / "labels.html"
+    small_page(tmp_path / "images").write(path)
+    person.opens(path, "#list=class-0")
+    person.page.wait_for("document.querySelectorAll('.tile').length === 5")
+
+    person.tabs_to("skip")
+    person.presses("Enter")
+    assert person.focused == NAMES[0]
+    person.presses("ArrowRight", "Delete")
+    assert "taken away" in person.is_told
+    assert person.focused == NAMES[2]
+    person.presses("2")
+    assert person.is_told == f"{NAMES[2]} is dog now."
+    assert person.focused == NAMES[3]
+    person.presses("Enter")
+    assert person.sees("document.activeElement.id") == "label-input"
+    person.types('new, "class"')
+    person.presses("Enter")
+    assert "This class is new" in person.is_told
+    assert person.focused == NAMES[4]
+    assert person.counted.startswith("3 corrections, not yet saved")
+    assert person.sees(
+        "{const e = new Event('beforeunload', {cancelable: true}); "
+        "window.dispatchEvent(e); e.defaultPrevented}"
+    )
+
+    person.tabs_to("save", modifiers=SHIFT)
+    person.presses("Enter")
+    expected = {NAMES[0]: "cat", NAMES[1]: "", NAMES[2]: "dog", NAMES[3]: 'new, "class"'}
+    header, *rows = person.saved()
+    assert header == ["file", "label"]
+    assert dict(rows) == expected and len(rows) == 4
+    assert "saved to labels.csv" in person.counted
+    assert not person.sees(
+        "{const e = new Event('beforeunload', {cancelable: true}); "
+        "window.dispatchEvent(e); e.defaultPrevented}"
+    )
+
+    # They outlive the page, and end when the next page's given labels say the same.
+    person.opens(path, "#list=class-0")
+    assert person.counted.startswith("3 corrections, saved")
+    classes = ("cat", "dog", 'new, "class"')
+    given = [classes.index(expected[name]) if expected.get(name) else -1 for name in NAMES]
+    small_page(tmp_path / "images", tuple(given), classes=classes).write(path)
+    person.opens(path)
+    person.page.wait_for("document.getElementById('corrections').textContent === ''")
+    assert person.sees("Object.keys(localStorage).length") == 0
+    person.clicks("document.getElementById('save')")
+    assert person.saved() == [["file", "label"], *([name, expected[name]] for name in NAMES[:4])]
+
+
+def test_what_keys_do(person, tmp_path):
+    path = tmp_path / "labels.html"
+    small_page(
+        tmp_path / "images",
+        suspicious=SuspiciousLabels(np.array([1], np.int32), np.array([0.9], np.float32),
+                                    np.array([2], np.int32), "A rule."),
+    ).write(path)  # fmt: skip
+    person.opens(path, "#list=class-0")
+    person.page.wait_for("document.querySelectorAll('.tile').length === 5")
+    person.tabs_to("skip")
+    person.presses("Enter", "End")
+    assert person.focused == NAMES[4]
+    person.presses("Home", "ArrowLeft")
+    assert person.focused == NAMES[0]
+    # A guess that is right becomes a given label; one that nobody has given cannot be taken away.
+    person.presses("ArrowRight", "ArrowRight", "Backspace")
+    assert person.focused == NAMES[2] and person.counted == ""
+    person.presses(" ")
+    assert person.focused == NAMES[3] and person.counted.startswith("1 correction,")
+    # Several at once, and all of them undone.
+    person.presses("ArrowRight", modifiers=SHIFT)
+    assert person.sees("document.querySelectorAll('[aria-selected=true]').length") == 2
+    person.presses("3")
+    assert person.counted.startswith("3 corrections,")
+    assert person.sees("document.querySelectorAll('.tile')[4].getAttribute('aria-label')") == (
+        f"corrected to {CLASSES[2]}; {NAMES[4]}"
+    )
+    person.presses("u")
+    assert person.counted.startswith("1 correction,")
+    person.presses("u", "u")
+    assert person.counted == "" and person.is_told == "There is nothing to undo."
+    # Windows close with Escape, and the focus is where it was.
+    before = person.focused
+    person.presses("Enter")
+    person.types("something")
+    person.presses("Escape")
+    assert person.focused == before and person.counted == ""
+    person.presses("?")
+    assert person.sees("document.getElementById('help-dialog').open")
+    person.presses("Escape")
+    assert person.focused == before
+    # The name of what is too uncertain is no class.
+    person.presses("Enter")
+    person.types("unknown")
+    person.presses("Enter")
+    assert "no class" in person.sees("document.getElementById('label-problem').textContent")
+    person.presses("Escape")
+    # What neighbours say of a suspicious label.
+    person.goes_to("#list=suspicious")
+    person.page.wait_for("document.querySelectorAll('.tile').length === 1")
+    person.tabs_to("skip", modifiers=SHIFT)
+    person.presses("Enter", "s")
+    assert person.is_told.startswith(f"{NAMES[1]}: {CLASSES[2]} now.")
+    # One tile alone is a stop of the key Tab.
+    assert person.sees("document.querySelectorAll('.tile[tabindex=\"0\"]').length") == 1
+    person.presses("u")
+
+
+def test_what_the_mouse_does(person, tmp_path):
+    path = tmp_path / "labels.html"
+    small_page(tmp_path / "images").write(path)
+    person.opens(path, "#list=class-0")
+    person.page.wait_for("document.querySelectorAll('.tile').length === 5")
+    tiles = [f"document.querySelectorAll('.tile')[{place}]" for place in range(5)]
+    person.clicks(tiles[2])
+    person.clicks(tiles[4], modifiers=CONTROL)
+    person.clicks("document.querySelectorAll('#digits button')[1]")
+    assert person.is_told == "2 images are dog now."
+    person.clicks(tiles[0])
+    person.clicks(tiles[1], modifiers=SHIFT)
+    person.clicks("document.getElementById('clear-button')")
+    assert person.counted.startswith("4 corrections,")
+    person.clicks("document.getElementById('undo-button')")
+    assert person.counted.startswith("2 corrections,")
+    person.clicks("document.getElementById('save')")
+    header, *rows = person.saved()
+    assert dict(rows) == {NAMES[0]: "cat", NAMES[1]: "cat", NAMES[2]: "dog", NAMES[4]: "dog"}
+
+
+def test_groups_stay_in_the_file(person, tmp_path):
+    images = folders(tmp_path / "images", ["a.png"], ["b.png", "c.png"])
+    labeling = labeling_of(
+        CLASSES, [0, -1, -1], [0, 0, 0], [1, 0.9, 0.8], [0, 1, -1], ["left, eye", "right"]
+    )
+    path = tmp_path / "labels.html"
+    page_of(images, labeling).write(path)
+    person.opens(path, "#list=class-0")
+    person.page.wait_for("document.querySelectorAll('.tile').length === 3")
+    person.tabs_to("skip")
+    person.presses("Enter", "ArrowRight", "2", "3")
+    person.clicks("document.getElementById('save')")
+    assert person.saved() == [
+        ["file", "label", "group"],
+        ["labeled/a.png", "cat", "left, eye"],
+        ["others/b.png", "dog", "right"],
+        ["others/c.png", CLASSES[2], ""],
+    ]
+
+
+def test_names_can_do_no_harm_and_links_lead_to_files(person, tmp_path):
+    evil = "<img src=x onerror=document.title='hit'>"
+    classes = ("</script><script>window.hit=1</script>", "<b>bold</b>", "{{summary}}")
+    # The folder of the page is not that of the images, and neither has a plain name.
+    out = tmp_path / "out #1 %41?"
+    out.mkdir()
+    images = folders(tmp_path / "images", LABELED, [*OTHERS[:4], f"{evil}.png"])
+    labeling = labeling_of(classes, [0, 0, -1, -1, -1, -1, -1], [0] * 7, [1, 1, *[0.9] * 5])
+    path = out / "labels </title>&.html"
+    page_of(images, labeling, title=evil).write(path)
+    person.opens(path, "#list=class-0")
+    person.page.wait_for("document.querySelectorAll('.tile').length === 7")
+    person.page.wait_for(
+        "[...document.querySelectorAll('.tile img')].every(i => i.complete && i.naturalWidth > 0)"
+    )
+    assert person.sees("window.hit") is None
+    assert person.sees("document.querySelectorAll('img[src=x], b.name').length") == 0
+    assert person.sees("document.getElementById('title').textContent") == evil
+    assert person.sees("document.getElementById('view-title').textContent") == classes[0]
+    links = person.sees("[...document.querySelectorAll('.tile a.file')].map(a => a.href)")
+    found = sorted(Path(unquote(urlparse(link).path)).resolve() for link in links)
+    assert found == sorted(images.path(number).resolve() for number in range(7))
+    assert all(file.is_file() for file in found)
+    assert not any(urlparse(link).query or urlparse(link).fragment for link in links)
+
+
+CONTRAST = """(() => {
+  const numbers = (color) => color.match(/[0-9.]+/g).map(Number);
+  const light = (color) => {
+    const [r, g, b] = numbers(color).slice(0, 3).map((v) => v / 255)
+      .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const color = numbers(getComputedStyle(e).backgroundColor);
+      if (color.length === 3 || color[3] === 1) return getComputedStyle(e).backgroundColor;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const found = [];
+  for (const e of document.body.querySelectorAll("*")) {
+    const hasText = [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+    if (!hasText || e.disabled || !e.checkVisibility() || e.closest("script")) continue;
+    const [a, b] = [light(getComputedStyle(e).color), light(ground(e))].sort((x, y) => y - x);
+    found.push([(a + 0.05) / (b + 0.05), e.tagName, e.className, e.textContent.slice(0, 40)]);
+  }
+  return found.sort((x, y) => x[0] - y[0]);
+})()"""
+
+
+@pytest.fixture(scope="module")
+def rich_page(tmp_path_factory) -> Path:
+    """A page that has something of everything."""
+    folder = tmp_path_factory.mktemp("rich")
+    buffer = io.BytesIO()
+    Image.new("RGB", (70, 30)).save(buffer, "PNG")
+    small_page(
+        folder / "images", (0, 0, -1, -1, -1, -1, 2),
+        next_images=NextImages(np.array([4, 5], np.int32), "A rule."),
+        suspicious=SuspiciousLabels(np.array([1], np.int32), np.array([0.9], np.float32),
+                                    np.array([2], np.int32), "A rule."),
+        duplicates=Duplicates(np.array([2, 3], np.int32), np.array([0, 0], np.int32),
+                              np.ones(2, np.float32)),
+        broken=[(6, "it is broken: a very long explanation of what is wrong with this file")],
+        plots={"confusion": buffer.getvalue()},
+    ).write(folder / "labels.html")  # fmt: skip
+    return folder / "labels.html"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read(person, rich_page, scheme):
+    as_seen(person, scheme=scheme)
+    try:
+        person.opens(rich_page, "#list=class-0")
+        person.page.wait_for("document.querySelectorAll('.tile').length > 0")
+        ground = person.sees("getComputedStyle(document.body).backgroundColor")
+        brightness = sum(map(int, ground.removeprefix("rgb(").removesuffix(")").split(",")))
+        assert (brightness < 200) is (scheme == "dark")
+        person.tabs_to("skip")
+        person.presses("Enter", "2")
+        person.presses("ArrowRight", modifiers=SHIFT)
+        places = ["glance", "class-0", "suspicious", "duplicates", "broken", "report"]
+        for place in places:
+            person.goes_to(f"#list={place}")
+            found = person.sees(CONTRAST)
+            assert len(found) > 20
+            assert found[0][0] >= 4.5, (place, found[0])
+        person.goes_to("#list=class-0")
+        person.presses("?")
+        assert person.sees(CONTRAST)[0][0] >= 4.5
+        person.presses("Escape")
+        # The tile with the focus has a frame that can be seen.
+        person.sees("document.querySelector('.tile').focus()")
+        outline = person.sees("getComputedStyle(document.activeElement).outlineWidth")
+        assert outline == "3px"
+    finally:
+        as_seen(person)
+        person.sees("localStorage.clear()")
+
+
+# 640 pixels at twice the size are 320.
+@pytest.mark.parametrize("width", [400, 320])
+def test_a_narrow_page_needs_no_scrolling_sideways(person, rich_page, width):
+    as_seen(person, width, 700)
+    try:
+        person.opens(rich_page)
+        for place in ("glance", "class-0", "suspicious", "broken", "report"):
+            person.goes_to(f"#list={place}")
+            assert person.sees("document.documentElement.scrollWidth") <= width, place
+    finally:
+        as_seen(person)
+
+
+def test_a_focused_tile_is_not_hidden(person, tmp_path):
+    path = tmp_path / "labels.html"
+    labeling = labeling_of(CLASSES, [-1] * 60, [0] * 60, [0.9] * 60)
+    page_of(JoinedImages([Shades(60)]), labeling).write(path)
+    as_seen(person, 700, 700)
+    try:
+        person.opens(path, "#list=class-0")
+        person.page.wait_for("document.querySelectorAll('.tile').length === 60")
+        person.tabs_to("skip")
+        person.presses("Enter")
+        for key in ["ArrowDown"] * 6 + ["ArrowUp"] * 3 + ["End", "Home"]:
+            person.presses(key)
+            top, bottom, bar = person.sees(
+                "(b => [b.top, b.bottom, document.getElementById('bar').getBoundingClientRect().top])"
+                "(document.activeElement.getBoundingClientRect())"
+            )
+            assert top >= 0 and bottom <= bar, key
+    finally:
+        as_seen(person)
+
+
+def test_a_hundred_thousand_images_open_at_once(person, tmp_path):
+    n_images, n_classes = 100_000, 1000
+    classes = tuple(f"class {number:04}" for number in range(n_classes))
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, n_classes, n_images)
+    labels[labels < 2] = 0
+    # Thumbnails of so many images take half a minute; broken ones have none.
+    broken = [(number, "broken") for number in range(n_images)]
+    page = page_of(
+        JoinedImages([Shades(n_images)]),
+        labeling_of(classes, [-1] * n_images, labels, rng.uniform(0.4, 1, n_images)),
+        broken=broken,
+    )
+    path = tmp_path / "labels.html"
+    page.write(path)
+    assert path.stat().st_size < 400_000
+    person.opens(path)
+    person.page.wait_for("document.querySelectorAll('.tile').length > 0")
+    assert person.sees("document.querySelectorAll('.tile').length") <= 200
+    assert person.sees("document.querySelectorAll('*').length") < 5000
+    # Classes are found by a part of their name.
+    assert person.sees("document.querySelectorAll('#classes a').length") < 100
+    person.clicks("document.getElementById('class-filter')")
+    person.types("0777")
+    assert person.sees("document.querySelector('#classes').textContent").startswith("class 0777")
+    person.presses("Enter")
+    n_of_class = int((labels == 777).sum())
+    person.page.wait_for(f"document.querySelectorAll('.tile').length === {n_of_class}")
+    # Pages turn by keys, with the focus on the first image.
+    person.goes_to("#list=class-0")
+    n_of_class = int((labels == 0).sum())
+    assert n_of_class > 200
+    person.page.wait_for("document.querySelectorAll('.tile').length === 200")
+    first = person.sees("document.querySelector('.tile .file').title")
+    person.sees("document.querySelector('.tile').focus()")
+    person.presses("PageDown")
+    person.page.wait_for(f"document.querySelectorAll('.tile').length === {n_of_class - 200}")
+    assert person.focused not in ("", first)
+    assert "page 2 of 2" in person.is_told
+    last = person.sees("[...document.querySelectorAll('.tile .file')].pop().title")
+    # The other way round the last one is first.
+    person.goes_to("#list=class-0&order=asc")
+    person.page.wait_for("document.getElementById('order').value === 'asc'")
+    assert person.sees("document.querySelector('.tile .file').title") == last
+
+
+def test_an_old_page_says_that_there_is_a_newer_one(person, tmp_path):
+    path = tmp_path / "labels.html"
+    small_page(tmp_path / "images").write(path)
+    person.opens(path, "#list=class-0")
+    person.page.wait_for("document.querySelectorAll('.tile').length === 5")
+    small_page(tmp_path / "images", (0, 1, -1, -1, -1, -1, -1)).write(path)
+    person.goes_to("#list=class-1")
+    person.page.wait_for("document.getElementById('status').textContent.includes('newer page')")
+
+
+def test_nothing_runs_but_the_page_and_nothing_is_wrong_with_it(person, rich_page):
+    """The browser refuses whatever the page's own policy does not allow."""
+    person.opens(rich_page)
+    person.sees(
+        "window.refused = []; document.addEventListener('securitypolicyviolation', "
+        "(event) => window.refused.push(event.violatedDirective)); "
+        "document.body.insertAdjacentHTML('beforeend', '<p id=odd onclick=\"window.hit=1\">x</p>');"
+        "document.getElementById('odd').click()"
+    )
+    person.page.wait_for("window.refused.length === 1")
+    assert person.sees("window.hit") is None
+    person.opens(rich_page)
+    # Everything that can be operated has a name.
+    nameless = person.sees(
+        "[...document.querySelectorAll('button, input, select, a, [role]')].filter(e => "
+        "!e.textContent.trim() && !e.getAttribute('aria-label') && !e.labels?.length && "
+        "!e.getAttribute('aria-labelledby') && e.id !== 'status' && !e.matches('.problem'))"
+        ".map(e => e.outerHTML.slice(0, 80))"
+    )
+    assert nameless == []
