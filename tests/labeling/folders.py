@@ -16,7 +16,7 @@ QUICK = {"features": {"image_size": 32, "num_workers": 0}}
 
 
 def scans(per_class: int) -> tuple[np.ndarray, np.ndarray]:
-    """So many scans of each of five digits: uint8 (n, 32, 32), and their numbers, class by class."""
+    """So many scans of each of five digits, class by class: uint8 (n, 32, 32), and the digits."""
     images, digits = load_digits(return_X_y=True)
     chosen = np.concatenate([np.flatnonzero(digits == d)[:per_class] for d in range(len(NAMES))])
     small = (images[chosen].reshape(-1, 8, 8) * 15.9).astype(np.uint8)

@@ -127,7 +127,7 @@ def test_folders_name_classes(layout: str, tmp_path: Path) -> None:
     assert any("empty" in note for note in found.report["notes"])
     tree = found.output / "labeled"
     for _, row in table.iterrows():
-        links = [path for path in (tree / row["label"]).iterdir()]
+        links = list((tree / row["label"]).iterdir())
         assert any(path.resolve() == (folder / row["file"]).resolve() for path in links)
 
 
