@@ -46,9 +46,7 @@ class Person:
     def __init__(self, page: Any, downloads: Path) -> None:
         self.page = page
         self.downloads = downloads
-        page.call(
-            "Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads)
-        )
+        page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))
         page.call("Page.enable")
         # As if the window were in front of others.
         page.call("Emulation.setFocusEmulationEnabled", enabled=True)
@@ -283,7 +281,7 @@ def test_what_the_mouse_does(person, tmp_path):
     person.clicks("document.getElementById('undo-button')")
     assert person.counted.startswith("2 corrections,")
     person.clicks("document.getElementById('save')")
-    header, *rows = person.saved()
+    _, *rows = person.saved()
     assert dict(rows) == {NAMES[0]: "cat", NAMES[1]: "cat", NAMES[2]: "dog", NAMES[4]: "dog"}
 
 
@@ -434,8 +432,9 @@ def test_a_focused_tile_is_not_hidden(person, tmp_path):
         for key in ["ArrowDown"] * 6 + ["ArrowUp"] * 3 + ["End", "Home"]:
             person.presses(key)
             top, bottom, bar = person.sees(
-                "(b => [b.top, b.bottom, document.getElementById('bar').getBoundingClientRect().top])"
-                "(document.activeElement.getBoundingClientRect())"
+                "[document.activeElement, document.getElementById('bar')]"
+                ".map(e => e.getBoundingClientRect()).flatMap((box, place) => "
+                "place ? [box.top] : [box.top, box.bottom])"
             )
             assert top >= 0 and bottom <= bar, key
     finally:
