@@ -140,3 +140,9 @@ def test_equal_checksums_of_different_vectors_change_nothing(
 def test_a_similarity_above_one_is_refused() -> None:
     with pytest.raises(InputError, match="min_similarity"):
         near_duplicates(graph_of(np.eye(3), 2), 1.5)
+
+
+def test_images_that_cannot_be_read_are_no_duplicates() -> None:
+    graph = graph_of(on_circle([0, 0, 90, 90]), 2)
+    assert groups_of(near_duplicates(graph, 0.9)) == [[0, 1], [2, 3]]
+    assert groups_of(near_duplicates(graph, 0.9, np.array([2, 3]))) == [[0, 1]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -120,3 +122,11 @@ def test_a_negative_number_is_refused() -> None:
     labeling = labeling_of(given_labels(np.array([0, 1, -1])))
     with pytest.raises(InputError, match="n: got -1"):
         images_to_label_next(graph, labeling, -1)
+
+
+def test_an_image_that_cannot_be_read_is_not_asked_for() -> None:
+    graph = graph_of(np.random.default_rng(0).normal(size=(10, 3)), 4)
+    labels = np.array([0, 1, *[-1] * 8])
+    labeling = replace(labeling_of(given_labels(labels)), broken=np.array([5, 7]))
+    found = images_to_label_next(graph, labeling, 10)
+    assert sorted(found.nodes.tolist()) == [2, 3, 4, 6, 8, 9]

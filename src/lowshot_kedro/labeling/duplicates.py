@@ -22,7 +22,9 @@ _BLOCK_ROWS = 16384
 _SEED = 20180618
 
 
-def near_duplicates(graph: LabelingGraph, min_similarity: float) -> Duplicates:
+def near_duplicates(
+    graph: LabelingGraph, min_similarity: float, broken: NDArray[np.int64] | None = None
+) -> Duplicates:
     """Groups of images that look the same, as the graph sees them.
 
     Copies, whose vectors are equal but for rounding, always stay together, however many there are.
@@ -35,6 +37,7 @@ def near_duplicates(graph: LabelingGraph, min_similarity: float) -> Duplicates:
     Args:
         graph: The graph over all images.
         min_similarity: Cosine from which two images look the same, up to rounding.
+        broken: int64 (B,), images that cannot be read, and are in no group: all of them are blank.
 
     Returns:
         The groups. In memory besides: 16 bytes for each image, and 24 for each link between similar
@@ -46,6 +49,9 @@ def near_duplicates(graph: LabelingGraph, min_similarity: float) -> Duplicates:
     require_number("min_similarity", min_similarity, 0, 1)
     with logged_step("near-duplicates"):
         pairs = _similar_pairs(graph, min_similarity - _ROUNDING)
+        if broken is not None and len(broken):
+            whole = ~(np.isin(pairs.first, broken) | np.isin(pairs.second, broken))
+            pairs = _Pairs(pairs.first[whole], pairs.second[whole], pairs.cosines[whole])
         return _ordered(_groups(pairs, len(graph.neighbors)), pairs)
 
 

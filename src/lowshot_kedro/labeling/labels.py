@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,6 +74,7 @@ class Labeling:
             written as unknown; never where one was given.
         held_out: Given labels that were predicted from the others.
         report: What was chosen and why, and what is known of the accuracy, as JSON holds it.
+        broken: int64 (B,), images that cannot be read: blank ones, to which no label is found.
     """
 
     given: GivenLabels
@@ -86,6 +87,7 @@ class Labeling:
     is_unknown: NDArray[np.bool_]
     held_out: HeldOutLabels
     report: dict[str, Any]
+    broken: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 def label_images(
@@ -189,7 +191,7 @@ def label_images(
         "threshold": threshold.confidence,
         "threshold_sentence": threshold.sentence,
         "n_unknown": int(threshold.is_unknown.sum()),
-        "n_unreached": int((found.labels < 0).sum()),
+        "n_unreached": int(((found.labels < 0) & ~is_broken).sum()),
         "expected_accuracy": _mean(found.confidence[is_open & (found.labels >= 0)]),
         **_per_class(given, found.labels, tested_classes, most_probable(held_out)),
         "notes": _notes(given, found.labels, is_broken),
@@ -207,6 +209,7 @@ def label_images(
         threshold.is_unknown,
         HeldOutLabels(nodes[work.tested][order], held_out[order]),
         report,
+        broken,
     )
 
 
@@ -320,7 +323,7 @@ def _notes(
         notes.append("All images have a label: there is nothing to find.")
     n_broken = int((is_broken & (given.labels >= 0)).sum())
     if n_broken:
-        notes.append(f"{n_broken} labelled images are broken, and teach nothing.")
+        notes.append(f"Labelled images that cannot be read, and so teach nothing: {n_broken}.")
     n_unreached = int(((labels < 0) & ~is_broken).sum())
     if n_unreached:
         notes.append(

@@ -48,8 +48,8 @@ def images_to_label_next(
         seed: Decides between images with the same gain.
 
     Returns:
-        n images, or all that are not labelled, the most helpful first. In memory besides: for each
-        image 40 bytes, and 8 for each link that goes one way alone.
+        n images, or all that are neither labelled nor broken, the most helpful first. In memory
+        besides: for each image 40 bytes, and 8 for each link that goes one way alone.
 
     Raises:
         ValueError: For a negative n.
@@ -57,7 +57,7 @@ def images_to_label_next(
     if n < 0:
         raise InputError(parameter="n", found=n, expected="an integer of at least 0")
     is_labeled = labeling.given.labels >= 0
-    candidates = np.flatnonzero(~is_labeled)
+    candidates = np.setdiff1d(np.flatnonzero(~is_labeled), labeling.broken)
     if n == 0 or len(candidates) == 0:
         return NextImages(np.empty(0, np.int32), RULE)
     candidates = np.random.default_rng(seed).permutation(candidates)

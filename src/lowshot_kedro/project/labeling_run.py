@@ -161,9 +161,9 @@ def output_folder(images: Path, given: Path | None) -> Path:
 def _settings(images: Path, target: Path) -> Iterator[None]:
     """What Kedro finds in its surroundings while it runs in the folder of the results."""
     changed = {_FOLDER_VARIABLE: str(images)}
-    # Read while Kedro is imported.
-    if not os.environ.get(_LOGGING_VARIABLE):
-        changed[_LOGGING_VARIABLE] = str(settings_folder() / "logging.yml")
+    # Read while Kedro is imported, from another folder than this one.
+    logging_settings = os.environ.get(_LOGGING_VARIABLE) or settings_folder() / "logging.yml"
+    changed[_LOGGING_VARIABLE] = str(Path(logging_settings).absolute())
     before = {name: os.environ.get(name) for name in changed}
     was_there = target.is_dir()
     here = Path.cwd()

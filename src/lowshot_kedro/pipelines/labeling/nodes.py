@@ -109,7 +109,7 @@ def find_images_to_look_at(
     return (
         images_to_label_next(labeling_graph, found_labels, labeling.n_next, labeling.seed),
         suspicious_labels(labeling_graph, found_labels),
-        near_duplicates(labeling_graph, labeling.min_duplicate_similarity),
+        near_duplicates(labeling_graph, labeling.min_duplicate_similarity, found_labels.broken),
     )
 
 
