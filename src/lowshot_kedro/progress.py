@@ -17,6 +17,9 @@ from lowshot_kedro.memory import format_bytes, peak_rss_bytes, rss_bytes
 from lowshot_kedro.terminal import can_show_bars, is_child_process, root_above_bars, shown_log
 
 logger = logging.getLogger(__name__)
+# Of lines that stand in the place of bars.
+LOOPS = f"{__name__}.loops"
+_loops = logging.getLogger(LOOPS)
 
 _SECONDS_BETWEEN_LINES = 30
 
@@ -127,7 +130,7 @@ class Progress:
         if self._bar.disable and seconds - self._logged_at >= between:
             self._logged_at = seconds
             rate = (self._done - self._before) / seconds
-            logger.info(
+            _loops.info(
                 "%s: %d of %d %ss (%.0f %%), %.3g a second, %.0f s left, %s",
                 self._description,
                 self._done,

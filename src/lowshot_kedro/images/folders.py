@@ -70,7 +70,7 @@ class ClassFolders(ImageFiles):
         if empty:
             logger.warning("%s: no image of class %s", root, some_of(empty))
         left_out = sorted(set(found) - set(self.classes))
-        if left_out:
+        if left_out and self.classes:
             logger.info(
                 "%s: folders that are not in the list of classes: %s", root, some_of(left_out)
             )

@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         help='any other parameter: "features.image_size=224,labeling.n_next=100"',
     )
+    label.add_argument("--verbose", action="store_true", help="log every step, its time and memory")
     label.set_defaults(run=_label)
     convert = commands.add_parser(
         "convert-snca",
@@ -145,7 +146,8 @@ def _label(options: argparse.Namespace) -> None:
     }
     sections = _typed_parameters(options.params)
     sections["labeling"] = {**sections.get("labeling", {}), **given}
-    done = label_folder(options.folder, options.labels, options.output, verbose=True, **sections)
+    show = "everything" if options.verbose else "progress"
+    done = label_folder(options.folder, options.labels, options.output, show=show, **sections)
     print(f"Open {done.page}")
 
 

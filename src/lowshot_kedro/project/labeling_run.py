@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.input_files import read_json
-from lowshot_kedro.progress import shown_progress
+from lowshot_kedro.parameters import require_one_of
+from lowshot_kedro.progress import LOOPS, shown_progress
 from lowshot_kedro.project import PACKAGE, require_libraries
 from lowshot_kedro.project.template import settings_folder
 
 if TYPE_CHECKING:
     import pandas as pd
 
+SHOWN = ("nothing", "progress", "everything")
 _ENVIRONMENT = "own_images"
 _FOLDER_VARIABLE = "IMAGES"
 _LOGGING_VARIABLE = "KEDRO_LOGGING_CONFIG"
@@ -92,7 +94,7 @@ def label_folder(
     labels: str | Path | None = None,
     output: str | Path | None = None,
     *,
-    verbose: bool = False,
+    show: str = "nothing",
     **parameters: Any,
 ) -> LabeledFolder:
     """Find labels for all images of a folder from the few that have one.
@@ -105,7 +107,8 @@ def label_folder(
         folder: The folder of the images.
         labels: A file of labels; None: labels.csv in the folder, if it is there.
         output: Where results go; None: the folder's name with -labels, where this runs.
-        verbose: Whether to show what a run of the pipeline shows: progress, a log, and a table.
+        show: What is shown meanwhile: `nothing` but warnings, `progress` and a table at the end, or
+            `everything` that a run of the pipeline logs.
         parameters: Parameters of the section `labeling` by name, such as `accuracy=0.95`; and
             other sections as mappings, such as `features={"image_size": 224}`.
 
@@ -116,6 +119,7 @@ def label_folder(
         ValueError: For a folder, labels or parameters that cannot be used, in one line.
         MissingLibraryError: Without the libraries of the pipelines.
     """
+    require_one_of("show", show, SHOWN)
     require_libraries("labelling")
     images = Path(folder).expanduser().absolute()
     if not images.is_dir():
@@ -128,7 +132,7 @@ def label_folder(
     of_labeling = {**sections.get("labeling", {}), **of_labeling, "folder": str(target)}
     if labels is not None:
         of_labeling["labels"] = str(Path(labels).expanduser().absolute())
-    with _settings(images, target), _shown(verbose):
+    with _settings(images, target), _shown(show):
         from kedro.framework.project import configure_project
         from kedro.framework.session import KedroSession
 
@@ -185,22 +189,29 @@ def _settings(images: Path, target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _shown(verbose: bool) -> Iterator[None]:
-    """Let a run say what it does, or warnings alone."""
-    loggers = [logging.getLogger(name) for name in ("kedro", PACKAGE)]
-    levels = [logger.level for logger in loggers]
+def _shown(what: str) -> Iterator[None]:
+    """Let a run say what it does.
+
+    Args:
+        what: `nothing` but warnings; `progress` as well, and the result; or `everything`.
+    """
+    levels = {"nothing": {"kedro": logging.WARNING, PACKAGE: logging.WARNING}, "everything": {}}
+    # What the folder was taken for is said in any case.
+    said = (LOOPS, f"{PACKAGE}.datasets.labeling_images")
+    levels["progress"] = {**levels["nothing"], **dict.fromkeys(said, logging.INFO)}
+    before: dict[str, int] = {}
     with ExitStack() as stack:
-        if not verbose:
+        if what == "nothing":
             stack.enter_context(redirect_stdout(io.StringIO()))
             stack.enter_context(shown_progress(False))
-        try:
-            if not verbose:
-                # Kedro sets up logging when it is imported.
-                import kedro.framework.project  # noqa: F401
+        # Kedro sets up logging when it is imported.
+        import kedro.framework.project  # noqa: F401
 
-                for logger in loggers:
-                    logger.setLevel(logging.WARNING)
+        try:
+            for name, level in levels[what].items():
+                before[name] = logging.getLogger(name).level
+                logging.getLogger(name).setLevel(level)
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+            for name, level in before.items():
+                logging.getLogger(name).setLevel(level)
