@@ -5,19 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as files_of_package
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import row_ranges
 from lowshot_kedro.images.fingerprint import checksum
@@ -26,20 +24,16 @@ from lowshot_kedro.labeling.attention import Duplicates, NextImages, SuspiciousL
 from lowshot_kedro.labeling.given_labels import GivenLabels
 from lowshot_kedro.labeling.labels import Labeling
 from lowshot_kedro.labeling.parameters import LabelingParameters
+from lowshot_kedro.reporting.labels_page.chunks import DATA_PREFIX, Chunks, as_json
 from lowshot_kedro.reporting.labels_page.thumbnails import (
     UNFINISHED,
     Thumbnails,
     remove_other_thumbnails,
     write_thumbnails,
 )
+from lowshot_kedro.reporting.labels_page.views import MAX_LISTED, View, view_of_broken, views_of
 
-# Tiles that a browser has to lay out at a time.
-_PAGE_TILES = 200
 _GIVEN_ROWS = 5000
-_GLANCED_AT = 6  # of the most certain images of a class, and of the least certain ones
-# Of a collection that is too large to be looked at as a whole.
-_MAX_LISTED = 10_000
-_MAX_OF_CLASS = 300
 _IS_UNKNOWN, _IS_FILE = 1, 2
 _INSTRUCTION = "Put the saved labels.csv into the folder of the images, and label again."
 
@@ -48,45 +42,6 @@ _PLOTS = {
     "confusion": "Confusion of classes",
     "map": "Map of all images",
 }
-
-
-class _View(NamedTuple):
-    """A list of images that the page can show.
-
-    Attributes:
-        name: What its files and its address are called.
-        title: For people.
-        text: What it shows, in a sentence or two.
-        nodes: int32 (m,), the images.
-        total: How many there would be, if the page had room for all.
-        extra: What else is said of the image at a position.
-        groups: Where groups of images begin, and what they are called; None: there are none.
-    """
-
-    name: str
-    title: str
-    text: str
-    nodes: NDArray[np.int32]
-    total: int
-    extra: Callable[[int], dict[str, Any]] | None = None
-    groups: Sequence[tuple[int, str]] | None = None
-
-    def pages(self) -> list[tuple[int, int]]:
-        """The first position of each page, and that behind its last one."""
-        if self.groups is None:
-            return list(row_ranges(len(self.nodes), _PAGE_TILES))
-        ends = [start for start, _ in self.groups[1:]] + [len(self.nodes)]
-        pages: list[tuple[int, int]] = []
-        first = last = 0
-        for end in ends:
-            if end - first > _PAGE_TILES and last > first:
-                pages.append((first, last))
-                first = last
-            for _ in range((end - first - 1) // _PAGE_TILES):
-                pages.append((first, first + _PAGE_TILES))
-                first += _PAGE_TILES
-            last = end
-        return [*pages, (first, last)] if last > first else pages
 
 
 @dataclass(frozen=True)
@@ -134,7 +89,11 @@ class LabelsPage:
         folder = path.with_name(f"{path.stem}_files")
         folder.mkdir(parents=True, exist_ok=True)
         broken = dict(self.broken)
-        views = list(self._views())
+        views = list(
+            views_of(
+                self.labeling, self.next_images, self.suspicious, self.duplicates, self.parameters
+            )
+        )
         shown = np.unique(np.concatenate([view.nodes for view in views]))
         readable = shown[~np.isin(shown, list(broken))]
         thumbnails = write_thumbnails(
@@ -142,9 +101,9 @@ class LabelsPage:
         )
         broken |= thumbnails.problems
         n_lists = len(views) - self.labeling.given.n_classes
-        views.insert(n_lists, self._broken_view(broken))
+        views.insert(n_lists, view_of_broken(broken))
 
-        data = _Chunks(folder)
+        data = Chunks(folder)
         said = _Records(self, thumbnails, broken, path.parent)
         pages = []
         for view in views:
@@ -187,101 +146,9 @@ class LabelsPage:
         }
         _write_html(path, summary)
         for entry in folder.iterdir():
-            if entry.name.startswith((_DATA, UNFINISHED)) and entry != data_folder:
+            if entry.name.startswith((DATA_PREFIX, UNFINISHED)) and entry != data_folder:
                 shutil.rmtree(entry)
         remove_other_thumbnails(folder / "thumbnails", thumbnails.names.values())
-
-    def _views(self) -> Iterator[_View]:
-        labeling, n_images = self.labeling, len(self.images)
-        is_whole = n_images <= self.parameters.page_images
-        max_listed = n_images if is_whole else _MAX_LISTED
-        classes = labeling.given.classes
-        order, starts = _by_class(labeling)
-
-        glance = _Glance(labeling, order, starts)
-        yield _View(
-            "glance",
-            "Classes at a glance",
-            f"Of every class the {_GLANCED_AT} images whose label is most certain, then the "
-            f"{_GLANCED_AT} whose label is least certain, without those that have a given label.",
-            glance.nodes,
-            len(glance.nodes),
-            groups=glance.groups,
-        )
-        yield _View(
-            "next",
-            "What to label next",
-            f"Labels of these images would help most. {self.next_images.rule}",
-            self.next_images.nodes[:max_listed],
-            len(self.next_images.nodes),
-        )
-        suspicious = self.suspicious
-        yield _View(
-            "suspicious",
-            "Suspicious given labels",
-            f"Given labels that are perhaps wrong, the most suspicious first. {suspicious.rule}",
-            suspicious.nodes[:max_listed],
-            len(suspicious.nodes),
-            lambda position: {
-                "suggested": int(suspicious.suggested[position]),
-                "suspicion": round(float(suspicious.suspicion[position]), 4),
-            },
-        )
-        unknown = np.flatnonzero(labeling.is_unknown)
-        unknown = unknown[np.argsort(-labeling.confidence[unknown], kind="stable")]
-        yield _View(
-            "unknown",
-            f"Too uncertain: {self.parameters.unknown}",
-            f"Their label is written as {self.parameters.unknown}, since its confidence is below "
-            "the threshold; what is shown is the best guess. Those nearest to the threshold come "
-            "first.",
-            unknown[:max_listed].astype(np.int32),
-            len(unknown),
-        )
-        unreached = np.flatnonzero(labeling.labels < 0)
-        yield _View(
-            "unreached",
-            "Reached by no label",
-            "No link leads from a labelled image to these: label one of them, and look again.",
-            unreached[:max_listed].astype(np.int32),
-            len(unreached),
-        )
-        duplicates = self.duplicates
-        listed = duplicates.nodes[:max_listed]
-        numbers = duplicates.groups[:max_listed]
-        begins = np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()
-        yield _View(
-            "duplicates",
-            "Duplicates",
-            f"Images that look the same, in groups: each has a cosine of at least "
-            f"{self.parameters.min_duplicate_similarity:g} with another one of its group.",
-            listed,
-            len(duplicates.nodes),
-            lambda position: {"similarity": round(float(duplicates.similarity[position]), 4)},
-            [(start, f"Group {place}") for place, start in enumerate(begins, start=1)],
-        )
-        max_ends = self.parameters.page_images // max(2 * len(classes), 1)
-        max_ends = min(max(max_ends, _GLANCED_AT), _MAX_OF_CLASS)
-        for number, name in enumerate(classes):
-            members = order[starts[number] : starts[number + 1]]
-            total, text = len(members), ""
-            if not is_whole and total > 2 * max_ends:
-                members = np.concatenate([members[:max_ends], members[-max_ends:]])
-                text = (
-                    f"Of {total} images the {max_ends} most certain and the {max_ends} least "
-                    "certain ones: there are too many for this page."
-                )
-            yield _View(f"class-{number}", name, text, members, total)
-
-    def _broken_view(self, broken: Mapping[int, str]) -> _View:
-        numbers = np.array(sorted(broken), np.int32)
-        return _View(
-            "broken",
-            "Images that cannot be read",
-            "Their labels are worthless.",
-            numbers[:_MAX_LISTED],
-            len(numbers),
-        )
 
     def _given(self) -> Iterator[list[list[Any]]]:
         """Rows of the file of labels, in chunks: file, class or -1, whether it stays, group."""
@@ -304,7 +171,7 @@ class LabelsPage:
                 for number in numbers[first:last].tolist()
             ]
 
-    def _plot(self, name: str, content: Path | bytes, data: _Chunks) -> dict[str, Any]:
+    def _plot(self, name: str, content: Path | bytes, data: Chunks) -> dict[str, Any]:
         content = content if isinstance(content, bytes) else content.read_bytes()
         # Width and height are in the first chunk of every PNG file, big-endian.
         width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
@@ -329,7 +196,7 @@ class LabelsPage:
         """What was done, as the report says it."""
         report, labeling = self.labeling.report, self.labeling
         n_unknown = int(labeling.is_unknown.sum())
-        n_unreached = int((labeling.labels < 0).sum())
+        n_unreached = len(np.setdiff1d(np.flatnonzero(labeling.labels < 0), labeling.broken))
         facts = [
             ["images", len(self.images)],
             ["labels given", len(labeling.given.nodes)],
@@ -350,7 +217,7 @@ class LabelsPage:
             notes.append(
                 f"{len(self.images)} images are more than the {self.parameters.page_images} that "
                 "can be looked at here: of every class the most and the least certain ones can, "
-                f"and those in the lists, up to {_MAX_LISTED} each. labels.csv has all."
+                f"and those in the lists, up to {MAX_LISTED} each. labels.csv has all."
             )
         return {
             "facts": facts,
@@ -421,70 +288,7 @@ class _Records:
         ]
 
 
-class _Glance:
-    """The most and the least certain images of every class, without those with a given label."""
-
-    def __init__(
-        self, labeling: Labeling, order: NDArray[np.int32], starts: NDArray[np.integer]
-    ) -> None:
-        nodes: list[NDArray[np.int32]] = [np.empty(0, np.int32)]
-        self.groups: list[tuple[int, str]] = []
-        n_nodes = 0
-        for number, name in enumerate(labeling.given.classes):
-            members = order[starts[number] : starts[number + 1]]
-            # Given labels are the most certain ones.
-            others = members[np.searchsorted(labeling.given.labels[members] < 0, True) :]
-            if len(others) > 2 * _GLANCED_AT:
-                others = np.concatenate([others[:_GLANCED_AT], others[-_GLANCED_AT:]])
-            if len(others):
-                self.groups.append((n_nodes, name))
-                nodes.append(others)
-                n_nodes += len(others)
-        self.nodes = np.concatenate(nodes)
-
-
-_DATA = "data-"
-
-
-class _Chunks:
-    """Files that a page loads, in a folder that gets its name from their content.
-
-    Args:
-        folder: Where that folder will be.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._unfinished = folder / f"{UNFINISHED}data"
-        self._digest = hashlib.blake2b(digest_size=16)
-        shutil.rmtree(self._unfinished, ignore_errors=True)
-        self._unfinished.mkdir()
-
-    def add(self, name: str, content: bytes) -> None:
-        """Write a file; its name may have a folder."""
-        path = self._unfinished / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(content)
-        for part in (name.encode(), content):
-            self._digest.update(len(part).to_bytes(8, "little"))
-            self._digest.update(part)
-
-    def write(self, name: str, content: Any) -> None:
-        """Write a script that hands something to the page: a page from a file may load no other."""
-        text = f"lowshotChunk({json.dumps(name)},{_json(content)});\n"
-        self.add(f"{name}.js", text.encode("ascii"))
-
-    def finish(self) -> Path:
-        """Give the folder its name, and return it."""
-        path = self._folder / f"{_DATA}{self._digest.hexdigest()}"
-        if path.exists():
-            shutil.rmtree(self._unfinished)
-        else:
-            self._unfinished.replace(path)
-        return path
-
-
-def _page_content(view: _View, said: _Records, first: int, last: int) -> dict[str, Any]:
+def _page_content(view: View, said: _Records, first: int, last: int) -> dict[str, Any]:
     records = [
         said.record(int(view.nodes[position]), view.extra(position) if view.extra else {})
         for position in range(first, last)
@@ -503,24 +307,9 @@ def _group_of(given: GivenLabels, number: int) -> str:
     return given.group_names[int(given.groups[number])]
 
 
-def _by_class(labeling: Labeling) -> tuple[NDArray[np.int32], NDArray[np.integer]]:
-    """Images by class, the most certain first, given ones before all; where each class begins."""
-    reached = np.flatnonzero(labeling.labels >= 0).astype(np.int32)
-    is_predicted = labeling.given.labels[reached] < 0
-    order = np.lexsort((-labeling.confidence[reached], is_predicted, labeling.labels[reached]))
-    members = reached[order]
-    starts = np.searchsorted(labeling.labels[members], np.arange(labeling.given.n_classes + 1))
-    return members, starts
-
-
 def _link(target: Path, folder: Path) -> str:
     """A relative address, from a page in a folder."""
     return quote(os.fsencode(os.path.relpath(target, folder)))
-
-
-def _json(content: Any) -> str:
-    """ASCII without spaces, and without what could end a script."""
-    return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def _write_html(path: Path, summary: Mapping[str, Any]) -> None:
@@ -539,7 +328,7 @@ def _write_html(path: Path, summary: Mapping[str, Any]) -> None:
         "style-src 'unsafe-inline'; img-src 'self' file:; base-uri 'none'; form-action 'none'",
         "style": style,
         "script": script,
-        "summary": _json(summary),
+        "summary": as_json(summary),
     }
     text = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
     partial = path.with_name(UNFINISHED + path.name)
