@@ -15,6 +15,7 @@ from lowshot_kedro import label_folder
 from lowshot_kedro.project.command_line import main
 from lowshot_kedro.project.config import UserError
 from lowshot_kedro.project.labeling_run import LabeledFolder
+from tests.browser import BROWSER, SHIFT, Person, headless_browser
 from tests.labeling.folders import NAMES, QUICK, some_of_each, write_labels, write_tree
 from tests.projects import run
 
@@ -163,6 +164,37 @@ def test_annotations_come_back_from_label_studio(
     given = found.labels[found.labels["given"] == "yes"]
     assert len(given) >= 150
     assert accuracy(given.assign(given="no"), truth) > 0.5
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")
+def test_labels_corrected_on_the_page_are_honoured(
+    photos: tuple[Path, dict[str, str]], labeled: LabeledFolder, tmp_path: Path
+) -> None:
+    folder, truth = photos
+    label_folder(folder, output=labeled.output, **FAST)
+    before = made_from(labeled.output)
+    with headless_browser.opened_page(BROWSER, 1200, 900) as page:
+        person = Person(page, tmp_path)
+        person.opens(labeled.page, "#list=next")
+        page.wait_for("document.querySelectorAll('.tile').length > 10")
+        person.tabs_to("skip")
+        person.presses("Enter")
+        corrected = {}
+        for _ in range(3):
+            file = person.focused
+            corrected[file] = truth[file]
+            person.presses(str(sorted(NAMES).index(truth[file]) + 1))
+        assert person.counted.startswith("3 corrections")
+        person.tabs_to("save", modifiers=SHIFT)
+        person.presses("Enter")
+        rows = person.saved()
+    assert dict(rows[1:]) == {**dict(some_of_each(truth, 4)), **corrected}
+    path = tmp_path / "saved.csv"
+    write_labels(path, rows[1:], *rows[0])
+    found = label_folder(folder, labels=path, output=labeled.output, **FAST)
+    assert made_from(found.output) == before
+    given = found.labels[found.labels["given"] == "yes"]
+    assert dict(zip(given["file"], given["label"], strict=True)) == dict(rows[1:])
 
 
 def test_the_environment_of_own_images(

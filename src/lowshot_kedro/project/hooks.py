@@ -30,6 +30,7 @@ from lowshot_kedro.datasets.resumable import ResumableDataset
 from lowshot_kedro.errors import InputError, did_you_mean
 from lowshot_kedro.images import JoinedImages
 from lowshot_kedro.labeling.given_labels import collect_labels
+from lowshot_kedro.labeling.threshold import require_no_class
 from lowshot_kedro.locks import files_in_use, of_this_run
 from lowshot_kedro.memory import format_bytes, recent_peak_rss_bytes, restart_peak
 from lowshot_kedro.progress import Stopwatch
@@ -284,7 +285,8 @@ def _require_images(
     if {"train_images", "background_images", "label_file"} <= inputs:
         joined = JoinedImages([images["train_images"], images["background_images"]])
         try:
-            collect_labels(joined, joined.class_names, catalog.load("label_file"))
+            given = collect_labels(joined, joined.class_names, catalog.load("label_file"))
+            require_no_class(catalog.load("params:labeling").unknown, given.classes)
         except InputError as error:
             raise wording().user_error(error) from error
     if {"train_images", "test_images", "class_split", "params:experiment"} <= inputs:
