@@ -34,7 +34,8 @@ def near_duplicates(graph: LabelingGraph, min_similarity: float) -> Duplicates:
 
     Args:
         graph: The graph over all images.
-        min_similarity: Cosine from which two images look the same, up to rounding.
+        min_similarity: Cosine from which two images look the same, up to rounding. Photographs that
+            were compressed, resized or cropped by a little have 0.9 to 0.97 by EfficientNet-Lite0.
 
     Returns:
         The groups. In memory besides: 16 bytes for each image, and 24 for each link between similar
