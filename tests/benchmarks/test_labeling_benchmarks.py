@@ -56,3 +56,16 @@ def test_what_is_missing_is_named(
     printed = capsys.readouterr()
     assert "Fashion-MNIST, pixels is left out" in printed.err
     assert json.loads(printed.out.splitlines()[-1])["results"] == {}
+
+
+def test_a_folder_of_photographs(here: Script, capsys: pytest.CaptureFixture[str]) -> None:
+    here("labeling_run.py", "--images", "60", "--more", "4")
+    printed = capsys.readouterr().out
+    found = json.loads(printed.splitlines()[-1])["runs"]
+    assert list(found) == ["first run", "more labels", "4 photographs more"]
+    extraction = "features.extract_background_features"
+    first, more, added = (of_run["nodes"] for of_run in found.values())
+    assert first.keys() == more.keys() == added.keys()
+    # Known features are kept, or copied.
+    assert more[extraction] < first[extraction]
+    assert all(0 < of_run["seconds"] for of_run in found.values())

@@ -36,7 +36,8 @@ def near_duplicates(
 
     Args:
         graph: The graph over all images.
-        min_similarity: Cosine from which two images look the same, up to rounding.
+        min_similarity: Cosine from which two images look the same, up to rounding. Photographs that
+            were compressed, resized or cropped by a little have 0.9 to 0.97 by EfficientNet-Lite0.
         broken: int64 (B,), images that cannot be read, and are in no group: all of them are blank.
 
     Returns:
