@@ -1,8 +1,8 @@
 """From a folder of photographs and a few labels to labels for all: what takes how long.
 
-Photographs are crops of the two that scikit-learn carries, of ten classes, which are places in them,
-with five labels each. `lowshot label` runs on them as for the first time, then with more labels, and
-then with some photographs more. Beside it stands the bare network on input that is ready in memory.
+Photographs are crops of the two that scikit-learn carries, of ten classes, which are places in
+them, with five labels each. `lowshot label` runs on them as for the first time, then with more
+labels, then with some photographs more. Beside it stands the bare network on input in memory.
 """
 
 from __future__ import annotations
