@@ -53,6 +53,14 @@ def test_the_wheel_has_every_module_and_nothing_to_compile(archive: ZipFile) -> 
     assert not {Path(name).suffix for name in names} & {".c", ".h", ".pyc", ".o"}
 
 
+def test_the_wheel_has_what_a_page_of_labels_is_made_of(archive: ZipFile) -> None:
+    folder = ROOT / "src" / "lowshot_kedro" / "reporting" / "labels_page"
+    names = {f"page.{suffix}" for suffix in ("html", "css", "js")}
+    for name in names:
+        content = archive.read(f"lowshot_kedro/reporting/labels_page/{name}")
+        assert content == (folder / name).read_bytes()
+
+
 def test_the_wheel_has_the_settings_of_the_repository_and_nobodys_own(archive: ZipFile) -> None:
     local = ROOT / "conf" / "local"
     expected = {
