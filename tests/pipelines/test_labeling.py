@@ -263,3 +263,11 @@ def test_six_images_and_two_labels_are_enough(folder: Path, tmp_path: Path) -> N
     found = label_folder(folder, output=tmp_path / "found", **QUICK)
     assert set(found.labels["label"]) <= {"dark", "light", ""}
     assert "too few" in found.report["calibration_sentence"]
+
+
+def test_a_file_of_labels_that_is_not_there_is_named_as_it_was_given(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    with pytest.raises(ValueError, match=r"^mine\.csv: no such file; expected a file of labels$"):
+        label_folder(folder, labels="mine.csv", **QUICK)
