@@ -101,7 +101,7 @@ def test_labels_of_a_file_go_before_those_of_folders(root):
         "labels.csv: 1 labels differ from those of folders, and go before them: "
         "train/cat/1.jpg (cat → dog)",
         "labels.csv: 1 labels of folders are taken away: train/cat/2.jpg (cat)",
-        "no labelled image of cat: no class",
+        "no labelled image, so that nothing gets this label: cat",
         "one labelled image only, so that none can be held out, of emu",
     )
 
@@ -215,7 +215,7 @@ def test_what_is_odd_is_said(root):
     assert given.classes == ("?", "Dog", "cat", "dog", "unknown")
     assert labels(images, given)["train/ cat/5.jpg"] == "cat"
     assert given.notes == (
-        "no labelled image of empty: no class",
+        "no labelled image, so that nothing gets this label: empty",
         "one labelled image only, so that none can be held out, of ?, Dog, unknown",
         "classes that differ only in upper and lower case: Dog (1 images), dog (2 images)",
         "labels that count as classes, but look as if they meant none: '?' (1 images), 'unknown' "

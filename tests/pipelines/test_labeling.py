@@ -263,3 +263,25 @@ def test_six_images_and_two_labels_are_enough(folder: Path, tmp_path: Path) -> N
     found = label_folder(folder, output=tmp_path / "found", **QUICK)
     assert set(found.labels["label"]) <= {"dark", "light", ""}
     assert "too few" in found.report["calibration_sentence"]
+
+
+def test_a_file_of_labels_that_is_not_there_is_named_as_it_was_given(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    with pytest.raises(ValueError, match=r"^mine\.csv: no such file; expected a file of labels$"):
+        label_folder(folder, labels="mine.csv", **QUICK)
+
+
+def test_what_is_odd_about_labels_is_said_before_work_begins(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "labels.csv").unlink(missing_ok=True)
+    (folder / "train" / "empty").mkdir(parents=True)
+    for name, number in (("dark", 0), ("light", 5)):
+        (folder / "train" / name).mkdir()
+        shutil.move(folder / f"{number}.png", folder / "train" / name / "1.png")
+    (folder / "1.png").write_bytes(b"no image")
+    label_folder(folder, output=tmp_path / "found", **QUICK)
+    said = [text for text in caplog.messages if "empty" in text or "blank" in text]
+    assert [text.partition(":")[0] for text in said] == ["labels", "image 0 is blank"]

@@ -181,16 +181,25 @@ def class_of(name, n_given, n_labels, recall=None):
 
 def test_the_terminal_shows_classes_sentences_and_the_page(capsys):
     classes = [class_of("[red]cat", 3, 30, 0.5), class_of("dog", 4, 60)]
-    report = report_of(classes, n_unreached=10, notes=["owl has [one] image"])
+    note = "owl has [one] image, and is a class with a story that is wider than the table"
+    report = report_of(classes, n_unreached=10, n_broken=2, notes=[note])
     print_labeling(report, "out/labels.html")
     shown = capsys.readouterr().out
     assert "100 images, labels given for 7" in shown
     rows = [
         re.findall(r"[^│\s][^│]*[^│\s]|[^│\s]", line) for line in shown.splitlines() if "│" in line
     ]
-    assert rows == [["dog", "4", "60", "–"], ["[red]cat", "3", "30", "50.0"], ["not reached", "10"]]
-    for text in ("chosen by chance", "nobody knows", "owl has [one] image", "out/labels.html"):
+    assert rows == [
+        ["dog", "4", "60", "–"], ["[red]cat", "3", "30", "50.0"],
+        ["not reached", "10"], ["cannot be read", "2"],
+    ]  # fmt: skip
+    for text in ("chosen by chance", "nobody knows", note[:70], "out/labels.html"):
         assert text in shown
+
+
+def test_the_title_is_one_line_where_names_are_short(capsys):
+    print_labeling(report_of([class_of("a", 1, 2), class_of("b", 1, 2)]))
+    assert "100 images, labels given for 7" in capsys.readouterr().out
 
 
 def test_the_terminal_adds_up_what_it_leaves_out(capsys):

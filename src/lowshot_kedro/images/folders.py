@@ -68,7 +68,9 @@ class ClassFolders(ImageFiles):
         if empty and classes is not None and every_class:
             raise InputError(f"{root}: found no image of class {some_of(empty)}, expected some")
         if empty:
-            logger.warning("%s: no image of class %s", root, some_of(empty))
+            # Who allows it names them where it matters, and opens the folder many times.
+            level = logging.INFO if may_be_empty else logging.WARNING
+            logger.log(level, "%s: no image of class %s", root, some_of(empty))
         left_out = sorted(set(found) - set(self.classes))
         if left_out and self.classes:
             logger.info(

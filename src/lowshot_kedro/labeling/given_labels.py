@@ -245,7 +245,7 @@ def _odd_classes(
     counts = np.bincount(labels[labels >= 0], minlength=len(names)).tolist()
     empty = sorted(set(classes.names) - set(names))
     if empty:
-        yield f"no labelled image of {some_of(empty)}: no class"
+        yield f"no labelled image, so that nothing gets this label: {some_of(empty)}"
     single = [name for name, count in zip(names, counts, strict=True) if count == 1]
     if single:
         yield f"one labelled image only, so that none can be held out, of {some_of(single)}"

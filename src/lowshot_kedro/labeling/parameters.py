@@ -73,8 +73,7 @@ class LabelingParameters:
                 raise refuse(name, value, "a number between 0 and 1, or null")
         if self.accuracy is not None and self.threshold is not None:
             raise InputError(
-                "got accuracy and threshold, which says the same in another way; expected one of "
-                "them, the other null",
+                "but accuracy is given too, from which a threshold is chosen; expected one of them",
                 parameter="threshold",
                 found=self.threshold,
             )

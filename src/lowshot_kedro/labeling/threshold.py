@@ -84,9 +84,9 @@ def choose_threshold(
                 " There are too few held-out labels to choose it by: it is where the mean "
                 f"confidence of the labels kept is at least {wanted:g}."
                 if few
-                else " The held-out labels are at no confidence right so often, or too few of "
-                "them are: it is where the mean confidence of the labels kept is at "
-                f"least {wanted:g}, which they do not confirm."
+                else " At no confidence are enough held-out labels right to promise "
+                f"{wanted:g}, so it is where the mean confidence of the labels kept is at least "
+                f"{wanted:g}, which nothing confirms."
             )
     is_unknown = is_found & (confidence < chosen)
     n_found, n_kept = int(is_found.sum()), int((is_found & ~is_unknown).sum())

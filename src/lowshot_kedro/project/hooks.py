@@ -289,6 +289,8 @@ def _require_images(
             require_no_class(catalog.load("params:labeling").unknown, given.classes)
         except InputError as error:
             raise wording().user_error(error) from error
+        for note in given.notes:
+            logger.warning("labels: %s", note)
     if {"train_images", "test_images", "class_split", "params:experiment"} <= inputs:
         experiment = catalog.load("params:experiment")
         train, test = images["train_images"], images["test_images"]

@@ -124,6 +124,8 @@ def label_folder(
     images = Path(folder).expanduser().absolute()
     if not images.is_dir():
         raise InputError(f"{folder}: no such folder; expected the folder of the images")
+    if labels is not None and not Path(labels).expanduser().is_file():
+        raise InputError(f"{labels}: no such file; expected a file of labels")
     target = output_folder(images, None if output is None else Path(output).expanduser())
     sections: dict[str, Any] = {
         name: value for name, value in parameters.items() if isinstance(value, Mapping)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -31,11 +32,8 @@ def print_labeling(report: Mapping[str, Any], page: str | Path | None = None) ->
     lines += [str(note) for note in report.get("notes") or ()]
     if page is not None:
         lines.append(f"To look at, and to correct: {page}")
-    printed = Table(
-        title=f"{report['n_images']} images, labels given for {report['n_labeled']}",
-        caption=escape("\n".join(lines)),
-        caption_justify="left",
-    )
+    title = f"{report['n_images']} images, labels given for {report['n_labeled']}"
+    printed = Table(title=title, min_width=len(title))
     has_recall = any(entry.get("recall") is not None for entry in classes)
     printed.add_column("class", no_wrap=True)
     printed.add_column("given", justify="right")
@@ -52,7 +50,12 @@ def print_labeling(report: Mapping[str, Any], page: str | Path | None = None) ->
         cells += [str(sum(entry[what] for entry in others)) for what in ("n_given", "n_labels")]
         printed.add_row(*cells)
     printed.add_section()
-    for name, what in (("unknown", "n_unknown"), ("not reached", "n_unreached")):
+    others_of = {"unknown": "n_unknown", "not reached": "n_unreached", "cannot be read": "n_broken"}
+    for name, what in others_of.items():
         if report.get(what):
             printed.add_row(name, "", str(report[what]))
     print_whole(printed)
+    # As a caption they would be as narrow as a table of short names.
+    console = Console()
+    for line in lines:
+        console.print(escape(line), highlight=False)

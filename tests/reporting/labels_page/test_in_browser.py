@@ -162,6 +162,33 @@ def test_what_keys_do(person, tmp_path):
     person.presses("u")
 
 
+def test_the_focus_follows_a_link_to_a_list(person, tmp_path):
+    path = tmp_path / "labels.html"
+    small_page(tmp_path / "images").write(path)
+    person.opens(path, "#list=class-0")
+    person.page.wait_for("document.querySelectorAll('.tile').length === 5")
+    # Arrow keys need no tile to start from.
+    person.presses("ArrowRight")
+    assert person.focused == NAMES[0]
+    follow = "{const a = document.querySelector('a[href*=\"list=%s\"]'); a.focus()}"
+    person.sees(follow % "class-1")
+    person.presses("Enter")
+    person.page.wait_for("document.activeElement.matches('.tile')")
+    assert person.focused == NAMES[5]
+    # A list without images, and the plots, have a heading.
+    for empty in ("duplicates", "report"):
+        person.sees(follow % empty)
+        person.presses("Enter")
+        person.page.wait_for("document.activeElement.id === 'view-title'")
+    person.sees(follow % "class-1")
+    person.presses("Enter")
+    person.page.wait_for("document.activeElement.matches('.tile')")
+    person.presses("1")
+    person.presses("s", modifiers=CONTROL)
+    assert [NAMES[5], "cat"] in person.saved()
+    person.presses("u")
+
+
 def test_what_the_mouse_does(person, tmp_path):
     path = tmp_path / "labels.html"
     small_page(tmp_path / "images").write(path)

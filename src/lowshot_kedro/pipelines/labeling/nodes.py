@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,18 +41,13 @@ from lowshot_kedro.methods.logistic_regression import LogisticRegressionParamete
 from lowshot_kedro.parameters import in_section
 from lowshot_kedro.reporting.labels_page import LabelsPage
 
-logger = logging.getLogger(__name__)
-
 
 def join_images(
     train_images: ImageSource, background_images: ImageSource, label_file: LabelTable | None
 ) -> tuple[JoinedImages, GivenLabels]:
     """All images under one numbering, and which of them people have labelled."""
     images = JoinedImages([train_images, background_images])
-    given = collect_labels(images, images.class_names, label_file)
-    for note in given.notes:
-        logger.warning("labels: %s", note)
-    return images, given
+    return images, collect_labels(images, images.class_names, label_file)
 
 
 def link_images(

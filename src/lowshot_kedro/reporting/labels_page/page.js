@@ -496,6 +496,7 @@ const KEYS = [
   [["Shift + ← ↑ ↓ →"], "choose several images; so do clicks with Shift or Ctrl; a label is for all of them"],
   [["Ctrl + A"], "choose all images of the page"],
   [["o"], "open the file of the image"],
+  [["Ctrl + S"], "save the labels"],
   [["Escape"], "choose none; close a window"],
   [["?"], "this list"],
 ];
@@ -608,10 +609,19 @@ $("tiles").addEventListener("focusin", (event) => {
 });
 
 document.addEventListener("keydown", (event) => {
+  if ((event.ctrlKey || event.metaKey) && !event.altKey && event.key.toLowerCase() === "s") {
+    // Not the browser's own, which would save the page without its images.
+    event.preventDefault();
+    if (!event.repeat) save();
+    return;
+  }
   const isTyping = event.target.closest?.("input, select, textarea, dialog");
   if (event.key === "?" && !isTyping) {
     event.preventDefault();
     showHelp();
+  } else if (event.key.startsWith("Arrow") && event.target === document.body && cells.length) {
+    event.preventDefault();
+    focusTile(current);
   }
 });
 
@@ -645,6 +655,7 @@ async function route() {
   wantsFocus = false;
   if (name === "report") {
     showReport();
+    if (focus) $("view-title").focus();
     return;
   }
   view = views.get(name) ?? data.views.find((each) => each.n) ?? data.views[0];
@@ -661,7 +672,8 @@ async function route() {
   }
   if (move !== moves) return;
   show(content);
-  if (focus) focusTile(0);
+  if (focus && cells.length) focusTile(0);
+  else if (focus) $("view-title").focus();
 }
 
 const isClass = (view) => view.name.startsWith("class-");
@@ -727,6 +739,13 @@ function showLinks() {
     : found.length > shown.length ? `${count(found.length - shown.length)} more: type a part of the name.` : "";
 }
 
+// The links are made anew, and the focus must not be lost with the one that was followed.
+for (const id of ["views", "classes"]) {
+  $(id).addEventListener("click", (event) => {
+    const link = event.target.closest("a");
+    if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey) wantsFocus = link.hash !== location.hash;
+  });
+}
 $("class-filter").addEventListener("input", showLinks);
 $("class-filter").addEventListener("keydown", (event) => {
   if (event.key === "Enter") $("classes").querySelector("a")?.click();
