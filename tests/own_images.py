@@ -32,7 +32,7 @@ def write_own_images(folder: Path) -> Path:
         image.save(folder / f"{number}.jpg")
     (images / "background" / "1" / "broken.jpg").write_bytes(b"no image")
     page = (ROOT / "docs" / "own_images.md").read_text()
-    (content,) = re.findall(r"```csv\n(.*?)```", page, re.DOTALL)
+    (content,) = re.findall(r"```csv\n(class,.*?)```", page, re.DOTALL)
     (images / "classes.csv").write_text(content)
     return images
 

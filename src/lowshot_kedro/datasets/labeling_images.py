@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lowshot_kedro.datasets.class_list import in_project, namer, read_class_names
 from lowshot_kedro.datasets.images import ReadOnlyImagesDataset
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.images import ClassFolders, ImageFolder, ImageSource
 from lowshot_kedro.images.label_files import read_label_file
 from lowshot_kedro.images.labeling_folder import (
@@ -37,9 +39,11 @@ class _LabelingImagesDataset(ReadOnlyImagesDataset):
         self._labels = named if isinstance(named, Path) else self._filepath / LABELS_FILE
 
     def _layout(self) -> Layout:
-        if not self._labels.is_file():
-            return find_layout(self._filepath, self._labels.exists())
-        return find_layout(self._filepath, True, read_label_file(self._labels).files)
+        files: tuple[str, ...] = ()
+        # What is wrong with the file, whoever reads its labels says.
+        with suppress(OSError, InputError):
+            files = read_label_file(self._labels).files
+        return find_layout(self._filepath, self._labels.exists(), files)
 
 
 class LabeledFolderImagesDataset(_LabelingImagesDataset):

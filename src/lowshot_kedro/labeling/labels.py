@@ -167,6 +167,9 @@ def label_images(
     with _timed(seconds, "reach"):
         n_steps = links_from(matrix, given.nodes)
         nearest = nearest_labeled(graph.vectors, given.nodes)
+        # Blank images are near to each other, which says nothing of what they should be.
+        n_steps[broken] = np.where(given.labels[broken] >= 0, 0, -1)
+        nearest[broken] = -1
     tested_classes = classes[work.tested]
     right = most_probable(held_out) == tested_classes
     held_out_confidence = held_out.max(axis=1, initial=0)

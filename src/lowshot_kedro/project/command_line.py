@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ from lowshot_kedro.project import require_libraries
 from lowshot_kedro.project.commands import kedro_command
 from lowshot_kedro.project.labeling_run import label_folder
 from lowshot_kedro.project.template import write_project
+
+# Where a run has its images and labels from, which whoever names a folder need not know.
+_PLACES = re.compile(r"^(train_images|background_images|label_file): ")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
     except InputError as error:
         # No file that the command is given is a parameter of a run.
-        text = error.worded(lambda error: None)
+        text = _PLACES.sub("", error.worded(lambda error: None))
         print(f"lowshot {options.command}: {text}", file=sys.stderr)
         return 1
     except OSError as error:

@@ -22,6 +22,8 @@ from lowshot_kedro.project.template import settings_folder
 if TYPE_CHECKING:
     import pandas as pd
 
+logger = logging.getLogger(__name__)
+
 SHOWN = ("nothing", "progress", "everything")
 _ENVIRONMENT = "own_images"
 _FOLDER_VARIABLE = "IMAGES"
@@ -134,6 +136,10 @@ def label_folder(
     of_labeling = {**sections.get("labeling", {}), **of_labeling, "folder": str(target)}
     if labels is not None:
         of_labeling["labels"] = str(Path(labels).expanduser().absolute())
+    if labels is not None and (images / "labels.csv").is_file():
+        beside = images / "labels.csv"
+        if beside.resolve() != Path(of_labeling["labels"]).resolve():
+            logger.warning("%s: not read, since labels are those of %s", beside, labels)
     with _settings(images, target), _shown(show):
         from kedro.framework.project import configure_project
         from kedro.framework.session import KedroSession

@@ -17,6 +17,21 @@ _MAX_NAME = 40
 _SENTENCES = ("reason", "calibration_sentence", "threshold_sentence")
 
 
+def _to_look_at(report: Mapping[str, Any]) -> list[str]:
+    """What a person should look at, a line each."""
+    lines = []
+    if n_suspicious := report.get("n_suspicious"):
+        lines.append(
+            f"Given labels that look wrong: {n_suspicious}. Look at them first: wrong ones make "
+            "others look less certain."
+        )
+    if n_duplicates := report.get("n_duplicates"):
+        lines.append(f"Images that look like another one: {n_duplicates}.")
+    if n_next := report.get("n_next"):
+        lines.append(f"Images whose labels would help most: the page lists {n_next}.")
+    return lines
+
+
 def print_labeling(report: Mapping[str, Any], page: str | Path | None = None) -> None:
     """Print how many images have got which label, and how far that can be trusted.
 
@@ -29,7 +44,8 @@ def print_labeling(report: Mapping[str, Any], page: str | Path | None = None) ->
     classes = sorted(report["classes"], key=lambda entry: -entry["n_labels"])
     hidden = len(classes) - _MAX_CLASSES
     lines = [str(report[name]) for name in _SENTENCES if report.get(name)]
-    lines += [str(note) for note in report.get("notes") or ()]
+    lines += [f"Note: {note}" for note in report.get("notes") or ()]
+    lines += _to_look_at(report)
     if page is not None:
         lines.append(f"To look at, and to correct: {page}")
     title = f"{report['n_images']} images, labels given for {report['n_labeled']}"

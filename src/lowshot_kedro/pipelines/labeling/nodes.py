@@ -91,15 +91,14 @@ def find_labels(
     given_labels: GivenLabels,
     labeling: LabelingParameters,
     logistic_regression: LogisticRegressionParameters,
-) -> tuple[Labeling, dict[str, Any]]:
-    """A label for every image, and what was chosen and is known of its accuracy."""
-    found = in_section(
+) -> Labeling:
+    """A label for every image."""
+    return in_section(
         "labeling",
         lambda: label_images(
             labeling_graph, labeling_features, given_labels, labeling, logistic_regression
         ),
     )
-    return found, found.report
 
 
 def find_images_to_look_at(
@@ -111,6 +110,21 @@ def find_images_to_look_at(
         suspicious_labels(labeling_graph, found_labels),
         near_duplicates(labeling_graph, labeling.min_duplicate_similarity, found_labels.broken),
     )
+
+
+def report_labels(
+    found_labels: Labeling,
+    next_images: NextImages,
+    suspicious_images: SuspiciousLabels,
+    duplicate_images: Duplicates,
+) -> dict[str, Any]:
+    """What was chosen and is known of the labels, and how much there is to look at."""
+    return {
+        **found_labels.report,
+        "n_next": len(next_images.nodes),
+        "n_suspicious": len(suspicious_images.nodes),
+        "n_duplicates": len(duplicate_images.nodes),
+    }
 
 
 def tabulate_labels(

@@ -10,6 +10,7 @@ from lowshot_kedro.pipelines.labeling.nodes import (
     link_images,
     make_labels_page,
     plot_labels,
+    report_labels,
     sort_images,
     tabulate_labels,
 )
@@ -49,7 +50,7 @@ def create_pipeline() -> Pipeline:
                     "params:labeling",
                     "params:logistic_regression",
                 ],
-                outputs=["found_labels", "labels_report"],
+                outputs="found_labels",
                 name="find_labels",
             ),
             node(
@@ -57,6 +58,17 @@ def create_pipeline() -> Pipeline:
                 inputs=["labeling_graph", "found_labels", "params:labeling"],
                 outputs=["next_images", "suspicious_images", "duplicate_images"],
                 name="find_images_to_look_at",
+            ),
+            node(
+                report_labels,
+                inputs=[
+                    "found_labels",
+                    "next_images",
+                    "suspicious_images",
+                    "duplicate_images",
+                ],
+                outputs="labels_report",
+                name="report_labels",
             ),
             node(
                 tabulate_labels,

@@ -126,9 +126,9 @@ def views_of(
     begins = np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()
     yield View(
         "duplicates",
-        "Duplicates",
-        f"Images that look the same, in groups: each has a cosine of at least "
-        f"{parameters.min_duplicate_similarity:g} with another one of its group.",
+        "Duplicates and look-alikes",
+        "Images that look the same or nearly so, in groups, the most similar first: each has a "
+        f"cosine of at least {parameters.min_duplicate_similarity:g} with another one of them.",
         listed,
         len(duplicates.nodes),
         lambda position: {"similarity": round(float(duplicates.similarity[position]), 4)},
@@ -154,7 +154,7 @@ def view_of_broken(broken: Collection[int]) -> View:
     return View(
         "broken",
         "Images that cannot be read",
-        "Their labels are worthless.",
+        "They get no label, and a label that is given for one of them teaches nothing.",
         numbers[:MAX_LISTED],
         len(numbers),
     )
