@@ -18,6 +18,9 @@ from lowshot_kedro.project.commands import kedro_command
 from lowshot_kedro.project.labeling_run import label_folder
 from lowshot_kedro.project.template import write_project
 
+# What shells say of a command that Ctrl-C has ended.
+_STOPPED = 130
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
@@ -26,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Arguments of the command line; None: those of this process.
 
     Returns:
-        The exit status: 0, or 1 with a line on standard error.
+        The exit status: 0, or 1 with a line on standard error, or 130 where it was stopped.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     # It has options of its own, and explains them.
@@ -43,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"lowshot {options.command}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"lowshot {options.command}: stopped; type it again to go on", file=sys.stderr)
+        return _STOPPED
     return 0
 
 
