@@ -129,6 +129,16 @@ def test_results_of_a_labelling_are_neither_images_nor_classes(tmp_path, place, 
     assert after[2].class_folders == before[2].class_folders
 
 
+@pytest.mark.parametrize("place", ["results", "cat/results"])
+def test_results_of_a_run_that_was_stopped_are_neither_images_nor_classes(tmp_path, place):
+    write(tmp_path, "cat/1.jpg", "dog/1.jpg", "loose.jpg")
+    before = found(tmp_path)
+    write(tmp_path / place, "labels_report.json", "labels_map.png", "labels_files/thumbnails/1.jpg")
+    after = found(tmp_path)
+    assert after[:2] == before[:2]
+    assert after[2].class_folders == before[2].class_folders
+
+
 def test_one_of_the_two_names_makes_no_results(tmp_path):
     write(tmp_path, "cat/1.jpg", "labels_files/1.jpg", "loose.jpg")
     assert found(tmp_path)[0] == {"cat/1.jpg": "cat", "labels_files/1.jpg": "labels_files"}

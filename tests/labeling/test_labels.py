@@ -366,6 +366,38 @@ def test_broken_images_get_no_label_and_teach_nothing():
         assert "1 labelled images are broken" in labeling.report["notes"][-1]
 
 
+def test_no_label_comes_from_a_blank_image_that_teaches_nothing():
+    points, classes = clusters(20, 20)
+    labels = some_labels(classes, 3)
+    given = np.flatnonzero(labels == 0)
+    others = np.setdiff1d(np.flatnonzero(labels < 0), given)
+    # The blank one lies among images without a label, and would be the nearest to some.
+    points[given[0]] = points[others[0]]
+    features = MemoryFeatures(points, "features")
+    features.broken_images = [(int(given[0]), "no image")]
+    labeling = label(points, named(labels), features=features)
+    assert not np.isin(labeling.nearest_labeled, given[0]).any()
+    without = np.where(np.arange(40) == given[0], -1, labels)
+    expected = label(points, named(without), features=features).n_steps
+    np.testing.assert_array_equal(
+        labeling.n_steps, np.where(np.arange(40) == given[0], 0, expected)
+    )
+
+
+def test_classes_of_which_all_labelled_images_are_broken_are_named():
+    points, classes = clusters(20, 20)
+    labels = some_labels(classes, 3)
+    blank = np.flatnonzero(labels == 0)
+    points[blank] = 0
+    features = MemoryFeatures(points, "features")
+    features.broken_images = [(int(number), "no image") for number in blank]
+    labeling = label(points, named(labels), features=features)
+    notes = labeling.report["notes"]
+    name = labeling.given.classes[0]
+    assert any(f"All labelled images are broken of {name}:" in note for note in notes)
+    assert not any("teach nothing" in note for note in notes)
+
+
 def test_images_without_features_stop_nothing():
     points, classes = clusters(20, 20)
     points[[3, 25]] = 0

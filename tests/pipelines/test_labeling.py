@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from lowshot_kedro import label_folder
+from lowshot_kedro.errors import InputError
 from lowshot_kedro.project.command_line import main
 from lowshot_kedro.project.config import UserError
 from lowshot_kedro.project.labeling_run import LabeledFolder
@@ -256,6 +257,51 @@ def test_what_is_wrong_is_said_before_work_begins(
     with pytest.raises(UserError, match=message) as error:
         label_folder(folder, **QUICK, **parameters)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("written", ["photos/../photos", "link to photos"])
+def test_results_do_not_go_into_the_folder_of_the_images(
+    folder: Path, tmp_path: Path, written: str
+) -> None:
+    write_labels(folder / "labels.csv", [("0.png", "dark"), ("5.png", "light")])
+    before = (folder / "labels.csv").read_bytes()
+    (tmp_path / "link to photos").symlink_to(folder)
+    with pytest.raises(InputError, match="folder of the images"):
+        label_folder(folder, output=tmp_path / written, **QUICK)
+    assert (folder / "labels.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "next_to_label.csv"])
+def test_no_result_takes_the_place_of_given_labels(folder: Path, tmp_path: Path, name: str) -> None:
+    labels = tmp_path / "found" / name
+    labels.parent.mkdir()
+    write_labels(labels, [("0.png", "dark"), ("5.png", "light")])
+    before = labels.read_bytes()
+    with pytest.raises(UserError, match=name):
+        label_folder(folder, labels=labels, output=tmp_path / "found", **QUICK)
+    assert labels.read_bytes() == before
+
+
+def test_names_of_classes_that_look_like_numbers_stay_texts(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(
+        "file,label,guess,n_steps\na.png,01,01,1\nb.png,NA,NA,\n", encoding="utf-8"
+    )
+    (tmp_path / "next_to_label.csv").write_text(
+        "file,label,perhaps,how_sure\na.png,,01,0.5\n", encoding="utf-8"
+    )
+    (tmp_path / "suspicious_labels.csv").write_text(
+        "file,label,suspicion,suggested,nearest_labeled,nearest_label\na.png,1,0.9,01,b.png,1.0\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "duplicates.csv").write_text(
+        "duplicates,file,similarity,label,perhaps\n1,a.png,1.0,01,1e5\n", encoding="utf-8"
+    )
+    found = LabeledFolder(tmp_path, tmp_path)
+    assert found.labels["guess"].tolist() == ["01", "NA"]
+    assert found.next_to_label["perhaps"].tolist() == ["01"]
+    assert found.suspicious_labels["suggested"].tolist() == ["01"]
+    assert found.suspicious_labels["nearest_label"].tolist() == ["1.0"]
+    assert found.duplicates["perhaps"].tolist() == ["1e5"]
 
 
 def test_six_images_and_two_labels_are_enough(folder: Path, tmp_path: Path) -> None:

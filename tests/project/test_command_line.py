@@ -187,3 +187,14 @@ def test_a_checkpoint_that_cannot_be_converted_is_refused_in_one_line(
     assert line.startswith("lowshot convert-snca: ") and message in line
     assert "weights:" not in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*arguments: object, **parameters: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lowshot_kedro.project.command_line.label_folder", stopped)
+    assert main(["label", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "lowshot label: stopped; type it again to go on\n"

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 # The page that a labelling writes, and the folder of what belongs to it, copies of images too.
 RESULTS = ("labels.html", "labels_files")
+# What a run writes before its plots and its page: whether it has come to its end or not.
+_FIRST_RESULT = "labels_report.json"
 
 _MAX_NAMED = 5
 
@@ -121,7 +123,11 @@ def folders_in(root: Path) -> list[str]:
     ]
     if _holds_results(root):
         found.remove(RESULTS[1])
-    return sorted(name for name in found if not _holds_results(root / name))
+    return sorted(
+        name
+        for name in found
+        if not _holds_results(root / name) and not (root / name / _FIRST_RESULT).is_file()
+    )
 
 
 def _require_classes(
@@ -182,10 +188,11 @@ def images_below(root: Path, folder: str = "", without: Sequence[str] = ()) -> I
         seen.add(itself)
         with os.scandir(path) as found:
             entries = sorted(found, key=lambda entry: entry.name)
-        if {*RESULTS} <= {entry.name for entry in entries}:
-            if not is_first:
-                logger.info("%s: holds results of a labelling: left out", path)
-                return
+        names = {entry.name for entry in entries}
+        if not is_first and ({*RESULTS} <= names or _FIRST_RESULT in names):
+            logger.info("%s: holds results of a labelling: left out", path)
+            return
+        if {*RESULTS} <= names:
             without |= {RESULTS[1]}
         for entry in entries:
             if _is_hidden(entry.name):

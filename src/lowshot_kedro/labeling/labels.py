@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lowshot_kedro.blocks import FeatureMatrix, row_ranges
 from lowshot_kedro.diffusion import links_from, propagation_matrix
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.images.folders import some_of
 from lowshot_kedro.labeling.calibration import (
     CalibratedMethod,
     accuracy_above,
@@ -68,8 +69,8 @@ class Labeling:
         margin: float32 (N,), the probability of the class without that of the second.
         n_steps: int32 (N,), over how many links the nearest label is away, 0 for a given one, -1
             where there is none.
-        nearest_labeled: int32 (N,), the labelled image, other than itself, that is most similar;
-            -1 where there is none.
+        nearest_labeled: int32 (N,), the labelled image, other than itself, that is most similar,
+            of those that methods learn from; -1 where there is none.
         is_unknown: bool (N,), whether the confidence is below the threshold, and the label is to be
             written as unknown; never where one was given.
         held_out: Given labels that were predicted from the others.
@@ -165,10 +166,11 @@ def label_images(
     found = _most_probable_two(probabilities, given, is_broken)
     del probabilities
     with _timed(seconds, "reach"):
-        n_steps = links_from(matrix, given.nodes)
-        nearest = nearest_labeled(graph.vectors, given.nodes)
-        # Blank images are near to each other, which says nothing of what they should be.
-        n_steps[broken] = np.where(given.labels[broken] >= 0, 0, -1)
+        # As labels come: not from a blank image that teaches nothing, nor to one.
+        n_steps = links_from(matrix, nodes)
+        n_steps[broken] = -1
+        n_steps[given.nodes] = 0
+        nearest = nearest_labeled(graph.vectors, nodes)
         nearest[broken] = -1
     tested_classes = classes[work.tested]
     right = most_probable(held_out) == tested_classes
@@ -197,7 +199,7 @@ def label_images(
         "n_unreached": int(((found.labels < 0) & ~is_broken).sum()),
         "expected_accuracy": _mean(found.confidence[is_open & (found.labels >= 0)]),
         **_per_class(given, found.labels, tested_classes, most_probable(held_out)),
-        "notes": _notes(given, found.labels, is_broken),
+        "notes": _notes(given, found.labels, is_broken, nodes),
         "seconds": seconds,
     }
     order = np.argsort(nodes[work.tested], kind="stable")
@@ -317,16 +319,25 @@ def _per_class(
 
 
 def _notes(
-    given: GivenLabels, labels: NDArray[np.int32], is_broken: NDArray[np.bool_]
+    given: GivenLabels,
+    labels: NDArray[np.int32],
+    is_broken: NDArray[np.bool_],
+    teaching: NDArray[np.int32],
 ) -> list[str]:
     """What people should know, a line each."""
     notes = list(given.notes)
     n_open = int((given.labels < 0).sum())
     if n_open == 0:
         notes.append("All images have a label: there is nothing to find.")
-    n_broken = int((is_broken & (given.labels >= 0)).sum())
+    n_broken = len(given.nodes) - len(teaching)
     if n_broken:
         notes.append(f"Labelled images that cannot be read, and so teach nothing: {n_broken}.")
+    lost = sorted({given.classes[label] for label in given.labels[teaching[is_broken[teaching]]]})
+    if lost:
+        notes.append(
+            f"All labelled images are broken of {some_of(lost)}: what gets such a label looks like "
+            "a blank image, and nothing more is known. Label another image of each."
+        )
     n_unreached = int(((labels < 0) & ~is_broken).sum())
     if n_unreached:
         notes.append(

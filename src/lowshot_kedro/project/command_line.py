@@ -21,6 +21,8 @@ from lowshot_kedro.project.template import write_project
 
 # Where a run has its images and labels from, which whoever names a folder need not know.
 _PLACES = re.compile(r"^(train_images|background_images|label_file): ")
+# What shells say of a command that Ctrl-C has ended.
+_STOPPED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Arguments of the command line; None: those of this process.
 
     Returns:
-        The exit status: 0, or 1 with a line on standard error.
+        The exit status: 0, or 1 with a line on standard error, or 130 where it was stopped.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     # It has options of its own, and explains them.
@@ -47,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"lowshot {options.command}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"lowshot {options.command}: stopped; type it again to go on", file=sys.stderr)
+        return _STOPPED
     return 0
 
 

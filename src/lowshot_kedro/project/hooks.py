@@ -33,6 +33,7 @@ from lowshot_kedro.labeling.given_labels import collect_labels
 from lowshot_kedro.labeling.threshold import require_no_class
 from lowshot_kedro.locks import files_in_use, of_this_run
 from lowshot_kedro.memory import format_bytes, recent_peak_rss_bytes, restart_peak
+from lowshot_kedro.parameters import in_section
 from lowshot_kedro.progress import Stopwatch
 from lowshot_kedro.project.commands import Invocation
 from lowshot_kedro.project.config import Project, UserError, absent_folder, where_to_read
@@ -194,6 +195,7 @@ class InputHooks(InvocationHooks):
                 advice = _about(catalog, name).get("guide")
                 more = f" ({advice} says what is expected)" if advice else ""
                 raise self._wording(run_params).user_error(error, f"{name}: ", more) from error
+        _require_labels_kept(pipeline, catalog)
         wording = partial(self._wording, run_params)
         _require_dimension(pipeline, catalog, wording)
         _require_images(pipeline, catalog, wording)
@@ -223,6 +225,24 @@ def _require_outputs_on_disk(pipeline: Pipeline, catalog: DataCatalog) -> None:
             f"{', '.join(names)}; take SequentialRunner, which is the default, or ThreadRunner "
             "(demonstration, features, pca, graph and evaluation run with ParallelRunner too)"
         )
+
+
+def _require_labels_kept(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Refuse to write results over the labels that people gave.
+
+    Raises:
+        UserError: If a result would take the place of the file of labels, under any of its names.
+    """
+    if "label_file" not in pipeline.inputs():
+        return
+    given = Path(_place(catalog, "label_file"))
+    for name in sorted(pipeline.all_outputs()):
+        place = _place(catalog, name)
+        if place is not None and os.path.realpath(place) == os.path.realpath(given):
+            raise UserError(
+                f"label_file: {given} is also where this run writes {name}, over the labels in it; "
+                "expected labels elsewhere: copy the file, for instance beside the images"
+            )
 
 
 def _require_dimension(
@@ -286,7 +306,9 @@ def _require_images(
         joined = JoinedImages([images["train_images"], images["background_images"]])
         try:
             given = collect_labels(joined, joined.class_names, catalog.load("label_file"))
-            require_no_class(catalog.load("params:labeling").unknown, given.classes)
+            if "params:labeling" in inputs:
+                unknown = catalog.load("params:labeling").unknown
+                in_section("labeling", lambda: require_no_class(unknown, given.classes))
         except InputError as error:
             raise wording().user_error(error) from error
         for note in given.notes:

@@ -76,8 +76,9 @@ class LabeledFolder:
     def _table(self, name: str) -> pd.DataFrame:
         import pandas as pd
 
-        # A class may be called NA.
-        texts = ("file", "label", "second_label", "nearest_labeled", "given", "guess", "group")
+        # A class may be called NA, or 01.
+        classes = ("label", "second_label", "guess", "perhaps", "suggested", "nearest_label")
+        texts = (*classes, "file", "nearest_labeled", "given", "group")
         return pd.read_csv(
             self.output / name,
             keep_default_na=False,
@@ -164,7 +165,8 @@ def output_folder(images: Path, given: Path | None) -> Path:
     target = (Path.cwd() / f"{images.name}-labels" if given is None else given).absolute()
     if target.exists() and not target.is_dir():
         raise InputError(f"{target}: is a file; expected a folder for the results")
-    if target == images:
+    # A name with `..` in it, or a link, leads to the same folder.
+    if target.resolve() == images.resolve():
         raise InputError(f"{target}: is the folder of the images; expected another one for results")
     return target
 

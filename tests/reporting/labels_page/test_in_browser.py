@@ -104,6 +104,20 @@ def test_three_labels_corrected_by_keyboard_alone_are_saved_and_honoured(person,
     assert person.saved() == [["file", "label"], *([name, expected[name]] for name in NAMES[:4])]
 
 
+def test_what_others_have_stored_is_no_correction(person, tmp_path):
+    path = tmp_path / "labels.html"
+    small_page(tmp_path / "images", tuple([0, 1] + [-1] * (len(NAMES) - 2))).write(path)
+    person.opens(path)
+    key = person.sees("JSON.parse(document.getElementById('summary').textContent).key")
+    for stored in ({NAMES[1]: None}, {NAMES[1]: 5}, {NAMES[1]: {"label": 5}}, "text"):
+        text = json.dumps(json.dumps({"labels": stored}))
+        person.sees(f"localStorage.setItem({json.dumps(key)}, {text})")
+        person.opens(path)
+        person.page.wait_for("document.querySelectorAll('.tile').length > 0")
+        assert person.counted == ""
+    person.sees("localStorage.clear()")
+
+
 def test_what_keys_do(person, tmp_path):
     path = tmp_path / "labels.html"
     small_page(

@@ -83,7 +83,9 @@ const history = [];
 function readCorrections() {
   try {
     const found = JSON.parse(localStorage.getItem(data.key) ?? "{}");
-    corrections = new Map(Object.entries(found.labels ?? {}));
+    // Whatever somebody else has put there is no correction.
+    const isText = ([, correction]) => typeof correction?.label === "string";
+    corrections = new Map(Object.entries(found.labels ?? {}).filter(isText));
     isSaved = found.isSaved ?? true;
   } catch {
     corrections = new Map();
@@ -175,7 +177,7 @@ function undo() {
 }
 
 function quoted(text) {
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  return /[",\r\n]|^ /.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
 async function labelsFile() {
