@@ -89,7 +89,8 @@ def test_the_core_is_light_and_everything_else_an_extra(archive: ZipFile) -> Non
         "cffi", "faiss-cpu", "numpy", "scikit-learn", "scipy", "threadpoolctl", "tqdm",
     }  # fmt: skip
     assert set(required) - {""} == {
-        "all", "bench", "cluster", "dev", "episodes", "kedro", "lab", "mkl", "pynndescent", "torch",
+        "all", "bench", "cluster", "dev", "episodes", "kedro", "lab", "maps", "mkl", "pynndescent",
+        "torch",
     }  # fmt: skip
     # Both own the module faiss.
     assert "faiss-gpu" not in set().union(*required.values())

@@ -262,7 +262,7 @@ def test_names_of_an_earlier_version_are_understood(monkeypatch, env, images, ex
     found = config(env)
     assert found["globals"]["folders"]["raw"] == expected
     assert found["globals"]["class_list"] == f"{expected}/classes.csv"
-    assert found["catalog"]["train_images"]["filepath"] == f"{expected}/train"
+    assert found["catalog"]["train_images"]["filepath"] == expected
     assert found["parameters"] == config("own_images")["parameters"]
     assert found["globals"]["folders"]["features"] == "data/own_images/04_feature"
 

@@ -90,12 +90,14 @@ def test_train_and_background_are_the_collections_that_people_have_features_of(t
     assert labeled._describe()["class_list"] == str(tmp_path / "classes.csv")
 
 
-def test_a_class_list_may_be_missing_and_may_name_classes_without_images(folder):
+def test_a_class_list_may_be_missing(folder):
     path = folder / "classes.csv"
     (labeled, _) = both(folder, class_list=str(path))
     assert labeled.load().classes == ("cat", "dog")
+    path.write_text("class,role\ndog,novel\ncat,novel\n")
+    assert shown(labeled.load()) == [(10, 0), (20, 0), (30, 1)]
     path.write_text("class,role\neel,novel\ndog,novel\ncat,novel\n")
-    assert shown(labeled.load()) == [(10, 1), (20, 1), (30, 2)]
+    refused_by_check_and_load(labeled, ValueError, "no folder for class eel")
     path.write_text("class,kind\n")
     refused_by_check_and_load(labeled, ValueError, path, "'class', 'kind'")
 

@@ -363,7 +363,7 @@ def test_broken_images_get_no_label_and_teach_nothing():
         np.testing.assert_array_equal(labeling.labels, expected)
         assert blank[0] not in labeling.held_out.nodes
         assert labeling.report["n_broken"] == 2
-        assert "1 labelled images are broken" in labeling.report["notes"][-1]
+        assert "cannot be read, and so teach nothing: 1." in labeling.report["notes"][-1]
 
 
 def test_no_label_comes_from_a_blank_image_that_teaches_nothing():

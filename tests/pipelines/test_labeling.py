@@ -271,7 +271,7 @@ def test_results_do_not_go_into_the_folder_of_the_images(
     assert (folder / "labels.csv").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["labels.csv", "next_to_label.csv"])
+@pytest.mark.parametrize("name", ["labels.csv", "duplicates.csv"])
 def test_no_result_takes_the_place_of_given_labels(folder: Path, tmp_path: Path, name: str) -> None:
     labels = tmp_path / "found" / name
     labels.parent.mkdir()
@@ -331,3 +331,30 @@ def test_what_is_odd_about_labels_is_said_before_work_begins(
     label_folder(folder, output=tmp_path / "found", **QUICK)
     said = [text for text in caplog.messages if "empty" in text or "blank" in text]
     assert [text.partition(":")[0] for text in said] == ["labels", "image 0 is blank"]
+
+
+def test_what_was_typed_into_the_list_counts_and_is_not_lost(
+    photos: tuple[Path, dict[str, str]],
+    labeled: LabeledFolder,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder, truth = photos
+    label_folder(folder, output=labeled.output, **FAST)
+    path = labeled.output / "next_to_label.csv"
+    listed = pd.read_csv(path, dtype=str, keep_default_na=False)
+    typed = dict(zip(listed["file"][:2], listed["file"][:2].map(truth), strict=True))
+    listed.assign(label=listed["file"].map(typed).fillna("")).to_csv(path, index=False)
+    with pytest.raises(UserError, match=r"next_to_label.csv has labels that somebody typed .*2, "):
+        label_folder(folder, output=labeled.output, **FAST)
+    files = [folder / "labels.csv", path]
+    found = label_folder(folder, labels=files, output=labeled.output, **FAST)
+    given = found.labels[found.labels["given"] == "yes"]
+    expected = {**dict(some_of_each(truth, 4)), **typed}
+    assert dict(zip(given["file"], given["label"], strict=True)) == expected
+    assert not set(found.next_to_label["file"]) & set(typed)
+    # Now they are kept, and one may go on from there.
+    again = label_folder(
+        folder, labels=labeled.output / "given_labels.csv", output=labeled.output, **FAST
+    )
+    assert again.report["n_labeled"] == 22
+    assert f"{folder / 'labels.csv'}: not read" in caplog.text

@@ -95,7 +95,7 @@ def test_downloading_is_the_command_it_was(capsys, monkeypatch):
 def test_without_a_command_there_is_a_list_of_them(capsys):
     with pytest.raises(SystemExit):
         main([])
-    assert "{new,convert-snca,download}" in capsys.readouterr().err
+    assert "{new,label,convert-snca,download}" in capsys.readouterr().err
 
 
 CLASSES = {"ant": 3, "bee": 2}

@@ -140,8 +140,8 @@ def labeled_images(layout: Layout, classes: Sequence[str] | None = None) -> Clas
 
     Args:
         layout: What :func:`find_layout` has found.
-        classes: Names of class folders in the order of their labels, the others being left out;
-            None: all, sorted by name. Classes need not have images.
+        classes: Names of class folders in the order of their labels, the others being left out,
+            each with an image, if no file gives labels. None: all, sorted by name, with or without.
 
     Returns:
         The images; none where no folder is a class.
@@ -154,7 +154,10 @@ def labeled_images(layout: Layout, classes: Sequence[str] | None = None) -> Clas
         classes = ()
     elif classes is None:
         classes = layout.class_folders
-    source = ClassFolders(root, classes, every_class=False, may_be_empty=True)
+    # A list of classes is right, or its mistake is said, unless a file may give them images.
+    is_listed = layout.labeled_root is not None and classes != layout.class_folders
+    every_class = is_listed and not layout.has_labels_file
+    source = ClassFolders(root, classes, every_class=every_class, may_be_empty=True)
     n_found = len(np.unique(source.labels))
     if n_found < 2 and not layout.has_labels_file:
         found = "no class folder with an image"

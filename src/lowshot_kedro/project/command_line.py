@@ -81,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     label.add_argument(
         "--labels",
         type=Path,
+        nargs="+",
+        metavar="FILE",
         help="a file of labels: CSV with the columns file and label, and group where images belong "
         "together; or what Label Studio exports; without: FOLDER/labels.csv, if it is there",
     )

@@ -29,6 +29,8 @@ from lowshot_kedro import native, networks
 from lowshot_kedro.datasets.resumable import ResumableDataset
 from lowshot_kedro.errors import InputError, did_you_mean
 from lowshot_kedro.images import JoinedImages
+from lowshot_kedro.images.label_files import read_label_file
+from lowshot_kedro.labeling.exports.folder_tree import require_replaceable
 from lowshot_kedro.labeling.given_labels import collect_labels
 from lowshot_kedro.labeling.threshold import require_no_class
 from lowshot_kedro.locks import files_in_use, of_this_run
@@ -235,6 +237,8 @@ def _require_labels_kept(pipeline: Pipeline, catalog: DataCatalog) -> None:
     """
     if "label_file" not in pipeline.inputs():
         return
+    _require_typed_labels_kept(pipeline, catalog)
+    _require_tree_of_ours(pipeline, catalog)
     given = Path(_place(catalog, "label_file"))
     for name in sorted(pipeline.all_outputs()):
         place = _place(catalog, name)
@@ -243,6 +247,48 @@ def _require_labels_kept(pipeline: Pipeline, catalog: DataCatalog) -> None:
                 f"label_file: {given} is also where this run writes {name}, over the labels in it; "
                 "expected labels elsewhere: copy the file, for instance beside the images"
             )
+
+
+def _require_typed_labels_kept(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Refuse to write over labels that somebody typed into the list of what to label next.
+
+    Raises:
+        UserError: If there are any that the file of labels has not got.
+    """
+    if "next_to_label" not in pipeline.all_outputs() or not catalog.exists("next_to_label"):
+        return
+    path = Path(_place(catalog, "next_to_label"))
+    try:
+        listed, given = read_label_file(path), catalog.load("label_file")
+    except (OSError, InputError):
+        return
+    known = {} if given is None else dict(zip(given.files, given.labels, strict=True))
+    typed = [
+        (file, label)
+        for file, label in zip(listed.files, listed.labels, strict=True)
+        if label is not None and known.get(file) != label
+    ]
+    if typed:
+        raise UserError(
+            f"next_to_label: {path} has labels that somebody typed and the file of labels has not "
+            f"({len(typed)}, such as {typed[0][0]}), and this run writes a new list; expected both "
+            f"files: --labels labels.csv {path.name}"
+        )
+
+
+def _require_tree_of_ours(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Refuse to replace a folder of images that is not one that a run has written.
+
+    Raises:
+        UserError: If that is wanted.
+    """
+    if "labeled_folders" not in pipeline.inputs():
+        return
+    if catalog.load("params:labeling").folder_tree != "none":
+        try:
+            require_replaceable(catalog.load("labeled_folders"))
+        except InputError as error:
+            raise UserError(f"labeled_folders: {error}") from error
 
 
 def _require_dimension(

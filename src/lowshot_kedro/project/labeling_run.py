@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +94,7 @@ class LabeledFolder:
 
 def label_folder(
     folder: str | Path,
-    labels: str | Path | None = None,
+    labels: str | Path | Sequence[str | Path] | None = None,
     output: str | Path | None = None,
     *,
     show: str = "nothing",
@@ -108,7 +108,9 @@ def label_folder(
 
     Args:
         folder: The folder of the images.
-        labels: A file of labels; None: labels.csv in the folder, if it is there.
+        labels: A file of labels, or several, of which later ones go before earlier ones, and which
+            `given_labels.csv` in `output` then holds together; None: labels.csv in the folder, if
+            it is there.
         output: Where results go; None: the folder's name with -labels, where this runs.
         show: What is shown meanwhile: `nothing` but warnings, `progress` and a table at the end, or
             `everything` that a run of the pipeline logs.
@@ -124,24 +126,23 @@ def label_folder(
     """
     require_one_of("show", show, SHOWN)
     require_libraries("labelling")
+    here = Path.cwd()
     images = Path(folder).expanduser().absolute()
     if not images.is_dir():
         raise InputError(f"{folder}: no such folder; expected the folder of the images")
-    if labels is not None and not Path(labels).expanduser().is_file():
-        raise InputError(f"{labels}: no such file; expected a file of labels")
+    given = [labels] if isinstance(labels, str | Path) else list(labels or ())
+    for path in given:
+        if not Path(path).expanduser().is_file():
+            raise InputError(f"{path}: no such file; expected a file of labels")
     target = output_folder(images, None if output is None else Path(output).expanduser())
     sections: dict[str, Any] = {
         name: value for name, value in parameters.items() if isinstance(value, Mapping)
     }
     of_labeling = {name: value for name, value in parameters.items() if name not in sections}
     of_labeling = {**sections.get("labeling", {}), **of_labeling, "folder": str(target)}
-    if labels is not None:
-        of_labeling["labels"] = str(Path(labels).expanduser().absolute())
-    if labels is not None and (images / "labels.csv").is_file():
-        beside = images / "labels.csv"
-        if beside.resolve() != Path(of_labeling["labels"]).resolve():
-            logger.warning("%s: not read, since labels are those of %s", beside, labels)
     with _settings(images, target), _shown(show):
+        if given:
+            of_labeling["labels"] = str(_label_file(given, images, target, here))
         from kedro.framework.project import configure_project
         from kedro.framework.session import KedroSession
 
@@ -154,6 +155,40 @@ def label_folder(
         ) as session:
             session.run(pipeline_names=["labeling"])  # type: ignore[call-arg]
     return LabeledFolder(images, target)
+
+
+def _label_file(given: Sequence[str | Path], images: Path, target: Path, here: Path) -> Path:
+    """The file that has all labels of some files: the only one, or a new one.
+
+    Args:
+        given: The files, relative to the folder where the command was typed.
+        images: The folder of the images.
+        target: The folder of the results, where a new file goes.
+        here: That first folder.
+    """
+    # These need libraries that a message is about where they are missing.
+    from lowshot_kedro.images.label_files import read_label_file, write_label_file
+    from lowshot_kedro.images.labeling_folder import LABELS_FILE
+
+    paths = [here / Path(path).expanduser() for path in given]
+    beside = images / LABELS_FILE
+    if beside.is_file() and not any(path.resolve() == beside.resolve() for path in paths):
+        logger.warning("%s: not read, since other files of labels are named", beside)
+    # What is filled in there is kept where no run writes.
+    is_list = paths[0].resolve() == (target / "next_to_label.csv").resolve()
+    if len(paths) == 1 and not is_list:
+        return paths[0]
+    rows: dict[str, tuple[str, str | None, str | None]] = {}
+    for path in paths:
+        table = read_label_file(path)
+        groups = table.groups or [None] * len(table)
+        for row in zip(table.files, table.labels, groups, strict=True):
+            # A list of what to label next says nothing where nothing was filled in.
+            if row[1] is not None or row[0] not in rows:
+                rows[row[0]] = row
+    written = target / "given_labels.csv"
+    write_label_file(written, rows.values())
+    return written
 
 
 def output_folder(images: Path, given: Path | None) -> Path:

@@ -140,4 +140,5 @@ def _path_of(name: str, catalog: DataCatalog) -> Path | None:
 
 
 def _shown(folder: Path, project_path: Path) -> str:
-    return str(folder.relative_to(project_path) if folder.is_relative_to(project_path) else folder)
+    is_inside = folder.is_relative_to(project_path) and folder != project_path
+    return str(folder.relative_to(project_path) if is_inside else folder)

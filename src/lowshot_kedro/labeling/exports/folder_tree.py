@@ -85,7 +85,7 @@ def write_folder_tree(
     labels = label_names(labeling, unknown)
     folders = _folder_names([*labeling.given.classes, unknown])
     with written_by_one(folder, seconds_to_wait=SECONDS_TO_WAIT):
-        _require_replaceable(folder)
+        require_replaceable(folder)
         unfinished = folder.with_name(f".partial-{folder.name}")
         _remove(unfinished)
         try:
@@ -218,7 +218,7 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _require_replaceable(folder: Path) -> None:
+def require_replaceable(folder: Path) -> None:
     """Refuse to replace anything but a tree that is as it was written.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,12 @@ from typing import Any
 from lowshot_kedro.reporting.labels_page.thumbnails import UNFINISHED
 
 DATA_PREFIX = "data-"
+_OURS = re.compile(rf"{DATA_PREFIX}[0-9a-f]{{32}}|{re.escape(UNFINISHED)}data")
+
+
+def is_ours(name: str) -> bool:
+    """Whether a folder of this name beside the thumbnails is one that a page was made of."""
+    return _OURS.fullmatch(name) is not None
 
 
 class Chunks:

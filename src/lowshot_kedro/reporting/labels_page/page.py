@@ -24,7 +24,7 @@ from lowshot_kedro.labeling.attention import Duplicates, NextImages, SuspiciousL
 from lowshot_kedro.labeling.given_labels import GivenLabels
 from lowshot_kedro.labeling.labels import Labeling
 from lowshot_kedro.labeling.parameters import LabelingParameters
-from lowshot_kedro.reporting.labels_page.chunks import DATA_PREFIX, Chunks, as_json
+from lowshot_kedro.reporting.labels_page.chunks import Chunks, as_json, is_ours
 from lowshot_kedro.reporting.labels_page.thumbnails import (
     UNFINISHED,
     Thumbnails,
@@ -146,7 +146,7 @@ class LabelsPage:
         }
         _write_html(path, summary)
         for entry in folder.iterdir():
-            if entry.name.startswith((DATA_PREFIX, UNFINISHED)) and entry != data_folder:
+            if is_ours(entry.name) and entry != data_folder:
                 shutil.rmtree(entry)
         remove_other_thumbnails(folder / "thumbnails", thumbnails.names.values())
 
