@@ -146,3 +146,16 @@ def test_images_that_cannot_be_read_are_no_duplicates() -> None:
     graph = graph_of(on_circle([0, 0, 90, 90]), 2)
     assert groups_of(near_duplicates(graph, 0.9)) == [[0, 1], [2, 3]]
     assert groups_of(near_duplicates(graph, 0.9, np.array([2, 3]))) == [[0, 1]]
+
+
+def test_what_is_as_near_as_many_others_is_no_duplicate() -> None:
+    rng = np.random.default_rng(0)
+    # Sixty that are alike, and two pairs: one far from them, and one among them that is nearer.
+    alike = np.eye(1, 64) + 0.02 * rng.normal(size=(60, 64))
+    far = np.eye(2, 64, 1)[:1] + 0.002 * rng.normal(size=(2, 64))
+    vectors = np.concatenate([alike, far, alike[:1] + 0.002 * rng.normal(size=64)])
+    graph = graph_of(vectors, 25)
+    assert (graph.similarities[:60] > 0.95).all()
+    assert sorted(groups_of(near_duplicates(graph, 0.95))) == [[0, 62], [60, 61]]
+    # In short lists nobody knows what else is near.
+    assert len(near_duplicates(graph_of(vectors, 10), 0.95).nodes) > 50

@@ -52,7 +52,7 @@ class LabelingParameters:
     threshold: float | None = None
     unknown: str = "unknown"
     n_next: int = 50
-    min_duplicate_similarity: float = 0.93
+    min_duplicate_similarity: float = 0.9
     page_images: int = 100_000
     thumbnail_size: int = 128
     map: str = "pacmap"
