@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import logging
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ from common.options import positive
 from common.output import note, print_json, print_table, ratio
 from lowshot_kedro import label_folder
 from lowshot_kedro.networks import create_extractor
+from lowshot_kedro.project.template import settings_folder
 
 SIZE = 224
 N_PLACES = 5
@@ -96,6 +98,10 @@ def images_per_second_bare() -> float:
 def run(folder: Path, output: Path) -> tuple[float, dict[str, float]]:
     """Seconds of a run, and those of its nodes."""
     nodes = Nodes()
+    # Kedro sets up logging when it is imported, and takes earlier handlers away.
+    os.environ.setdefault("KEDRO_LOGGING_CONFIG", str(settings_folder() / "logging.yml"))
+    import kedro.framework.project  # noqa: F401
+
     logger = logging.getLogger("lowshot_kedro.project.hooks")
     logger.addHandler(nodes)
     start = time.perf_counter()
