@@ -288,6 +288,22 @@ def test_labels_are_the_same_after_they_were_written_and_read(root, tmp_path, gr
         assert again.groups.tolist() == given.groups.tolist()
 
 
+def test_checked_labels(root, tmp_path):
+    images = images_of(root)
+    path = tmp_path / "labels.csv"
+    path.write_text(
+        "file,label,checked\ntrain/dog/2.jpg,cat,\nbackground/1.jpg,dog,yes\n"
+        "train/cat/2.jpg,,yes\ntrain/cat/1.jpg,cat,yes\ngone.jpg,cat,yes\n"
+    )
+    given = collect_labels(images, None, read_label_file(path))
+    # Where there is no label there is nothing that could have been checked.
+    checked = [True, False, False, False, True, False, False]
+    assert given.checked.tolist() == checked and given.checked.dtype == np.bool_
+    write_label_file(path, table_of(images, given))
+    assert collect_labels(images, None, read_label_file(path)).checked.tolist() == checked
+    assert collect_labels(images, None, table(("background/1.jpg", "dog"))).checked is None
+
+
 def test_sources_of_other_folders(tmp_path):
     write(tmp_path / "one", "cat/1.jpg", "dog/1.jpg")
     write(tmp_path / "two", "x.jpg")

@@ -68,6 +68,7 @@ def labeling_of(
     confidence: Sequence[float],
     groups: Sequence[int] | None = None,
     group_names: Sequence[str] = (),
+    checked: Sequence[bool] | None = None,
 ) -> Labeling:
     """A labelling; what is less certain than 0.3 is unknown."""
     given_, labels_ = np.array(given, np.int32), np.array(labels, np.int32)
@@ -80,6 +81,7 @@ def labeling_of(
             None if groups is None else np.array(groups, np.int32),
             tuple(group_names),
             ("a note about labels",),
+            None if checked is None else np.array(checked, np.bool_),
         ),
         labels_,
         confidence_,

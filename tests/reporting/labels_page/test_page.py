@@ -194,6 +194,18 @@ def test_given_labels_come_with_those_taken_away_and_with_groups(tmp_path):
     ]
 
 
+def test_checked_labels_say_so(tmp_path):
+    images = folders(tmp_path / "images", ["a.png", "b.png"], ["c.png"])
+    labeling = labeling_of(
+        CLASSES, [0, 1, -1], [0, 1, 1], [1, 1, 0.9], checked=[False, True, False]
+    )
+    path = tmp_path / "labels.html"
+    page_of(images, labeling).write(path)
+    assert chunk(path, "given/0") == [["labeled/a.png", 0, 1, ""], ["labeled/b.png", 1, 1, "", 1]]
+    flags = {name: flags for name, *_, flags in chunk(path, "class-1/0")["records"]}
+    assert flags == {"labeled/b.png": 2 | 4, "others/c.png": 2}
+
+
 def test_the_same_is_written_twice(tmp_path):
     images = folders(tmp_path / "images", ["a.png", "b.png"], ["c.png"])
     page = page_of(images, labeling_of(CLASSES, [0, 1, -1], [0, 1, 1], [1, 1, 0.9]))
