@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -12,9 +13,10 @@ import pytest
 from PIL import Image
 
 from lowshot_kedro.images.joined import JoinedImages
+from lowshot_kedro.images.label_files import LabelRow
 from lowshot_kedro.labeling.attention import Duplicates, NextImages, SuspiciousLabels
 from tests.browser import BROWSER, CONTROL, SHIFT, Person, headless_browser
-from tests.reporting.labels_page.making import Shades, folders, labeling_of, page_of
+from tests.reporting.labels_page.making import Shades, folders, labeling_of, page_of, summary
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")
 
@@ -318,6 +320,45 @@ def test_a_suspicious_label_that_is_right_is_checked_for_good(person, tmp_path):
     person.sees("document.querySelector('.tile').focus()")
     person.presses("1")
     assert person.counted == "" and aria(person, 0).startswith("cat, given, checked;")
+
+
+def test_rows_of_files_that_are_not_there_stay_in_the_file(person, tmp_path):
+    missing = [
+        LabelRow("gone/1.png", "zebra, striped", "far", True),
+        LabelRow(" gone 2.png", "cat"),
+        LabelRow("gone/3.png", None),
+        LabelRow("gone/4.png", "-1"),
+    ]
+    images = folders(tmp_path / "images", ["a.png"], ["b.png"])
+    labeling = labeling_of(CLASSES, [0, -1], [0, 0], [1, 0.9], missing=missing)
+    path = tmp_path / "labels.html"
+    page_of(images, labeling).write(path)
+    person.opens(path, "#list=class-0")
+    person.page.wait_for("document.querySelectorAll('.tile').length === 2")
+    person.tabs_to("skip")
+    person.presses("Enter", "2", "s")
+    person.presses("s", modifiers=CONTROL)
+    saved = [
+        ["file", "label", "group", "checked"],
+        ["labeled/a.png", "dog", "", ""],
+        *([file, label or "", group or "", "yes" if checked else ""]
+          for file, label, group, checked in missing),
+        ["others/b.png", "dog", "", ""],
+    ]  # fmt: skip
+    assert person.saved() == saved
+    # What was corrected while the file was there, and of a class that nothing has, still counts.
+    key = json.dumps(summary(path)["key"])
+    person.sees(
+        f"localStorage.setItem({key}, JSON.stringify({{isSaved: false, labels: {{"
+        "'gone/1.png': {label: 'zebra, striped', group: 'far'}, "
+        "'gone/4.png': {label: 'ape', group: ''}}}))"
+    )
+    person.opens(path, "#list=class-0")
+    person.page.wait_for("document.getElementById('corrections').textContent.startsWith('1 cor')")
+    person.presses("s", modifiers=CONTROL)
+    found = person.saved()
+    assert ["gone/4.png", "ape", "", ""] in found and saved[2] in found and len(found) == 6
+    person.sees(f"localStorage.removeItem({key})")
 
 
 def test_names_can_do_no_harm_and_links_lead_to_files(person, tmp_path):

@@ -60,7 +60,7 @@ function load(name) {
 }
 
 // Rows of the labels given: file, class or -1, whether the row stays without a label, group,
-// whether the label was checked.
+// whether the label was checked. Of files that are not there the class is a name.
 let givenRows = null;
 async function loadGiven() {
   if (givenRows === null) {
@@ -128,8 +128,9 @@ function classNames() {
   return [...names];
 }
 
-function className(number) {
-  return number < 0 ? "" : data.classes[number];
+function className(label) {
+  if (typeof label === "string") return label;
+  return label < 0 ? "" : data.classes[label];
 }
 
 function givenOf(record) {

@@ -100,7 +100,8 @@ class LabelsPage:
             self.images, readable, folder / "thumbnails", self.parameters.thumbnail_size
         )
         broken |= thumbnails.problems
-        n_lists = len(views) - self.labeling.given.n_classes
+        given = self.labeling.given
+        n_lists = len(views) - given.n_classes
         views.insert(n_lists, view_of_broken(broken))
 
         data = Chunks(folder)
@@ -127,8 +128,8 @@ class LabelsPage:
             "title": self._title(),
             "instruction": self.instruction,
             "unknown": self.parameters.unknown,
-            "classes": self.labeling.given.classes,
-            "hasGroups": self.labeling.given.groups is not None,
+            "classes": given.classes,
+            "hasGroups": given.groups is not None or any(row.group for row in given.missing),
             "views": [
                 {
                     "name": view.name,
@@ -153,7 +154,8 @@ class LabelsPage:
     def _given(self) -> Iterator[list[list[Any]]]:
         """Rows of the file of labels, in chunks, as page.js takes them.
 
-        They are file, class or -1, whether it stays, group, and a 1 where the label was checked.
+        They are file, class or -1, whether it stays, group, and a 1 where the label was checked. Of
+        files that are not there the class is a name: perhaps no image is of it.
         """
         given = self.labeling.given
         # An image of the training set without a label had one, which a file of labels took away.
@@ -173,6 +175,11 @@ class LabelsPage:
                     *([1] if _is_checked(given, number) else []),
                 ]
                 for number in numbers[first:last].tolist()
+            ]
+        for first, last in row_ranges(len(given.missing), _GIVEN_ROWS):
+            yield [
+                [file, label or -1, 1, group or "", *([1] if checked else [])]
+                for file, label, group, checked in given.missing[first:last]
             ]
 
     def _plot(self, name: str, content: Path | bytes, data: Chunks) -> dict[str, Any]:
