@@ -108,4 +108,6 @@ class Person:
         path.unlink()
         text = content.decode("utf-8")
         assert "\r" not in text
-        return list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        # As files of labels are read.
+        lines = io.StringIO(text, newline="")
+        return list(csv.reader(lines, strict=True, skipinitialspace=True))

@@ -65,7 +65,9 @@ def test_what_people_see(path):
     assert "rows 3, classes 2, groups 1" in pretty(dataset)
     assert "b.jpg" in dataset._repr_html_()
     path.write_text("file,label\na.jpg,cat\n")
-    assert "groups" not in pretty(dataset)
+    assert "groups" not in pretty(dataset) and "checked" not in pretty(dataset)
+    path.write_text("file,label,checked\na.jpg,cat,yes\nb.jpg,cat,\n")
+    assert "checked labels 1" in pretty(dataset)
 
 
 def test_a_catalog_makes_it(path):

@@ -7,7 +7,7 @@ import pytest
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.images import AbsentImages, ClassFolders, ImageFolder
 from lowshot_kedro.images.joined import JoinedImages
-from lowshot_kedro.images.label_files import LabelTable, read_label_file, write_label_file
+from lowshot_kedro.images.label_files import LabelRow, LabelTable, read_label_file, write_label_file
 from lowshot_kedro.images.labeling_folder import find_layout, labeled_images, unlabeled_images
 from lowshot_kedro.labeling.given_labels import collect_labels, table_of
 
@@ -286,6 +286,62 @@ def test_labels_are_the_same_after_they_were_written_and_read(root, tmp_path, gr
     assert again.group_names == given.group_names
     if groups:
         assert again.groups.tolist() == given.groups.tolist()
+
+
+def test_checked_labels(root, tmp_path):
+    images = images_of(root)
+    path = tmp_path / "labels.csv"
+    path.write_text(
+        "file,label,checked\ntrain/dog/2.jpg,cat,\nbackground/1.jpg,dog,yes\n"
+        "train/cat/2.jpg,,yes\ntrain/cat/1.jpg,cat,yes\ngone.jpg,cat,yes\n"
+    )
+    given = collect_labels(images, None, read_label_file(path))
+    # Where there is no label there is nothing that could have been checked.
+    checked = [True, False, False, False, True, False, False]
+    assert given.checked.tolist() == checked and given.checked.dtype == np.bool_
+    write_label_file(path, table_of(images, given))
+    assert collect_labels(images, None, read_label_file(path)).checked.tolist() == checked
+    assert collect_labels(images, None, table(("background/1.jpg", "dog"))).checked is None
+
+
+def test_rows_of_files_that_are_not_there_are_kept(root, tmp_path):
+    images = images_of(root)
+    path = tmp_path / "labels.csv"
+    path.write_text(
+        "file,label,group,checked\n/disk/1.jpg,zebra,far,yes\nbackground/1.jpg,dog,,\n"
+        "gone\\2.jpg,,,\nc.jpg,cat,near,\n/disk/1.jpg,zebra,far,\nd.jpg,,near,\n"
+    )
+    given = collect_labels(images, None, read_label_file(path))
+    missing = (
+        LabelRow("/disk/1.jpg", "zebra", "far", True),
+        LabelRow("gone\\2.jpg", None, None, False),
+        LabelRow("c.jpg", "cat", "near", False),
+        LabelRow("d.jpg", None, "near", False),
+    )
+    assert given.missing == missing
+    assert given.classes == ("cat", "dog")
+    write_label_file(path, table_of(images, given))
+    assert collect_labels(images, None, read_label_file(path)).missing == missing
+    assert collect_labels(images, None, table(("background/1.jpg", "dog"))).missing == ()
+
+
+def test_a_missing_file_is_named_as_those_that_are_there(root, tmp_path):
+    """A name with a folder above would not be understood beside names without it."""
+    images = images_of(root)
+    there, gone = ("images/background/1.jpg", "dog"), ("images/background/9.jpg", "ape")
+    rows = there, gone, ("/x/y.jpg", "ape")
+    given = collect_labels(images, None, table(*rows))
+    assert given.missing == (LabelRow("background/9.jpg", "ape"), LabelRow("/x/y.jpg", "ape"))
+    path = tmp_path / "labels.csv"
+    write_label_file(path, table_of(images, given))
+    write(root, "background/9.jpg")
+    images = images_of(root)
+    given = collect_labels(images, None, read_label_file(path))
+    assert labels(images, given)["background/9.jpg"] == "ape"
+    assert labels(images, given)["background/1.jpg"] == "dog"
+    two = table(there, ("images/8.jpg", "ape"), ("images/./8.jpg", "x"))
+    with pytest.raises(InputError, match=r"row 3: images/\./8.jpg has the label 'x', but 'ape' by"):
+        collect_labels(images, None, two)
 
 
 def test_sources_of_other_folders(tmp_path):

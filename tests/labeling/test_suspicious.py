@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -159,6 +161,28 @@ def test_without_held_out_labels_there_is_nothing_to_say() -> None:
         graph_of(np.eye(4), 2), labeling_of(given_labels(np.array([0, 1, -1, -1])))
     )
     assert len(found.nodes) == len(found.suspicion) == len(found.suggested) == 0
+
+
+def test_a_label_that_somebody_has_checked_is_not_listed_and_speaks_for_others() -> None:
+    """Images 3 and 4 are copies with two labels, image 3 is among those of the other class."""
+    vectors, labels = two_clusters()
+    labels[3] = 1
+    vectors[4] = vectors[3]
+    held_out = np.arange(20), 0.9 * np.eye(2)[np.repeat([0, 1], 10)] + 0.05
+    graph = graph_of(vectors, 6)
+
+    def found(*checked: int) -> dict[int, int]:
+        is_checked = np.isin(np.arange(20), checked)
+        given = dataclasses.replace(given_labels(labels), checked=is_checked)
+        result = suspicious_labels(graph, labeling_of(given, held_out=held_out))
+        assert len(result.suspicion) == len(result.nodes)
+        return dict(zip(result.nodes.tolist(), result.suggested.tolist(), strict=True))
+
+    assert found() == {3: 0, 4: 1}
+    assert found(3) == {4: 1}
+    assert found(4) == {3: 0}
+    assert found(3, 4) == {}
+    assert found(5) == {3: 0, 4: 1}
 
 
 def test_a_group_does_not_speak_for_itself() -> None:

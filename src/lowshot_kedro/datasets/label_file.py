@@ -64,6 +64,8 @@ class LabelFileDataset(FileDataset[Any, "LabelTable | None"]):
         facts = {"rows": str(len(table)), "classes": str(len(named))}
         if table.groups is not None:
             facts["groups"] = str(len({group for group in table.groups if group is not None}))
+        if table.checked is not None:
+            facts["checked labels"] = str(sum(table.checked))
         return facts
 
     def _headings(self) -> list[str]:

@@ -9,8 +9,9 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote
 
 from lowshot_kedro.errors import InputError, shown, shown_line
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 _FILE = ("file", "filename", "file_name", "filepath", "path", "image")
 _LABEL = ("label", "class", "category", "choice")
 _GROUP = ("group",)
+_CHECKED = ("checked",)
+_YES = ("yes", "true", "1", "x")
 # Label Studio's exports also have what a task had, such as an older label.
 _ASKED_FIRST = ("choice", *(name for name in _LABEL if name != "choice"))
 _DATES = ("updated_at", "created_at")
@@ -44,9 +47,25 @@ _MAX_LABEL = 255
 _MAX_COLUMNS_SHOWN = 5
 
 _EXPECTED = (
-    "a CSV file with a line file,label (and perhaps group) and a line for each image, or finished "
-    "annotations of Label Studio as JSON, JSON_MIN or CSV"
+    "a CSV file with a line file,label (and perhaps group, checked) and a line for each image, or "
+    "finished annotations of Label Studio as JSON, JSON_MIN or CSV"
 )
+
+
+class LabelRow(NamedTuple):
+    """A row of a file of labels.
+
+    Attributes:
+        file: The image.
+        label: What it is; None for nothing.
+        group: What it belongs to; None for nothing.
+        checked: Whether somebody has looked at the label again, and found it right.
+    """
+
+    file: str
+    label: str | None
+    group: str | None = None
+    checked: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +79,7 @@ class LabelTable:
         path: The file.
         rows: Where each row stands, counted from 1. Empty: in the order of `files`.
         row_name: What is counted.
+        checked: Which labels somebody has looked at again, and found right. None: none was.
     """
 
     files: tuple[str, ...]
@@ -68,9 +88,17 @@ class LabelTable:
     path: Path
     rows: Sequence[int] = field(default=(), compare=False)
     row_name: str = "line"
+    checked: tuple[bool, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def as_rows(self) -> Iterator[LabelRow]:
+        """The rows one after the other."""
+        nothing = [None] * len(self)
+        unchecked = [False] * len(self)
+        columns = (self.files, self.labels, self.groups or nothing, self.checked or unchecked)
+        yield from map(LabelRow, *columns)
 
     def place(self, row: int) -> str:
         """Where a row stands, for a message."""
@@ -95,14 +123,15 @@ def read_label_file(path: str | Path) -> LabelTable:
     """Read the labels that people gave.
 
     A CSV file in UTF-8 has a line with the names of columns: file (or image, filename, file_name,
-    path, filepath), label (or class, category, choice), and perhaps group. In a file of two columns
-    with other names the first is the file. Commas, semicolons or tabs part the columns. An empty
-    label says that an image has none.
+    path, filepath), label (or class, category, choice), and perhaps group and checked. In a file of
+    two columns with other names the first is the file. Commas, semicolons or tabs part the columns.
+    An empty label says that an image has none. In the column checked yes, true, 1 or x says that
+    somebody has looked at the label again, and found it right; otherwise it is empty.
 
     Of Label Studio's exports JSON, JSON_MIN and CSV are read. Cancelled annotations do not count;
     of several annotations of an image the newest counts.
 
-    In memory are the three columns.
+    In memory are the columns.
 
     Args:
         path: The file; what is in it decides what it is.
@@ -123,27 +152,38 @@ def read_label_file(path: str | Path) -> LabelTable:
     return table
 
 
-def table_text(rows: Iterable[tuple[str, str | None, str | None]]) -> Iterator[str]:
+def table_text(
+    rows: Iterable[LabelRow | tuple[str, str | None, str | None]],
+) -> Iterator[str]:
     """The lines of a CSV file that :func:`read_label_file` reads.
 
-    There is a column group where a row has one. Cells are in quotes where they have to be
-    (RFC 4180), lines end with a line feed.
+    There are columns group and checked where a row has such a value. Cells are in quotes where they
+    have to be (RFC 4180), lines end with a line feed.
 
     Args:
-        rows: (file, label, group); None stands for nothing.
+        rows: Rows, or the first three values of them: (file, label, group).
     """
-    rows = list(rows)
-    n_columns = 3 if any(group for _, _, group in rows) else 2
-    for row in [("file", "label", "group"), *rows]:
-        yield ",".join(_cell(value or "") for value in row[:n_columns]) + "\n"
+    all_rows = [LabelRow(*row) for row in rows]
+    is_there = (
+        True,
+        True,
+        any(row.group for row in all_rows),
+        any(row.checked for row in all_rows),
+    )
+    yield ",".join(compress(LabelRow._fields, is_there)) + "\n"
+    for file, label, group, checked in all_rows:
+        values = (file, label or "", group or "", _YES[0] if checked else "")
+        yield ",".join(map(_cell, compress(values, is_there))) + "\n"
 
 
-def write_label_file(path: str | Path, rows: Iterable[tuple[str, str | None, str | None]]) -> None:
+def write_label_file(
+    path: str | Path, rows: Iterable[LabelRow | tuple[str, str | None, str | None]]
+) -> None:
     """Write a CSV file that :func:`read_label_file` reads, whole or not at all.
 
     Args:
         path: The file; one that is there is replaced.
-        rows: (file, label, group); None stands for nothing.
+        rows: Rows, or the first three values of them: (file, label, group).
     """
     path = Path(path)
     unfinished = path.with_name(f".partial-{path.name}")
@@ -182,6 +222,7 @@ class _Rows:
         self._files: list[str] = []
         self._labels: list[str | None] = []
         self._groups: list[str | None] = []
+        self._checked: list[bool] = []
         self._rows = array("q")
         # Labels and groups are few: one object of each is enough.
         self._known: dict[str, str] = {}
@@ -191,17 +232,19 @@ class _Rows:
         """The place of a row, for a message."""
         return f"{self.path}, {self.row_name} {row}"
 
-    def add(self, row: int, file: str, label: str, group: str) -> None:
+    def add(self, row: int, file: str, label: str, group: str, checked: str = "") -> None:
         """Append a row.
 
         Raises:
-            ValueError: If there is no file, or the label is no name.
+            ValueError: If there is no file, the label is no name, or `checked` neither says yes nor
+                is empty.
         """
         if not file.strip():
             raise InputError(f"{self.where(row)}: found no file, expected the path of an image")
         self._files.append(_path_in(file))
         self._labels.append(self._name(row, "label", label))
         self._groups.append(self._name(row, "group", group))
+        self._checked.append(self._is_yes(row, checked))
         self._rows.append(row)
 
     def add_annotation(self, row: int, file: str, label: str, group: str, when: str) -> None:
@@ -227,8 +270,23 @@ class _Rows:
         """All rows."""
         groups = tuple(self._groups) if any(self._groups) else None
         return LabelTable(
-            tuple(self._files), tuple(self._labels), groups, self.path, self._rows, self.row_name
+            tuple(self._files),
+            tuple(self._labels),
+            groups,
+            self.path,
+            self._rows,
+            self.row_name,
+            tuple(self._checked) if any(self._checked) else None,
         )
+
+    def _is_yes(self, row: int, text: str) -> bool:
+        text = text.strip()
+        if text and text.lower() not in _YES:
+            raise InputError(
+                f"{self.where(row)}: found checked {shown(text)}, expected {_YES[0]} for a label "
+                "that somebody has checked, or nothing"
+            )
+        return bool(text)
 
     def _name(self, row: int, what: str, text: str) -> str | None:
         text = text.strip()
@@ -275,15 +333,18 @@ class _Columns:
         self.file = _position(names, _FILE)
         self.label = _position(names, _ASKED_FIRST if self.is_label_studio else _LABEL)
         self.group = _position(names, _GROUP)
+        self.checked = None if self.is_label_studio else _position(names, _CHECKED)
         self.updated = _position(names, _DATES)
         others = [
             position
             for position, name in enumerate(names)
-            if position not in (self.file, self.label, self.group) and name not in _BOOKKEEPING
+            if position not in (self.file, self.label, self.group, self.checked)
+            and name not in _BOOKKEEPING
         ]
         if self.label is None and self.is_label_studio and len(others) == 1:
             self.label = others.pop()
-        if self.file is self.label is None and len(names) == 2 and not _is_image(names[0]):
+        has_others_only = self.file is self.label is self.checked is None
+        if has_others_only and len(names) == 2 and not _is_image(names[0]):
             # As fastai has it, which goes by the order of columns.
             self.file, self.label, others = 0, 1, []
         if self.file is None or self.label is None:
@@ -355,7 +416,8 @@ def _add_cells(rows: _Rows, columns: _Columns, row: int, cells: Sequence[str]) -
         )
     group = "" if columns.group is None else cells[columns.group]
     if not columns.is_label_studio:
-        rows.add(row, cells[columns.file].rstrip(), cells[columns.label], group)
+        checked = "" if columns.checked is None else cells[columns.checked]
+        rows.add(row, cells[columns.file].rstrip(), cells[columns.label], group, checked)
         return
     label = cells[columns.label]
     if label.startswith("{"):
@@ -438,7 +500,8 @@ def _add_short_task(rows: _Rows, columns: _Columns, number: int, task: Mapping[s
     if columns.is_label_studio:
         rows.add_annotation(number, file, label, group, _date(task))
     else:
-        rows.add(number, file, label, group)
+        checked = "" if columns.checked is None else task.get(columns.names[columns.checked])
+        rows.add(number, file, label, group, _text(checked))
 
 
 def _one_choice(where: str, value: Any) -> str:

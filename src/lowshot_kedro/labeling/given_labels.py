@@ -17,7 +17,7 @@ from lowshot_kedro.images.decoding import ImageSource
 from lowshot_kedro.images.fingerprint import checksum_of_file, file_size
 from lowshot_kedro.images.folders import some_of
 from lowshot_kedro.images.joined import JoinedImages
-from lowshot_kedro.images.label_files import LabelTable
+from lowshot_kedro.images.label_files import LabelRow, LabelTable
 from lowshot_kedro.labeling.matching import match_files
 from lowshot_kedro.progress import Progress
 
@@ -38,6 +38,10 @@ class GivenLabels:
         group_names: Names of the groups.
         notes: What people should know about these labels, a line each: a class with one image, a
             folder without any, an image in two classes, a label of a file that is not there.
+        checked: bool (N,), which labels somebody has looked at again, and found right; False where
+            there is no label. None: no label was checked.
+        missing: Rows of the file of labels about files that are not there, such as those of a disk
+            that is not mounted, as they stand in it; of any classes.
     """
 
     classes: tuple[str, ...]
@@ -45,6 +49,8 @@ class GivenLabels:
     groups: NDArray[np.int32] | None = None
     group_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    checked: NDArray[np.bool_] | None = None
+    missing: tuple[LabelRow, ...] = ()
 
     @property
     def n_classes(self) -> int:
@@ -84,23 +90,28 @@ def collect_labels(
     notes: list[str] = []
     groups: NDArray[np.int32] | None = None
     group_names: tuple[str, ...] = ()
+    checked: NDArray[np.bool_] | None = None
+    missing: tuple[LabelRow, ...] = ()
     if table is not None:
-        numbers, of_matching = match_files(images, table)
+        numbers, of_matching, files = match_files(images, table)
         notes += of_matching
+        missing = _missing_rows(table, numbers, files)
         _require_one_row_each(table, numbers)
         notes += _take_labels(images, table, numbers, classes, labels)
         if table.groups is not None:
             group_names, groups = _groups(len(images), table, numbers)
+        if table.checked is not None:
+            checked = np.zeros(len(images), np.bool_)
+            checked[numbers[(numbers >= 0) & np.array(table.checked)]] = True
+            checked &= labels >= 0
     names, labels = _sorted_classes(classes, labels)
     _require_two_classes(names, labels, table)
     notes += _odd_classes(names, labels, classes)
     notes += _same_images(images, names, labels)
-    return GivenLabels(names, labels, groups, group_names, tuple(notes))
+    return GivenLabels(names, labels, groups, group_names, tuple(notes), checked, missing)
 
 
-def table_of(
-    images: JoinedImages, given: GivenLabels
-) -> Iterator[tuple[str, str | None, str | None]]:
+def table_of(images: JoinedImages, given: GivenLabels) -> Iterator[LabelRow]:
     """The rows of a file of labels that gives these labels, for `write_label_file`.
 
     Args:
@@ -108,19 +119,21 @@ def table_of(
         given: Their labels.
 
     Returns:
-        (file, label, group) of every image that has a label or a group, or whose label was taken
-        away, in order; None for no label and no group.
+        A row of every image that has a label or a group, or whose label was taken away, in order;
+        then those of files that are not there.
     """
     n_first = len(images.sources[0])
     for number, file in enumerate(images.files()):
         label = int(given.labels[number])
         group = -1 if given.groups is None else int(given.groups[number])
         if label >= 0 or group >= 0 or number < n_first:
-            yield (
+            yield LabelRow(
                 file,
                 given.classes[label] if label >= 0 else None,
                 given.group_names[group] if group >= 0 else None,
+                given.checked is not None and bool(given.checked[number]),
             )
+    yield from given.missing
 
 
 class _Classes:
@@ -156,6 +169,28 @@ def _require_one_row_each(table: LabelTable, numbers: NDArray[np.int64]) -> None
     ordered = numbers[order]
     for place in np.flatnonzero((ordered[1:] == ordered[:-1]) & (ordered[1:] >= 0)):
         table.require_same(int(order[place]), int(order[place + 1]))
+
+
+def _missing_rows(
+    table: LabelTable, numbers: NDArray[np.int64], files: Sequence[str]
+) -> tuple[LabelRow, ...]:
+    """The rows about files that are not there, one for each."""
+    row_of: dict[str, int] = {}
+    is_checked: dict[str, bool] = {}
+    for row in np.flatnonzero(numbers < 0).tolist():
+        file = files[row]
+        table.require_same(row_of.setdefault(file, row), row)
+        checked = table.checked is not None and table.checked[row]
+        is_checked[file] = checked or is_checked.get(file, False)
+    return tuple(
+        LabelRow(
+            file,
+            table.labels[row],
+            None if table.groups is None else table.groups[row],
+            is_checked[file],
+        )
+        for file, row in row_of.items()
+    )
 
 
 def _take_labels(

@@ -26,10 +26,13 @@ class MatchedFiles(NamedTuple):
     Attributes:
         numbers: int64 (n,), the image of every row; -1 where it is not there.
         notes: What people should know of it, a line each.
+        names: What every row calls its file, without a folder above all images that was found to
+            begin the names.
     """
 
     numbers: NDArray[np.int64]
     notes: tuple[str, ...]
+    names: Sequence[str]
 
 
 def match_files(images: JoinedImages, table: LabelTable) -> MatchedFiles:
@@ -52,6 +55,7 @@ def match_files(images: JoinedImages, table: LabelTable) -> MatchedFiles:
     for number, name in enumerate(images.files()):
         number_of.setdefault(name, number)
     notes = []
+    names: Sequence[str] = table.files
     bases = [] if images.base is None else [images.base.absolute(), images.base.resolve()]
     prefixes = tuple(f"{base.as_posix().rstrip('/')}/" for base in bases)
     numbers = np.array([_number(number_of, file, prefixes) for file in table.files], dtype=np.int64)
@@ -60,9 +64,14 @@ def match_files(images: JoinedImages, table: LabelTable) -> MatchedFiles:
         folder = _folder_above(number_of, files)
         if folder is not None:
             skipped = len(folder) + 1
+            is_below = [file.startswith(f"{folder}/") for file in files]
+            names = [
+                file[skipped:] if below else name
+                for name, file, below in zip(names, files, is_below, strict=True)
+            ]
             numbers[:] = [
-                number_of.get(file[skipped:], -1) if file.startswith(f"{folder}/") else -1
-                for file in files
+                number_of.get(name, -1) if below else -1
+                for name, below in zip(names, is_below, strict=True)
             ]
             notes.append(f"{table.path}: names of files are understood without {folder}/")
         else:
@@ -88,7 +97,7 @@ def match_files(images: JoinedImages, table: LabelTable) -> MatchedFiles:
             f"{table.path}: {len(missing)} of {len(table)} files are not there: "
             f"{', '.join(texts)}{more}"
         )
-    return MatchedFiles(numbers, tuple(notes))
+    return MatchedFiles(numbers, tuple(notes), names)
 
 
 def _with_slashes(file: str) -> str:

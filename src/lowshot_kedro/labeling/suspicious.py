@@ -52,12 +52,14 @@ def suspicious_labels(graph: LabelingGraph, labeling: Labeling) -> SuspiciousLab
     exact copy of the image has another label, and nowhere else: all its neighbours are of other
     classes, whether it is right or wrong.
 
+    A label that somebody has checked speaks for others and is not listed itself.
+
     Args:
         graph: The graph over all images.
         labeling: Given labels, and what was predicted for those that were held out.
 
     Returns:
-        Labels for which p(s) ≥ 3 p(g), and contradictions between copies. In memory
+        Unchecked labels for which p(s) ≥ 3 p(g), and contradictions between copies. In memory
         besides: three times the probabilities of held-out labels.
     """
     given = labeling.given
@@ -65,6 +67,9 @@ def suspicious_labels(graph: LabelingGraph, labeling: Labeling) -> SuspiciousLab
         found = _joined(
             _improbable_labels(graph.vectors, labeling), _contradicted_copies(graph, given)
         )
+    if given.checked is not None:
+        is_open = ~given.checked[found.nodes]
+        found = _Found(*(values[is_open] for values in found))
     # The first of equal nodes is the one of the probabilities, if that is suspicious enough.
     order = np.lexsort((found.nodes, -found.suspicion))
     order = order[np.sort(np.unique(found.nodes[order], return_index=True)[1])]

@@ -167,7 +167,7 @@ def _label_file(given: Sequence[str | Path], images: Path, target: Path, here: P
         here: That first folder.
     """
     # These need libraries that a message is about where they are missing.
-    from lowshot_kedro.images.label_files import read_label_file, write_label_file
+    from lowshot_kedro.images.label_files import LabelRow, read_label_file, write_label_file
     from lowshot_kedro.images.labeling_folder import LABELS_FILE
 
     paths = [here / Path(path).expanduser() for path in given]
@@ -178,14 +178,12 @@ def _label_file(given: Sequence[str | Path], images: Path, target: Path, here: P
     is_list = paths[0].resolve() == (target / "next_to_label.csv").resolve()
     if len(paths) == 1 and not is_list:
         return paths[0]
-    rows: dict[str, tuple[str, str | None, str | None]] = {}
+    rows: dict[str, LabelRow] = {}
     for path in paths:
-        table = read_label_file(path)
-        groups = table.groups or [None] * len(table)
-        for row in zip(table.files, table.labels, groups, strict=True):
+        for row in read_label_file(path).as_rows():
             # A list of what to label next says nothing where nothing was filled in.
-            if row[1] is not None or row[0] not in rows:
-                rows[row[0]] = row
+            if row.label is not None or row.file not in rows:
+                rows[row.file] = row
     written = target / "given_labels.csv"
     write_label_file(written, rows.values())
     return written

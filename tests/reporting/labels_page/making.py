@@ -13,6 +13,7 @@ from PIL import Image
 
 from lowshot_kedro.images import ImageFolder, LoadedImage
 from lowshot_kedro.images.joined import JoinedImages
+from lowshot_kedro.images.label_files import LabelRow
 from lowshot_kedro.labeling.attention import Duplicates, NextImages, SuspiciousLabels
 from lowshot_kedro.labeling.given_labels import GivenLabels
 from lowshot_kedro.labeling.labels import HeldOutLabels, Labeling
@@ -68,6 +69,8 @@ def labeling_of(
     confidence: Sequence[float],
     groups: Sequence[int] | None = None,
     group_names: Sequence[str] = (),
+    checked: Sequence[bool] | None = None,
+    missing: Sequence[LabelRow] = (),
 ) -> Labeling:
     """A labelling; what is less certain than 0.3 is unknown."""
     given_, labels_ = np.array(given, np.int32), np.array(labels, np.int32)
@@ -80,6 +83,8 @@ def labeling_of(
             None if groups is None else np.array(groups, np.int32),
             tuple(group_names),
             ("a note about labels",),
+            None if checked is None else np.array(checked, np.bool_),
+            tuple(missing),
         ),
         labels_,
         confidence_,

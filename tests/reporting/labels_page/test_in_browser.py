@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from lowshot_kedro.images.joined import JoinedImages
+from lowshot_kedro.images.label_files import LabelRow
 from lowshot_kedro.labeling.attention import Duplicates, NextImages, SuspiciousLabels
 from tests.browser import BROWSER, CONTROL, SHIFT, Person, headless_browser
-from tests.reporting.labels_page.making import Shades, folders, labeling_of, page_of
+from tests.reporting.labels_page.making import Shades, folders, labeling_of, page_of, summary
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")
 
@@ -49,8 +50,11 @@ def small_page(root: Path, given: tuple[int, ...] = (0, 0, -1, -1, -1, -1, -1), 
     assert [images.file(number) for number in range(7)] == NAMES
     confidence = np.where(np.array(given) >= 0, 1, np.linspace(0.95, 0.35, 7))
     labels = np.where(np.array(given) >= 0, given, [0, 0, 0, 0, 0, 1, 1])
-    classes = changes.pop("classes", CLASSES)
-    return page_of(images, labeling_of(classes, given, labels, confidence), **changes)
+    labeling = labeling_of(
+        changes.pop("classes", CLASSES), given, labels, confidence,
+        checked=changes.pop("checked", None),
+    )  # fmt: skip
+    return page_of(images, labeling, **changes)
 
 
 def test_three_labels_corrected_by_keyboard_alone_are_saved_and_honoured(person, tmp_path):
@@ -245,6 +249,132 @@ def test_groups_stay_in_the_file(person, tmp_path):
     ]
 
 
+def aria(person: Person, place: int) -> str:
+    return person.sees(f"document.querySelectorAll('.tile')[{place}].getAttribute('aria-label')")
+
+
+def done(person: Person) -> list[bool]:
+    return person.sees("[...document.querySelectorAll('.tile')].map(t => t.matches('.done'))")
+
+
+def suspicious_page(root: Path, checked: tuple[int, ...] = ()):
+    """The labels of both given images are suspicious, unless they were checked."""
+    nodes = np.array([number for number in (0, 1) if number not in checked], np.int32)
+    n = len(nodes)
+    return small_page(
+        root,
+        checked=[number in checked for number in range(7)] if checked else None,
+        suspicious=SuspiciousLabels(nodes, np.full(n, 0.9, np.float32), np.full(n, 1, np.int32),
+                                    "A rule."),
+    )  # fmt: skip
+
+
+def test_a_suspicious_label_that_is_right_is_checked_for_good(person, tmp_path):
+    path = tmp_path / "labels.html"
+    suspicious_page(tmp_path / "images").write(path)
+    person.opens(path, "#list=suspicious")
+    person.page.wait_for("document.querySelectorAll('.tile').length === 2")
+    person.sees("localStorage.clear()")
+    person.tabs_to("skip")
+    person.presses("Enter", " ")
+    assert person.is_told == f"{NAMES[0]}: cat is right."
+    assert person.focused == NAMES[1]
+    assert person.counted.startswith("1 correction, not yet saved")
+    assert aria(person, 0) == f"cat, given, checked, done, neighbours say dog; {NAMES[0]}"
+    assert "✓ checked" in person.sees("document.querySelector('.tile').textContent")
+    assert done(person) == [True, False]
+    # Undone, done again, and once more, which changes nothing.
+    person.presses("u")
+    assert person.counted == "" and person.focused == NAMES[0] and done(person) == [False, False]
+    person.presses(" ", "ArrowLeft", " ", "ArrowLeft", "1")
+    assert person.counted.startswith("1 correction,") and done(person) == [True, False]
+    # Another label has not been checked, nor has the one that was there before.
+    person.presses("ArrowLeft", "2")
+    assert aria(person, 0) == f"corrected to dog, done, neighbours say dog; {NAMES[0]}"
+    person.presses("ArrowLeft", "1")
+    assert person.counted == "" and aria(person, 0).startswith("cat, given, neigh")
+    person.presses("ArrowLeft", " ")
+    # A guess that is right is a new label, and nobody has looked at it twice.
+    person.goes_to("#list=class-0")
+    person.page.wait_for("document.querySelectorAll('.tile').length === 5")
+    assert aria(person, 0) == f"cat, given, checked; {NAMES[0]}"
+    assert done(person) == [False] * 5
+    person.sees("document.querySelectorAll('.tile')[2].focus()")
+    person.presses(" ")
+    expected = [
+        ["file", "label", "checked"],
+        [NAMES[0], "cat", "yes"],
+        [NAMES[1], "cat", ""],
+        [NAMES[2], "cat", ""],
+    ]
+    person.presses("s", modifiers=CONTROL)
+    assert person.saved() == expected
+    person.presses("u")
+
+    # It outlives the page, and ends when the next page's given labels say the same.
+    suspicious_page(tmp_path / "images").write(path)
+    person.opens(path, "#list=suspicious")
+    person.page.wait_for("document.querySelectorAll('.tile.done').length === 1")
+    assert person.counted.startswith("1 correction,")
+    suspicious_page(tmp_path / "images", checked=(0,)).write(path)
+    person.opens(path, "#list=class-0")
+    person.page.wait_for("document.getElementById('corrections').textContent === ''")
+    assert person.sees("Object.keys(localStorage).length") == 0
+    assert aria(person, 0) == f"cat, given, checked; {NAMES[0]}"
+    person.tabs_to("skip")
+    person.presses("Enter", " ")
+    assert person.counted == ""
+    person.presses("s", modifiers=CONTROL)
+    assert person.saved() == expected[:3]
+    # Where it is relabelled it is no longer checked; where the label comes back it is.
+    person.presses("ArrowLeft", "2")
+    assert aria(person, 0) == f"corrected to dog; {NAMES[0]}"
+    person.presses("s", modifiers=CONTROL)
+    assert person.saved() == [["file", "label"], [NAMES[0], "dog"], [NAMES[1], "cat"]]
+    person.sees("document.querySelector('.tile').focus()")
+    person.presses("1")
+    assert person.counted == "" and aria(person, 0).startswith("cat, given, checked;")
+
+
+def test_rows_of_files_that_are_not_there_stay_in_the_file(person, tmp_path):
+    missing = [
+        LabelRow("gone/1.png", "zebra, striped", "far", True),
+        LabelRow(" gone 2.png", "cat"),
+        LabelRow("gone/3.png", None),
+        LabelRow("gone/4.png", "-1"),
+    ]
+    images = folders(tmp_path / "images", ["a.png"], ["b.png"])
+    labeling = labeling_of(CLASSES, [0, -1], [0, 0], [1, 0.9], missing=missing)
+    path = tmp_path / "labels.html"
+    page_of(images, labeling).write(path)
+    person.opens(path, "#list=class-0")
+    person.page.wait_for("document.querySelectorAll('.tile').length === 2")
+    person.tabs_to("skip")
+    person.presses("Enter", "2", "s")
+    person.presses("s", modifiers=CONTROL)
+    saved = [
+        ["file", "label", "group", "checked"],
+        ["labeled/a.png", "dog", "", ""],
+        *([file, label or "", group or "", "yes" if checked else ""]
+          for file, label, group, checked in missing),
+        ["others/b.png", "dog", "", ""],
+    ]  # fmt: skip
+    assert person.saved() == saved
+    # What was corrected while the file was there, and of a class that nothing has, still counts.
+    key = json.dumps(summary(path)["key"])
+    person.sees(
+        f"localStorage.setItem({key}, JSON.stringify({{isSaved: false, labels: {{"
+        "'gone/1.png': {label: 'zebra, striped', group: 'far'}, "
+        "'gone/4.png': {label: 'ape', group: ''}}}))"
+    )
+    person.opens(path, "#list=class-0")
+    person.page.wait_for("document.getElementById('corrections').textContent.startsWith('1 cor')")
+    person.presses("s", modifiers=CONTROL)
+    found = person.saved()
+    assert ["gone/4.png", "ape", "", ""] in found and saved[2] in found and len(found) == 6
+    person.sees(f"localStorage.removeItem({key})")
+
+
 def test_names_can_do_no_harm_and_links_lead_to_files(person, tmp_path):
     evil = "<img src=x onerror=document.title='hit'>"
     classes = ("</script><script>window.hit=1</script>", "<b>bold</b>", "{{summary}}")
@@ -307,6 +437,7 @@ def rich_page(tmp_path_factory) -> Path:
         next_images=NextImages(np.array([4, 5], np.int32), "A rule."),
         suspicious=SuspiciousLabels(np.array([1], np.int32), np.array([0.9], np.float32),
                                     np.array([2], np.int32), "A rule."),
+        checked=(True, *[False] * 6),
         duplicates=Duplicates(np.array([2, 3], np.int32), np.array([0, 0], np.int32),
                               np.ones(2, np.float32)),
         broken=[(6, "it is broken: a very long explanation of what is wrong with this file")],
@@ -325,7 +456,7 @@ def test_text_can_be_read(person, rich_page, scheme):
         brightness = sum(map(int, ground.removeprefix("rgb(").removesuffix(")").split(",")))
         assert (brightness < 200) is (scheme == "dark")
         person.tabs_to("skip")
-        person.presses("Enter", "2")
+        person.presses("Enter", "2", " ")
         person.presses("ArrowRight", modifiers=SHIFT)
         places = ["glance", "class-0", "suspicious", "duplicates", "broken", "report"]
         for place in places:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from lowshot_kedro.datasets import LabelsPageDataset
 from lowshot_kedro.images.joined import JoinedImages
+from lowshot_kedro.images.label_files import LabelRow
 from lowshot_kedro.labeling.attention import Duplicates, NextImages, SuspiciousLabels
 from lowshot_kedro.labeling.parameters import LabelingParameters
 from tests.reporting.labels_page.making import (
@@ -192,6 +193,30 @@ def test_given_labels_come_with_those_taken_away_and_with_groups(tmp_path):
         ["others/c.png", 1, 0, ""],
         ["others/d.png", -1, 0, "right eye"],
     ]
+
+
+def test_rows_of_missing_files_are_cut_into_chunks_too(tmp_path):
+    rows = [LabelRow(f"gone/{number}.png", "cat") for number in range(5001)]
+    rows[5000] = LabelRow("last", None, "far", True)
+    labeling = labeling_of(CLASSES, [0, 1], [0, 1], [1, 1], missing=rows)
+    path = tmp_path / "labels.html"
+    page_of(JoinedImages([Shades(2)]), labeling).write(path)
+    assert summary(path)["givenFiles"] == 3 and summary(path)["hasGroups"] is True
+    assert chunk(path, "given/0") == [["image 0", 0, 0, ""], ["image 1", 1, 0, ""]]
+    assert chunk(path, "given/1") == [[f"gone/{n}.png", "cat", 1, ""] for n in range(5000)]
+    assert chunk(path, "given/2") == [["last", -1, 1, "far", 1]]
+
+
+def test_checked_labels_say_so(tmp_path):
+    images = folders(tmp_path / "images", ["a.png", "b.png"], ["c.png"])
+    labeling = labeling_of(
+        CLASSES, [0, 1, -1], [0, 1, 1], [1, 1, 0.9], checked=[False, True, False]
+    )
+    path = tmp_path / "labels.html"
+    page_of(images, labeling).write(path)
+    assert chunk(path, "given/0") == [["labeled/a.png", 0, 1, ""], ["labeled/b.png", 1, 1, "", 1]]
+    flags = {name: flags for name, *_, flags in chunk(path, "class-1/0")["records"]}
+    assert flags == {"labeled/b.png": 2 | 4, "others/c.png": 2}
 
 
 def test_the_same_is_written_twice(tmp_path):

@@ -7,7 +7,7 @@ const $ = (id) => document.getElementById(id);
 // Positions in a record, as page.py writes it.
 const FILE = 0, LABEL = 1, CONFIDENCE = 2, SECOND = 3, OF_SECOND = 4, GIVEN = 5, STEPS = 6,
   THUMBNAIL = 7, FLAGS = 8, EXTRA = 9;
-const IS_UNKNOWN = 1, IS_FILE = 2;
+const IS_UNKNOWN = 1, IS_FILE = 2, IS_CHECKED = 4;
 const MAX_CLASSES_SHOWN = 60;
 const MAX_TABLE_ROWS = 2000;
 const MAX_DIGIT = 9;
@@ -59,7 +59,8 @@ function load(name) {
   return loading.get(name).promise;
 }
 
-// Rows of the labels given: file, class or -1, whether the row stays without a label, group.
+// Rows of the labels given: file, class or -1, whether the row stays without a label, group,
+// whether the label was checked. Of files that are not there the class is a name.
 let givenRows = null;
 async function loadGiven() {
   if (givenRows === null) {
@@ -74,7 +75,7 @@ async function loadGiven() {
 
 // ------------------------------------------------------------------------------------- corrections
 
-// File → {label, group}; an empty label takes one away.
+// File → {label, group, checked}; an empty label takes one away, one that was checked is right.
 let corrections = new Map();
 let isSaved = true;
 let isKept = true;
@@ -108,11 +109,11 @@ function keepCorrections() {
 async function dropWhatIsGiven() {
   if (!corrections.size) return;
   const before = corrections.size;
-  for (const [file, label, stays] of await loadGiven()) {
+  for (const [file, label, stays, , wasChecked] of await loadGiven()) {
     const correction = corrections.get(file);
-    const given = label < 0 ? "" : data.classes[label];
+    const given = className(label);
     // An empty row says that a label was taken away only where there was one.
-    if (correction && correction.label === given && (label >= 0 || stays)) corrections.delete(file);
+    if (correction && correction.label === given && (given || stays) && (wasChecked || !correction.checked)) corrections.delete(file);
   }
   if (corrections.size !== before) {
     keepCorrections();
@@ -129,24 +130,45 @@ function classNames() {
   return [...names];
 }
 
+function className(label) {
+  if (typeof label === "string") return label;
+  return label < 0 ? "" : data.classes[label];
+}
+
 function givenOf(record) {
-  return record[GIVEN] < 0 ? "" : data.classes[record[GIVEN]];
+  return className(record[GIVEN]);
+}
+
+// Whether the given label was found right, and no other one was set.
+function isConfirmed(record) {
+  const correction = corrections.get(record[FILE]);
+  return Boolean(correction?.checked) && correction.label === givenOf(record);
+}
+
+function isChecked(record) {
+  const correction = corrections.get(record[FILE]);
+  if (correction?.checked) return true;
+  return Boolean(record[FLAGS] & IS_CHECKED) && (!correction || correction.label === givenOf(record));
 }
 
 function shownLabel(record) {
   const correction = corrections.get(record[FILE]);
   if (correction) return correction.label;
-  return record[LABEL] < 0 ? "" : data.classes[record[LABEL]];
+  return className(record[LABEL]);
 }
 
 // Whatever the page has in several places of the same file is told by the file's name.
-function correct(changes, what) {
+function correct(changes, what, isAccepted = false) {
   const before = [];
   for (const [record, label] of changes) {
     const file = record[FILE];
-    before.push([file, corrections.get(file), record]);
-    if (label === givenOf(record)) corrections.delete(file);
-    else corrections.set(file, { label, group: record[EXTRA]?.group ?? "" });
+    const earlier = corrections.get(file);
+    before.push([file, earlier, record]);
+    const isGiven = label === givenOf(record);
+    // Another label has not been checked, whatever was.
+    const checked = (isAccepted && isGiven) || (Boolean(earlier?.checked) && earlier.label === label);
+    if (isGiven && (!checked || record[FLAGS] & IS_CHECKED)) corrections.delete(file);
+    else corrections.set(file, { label, group: record[EXTRA]?.group ?? "", ...(checked ? { checked } : {}) });
   }
   history.push(before);
   isSaved = corrections.size === 0;
@@ -177,21 +199,26 @@ function undo() {
 }
 
 function quoted(text) {
-  return /[",\r\n]|^ /.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  // Readers may skip a space that begins a cell.
+  return /^ |[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
 async function labelsFile() {
-  const rows = [data.hasGroups ? ["file", "label", "group"] : ["file", "label"]];
-  const add = (file, label, group) => rows.push(data.hasGroups ? [file, label, group] : [file, label]);
+  const rows = [];
+  const add = (file, label, group, checked) => rows.push([file, label, group, checked && label ? "yes" : ""]);
   const others = new Map(corrections);
-  for (const [file, label, stays, group] of await loadGiven()) {
+  for (const [file, label, stays, group, wasChecked] of await loadGiven()) {
     const correction = others.get(file);
     others.delete(file);
-    const now = correction ? correction.label : label < 0 ? "" : data.classes[label];
-    if (now || stays || group) add(file, now, group);
+    const given = className(label);
+    const now = correction ? correction.label : given;
+    if (now || stays || group) add(file, now, group, correction?.checked || (wasChecked && now === given));
   }
-  for (const [file, { label, group }] of others) if (label) add(file, label, group);
-  return { text: rows.map((row) => row.map(quoted).join(",") + "\n").join(""), n: rows.length - 1 };
+  for (const [file, { label, group, checked }] of others) if (label) add(file, label, group, checked);
+  const isThere = [true, true, data.hasGroups, rows.some((row) => row[3])];
+  const lines = [["file", "label", "group", "checked"], ...rows].map((row) =>
+    row.filter((_, column) => isThere[column]).map(quoted).join(",") + "\n");
+  return { text: lines.join(""), n: rows.length };
 }
 
 async function save() {
@@ -265,7 +292,7 @@ function described(record) {
   const correction = corrections.get(record[FILE]);
   const extra = record[EXTRA] ?? {};
   const parts = [];
-  if (correction) {
+  if (correction && !isConfirmed(record)) {
     parts.push(correction.label ? `corrected to ${correction.label}` : "label taken away");
   } else if (record[LABEL] < 0) {
     parts.push("no label");
@@ -275,26 +302,34 @@ function described(record) {
     else parts.push(percent(record[CONFIDENCE]));
     if (record[FLAGS] & IS_UNKNOWN) parts.push(`too uncertain: ${data.unknown}`);
   }
+  if (isChecked(record)) parts.push("checked");
+  if (isDone(record)) parts.push("done");
   if (extra.suggested >= 0) parts.push(`neighbours say ${data.classes[extra.suggested]}`);
   if (extra.similarity !== undefined) parts.push(`similarity ${extra.similarity.toFixed(3)}`);
   if (extra.problem) parts.push(`broken: ${extra.problem}`);
   return `${parts.join(", ")}; ${record[FILE]}`;
 }
 
+// Whether somebody has decided about a suspicious label.
+function isDone(record) {
+  return view.name === "suspicious" && (corrections.has(record[FILE]) || isChecked(record));
+}
+
 function tileContent(record) {
   const correction = corrections.get(record[FILE]);
   const extra = record[EXTRA] ?? {};
   const lines = [];
-  if (correction) {
+  const checked = isChecked(record) ? element("span", { class: "tag checked" }, "✓ checked") : null;
+  if (correction && !isConfirmed(record)) {
     const was = record[LABEL] < 0 ? "no label" : data.classes[record[LABEL]];
     lines.push(element("span", { class: "name" }, correction.label || "no label"));
-    lines.push(element("span", {}, element("span", { class: "tag corrected" }, "corrected"), ` was ${was}`));
+    lines.push(element("span", {}, element("span", { class: "tag corrected" }, "corrected"), ` was ${was} `, checked));
   } else if (record[LABEL] < 0) {
     lines.push(element("span", { class: "name" }, "no label"));
   } else {
     lines.push(element("span", { class: "name" }, data.classes[record[LABEL]]));
     if (record[GIVEN] >= 0) {
-      lines.push(element("span", {}, element("span", { class: "tag given" }, "given")));
+      lines.push(element("span", {}, element("span", { class: "tag given" }, "given"), " ", checked));
     } else {
       const second = record[SECOND] >= 0 && record[OF_SECOND] > 0.005
         ? `${data.classes[record[SECOND]]} ${percent(record[OF_SECOND])}` : "";
@@ -347,16 +382,20 @@ function tile(record, place, column) {
   const cell = element("div", { class: "tile", role: "gridcell", tabindex: "-1", "aria-selected": "false", "aria-colindex": column });
   cell.dataset.place = place;
   cell.append(photo(record));
-  cell.append(...tileContent(record));
-  cell.setAttribute("aria-label", described(record));
+  describe(cell, record);
   return cell;
 }
 
 function refresh(place) {
   const cell = cells[place];
   while (cell.children.length > 1) cell.lastChild.remove();
-  cell.append(...tileContent(records[place]));
-  cell.setAttribute("aria-label", described(records[place]));
+  describe(cell, records[place]);
+}
+
+function describe(cell, record) {
+  cell.append(...tileContent(record));
+  cell.classList.toggle("done", isDone(record));
+  cell.setAttribute("aria-label", described(record));
 }
 
 function mark() {
@@ -407,7 +446,7 @@ function accept() {
     return;
   }
   const label = changes.length === 1 ? changes[0][1] : "what the page says";
-  correct(changes, `${named(places)}: ${label} is right.`);
+  correct(changes, `${named(places)}: ${label} is right.`, true);
   moveOn(places);
 }
 
@@ -491,7 +530,7 @@ const KEYS = [
   [["PageUp", "PageDown"], "to the page before, or behind"],
   [["Enter"], "type a label: one of the classes, or a new one"],
   [["1", "…", "9"], "one of the first nine classes, as they stand below the images"],
-  [["Space"], "the label shown is right: it becomes a given one"],
+  [["Space"], "the label shown is right: it becomes a given one; a given one is checked, and never called suspicious again"],
   [["s"], "the second class, or what the neighbours of a suspicious label say"],
   [["Delete", "Backspace"], "take a given label away"],
   [["u"], "undo"],

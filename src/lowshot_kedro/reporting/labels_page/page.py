@@ -34,7 +34,7 @@ from lowshot_kedro.reporting.labels_page.thumbnails import (
 from lowshot_kedro.reporting.labels_page.views import MAX_LISTED, View, view_of_broken, views_of
 
 _GIVEN_ROWS = 5000
-_IS_UNKNOWN, _IS_FILE = 1, 2
+_IS_UNKNOWN, _IS_FILE, _IS_CHECKED = 1, 2, 4
 _INSTRUCTION = "Put the saved labels.csv into the folder of the images, and label again."
 
 _PLOTS = {
@@ -100,7 +100,8 @@ class LabelsPage:
             self.images, readable, folder / "thumbnails", self.parameters.thumbnail_size
         )
         broken |= thumbnails.problems
-        n_lists = len(views) - self.labeling.given.n_classes
+        given = self.labeling.given
+        n_lists = len(views) - given.n_classes
         views.insert(n_lists, view_of_broken(broken))
 
         data = Chunks(folder)
@@ -127,8 +128,8 @@ class LabelsPage:
             "title": self._title(),
             "instruction": self.instruction,
             "unknown": self.parameters.unknown,
-            "classes": self.labeling.given.classes,
-            "hasGroups": self.labeling.given.groups is not None,
+            "classes": given.classes,
+            "hasGroups": given.groups is not None or any(row.group for row in given.missing),
             "views": [
                 {
                     "name": view.name,
@@ -151,7 +152,11 @@ class LabelsPage:
         remove_other_thumbnails(folder / "thumbnails", thumbnails.names.values())
 
     def _given(self) -> Iterator[list[list[Any]]]:
-        """Rows of the file of labels, in chunks: file, class or -1, whether it stays, group."""
+        """Rows of the file of labels, in chunks, as page.js takes them.
+
+        They are file, class or -1, whether it stays, group, and a 1 where the label was checked. Of
+        files that are not there the class is a name: perhaps no image is of it.
+        """
         given = self.labeling.given
         # An image of the training set without a label had one, which a file of labels took away.
         n_first = len(self.images.sources[0]) if len(self.images.sources) > 1 else 0
@@ -167,8 +172,14 @@ class LabelsPage:
                     int(given.labels[number]),
                     int(number < n_first),
                     _group_of(given, number),
+                    *([1] if _is_checked(given, number) else []),
                 ]
                 for number in numbers[first:last].tolist()
+            ]
+        for first, last in row_ranges(len(given.missing), _GIVEN_ROWS):
+            yield [
+                [file, label or -1, 1, group or "", *([1] if checked else [])]
+                for file, label, group, checked in given.missing[first:last]
             ]
 
     def _plot(self, name: str, content: Path | bytes, data: Chunks) -> dict[str, Any]:
@@ -268,6 +279,7 @@ class _Records:
         page, labeling = self._page, self._page.labeling
         flags = _IS_UNKNOWN if labeling.is_unknown[number] else 0
         flags |= 0 if page.images.path(number) is None else _IS_FILE
+        flags |= _IS_CHECKED if _is_checked(labeling.given, number) else 0
         more = dict(extra)
         if number in self._broken:
             more["problem"] = self._broken[number]
@@ -305,6 +317,10 @@ def _group_of(given: GivenLabels, number: int) -> str:
     if given.groups is None or given.groups[number] < 0:
         return ""
     return given.group_names[int(given.groups[number])]
+
+
+def _is_checked(given: GivenLabels, number: int) -> bool:
+    return given.checked is not None and bool(given.checked[number])
 
 
 def _link(target: Path, folder: Path) -> str:

@@ -94,7 +94,8 @@ def views_of(
     yield View(
         "suspicious",
         "Suspicious given labels",
-        f"Given labels that are perhaps wrong, the most suspicious first. {suspicious.rule}",
+        f"Given labels that are perhaps wrong, the most suspicious first; one that you say is "
+        f"right, by Space, is not listed again. {suspicious.rule}",
         suspicious.nodes[:max_listed],
         len(suspicious.nodes),
         lambda position: {
