@@ -100,6 +100,8 @@ install = echo "make: installing lowshot-kedro[$(1)]"; \
 
 $(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
 	@$(call install,all)
+	@# Compiles itself when it is imported for the first time, a quarter of a minute.
+	@$(BIN)/python -c "import pacmap" >/dev/null 2>&1 || true
 	@touch $@
 
 $(VENV)/.installed-lab: $(VENV)/.installed

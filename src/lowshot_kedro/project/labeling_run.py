@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -244,11 +243,12 @@ def _shown(what: str) -> Iterator[None]:
     levels["progress"] = {**levels["nothing"], **dict.fromkeys(said, logging.INFO)}
     before: dict[str, int] = {}
     with ExitStack() as stack:
-        if what == "nothing":
-            stack.enter_context(redirect_stdout(io.StringIO()))
-            stack.enter_context(shown_progress(False))
         # Kedro sets up logging when it is imported.
-        import kedro.framework.project  # noqa: F401
+        from lowshot_kedro.project.results import hidden_results
+
+        if what == "nothing":
+            stack.enter_context(shown_progress(False))
+            stack.enter_context(hidden_results())
 
         try:
             for name, level in levels[what].items():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,19 @@ from lowshot_kedro.sweep.parameters import read_sweep
 logger = logging.getLogger(__name__)
 
 
+_is_hidden: ContextVar[bool] = ContextVar("is_hidden", default=False)
+
+
+@contextmanager
+def hidden_results() -> Iterator[None]:
+    """Let runs print nothing, neither to a terminal nor below the cell of a notebook."""
+    token = _is_hidden.set(True)
+    try:
+        yield
+    finally:
+        _is_hidden.reset(token)
+
+
 class ResultHooks:
     """Prints what came out of a run, as the last thing."""
 
@@ -30,6 +45,8 @@ class ResultHooks:
         self, run_params: Mapping[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
         """Print the result that the others lead to, and the files of all."""
+        if _is_hidden.get():
+            return
         outputs = pipeline.all_outputs()
         try:
             for names, show in _SHOWN:
