@@ -194,3 +194,11 @@ def test_corrected_labels_of_class_folders_leave_them_classes(tmp_path):
     assert find_layout(tmp_path, True, named[:1]).labeled_root is None
     (tmp_path / "loose.jpg").unlink()
     assert find_layout(tmp_path, True, named).labeled_root is None
+
+
+@pytest.mark.parametrize("name", ["labeled", "Labelled"])
+def test_train_may_be_called_labeled(tmp_path, name):
+    write(tmp_path, f"{name}/cat/1.jpg", f"{name}/dog/1.jpg", "unlabeled/1.jpg", "2.jpg")
+    labeled, unlabeled, _ = found(tmp_path)
+    assert labeled == {"cat/1.jpg": "cat", "dog/1.jpg": "dog"}
+    assert unlabeled == ["2.jpg", "unlabeled/1.jpg"]

@@ -22,6 +22,7 @@ from lowshot_kedro.images.folders import (
 LABELS_FILE = "labels.csv"
 
 _TRAIN, _TEST, _BACKGROUND = "train", "test", "background"
+_LABELED = (_TRAIN, "labeled", "labelled")
 _UNLABELED = (_BACKGROUND, "unlabeled", "unlabelled")
 _MAX_COUNTED = 1000
 
@@ -63,8 +64,9 @@ def find_layout(
 
     The first of these that fits counts; names of special folders may be in any case:
 
-    1. In the folder `train` there are folders: these are classes. Without a label are the images of
-       `background`, or, where that is missing, all others but those of `test`.
+    1. In the folder `train`, `labeled` or `labelled` there are folders: these are classes. Without
+       a label are the images of `background`, or, where that is missing, all others but those of
+       `test`.
     2. There is a folder `background`, `unlabeled` or `unlabelled`: the folders beside it, all but
        `test`, are classes. Without a label are the images in it, and those beside it.
     3. There is no file of labels, or one that names most images of all these folders, with other
@@ -88,7 +90,7 @@ def find_layout(
     root = require_folder(root)
     folders = folders_in(root)
     test = [name for name in folders if name.lower() == _TEST]
-    train = _first_named(folders, _TRAIN)
+    train = next(filter(None, (_first_named(folders, name) for name in _LABELED)), None)
     # Without folders in it, `train` may well be what is seen on some of the images.
     of_train = folders_in(root / train) if train is not None else []
     if train is not None and of_train:
