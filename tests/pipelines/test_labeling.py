@@ -126,7 +126,7 @@ def test_folders_name_classes(layout: str, tmp_path: Path) -> None:
     assert set(table["label"]) == set(NAMES[:3])
     expected = table["file"].str.extract(r"([a-z]+)\d\.png")[0]
     assert (table["label"] == expected).mean() > 0.8
-    assert any("empty" in note for note in found.report["notes"])
+    assert any("empty" in note for note in found.report["label_notes"])
     tree = found.output / "labeled"
     for _, row in table.iterrows():
         links = list((tree / row["label"]).iterdir())

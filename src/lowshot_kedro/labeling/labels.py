@@ -199,6 +199,7 @@ def label_images(
         "n_unreached": int(((found.labels < 0) & ~is_broken).sum()),
         "expected_accuracy": _mean(found.confidence[is_open & (found.labels >= 0)]),
         **_per_class(given, found.labels, tested_classes, most_probable(held_out)),
+        "label_notes": list(given.notes),
         "notes": _notes(given, found.labels, is_broken, nodes),
         "seconds": seconds,
     }
@@ -324,8 +325,8 @@ def _notes(
     is_broken: NDArray[np.bool_],
     teaching: NDArray[np.int32],
 ) -> list[str]:
-    """What people should know, a line each."""
-    notes = list(given.notes)
+    """What people should know besides what is said of the given labels, a line each."""
+    notes = []
     n_open = int((given.labels < 0).sum())
     if n_open == 0:
         notes.append("All images have a label: there is nothing to find.")
