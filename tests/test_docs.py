@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from kedro.framework.session import KedroSession
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -26,7 +25,7 @@ from lowshot_kedro.images import write_zip_shards
 from lowshot_kedro.project.config import Project, UserError
 from tests.own_images import LABELED, SMALL, run_own_images, write_own_images
 from tests.pipelines.test_public_data import write_mnist_files
-from tests.projects import ROOT, configure_kedro, read_arrays, read_metrics, run
+from tests.projects import ROOT, read_arrays, read_metrics, run
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -137,7 +136,7 @@ def own_images(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_own_images(project: Path, own_images: Path, caplog: pytest.LogCaptureFixture) -> None:
-    first, second, _ = blocks("own_images.md", "sh")
+    _, first, second = blocks("own_images.md", "sh")
     assert "kedro run --env own_images\n" in first
     assert 'kedro run --env own_images --params "experiment.n_labeled=5' in second
     caplog.set_level("INFO")
@@ -175,7 +174,7 @@ def test_own_images(project: Path, own_images: Path, caplog: pytest.LogCaptureFi
 
 
 def test_own_images_without_test_figures(
-    project: Path, own_images: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, own_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.rmtree(own_images / "test")
     message = (
@@ -186,23 +185,22 @@ def test_own_images_without_test_figures(
         run_own_images(project)
     assert not (project / "data" / "own_images").exists()
 
-    *_, command = blocks("own_images.md", "sh")
-    option, nodes = command.split()[-2:]
-    assert option == "--nodes"
-    configure_kedro()
-    with KedroSession.create(
-        project_path=project, env="own_images", runtime_params=SMALL
-    ) as session:
-        session.run(node_names=nodes.split(","))
-    monkeypatch.chdir(project)
-    script, _ = blocks("own_images.md", "python")
-    exec(script, {})
-    with (project / "labels.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 41
-    assert {row["image"] for row in rows} >= {"0/0.jpg", "1/broken.jpg"}
-    assert {row["class"] for row in rows} <= {*LABELED, "-1"}
-    assert all(0 <= float(row["share"]) <= 1 for row in rows)
+    command, *_ = blocks("own_images.md", "sh")
+    assert command == "lowshot label photos\n"
+    own_images.rename(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(blocks("own_images.md", "python")[0], names)
+    table = names["labeled"].labels
+    assert names["labeled"].page == tmp_path / "photos-labels" / "labels.html"
+    assert len(table) == sum(LABELED.values()) + 41
+    assert set(table["file"]) >= {
+        "background/0/0.jpg",
+        "background/1/broken.jpg",
+        "train/cat/0.jpg",
+    }
+    assert set(table["label"]) == {*LABELED, ""}
+    assert (table["given"] == "yes").sum() == sum(LABELED.values())
 
 
 def test_own_images_in_lists_and_shards(

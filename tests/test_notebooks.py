@@ -180,3 +180,14 @@ def test_label_diffusion_keeps_its_word_on_digits(
     new_rows, *_ = _percentages(_printed(cells["new-rows"]))
     held_out, found = _percentages(_printed(cells["grid"]))
     assert min(new_rows, held_out, found) > 80
+
+
+def test_label_images_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _forget_jupyter(monkeypatch, tmp_path)
+    notebook = nbformat.read(ROOT / "notebooks" / "label_images.ipynb", as_version=4)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace('"image_size": 96', '"image_size": 32')
+    cells = _run(notebook, tmp_path)
+    before, after = (_percentages(_printed(cells[name]))[0] for name in ("truth", "again"))
+    assert 40 < before < after + 5
+    assert _with_images(cells) == {"reliability", "next-images", "map"}

@@ -209,6 +209,24 @@ def test_the_environment_of_own_images(
     assert accuracy(pd.read_csv(results / "labels.csv", keep_default_na=False), truth) > 0.5
 
 
+def test_a_call_shows_warnings_alone_unless_asked(
+    photos: tuple[Path, dict[str, str]],
+    labeled: LabeledFolder,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for show, has_lines, has_table in (
+        ("nothing", False, False),
+        ("progress", False, True),
+        ("everything", True, True),
+    ):
+        caplog.clear()
+        label_folder(photos[0], output=labeled.output, show=show, **FAST)
+        lines = [record.message for record in caplog.records if record.levelname == "INFO"]
+        assert any("labeling.find_labels" in line for line in lines) == has_lines, show
+        assert ("151 images, labels given for 20" in capsys.readouterr().out) == has_table, show
+
+
 def test_the_command(
     photos: tuple[Path, dict[str, str]],
     labeled: LabeledFolder,

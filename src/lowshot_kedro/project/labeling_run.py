@@ -139,19 +139,23 @@ def label_folder(
     }
     of_labeling = {name: value for name, value in parameters.items() if name not in sections}
     of_labeling = {**sections.get("labeling", {}), **of_labeling, "folder": str(target)}
-    with _settings(images, target), _shown(show):
+    with _settings(images, target):
         if given:
             of_labeling["labels"] = str(_label_file(given, images, target, here))
         from kedro.framework.project import configure_project
         from kedro.framework.session import KedroSession
 
+        # This sets up logging, whatever was said before.
         configure_project(PACKAGE)
-        with KedroSession.create(
-            project_path=target,
-            env=_ENVIRONMENT,
-            conf_source=str(settings_folder()),
-            runtime_params={**sections, "labeling": of_labeling},
-        ) as session:
+        with (
+            _shown(show),
+            KedroSession.create(
+                project_path=target,
+                env=_ENVIRONMENT,
+                conf_source=str(settings_folder()),
+                runtime_params={**sections, "labeling": of_labeling},
+            ) as session,
+        ):
             session.run(pipeline_names=["labeling"])  # type: ignore[call-arg]
     return LabeledFolder(images, target)
 
@@ -243,7 +247,6 @@ def _shown(what: str) -> Iterator[None]:
     levels["progress"] = {**levels["nothing"], **dict.fromkeys(said, logging.INFO)}
     before: dict[str, int] = {}
     with ExitStack() as stack:
-        # Kedro sets up logging when it is imported.
         from lowshot_kedro.project.results import hidden_results
 
         if what == "nothing":
