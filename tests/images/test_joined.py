@@ -4,8 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from lowshot_kedro.images import AbsentImages, ClassFolders, ImageFolder, LabeledList
+from lowshot_kedro.images import (
+    AbsentImages,
+    ClassFolders,
+    ImageFolder,
+    LabeledList,
+    NumberedZipShards,
+    write_zip_shards,
+)
 from lowshot_kedro.images.joined import JoinedImages
 from tests.images.helpers import flat_jpeg
 
@@ -48,3 +56,11 @@ def test_images_that_are_no_files_of_their_own_have_names_too():
             return 2
 
     assert [*JoinedImages([Numbers(Path("x"))]).files()] == ["image 0", "image 1"]
+
+
+def test_images_in_archives_are_called_as_they_are_there(tmp_path):
+    write_zip_shards(tmp_path / "shards", (Image.new("RGB", (8, 8)) for _ in range(1002)))
+    shards = NumberedZipShards(tmp_path / "shards")
+    joined = JoinedImages([shards])
+    assert joined.file(0) == "00/000.zip/000.jpg"
+    assert [*joined.files()][-1] == "00/001.zip/001.jpg"

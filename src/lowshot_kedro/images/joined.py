@@ -78,8 +78,9 @@ class JoinedImages:
         path = self.path(number)
         if path is None:
             source, row = self._place(number)
-            named = getattr(source, "name", None)
-            return str(named(row)) if callable(named) else f"image {number}"
+            # A collection in an archive or a library may have a name for it.
+            named = getattr(source, "file_name", None)
+            return f"image {number}" if named is None else str(named(row))
         if self.base is None:
             return path.as_posix()
         return _relative(path, self.base.absolute())

@@ -149,21 +149,27 @@ class TorchvisionImages:
     def __getitem__(self, number: int) -> LoadedImage:
         number = require_number(number, len(self), repr(self))
         row = int(self._rows[number])
-        if self._dataset is None:
-            self._dataset = _open(_require_class(self.name), self.root, self.arguments, False)
+        self._reopen()
 
         def load() -> Image.Image:
             item = self._dataset[row]
             return _to_image(item[0] if isinstance(item, tuple) else item)
 
-        return read_image(load, self._file_name(row), int(self.labels[number]))
+        return read_image(load, self.file_name(number), int(self.labels[number]))
 
-    def _file_name(self, row: int) -> str:
-        """The file of an image where the dataset names it, else its position."""
+    def file_name(self, number: int) -> str:
+        """The file of an image where the dataset names it, else its position in the dataset."""
+        row = int(self._rows[number])
+        self._reopen()
         for pairs in _lists_of_pairs(self._dataset):
             if isinstance(pairs[row][0], str | Path):
                 return os.path.relpath(pairs[row][0], self.root)
         return f"{self.name}[{row}]"
+
+    def _reopen(self) -> None:
+        """Open the dataset in a process that it was sent to without it."""
+        if self._dataset is None:
+            self._dataset = _open(_require_class(self.name), self.root, self.arguments, False)
 
     def __getstate__(self) -> dict[str, Any]:
         # Many megabytes, and some datasets hold open files.

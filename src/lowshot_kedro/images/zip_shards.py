@@ -66,6 +66,10 @@ def _open_shard(path: Path) -> zipfile.ZipFile | Exception:
         return error
 
 
+def _file_in_shard(position: int) -> str:
+    return f"{position:03d}.jpg"
+
+
 class NumberedZipShards:
     """Image 12345678 is file 678.jpg inside root/12/345.zip (the layout of YFCC100M here).
 
@@ -158,13 +162,17 @@ class NumberedZipShards:
     def __getitem__(self, number: int) -> LoadedImage:
         image = self.first + require_number(number, len(self), str(self.root))
         shard, position = divmod(image, SHARD_SIZE)
-        file = f"{position:03d}.jpg"
 
         def load() -> Image.Image:
-            return decode(io.BytesIO(_unpacked(self._archive(shard), file)))
+            return decode(io.BytesIO(_unpacked(self._archive(shard), _file_in_shard(position))))
 
+        return read_image(load, self.file_name(number), label=0)
+
+    def file_name(self, number: int) -> str:
+        """What people know an image by: 12/345.zip/678.jpg."""
+        shard, position = divmod(self.first + number % len(self), SHARD_SIZE)
         path = shard_path(self.root, shard)
-        return read_image(load, f"{path.parent.name}/{path.name}/{file}", label=0)
+        return f"{path.parent.name}/{path.name}/{_file_in_shard(position)}"
 
     def _archive(self, shard: int) -> zipfile.ZipFile:
         # A forked worker would share file positions with its parent, so it opens its own.
