@@ -28,18 +28,14 @@ from rich.table import Table
 from lowshot_kedro import native, networks
 from lowshot_kedro.datasets.resumable import ResumableDataset
 from lowshot_kedro.errors import InputError, did_you_mean
-from lowshot_kedro.images import JoinedImages
-from lowshot_kedro.images.label_files import read_label_file
-from lowshot_kedro.labeling.exports.folder_tree import require_replaceable
-from lowshot_kedro.labeling.given_labels import collect_labels
-from lowshot_kedro.labeling.threshold import require_no_class
 from lowshot_kedro.locks import files_in_use, of_this_run
 from lowshot_kedro.memory import format_bytes, recent_peak_rss_bytes, restart_peak
-from lowshot_kedro.parameters import in_section
 from lowshot_kedro.progress import Stopwatch
 from lowshot_kedro.project.commands import Invocation
 from lowshot_kedro.project.config import Project, UserError, absent_folder, where_to_read
+from lowshot_kedro.project.labeling_inputs import require_labels, require_labels_kept
 from lowshot_kedro.project.parameters import read_parameters
+from lowshot_kedro.project.places import place_of
 from lowshot_kedro.project.wording import Wording
 from lowshot_kedro.protocol import choose_images, log_choice
 from lowshot_kedro.reporting import print_resources
@@ -197,7 +193,7 @@ class InputHooks(InvocationHooks):
                 advice = _about(catalog, name).get("guide")
                 more = f" ({advice} says what is expected)" if advice else ""
                 raise self._wording(run_params).user_error(error, f"{name}: ", more) from error
-        _require_labels_kept(pipeline, catalog)
+        require_labels_kept(pipeline, catalog)
         wording = partial(self._wording, run_params)
         _require_dimension(pipeline, catalog, wording)
         _require_images(pipeline, catalog, wording)
@@ -227,68 +223,6 @@ def _require_outputs_on_disk(pipeline: Pipeline, catalog: DataCatalog) -> None:
             f"{', '.join(names)}; take SequentialRunner, which is the default, or ThreadRunner "
             "(demonstration, features, pca, graph and evaluation run with ParallelRunner too)"
         )
-
-
-def _require_labels_kept(pipeline: Pipeline, catalog: DataCatalog) -> None:
-    """Refuse to write results over the labels that people gave.
-
-    Raises:
-        UserError: If a result would take the place of the file of labels, under any of its names.
-    """
-    if "label_file" not in pipeline.inputs():
-        return
-    _require_typed_labels_kept(pipeline, catalog)
-    _require_tree_of_ours(pipeline, catalog)
-    given = Path(_place(catalog, "label_file"))
-    for name in sorted(pipeline.all_outputs()):
-        place = _place(catalog, name)
-        if place is not None and os.path.realpath(place) == os.path.realpath(given):
-            raise UserError(
-                f"label_file: {given} is also where this run writes {name}, over the labels in it; "
-                "expected labels elsewhere: copy the file, for instance beside the images"
-            )
-
-
-def _require_typed_labels_kept(pipeline: Pipeline, catalog: DataCatalog) -> None:
-    """Refuse to write over labels that somebody typed into the list of what to label next.
-
-    Raises:
-        UserError: If there are any that the file of labels has not got.
-    """
-    if "next_to_label" not in pipeline.all_outputs() or not catalog.exists("next_to_label"):
-        return
-    path = Path(_place(catalog, "next_to_label"))
-    try:
-        listed, given = read_label_file(path), catalog.load("label_file")
-    except (OSError, InputError):
-        return
-    known = {} if given is None else dict(zip(given.files, given.labels, strict=True))
-    typed = [
-        (file, label)
-        for file, label in zip(listed.files, listed.labels, strict=True)
-        if label is not None and known.get(file) != label
-    ]
-    if typed:
-        raise UserError(
-            f"next_to_label: {path} has labels that somebody typed and the file of labels has not "
-            f"({len(typed)}, such as {typed[0][0]}), and this run writes a new list; expected both "
-            f"files: --labels labels.csv {path.name}"
-        )
-
-
-def _require_tree_of_ours(pipeline: Pipeline, catalog: DataCatalog) -> None:
-    """Refuse to replace a folder of images that is not one that a run has written.
-
-    Raises:
-        UserError: If that is wanted.
-    """
-    if "labeled_folders" not in pipeline.inputs():
-        return
-    if catalog.load("params:labeling").folder_tree != "none":
-        try:
-            require_replaceable(catalog.load("labeled_folders"))
-        except InputError as error:
-            raise UserError(f"labeled_folders: {error}") from error
 
 
 def _require_dimension(
@@ -349,16 +283,10 @@ def _require_images(
                 f"background_images: got {n_images} image, expected at least 2 to train a PCA on"
             )
     if {"train_images", "background_images", "label_file"} <= inputs:
-        joined = JoinedImages([images["train_images"], images["background_images"]])
         try:
-            given = collect_labels(joined, joined.class_names, catalog.load("label_file"))
-            if "params:labeling" in inputs:
-                unknown = catalog.load("params:labeling").unknown
-                in_section("labeling", lambda: require_no_class(unknown, given.classes))
+            require_labels(images["train_images"], images["background_images"], catalog)
         except InputError as error:
             raise wording().user_error(error) from error
-        for note in given.notes:
-            logger.warning("labels: %s", note)
     if {"train_images", "test_images", "class_split", "params:experiment"} <= inputs:
         experiment = catalog.load("params:experiment")
         train, test = images["train_images"], images["test_images"]
@@ -375,7 +303,7 @@ def _describe_missing(
     names: Sequence[str], catalog: DataCatalog, requested: Sequence[str], invocation: Invocation
 ) -> str:
     """What is missing and how to make it, in the order in which to make it."""
-    places = {name: _place(catalog, name) for name in names}
+    places = {name: place_of(catalog, name) for name in names}
     paths = [Path(where) for where in places.values() if where is not None]
     project = invocation.project_path
     absent = absent_folder(paths, project)
@@ -408,12 +336,6 @@ def _describe_missing(
         line = f"{', '.join(made)}: not kept on disk; run the whole pipeline: {command}"
         lines.append((len(order), line))
     return "\n".join(line for _, line in sorted(lines))
-
-
-def _place(catalog: DataCatalog, name: str) -> Any:
-    """The path of a dataset; None for one that is not kept on disk."""
-    dataset = catalog.get(name)
-    return None if dataset is None else dataset._describe().get("filepath")
 
 
 def _about(catalog: DataCatalog, name: str) -> Mapping[str, str]:
