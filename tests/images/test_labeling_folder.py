@@ -187,13 +187,13 @@ def test_classes_of_a_list_without_images_are_told_from_folders(tmp_path):
 def test_corrected_labels_of_class_folders_leave_them_classes(tmp_path):
     write(tmp_path, "cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "loose.jpg")
     named = ["cat/1.jpg", "dog/1.jpg", "loose.jpg"]
-    layout = find_layout(tmp_path, True, named)
+    layout = find_layout(tmp_path, True, lambda: named)
     assert (layout.labeled_root, layout.class_folders) == (tmp_path, ("cat", "dog"))
     assert files(unlabeled_images(layout)) == ["loose.jpg"]
     # A few labels in a tree of folders say nothing of the folders.
-    assert find_layout(tmp_path, True, named[:1]).labeled_root is None
+    assert find_layout(tmp_path, True, lambda: named[:1]).labeled_root is None
     (tmp_path / "loose.jpg").unlink()
-    assert find_layout(tmp_path, True, named).labeled_root is None
+    assert find_layout(tmp_path, True, lambda: named).labeled_root is None
 
 
 @pytest.mark.parametrize("name", ["labeled", "Labelled"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +38,14 @@ class _LabelingImagesDataset(ReadOnlyImagesDataset):
         self._labels = named if isinstance(named, Path) else self._filepath / LABELS_FILE
 
     def _layout(self) -> Layout:
-        files: tuple[str, ...] = ()
-        # What is wrong with the file, whoever reads its labels says.
-        with suppress(OSError, InputError):
-            files = read_label_file(self._labels).files
-        return find_layout(self._filepath, self._labels.exists(), files)
+        return find_layout(self._filepath, self._labels.exists(), self._labeled_files)
+
+    def _labeled_files(self) -> tuple[str, ...]:
+        try:
+            return read_label_file(self._labels).files
+        except (OSError, InputError):
+            # What is wrong with the file, whoever reads its labels says.
+            return ()
 
 
 class LabeledFolderImagesDataset(_LabelingImagesDataset):
@@ -56,8 +58,9 @@ class LabeledFolderImagesDataset(_LabelingImagesDataset):
         labels: A file that gives labels too, whether it is there or not: with it, folders need not
             be classes. None: `labels.csv` in the folder.
         class_list: A file that names the classes in the order of their labels, the others being
-            left out, as for :class:`~lowshot_kedro.datasets.ClassFolderImagesDataset`; not every
-            class needs an image. None, or a file that is not there: all, sorted by name.
+            left out, as for :class:`~lowshot_kedro.datasets.ClassFolderImagesDataset`; each needs
+            an image, if no file gives labels too. None, or a file that is not there: all, sorted by
+            name.
         metadata: For Kedro plugins.
 
     Example:

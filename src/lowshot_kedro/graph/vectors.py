@@ -145,7 +145,7 @@ def mapped_rows(
 
 
 def normalized_rows(
-    vectors: NDArray[np.float32], rows: NDArray[np.int64], name: str
+    vectors: NDArray[np.float32], rows: NDArray[np.integer[Any]], name: str
 ) -> NDArray[np.float32]:
     """Some vectors, scaled to length 1, as :func:`mapped_rows` gives them."""
     return mapped_rows(vectors, rows, normalize, name)

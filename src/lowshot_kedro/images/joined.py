@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.images.decoding import ImageSource, LoadedImage, require_number
+from lowshot_kedro.images.image_files import ImageFiles
 
 # Names of which nothing is to be worked out: no part of them is empty, "." or "..".
 _PLAIN_NAME = re.compile(r"(?:(?!\.{1,2}(?:/|$))[^/]+)(?:/(?!\.{1,2}(?:/|$))[^/]+)*", re.DOTALL)
@@ -112,6 +113,4 @@ def _relative(path: Path, base: Path) -> str:
 
 def _root(source: ImageSource) -> Path | None:
     """The folder of a collection whose images are files of their own."""
-    from lowshot_kedro.images.image_files import ImageFiles
-
     return source.root if isinstance(source, ImageFiles) else None

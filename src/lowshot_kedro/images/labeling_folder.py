@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -58,7 +58,9 @@ class Layout:
 
 
 def find_layout(
-    root: str | Path, labels_file_exists: bool, labeled_files: Collection[str] = ()
+    root: str | Path,
+    labels_file_exists: bool,
+    labeled_files: Callable[[], Collection[str]] = tuple,
 ) -> Layout:
     """Find out which images of a folder have a label by their folder, and which have none.
 
@@ -80,7 +82,7 @@ def find_layout(
     Args:
         root: The folder.
         labels_file_exists: Whether a file gives labels.
-        labeled_files: Files that it names, relative to the folder.
+        labeled_files: Finds the files that it names, relative to the folder, where that decides.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -188,11 +190,13 @@ def unlabeled_images(layout: Layout) -> ImageFolder:
     return ImageFolder(root, layout.left_out)
 
 
-def _are_listed(root: Path, classes: Sequence[str], labeled_files: Collection[str]) -> bool:
+def _are_listed(
+    root: Path, classes: Sequence[str], labeled_files: Callable[[], Collection[str]]
+) -> bool:
     """Whether a file of labels names most images of some folders, and others lie beside these."""
-    if not labeled_files or not any(True for _ in images_below(root, without=folders_in(root))):
+    if not classes or not any(True for _ in images_below(root, without=folders_in(root))):
         return False
-    named = set(labeled_files)
+    named = set(labeled_files())
     are_named = [name in named for folder in classes for name in images_below(root, folder)]
     return 2 * sum(are_named) > len(are_named) > 0
 

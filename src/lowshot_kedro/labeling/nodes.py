@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import FeatureMatrix, row_ranges, take_rows
 from lowshot_kedro.graph import UnlabeledNodes, insert_labeled_nodes, normalize
+from lowshot_kedro.graph.vectors import normalized_rows, release
 from lowshot_kedro.pca import apply_transform
 
 _BLOCK_ROWS = 16384
+# What messages call the vectors of the background.
+_BACKGROUND = "background_vectors"
 
 
 class NodeVectors:
@@ -39,7 +42,11 @@ class NodeVectors:
 
     def read(self, first: int, last: int) -> NDArray[np.float32]:
         """Vectors of nodes first..last-1, float32 (last - first, d), normalised."""
-        return self.take(np.arange(first, last))
+        n_first = len(self.first)
+        begin, end = max(first - n_first, 0), max(last - n_first, 0)
+        others = normalize(self.background[begin:end], begin, _BACKGROUND)
+        release(self.background)
+        return np.concatenate([self.first[first:last], others])
 
     def take(self, nodes: NDArray[np.integer]) -> NDArray[np.float32]:
         """Vectors of some nodes, float32 (m, d), normalised, in the order asked for."""
@@ -47,9 +54,7 @@ class NodeVectors:
         is_first = nodes < len(self.first)
         vectors[is_first] = self.first[nodes[is_first]]
         rows = nodes[~is_first] - len(self.first)
-        if len(rows):
-            found = np.array(self.background[rows], np.float32)
-            vectors[~is_first] = normalize(found, 0, "background_vectors")
+        vectors[~is_first] = normalized_rows(self.background, rows, _BACKGROUND)
         return vectors
 
     def blocks(self) -> Sequence[tuple[int, int]]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowshot_kedro.blocks import row_ranges, take_rows
 from lowshot_kedro.classifiers import LogisticRegressions
 from lowshot_kedro.devices import choose_device
-from lowshot_kedro.labeling.methods.method import BLOCK_ROWS, LabelingMethod
+from lowshot_kedro.labeling.methods.method import LabelingMethod
 from lowshot_kedro.parameters import refuse
-from lowshot_kedro.progress import Progress, logged_step
+from lowshot_kedro.progress import logged_step
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +35,7 @@ class LogisticRegressionLabels(LabelingMethod):
                 layer = self._trained(self.work.kept(fold))
                 if layer.diverged[0]:
                     logger.info("%s diverged: a smaller learning rate may help", self.title)
-                found.append(np.exp(layer.scores(self._features[fold], 0)))
+                found.append(np.exp(layer.scores(self.work.labeled_features[fold], 0)))
         return np.concatenate(found)
 
     def everyone(self) -> NDArray[np.float32]:
@@ -46,22 +44,12 @@ class LogisticRegressionLabels(LabelingMethod):
         Raises:
             InputError: If the training diverges.
         """
-        features = self.work.features
         with logged_step(self.title):
             layer = self._trained(np.arange(len(self.work.nodes)))
         if layer.diverged[0]:
             expected = "less: logistic regression diverged on the labelled images"
             raise refuse("lr", self.work.logistic_regression.lr, expected)
-        result = np.empty((features.n_rows, self.work.n_classes), np.float32)
-        with Progress(features.n_rows, f"{self.title}: all images", unit="image") as bar:
-            for first, last in row_ranges(features.n_rows, BLOCK_ROWS):
-                np.exp(layer.scores(features.read(first, last), 0), out=result[first:last])
-                bar.update(last - first)
-        return result
-
-    @cached_property
-    def _features(self) -> NDArray[np.float32]:
-        return take_rows(self.work.features, self.work.nodes.astype(np.int64))
+        return self._block_by_block(lambda features: np.exp(layer.scores(features, 0)))
 
     def _trained(self, labels: NDArray[np.int64]) -> LogisticRegressions:
         parameters = self.work.logistic_regression
@@ -75,5 +63,5 @@ class LogisticRegressionLabels(LabelingMethod):
             seed=self.work.seed,
             device=choose_device("auto"),
         )
-        layer.fit(self._features[labels], self.work.classes[labels])
+        layer.fit(self.work.labeled_features[labels], self.work.classes[labels])
         return layer

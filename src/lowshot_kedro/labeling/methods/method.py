@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowshot_kedro.blocks import FeatureMatrix
+from lowshot_kedro.blocks import FeatureMatrix, row_ranges, take_rows
 from lowshot_kedro.diffusion import PropagationMatrix
 from lowshot_kedro.methods import METHODS
 from lowshot_kedro.methods.logistic_regression import LogisticRegressionParameters
+from lowshot_kedro.progress import Progress
 
 if TYPE_CHECKING:
     from lowshot_kedro.labeling.calibration import CalibratedMethod
@@ -49,6 +51,11 @@ class Work:
     def tested(self) -> NDArray[np.int64]:
         """int64 (H,), positions of the labels that are held out, fold after fold."""
         return np.concatenate([np.empty(0, np.int64), *self.folds])
+
+    @cached_property
+    def labeled_features(self) -> NDArray[np.float32]:
+        """float32 (L, d), features of the labelled images, read once for all methods."""
+        return take_rows(self.features, self.nodes.astype(np.int64))
 
     def kept(self, fold: NDArray[np.int64]) -> NDArray[np.int64]:
         """Positions of the labels that are left beside those held out, increasing."""
@@ -99,6 +106,18 @@ class LabelingMethod(ABC):
     def everyone(self) -> NDArray[np.float32]:
         """Probabilities of all images, found with all labels, float32 (N, C), rows as above."""
 
+    def _block_by_block(
+        self, probabilities: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """What a function says of the features of all images, which are read in blocks."""
+        features = self.work.features
+        result = np.empty((features.n_rows, self.work.n_classes), np.float32)
+        with Progress(features.n_rows, f"{self.title}: all images", unit="image") as bar:
+            for first, last in row_ranges(features.n_rows, BLOCK_ROWS):
+                result[first:last] = probabilities(features.read(first, last))
+                bar.update(last - first)
+        return result
+
     def described(self) -> dict[str, Any]:
         """What was chosen on the way, as JSON holds it."""
         return {}
@@ -106,8 +125,8 @@ class LabelingMethod(ABC):
 
 def to_shares(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scale rows to sum 1, in place, block by block; rows of zeros stay."""
-    for first in range(0, len(scores), BLOCK_ROWS):
-        block = scores[first : first + BLOCK_ROWS]
+    for first, last in row_ranges(len(scores), BLOCK_ROWS):
+        block = scores[first:last]
         sums = block.sum(axis=1, keepdims=True)
         sums[sums == 0] = 1
         block /= sums

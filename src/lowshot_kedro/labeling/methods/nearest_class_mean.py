@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 from numpy.typing import NDArray
 
-from lowshot_kedro.blocks import row_ranges, take_rows
 from lowshot_kedro.classifiers import NearestClassMean
-from lowshot_kedro.labeling.methods.method import BLOCK_ROWS, LabelingMethod
-from lowshot_kedro.progress import Progress
+from lowshot_kedro.labeling.methods.method import LabelingMethod
 
 # Softmax of so many times the cosines, before a temperature. Gidaris and Komodakis (CVPR 2018),
 # who learn it, begin with 10.
@@ -31,26 +27,18 @@ class NearestClassMeanLabels(LabelingMethod):
         """Probabilities by the means of the labels that are left."""
         found = [np.empty((0, self.work.n_classes), np.float32)]
         for fold in self.work.folds:
-            means = _Means(self._features, self.work.classes, self.work.kept(fold))
-            found.append(means.probabilities(self._features[fold], self.work.n_classes))
+            means = _Means(self.work.labeled_features, self.work.classes, self.work.kept(fold))
+            found.append(means.probabilities(self.work.labeled_features[fold], self.work.n_classes))
         return np.concatenate(found)
 
     def everyone(self) -> NDArray[np.float32]:
         """Probabilities of all images, read block by block."""
-        features = self.work.features
-        means = _Means(self._features, self.work.classes, np.arange(len(self.work.nodes)))
-        result = np.empty((features.n_rows, self.work.n_classes), np.float32)
-        with Progress(features.n_rows, f"{self.title}: all images", unit="image") as bar:
-            for first, last in row_ranges(features.n_rows, BLOCK_ROWS):
-                result[first:last] = means.probabilities(
-                    features.read(first, last), self.work.n_classes
-                )
-                bar.update(last - first)
-        return result
-
-    @cached_property
-    def _features(self) -> NDArray[np.float32]:
-        return take_rows(self.work.features, self.work.nodes.astype(np.int64))
+        means = _Means(
+            self.work.labeled_features, self.work.classes, np.arange(len(self.work.nodes))
+        )
+        return self._block_by_block(
+            lambda features: means.probabilities(features, self.work.n_classes)
+        )
 
 
 class _Means:
