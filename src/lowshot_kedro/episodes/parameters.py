@@ -1,0 +1,109 @@
+"""The parameters of few-shot episodes: section `episodes`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lowshot_kedro.devices import DEVICES
+from lowshot_kedro.errors import InputError
+from lowshot_kedro.networks import PRECISIONS, require_extractor
+from lowshot_kedro.parameters import (
+    AUTO,
+    distinct_values,
+    refuse,
+    require_integer,
+    require_one_of,
+)
+
+# Where images come from: the test images of the environment, the data sets of the field, a folder
+# with a folder for every class, or features that are there already.
+DATASETS = (
+    "environment",
+    "miniimagenet",
+    "tieredimagenet",
+    "cub",
+    "fc100",
+    "cifar_fs",
+    "folder",
+    "features",
+)
+SPLITS = ("train", "val", "test")
+CLASSES = ("all", "base", "novel")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodesParameters:
+    """Few-shot episodes, and the methods that are compared over them.
+
+    Attributes:
+        dataset: Where the images come from, one of `DATASETS`.
+        data_path: The folder of that data set, or the file of features; None for `environment`.
+        split: Which of a data set's classes, one of `SPLITS`.
+        classes: Which classes of the environment: all, or base or novel ones of experiment.mode.
+        n_way: Classes of an episode.
+        n_shot: Support images of a class.
+        n_query: Query images of a class.
+        n_episodes: Episodes.
+        seed: Draws the episodes, and whatever is random in a method.
+        methods: Names of methods; `all`: every one that is installed.
+        backbone: The network, as for :func:`~lowshot_kedro.networks.create_dense_network`.
+        weights: Its weights.
+        image_size: Width and height of its input in pixels; None: its own.
+        batch_size: Images, or patches, of a pass through the network.
+        num_workers: Processes that decode images; auto: one for every core.
+        device: auto, cpu or cuda.
+        precision: auto, float32 or bfloat16.
+        n_images: Query images in the picture of the matching.
+    """
+
+    dataset: str = "environment"
+    data_path: str | None = None
+    split: str = "test"
+    classes: str = "all"
+    n_way: int = 5
+    n_shot: int = 1
+    n_query: int = 15
+    n_episodes: int = 600
+    seed: int = 1
+    methods: tuple[str, ...] | str = "all"
+    backbone: str = "efficientnet_lite0"
+    weights: str = "package"
+    image_size: int | None = None
+    batch_size: int = 64
+    num_workers: int | str = AUTO
+    device: str = AUTO
+    precision: str = AUTO
+    n_images: int = 4
+
+    def __post_init__(self) -> None:
+        require_one_of("dataset", self.dataset, DATASETS)
+        needs_path = self.dataset != "environment"
+        if needs_path and (not isinstance(self.data_path, str) or not self.data_path):
+            raise refuse("data_path", self.data_path, f"the path of the {self.dataset} images")
+        require_one_of("split", self.split, SPLITS)
+        require_one_of("classes", self.classes, CLASSES)
+        require_integer("n_way", self.n_way, 2, 10_000)
+        for name in ("n_shot", "n_query", "n_episodes", "batch_size"):
+            require_integer(name, getattr(self, name), 1)
+        require_integer("seed", self.seed, 0)
+        if self.methods != "all":
+            methods = distinct_values("methods", self.methods, _require_name)
+            object.__setattr__(self, "methods", methods)
+        try:
+            require_extractor(self.backbone)
+        except InputError as error:
+            raise error.renamed("backbone") from error
+        if not isinstance(self.weights, str) or not self.weights:
+            expected = "none, download, package, package:MODULE/FILE or a file"
+            raise refuse("weights", self.weights, expected)
+        require_integer("image_size", self.image_size, 16, 4096, null="the network's own")
+        if self.num_workers != AUTO:
+            require_integer("num_workers", self.num_workers, 0, 1024, alternative=AUTO)
+        require_one_of("device", self.device, DEVICES)
+        require_one_of("precision", self.precision, PRECISIONS)
+        require_integer("n_images", self.n_images, 1, 50)
+
+
+def _require_name(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise refuse(name, value, "names of methods, or all")
