@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from lowshot_kedro.deepemd.head import Matching
+    from lowshot_kedro.deepemd.solvers import Solver
     from lowshot_kedro.networks import Preprocessing
 
 
@@ -105,7 +106,7 @@ def explain_matches(
     *,
     n_queries: int = 4,
     temperature: float = 12.5,
-    solver: Any = "native",
+    solver: str | Solver = "native",
 ) -> list[QueryMatch]:
     """Match some queries, half of them wrongly classified ones, to their two best classes.
 
@@ -144,35 +145,31 @@ def explain_matches(
     chosen = right_and_wrong(ranked[:, 0] == true, true.astype(np.int32), n_queries)
 
     def matched(query: int, classes: torch.Tensor) -> Matching:
-        return match(of_queries[query : query + 1], classes, solver)
+        pairs = (maps.double() for maps in (of_queries[query : query + 1], classes))
+        return match(*pairs, temperature=temperature, solver=solver)
 
     def explain(query: int, number: int) -> ClassMatch:
         of_class = matched(query, of_classes[number : number + 1])
         images = matched(query, of_support[number::n_way])
-        additions = _parts_of_logits(images, temperature)
-        shot = int(additions.sum(1).argmax())
-        flow = np.asarray(images.flow, np.float64)[0, shot]
+        shot = int(images.logits[0].argmax())
         return ClassMatch(
             class_number=number,
             logit=float(logits[query, number]),
             probability=float(probabilities[query, number]),
-            contributions=_parts_of_logits(of_class, temperature)[0],
+            contributions=_contributions(of_class, temperature),
             support=number + shot * n_way,
-            support_logit=float(additions[shot].sum()),
-            flow=flow / flow.sum(),
-            query_weights=_parts(images.query_weights, shot),
-            support_weights=_parts(images.prototype_weights, shot),
-            similarities=np.asarray(images.similarities, np.float64)[0, shot],
+            support_logit=float(images.logits[0, shot]),
+            flow=_parts(images.flow[0, shot]),
+            query_weights=_parts(images.query_weights[0, shot]),
+            support_weights=_parts(images.prototype_weights[0, shot]),
+            similarities=images.similarities[0, shot].cpu().numpy(),
         )
 
+    n_shot = len(of_support) // n_way
     return [
-        QueryMatch(
-            query,
-            int(true[query]),
-            *(explain(query, number) for number in ranked[query, :2].tolist()),
-            n_shot=len(of_support) // n_way,
-        )
+        QueryMatch(query, int(true[query]), explain(query, best), explain(query, second), n_shot)
         for query in chosen.tolist()
+        for best, second in [ranked[query, :2].tolist()]
     ]
 
 
@@ -196,17 +193,15 @@ def _require_episode(
         )
 
 
-def _parts_of_logits(matching: Matching, temperature: float) -> NDArray[np.float64]:
-    """What each region of a query adds to its logits: float64 (classes, n)."""
-    flow, similarities = (
-        np.asarray(values, np.float64)[0] for values in (matching.flow, matching.similarities)
-    )
-    return np.asarray((flow * similarities).sum(2) * (temperature / flow.shape[1]))
+def _contributions(matching: Matching, temperature: float) -> NDArray[np.float64]:
+    """What each region of the only query adds to the logit of the only class: float64 (n,)."""
+    scores = (matching.flow * matching.similarities)[0, 0].sum(1)
+    return np.asarray((scores * (temperature / len(scores))).cpu().numpy())
 
 
-def _parts(weights: ArrayLike, number: int) -> NDArray[np.float64]:
-    of_image = np.asarray(weights, np.float64)[0, number]
-    return np.asarray(of_image / of_image.sum())
+def _parts(values: torch.Tensor) -> NDArray[np.float64]:
+    """Values as parts of their sum."""
+    return np.asarray((values / values.sum()).cpu().numpy())
 
 
 def map_boxes(height: int, width: int, sides: Sequence[int] = ()) -> NDArray[np.float64]:
@@ -224,9 +219,10 @@ def map_boxes(height: int, width: int, sides: Sequence[int] = ()) -> NDArray[np.
         float64 (regions, 4): left, top, right, bottom edge of each region, 0..1, in the order of
         the regions: row by row.
     """
-    return np.concatenate([_cells(side, side, height, width) for side in sides] + [
-        _cells(height, width, height, width)
-    ])
+    return np.concatenate(
+        [_cells(side, side, height, width) for side in sides]
+        + [_cells(height, width, height, width)]
+    )
 
 
 def _cells(n_rows: int, n_columns: int, height: int, width: int) -> NDArray[np.float64]:

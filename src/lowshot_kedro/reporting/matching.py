@@ -32,11 +32,12 @@ _RIGHT, _WRONG = "\N{CHECK MARK}", "\N{BALLOT X}"
 # In widths of an image: left edges of the five images of a row, and room for them.
 _PAIRS = ((0.0, 1.5), (2.85, 4.35))
 _REASONS = 5.7
-_ROW = (6.7, 1.47)
+_ROW = (6.72, 1.47)
 _INCHES = 1.42
-_ABOVE, _BELOW, _MARGIN = 0.62, 0.62, 0.1  # inches
+_ABOVE, _BELOW, _MARGIN = 0.58, 0.66, 0.1  # inches
 _FONT_SIZE = 7.5
 _PIXELS = 120
+_SAME_SIZE = 1e-6
 
 _LINE_WIDTHS = (0.6, 3)
 _SPREAD = 0.8
@@ -68,8 +69,9 @@ class _Place:
         Of regions side by side all would otherwise lie on the lines of the others.
         """
         left, top, right, bottom = box
-        x, y = (left + right) / 2, (top + bottom) / 2 + _SPREAD * (bottom - top) * (
-            (left + right) / 2 - 0.5
+        x, y = (
+            (left + right) / 2,
+            (top + bottom) / 2 + _SPREAD * (bottom - top) * ((left + right) / 2 - 0.5),
         )
         return self.left + self.width * x, self.top + self.height * y
 
@@ -278,11 +280,30 @@ def _draw_flows(
         boxes = [image.boxes[region] for image, region in zip(images, (i, j), strict=True)]
         ends = [place.anchor(box) for place, box in zip(places, boxes, strict=True)]
         width = scales.line_width(match.flow[i, j])
+        for place, image, box in zip(places, images, boxes, strict=True):
+            if _differ_in_size(image.boxes):
+                _outline(axes, place, box, color)
         halo = [withStroke(linewidth=width + 1.2, foreground="white")]
         axes.plot(
             *zip(*ends, strict=True), color=color, linewidth=width, solid_capstyle="round",
             marker="o", markersize=width + 1.8, markeredgewidth=0, path_effects=halo,
         )  # fmt: skip
+
+
+def _differ_in_size(boxes: NDArray[np.float64]) -> bool:
+    """Whether a line's end does not say which region it belongs to."""
+    return bool((np.ptp(boxes[:, 2:] - boxes[:, :2], axis=0) > _SAME_SIZE).any())
+
+
+def _outline(axes: Axes, place: _Place, box: NDArray[np.float64], color: Any) -> None:
+    left, top, right, bottom = box
+    axes.add_patch(
+        Rectangle(
+            (place.left + left * place.width, place.top + top * place.height),
+            (right - left) * place.width, (bottom - top) * place.height,
+            fill=False, edgecolor=color, linewidth=0.8,
+        )
+    )  # fmt: skip
 
 
 def _frame(axes: Axes, place: _Place, color: str) -> None:
@@ -303,15 +324,13 @@ def _note(axes: Axes, left: float, right: float, match: ClassMatch, n_shot: int)
     carried = sum(match.flow[i, j] for i, j in lines)
     text = f"{len(lines)} lines carry {carried:.0%}"
     if n_shot > 1:
-        text += f"; best match of {n_shot} images,\nlogit {match.support_logit:.2f} with it alone"
+        text += f"; best match of {n_shot} images: logit {match.support_logit:.2f} alone"
     axes.text(
         (left + right + 1) / 2, 1.03, text, ha="center", va="top", fontsize=6.5, color="#555555"
     )
 
 
-def _draw_reasons(
-    axes: Axes, query: QueryMatch, shown: RegionImage, scales: _Scales
-) -> None:
+def _draw_reasons(axes: Axes, query: QueryMatch, shown: RegionImage, scales: _Scales) -> None:
     place = _place(shown.image, _REASONS)
     # Paler than it is, so that colours in front of black are seen.
     pale = _PALE + (1 - _PALE) * np.asarray(shown.image.convert("L")) / 255
