@@ -267,9 +267,12 @@ def _solve(
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
     """Flows (Q, K, n, m) and potentials (Q, K, n), (Q, K, m); float64 on the processor."""
     n_queries, n_prototypes, n, m = similarities.shape
-    costs = similarities.detach().to("cpu", torch.float64).reshape(-1, n, m).neg_().add_(1)
-    weights = (tensor.detach().cpu().reshape(len(costs), -1) for tensor in (supplies, demands))
-    found = solver.solve(costs.numpy(), *(tensor.numpy() for tensor in weights))
+    costs = 1 - similarities.detach().to("cpu", torch.float64)
+    problems = (
+        tensor.detach().cpu().reshape(n_queries * n_prototypes, *tensor.shape[2:]).contiguous()
+        for tensor in (costs, supplies, demands)
+    )
+    found = solver.solve(*(tensor.numpy() for tensor in problems))
     shape = (n_queries, n_prototypes, -1)
     flow, *potentials = (None if part is None else torch.from_numpy(part) for part in found)
     flow = cast(torch.Tensor, flow).reshape(n_queries, n_prototypes, n, m)
