@@ -169,7 +169,7 @@ def create_dense_network(name: str, weights: str, image_size: int | None) -> Den
     with needed_by(parameter="name", found=name):
         from lowshot_kedro.networks.dense import dense_extractor
 
-    return dense_extractor(create_extractor(name, weights, image_size), image_size)
+    return dense_extractor(create_extractor(name, weights, image_size))
 
 
 __all__ = [

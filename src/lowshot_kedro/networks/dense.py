@@ -13,7 +13,6 @@ from torch.nn.functional import adaptive_avg_pool2d
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.networks.embedding_module import EmbeddingNetwork
 from lowshot_kedro.networks.extractor import Extractor
-from lowshot_kedro.networks.library_networks import requiring_size
 from lowshot_kedro.networks.weights import reason
 
 # What networks of timm raise for a form of output that they do not have.
@@ -93,19 +92,18 @@ class _TokensInPlace(nn.Module):
         return last
 
 
-def dense_extractor(extractor: Extractor, image_size: int | None = None) -> DenseExtractor:
+def dense_extractor(extractor: Extractor) -> DenseExtractor:
     """A network without its pooling, with the weights and the preprocessing that it has.
 
     Args:
         extractor: The network; its modules are shared.
-        image_size: The input size that was asked for, for messages; None: its own.
 
     Raises:
         InputError: If it has no map before its pooling.
     """
     preprocess = extractor.preprocess
     sample = torch.zeros_like(preprocess(Image.new("RGB", (64, 64))))[None]
-    with requiring_size(extractor.name, image_size), torch.inference_mode():
+    with torch.inference_mode():
         dense = _dense_part(extractor, sample).eval()
         maps = dense(sample)
     if not _is_map(maps):
