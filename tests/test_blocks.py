@@ -9,6 +9,7 @@ from lowshot_kedro.blocks import (
     Blocks,
     KnnGraph,
     LabeledBlock,
+    RegionFeatures,
     RowBlocks,
     require_finite,
     row_ranges,
@@ -231,3 +232,34 @@ def test_no_blocks_join_to_an_empty_graph():
     graph = KnnGraph.joined([], 4)
     assert graph.indices.shape == graph.similarities.shape == (0, 4)
     assert (graph.indices.dtype, graph.similarities.dtype) == (np.int32, np.float32)
+
+
+@given(rows=st.lists(st.integers(0, 8), max_size=12))
+def test_regions_are_read_in_the_order_asked_for_and_no_others(rows):
+    array = np.arange(9 * 12, dtype=np.float32).reshape(9, 12)
+    features = features_of(array)
+    wanted = np.array(rows, np.int64)
+    found = RegionFeatures(features, (2, 3, 2)).read(wanted)
+    np.testing.assert_array_equal(found, array[wanted].reshape(-1, 2, 3, 2), strict=True)
+    read = [row for first, last in features.reads for row in range(first, last)]
+    assert sorted(read) == sorted(rows)
+
+
+def test_regions_of_neighbouring_images_are_read_at_once():
+    features = numbered(9, 1)
+    RegionFeatures(features, (1, 1, 1)).read(np.array([8, 3, 5, 4]))
+    assert features.reads == [(3, 6), (8, 9)]
+
+
+@pytest.mark.parametrize("row", [-1, 9])
+def test_regions_of_no_image_are_refused(row):
+    regions = RegionFeatures(numbered(9), (2, 1, 1))
+    with pytest.raises(IndexError, match=r"train\.hdf5: rows .* of 9"):
+        regions.read(np.array([0, row]))
+
+
+def test_regions_that_are_no_numbers_are_refused():
+    array = np.zeros((4, 2), np.float32)
+    array[2, 1] = np.nan
+    with pytest.raises(ValueError, match=r"train\.hdf5: .*numbers 2;"):
+        RegionFeatures(features_of(array), (2, 1, 1)).read(np.array([3, 2]))

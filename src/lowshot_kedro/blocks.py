@@ -8,10 +8,10 @@ block while somebody writes them down.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,11 @@ from lowshot_kedro.errors import InputError
 
 Block = TypeVar("Block")
 Content = TypeVar("Content")
+
+# In which form the regions of images are at hand: the dense map of a network (a feature vector is
+# one of 1 × 1), a grid of patches, or patches drawn at random.
+View = Literal["map", "grid", "sampling"]
+VIEWS: tuple[View, ...] = get_args(View)
 
 
 @dataclass(frozen=True)
@@ -266,6 +271,48 @@ class FeatureMatrix(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class RegionFeatures:
+    """The regions of all images of a collection.
+
+    Attributes:
+        features: A row for every image: its regions, flattened from (C, H, W).
+        shape: Channels C, height H and width W. Patches stand side by side: H is their number.
+        provenance: All that the features follow from, as JSON holds it, so that what is made of
+            them can be kept; nothing where it is not known.
+    """
+
+    features: FeatureMatrix
+    shape: tuple[int, int, int]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """int32 (n,), the class of every image, 0-based."""
+        return self.features.labels
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The regions of some images, float32 (n, C, H, W), in the order asked for.
+
+        Nothing else is read: an episode wants some dozen images of a hundred thousand.
+
+        Raises:
+            IndexError: For a position that is no row.
+            ValueError: For NaN or infinite features in these rows.
+        """
+        features = self.features
+        _require_positions(features, rows)
+        result = np.empty((len(rows), features.n_columns), np.float32)
+        order = np.argsort(rows, kind="stable")
+        breaks = np.flatnonzero(np.diff(rows[order]) != 1) + 1
+        # Of no rows the only run is empty.
+        for run in np.split(order, breaks) if len(rows) else ():
+            first = int(rows[run[0]])
+            result[run] = features.read(first, first + len(run))
+        require_finite(result, rows, features.name)
+        return result.reshape(len(rows), *self.shape)
+
+
 def row_ranges(n_rows: int, block_rows: int) -> Iterator[tuple[int, int]]:
     """Cut 0..n_rows into consecutive (first, last) ranges of at most block_rows rows."""
     for first in range(0, n_rows, block_rows):
@@ -351,10 +398,7 @@ def take_rows(
         IndexError: For a position that is no row of the file.
         ValueError: For NaN or infinite features in the rows taken.
     """
-    if len(positions) and not 0 <= positions.min() <= positions.max() < features.n_rows:
-        raise IndexError(
-            f"{features.name}: rows {positions.min()}..{positions.max()} of {features.n_rows}"
-        )
+    _require_positions(features, positions)
     order = np.argsort(positions, kind="stable")
     wanted = positions[order]
     result: NDArray[np.float32] | None = None
@@ -373,3 +417,10 @@ def take_rows(
         block = np.empty((0, features.n_columns), dtype=np.float32)
         return transform(block) if transform is not None else block
     return result
+
+
+def _require_positions(features: FeatureMatrix, positions: NDArray[np.int64]) -> None:
+    if len(positions) and not 0 <= positions.min() <= positions.max() < features.n_rows:
+        raise IndexError(
+            f"{features.name}: rows {positions.min()}..{positions.max()} of {features.n_rows}"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lowshot_kedro.episodes.confidence import confidence_interval
+from lowshot_kedro.episodes.confidence import RunningConfidence, confidence_interval
 from lowshot_kedro.episodes.sampler import EpisodeSampler
 
-__all__ = ["EpisodeSampler", "confidence_interval"]
+__all__ = ["EpisodeSampler", "RunningConfidence", "confidence_interval"]

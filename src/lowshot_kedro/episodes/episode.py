@@ -5,33 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowshot_kedro.blocks import FeatureMatrix, take_rows
+from lowshot_kedro.blocks import RegionFeatures, View
 
-# In which form images are at hand: the dense map of a network (a feature vector is one of 1 × 1),
-# a grid of patches, or patches drawn at random.
-View = Literal["map", "grid", "sampling"]
-
-
-@dataclass(frozen=True)
-class RegionFeatures:
-    """The regions of all images of a collection.
-
-    Attributes:
-        features: A row for every image: its regions, flattened from (C, H, W).
-        shape: Channels C, height H and width W. Patches stand side by side: H is their number.
-    """
-
-    features: FeatureMatrix
-    shape: tuple[int, int, int]
-
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The regions of some images, float32 (n, C, H, W)."""
-        return take_rows(self.features, rows).reshape(len(rows), *self.shape)
+__all__ = ["Episode", "RegionFeatures", "View"]
 
 
 @dataclass(frozen=True)

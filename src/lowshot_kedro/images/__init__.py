@@ -13,6 +13,7 @@ from lowshot_kedro.extras import require
 require("PIL", __name__)
 
 from lowshot_kedro.images.decoding import AbsentImages, ImageSource, LoadedImage
+from lowshot_kedro.images.few_shot_sets import FewShotImages, few_shot_images
 from lowshot_kedro.images.file_keys import KeyedImages
 from lowshot_kedro.images.folders import ClassFolders, ImageFolder
 from lowshot_kedro.images.joined import JoinedImages
@@ -24,6 +25,7 @@ from lowshot_kedro.images.zip_shards import NumberedZipShards, write_zip_shards
 __all__ = [
     "AbsentImages",
     "ClassFolders",
+    "FewShotImages",
     "ImageFolder",
     "ImageSource",
     "ImageSubset",
@@ -33,6 +35,7 @@ __all__ = [
     "LoadedImage",
     "NumberedZipShards",
     "TorchvisionImages",
+    "few_shot_images",
     "torchvision_class_names",
     "write_labeled_list",
     "write_zip_shards",
