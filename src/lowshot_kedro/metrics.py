@@ -156,6 +156,34 @@ def top_k_hits(
     return hits
 
 
+def right_and_wrong(
+    correct: NDArray[np.bool_], classes: NDArray[np.int32], n_images: int
+) -> NDArray[np.int64]:
+    """Positions of some images: half recognised, half not, spread over the classes.
+
+    Args:
+        correct: bool (T,), whether images are recognised.
+        classes: int32 (T,), their true classes.
+        n_images: How many.
+
+    Returns:
+        int64 (at most n_images,), in class order.
+    """
+    by_class = np.argsort(classes, kind="stable")
+    wrong, right = by_class[~correct[by_class]], by_class[correct[by_class]]
+    n_wrong = min(len(wrong), max(n_images // 2, n_images - len(right)))
+    n_right = min(len(right), n_images - n_wrong)
+    chosen = np.concatenate(
+        [
+            group[np.linspace(0, len(group) - 1, n).round().astype(np.int64)]
+            for group, n in ((wrong, n_wrong), (right, n_right))
+            if n
+        ]
+        or [np.empty(0, dtype=np.int64)]
+    )
+    return chosen[np.argsort(classes[chosen], kind="stable")]
+
+
 def accuracies(
     scores: NDArray[np.float32],
     test_classes: NDArray[np.int32],

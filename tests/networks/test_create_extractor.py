@@ -7,7 +7,10 @@ import torch
 from lowshot_kedro.networks import EXTRACTORS, create_extractor, require_extractor
 from tests.networks.helpers import features_of, noise
 
-NAMES = ["efficientnet_lite0", "ResNet10", "ResNet18", "ResNet34", "ResNet50", "ResNet101", "snca"]
+NAMES = [
+    "efficientnet_lite0", "ResNet10", "ResNet18", "ResNet34", "ResNet50", "ResNet101",
+    "ResNet12", "ResNet12_cifar_fs", "snca",
+]  # fmt: skip
 
 
 def test_the_names_that_stand_alone():
@@ -29,7 +32,7 @@ def test_any_other_name_is_refused_with_what_is_allowed(name):
         require_extractor(name)
     message = str(caught.value)
     assert message.startswith(f"name: got {name!r}, expected one of: {NAMES[0]}, ")
-    assert "ResNet101, snca, timm/NAME or torchvision/NAME" in message
+    assert "ResNet12_cifar_fs, snca, timm/NAME or torchvision/NAME" in message
     with pytest.raises(ValueError, match=r"name: got"):
         create_extractor(name, "none", None)
 
@@ -59,7 +62,7 @@ def test_names_are_checked_without_loading_the_libraries():
 
 @pytest.mark.parametrize(
     "name",
-    ["efficientnet_lite0", "ResNet10", "timm/test_vit", "torchvision/squeezenet1_1"],
+    ["efficientnet_lite0", "ResNet10", "ResNet12", "timm/test_vit", "torchvision/squeezenet1_1"],
 )
 def test_random_weights_are_always_the_same_and_leave_the_generator_alone(name):
     features = []

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lowshot_kedro.errors import InputError, did_you_mean
 from lowshot_kedro.extras import needed_by
 
 if TYPE_CHECKING:
+    from lowshot_kedro.networks.dense import DenseExtractor
     from lowshot_kedro.networks.extractor import Extractor, extract_features
     from lowshot_kedro.networks.preprocessing import Preprocessing
+    from lowshot_kedro.networks.resnet12 import ResNet12
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -32,6 +35,18 @@ def _resnet(depth: int, weights: str, image_size: int | None) -> Extractor:
     from lowshot_kedro.networks.resnet import resnet
 
     return resnet(depth, weights, image_size)
+
+
+def _resnet12(weights: str, image_size: int | None) -> Extractor:
+    from lowshot_kedro.networks.resnet12 import COLORS, resnet12
+
+    return resnet12("ResNet12", COLORS, weights, image_size)
+
+
+def _resnet12_cifar_fs(weights: str, image_size: int | None) -> Extractor:
+    from lowshot_kedro.networks.resnet12 import CIFAR_FS_COLORS, resnet12
+
+    return resnet12("ResNet12_cifar_fs", CIFAR_FS_COLORS, weights, image_size)
 
 
 def _snca(weights: str, image_size: int | None) -> Extractor:
@@ -55,6 +70,9 @@ def _torchvision_network(model: str, weights: str, image_size: int | None) -> Ex
 EXTRACTORS: dict[str, Callable[[str, int | None], Extractor]] = {
     "efficientnet_lite0": _efficientnet_lite0,
     **{f"ResNet{depth}": partial(_resnet, depth) for depth in (10, 18, 34, 50, 101)},
+    # One network; CIFAR-FS has other means and standard deviations of colours.
+    "ResNet12": _resnet12,
+    "ResNet12_cifar_fs": _resnet12_cifar_fs,
     "snca": _snca,
 }
 
@@ -64,17 +82,20 @@ LIBRARIES: dict[str, Callable[[str, str, int | None], Extractor]] = {
 }
 
 
+_MODULES = {
+    "DenseExtractor": "dense",
+    "Extractor": "extractor",
+    "Preprocessing": "preprocessing",
+    "ResNet12": "resnet12",
+    "extract_features": "extractor",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name in ("Extractor", "extract_features"):
+    if name in _MODULES:
         with needed_by(f"{__name__}.{name}"):
-            from lowshot_kedro.networks import extractor
-
-        return getattr(extractor, name)
-    if name == "Preprocessing":
-        with needed_by(f"{__name__}.{name}"):
-            from lowshot_kedro.networks.preprocessing import Preprocessing
-
-        return Preprocessing
+            module = import_module(f"{__name__}.{_MODULES[name]}")
+        return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -124,11 +145,41 @@ def create_extractor(name: str, weights: str, image_size: int | None) -> Extract
         return LIBRARIES[library](model, weights, image_size)
 
 
+def create_dense_network(name: str, weights: str, image_size: int | None) -> DenseExtractor:
+    """A network by its name, without the pooling that turns its maps into one vector.
+
+    Where a network ends in the mean over all positions, the mean of its map is the feature of
+    :func:`create_extractor`. Class and register tokens of transformers are left out. The network of
+    an `snca` file gives the map that its embedding is made of.
+
+    Args:
+        name: As for :func:`create_extractor`. `ResNet12` is that of DeepEMD, `ResNet12_cifar_fs`
+            the same for colours as CIFAR-FS has them.
+        weights: As for :func:`create_extractor`.
+        image_size: Width and height of the network's input in pixels; None: the network's own.
+
+    Returns:
+        The network, whose rows are flattened maps.
+
+    Raises:
+        ValueError: As :func:`create_extractor`, and for a network that has no such map.
+        FileNotFoundError: For a file of weights that is not there.
+    """
+    require_extractor(name)
+    with needed_by(parameter="name", found=name):
+        from lowshot_kedro.networks.dense import dense_extractor
+
+    return dense_extractor(create_extractor(name, weights, image_size))
+
+
 __all__ = [
     "EXTRACTORS",
     "PRECISIONS",
+    "DenseExtractor",
     "Extractor",
     "Preprocessing",
+    "ResNet12",
+    "create_dense_network",
     "create_extractor",
     "extract_features",
     "require_extractor",

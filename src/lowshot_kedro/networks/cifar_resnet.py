@@ -115,13 +115,17 @@ class CifarResNet(nn.Module):
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
         self.linear = nn.Linear(n_channels, dimension)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map float32 (n, 3, height, width) to float32 (n, dimension)."""
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        """Map float32 (n, 3, height, width) to float32 (n, channels, height / 8, width / 8)."""
         maps = relu(self.bn1(self.conv1(images)))
         for stage in range(1, len(_WIDTHS) + 1):
             maps = self.get_submodule(f"layer{stage}")(maps)
+        return maps
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map float32 (n, 3, height, width) to float32 (n, dimension)."""
         # The mean over all positions: at 32 pixels those are the 4×4 of the published network.
-        output: torch.Tensor = self.linear(maps.mean((2, 3)))
+        output: torch.Tensor = self.linear(self.forward_features(images).mean((2, 3)))
         return output
 
 

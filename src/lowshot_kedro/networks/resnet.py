@@ -125,11 +125,15 @@ class ResNet(nn.Module):
             *blocks,
         )
 
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        """Map float32 (n, 3, height, width) to float32 (n, dimension, height / 32, width / 32)."""
+        maps: torch.Tensor = self.trunk(images)
+        return maps
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map float32 (n, 3, height, width) to float32 (n, dimension)."""
         # The mean over all positions: at 224 pixels those are the published 7×7.
-        pooled: torch.Tensor = self.trunk(images).mean((2, 3))
-        return pooled
+        return self.forward_features(images).mean((2, 3))
 
 
 def resnet(depth: int, weights: str, image_size: int | None) -> Extractor:

@@ -32,9 +32,14 @@ class SmallNetwork(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.linear = nn.Linear(_CHANNELS[-1], dimension)
 
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        """Map float32 (n, 3, height, width) to float32 (n, 128, height / 16, width / 16)."""
+        maps: torch.Tensor = self.stages(images)
+        return maps
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map float32 (n, 3, height, width) to float32 (n, dimension)."""
-        output: torch.Tensor = self.linear(self.stages(images).mean((2, 3)))
+        output: torch.Tensor = self.linear(self.forward_features(images).mean((2, 3)))
         return output
 
 

@@ -30,7 +30,15 @@ State = dict[str, torch.Tensor]
 _EXPECTED = "none, package:MODULE/FILE or a file; some networks have download or package"
 
 # Names under which training programs store the tensors, beside an epoch or an optimizer.
-_STATE_KEYS = ("state", "state_dict", "model", "model_state_dict", "model_state", "net")
+_STATE_KEYS = (
+    "state",
+    "state_dict",
+    "model",
+    "model_state_dict",
+    "model_state",
+    "net",
+    "params",
+)
 
 # Prefixes that DataParallel and torch.compile put before every name.
 _PREFIXES = ("module.", "_orig_mod.")

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import spread_rows
 from lowshot_kedro.images import ImageSource
+from lowshot_kedro.metrics import right_and_wrong
 from lowshot_kedro.probes import Gallery, strict_top_k
 from lowshot_kedro.reporting.neighbors import (
     NeighborRow,
     RowLayout,
     frame_color,
     plot_rows,
-    right_and_wrong,
 )
 from lowshot_kedro.reporting.style import shortened
 
