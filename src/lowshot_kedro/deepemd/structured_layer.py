@@ -274,7 +274,7 @@ def _taken_apart(nodes: _Array) -> _Nodes:
 
 def _cross_entropy_gradient(scores: _Array, classes: NDArray[np.int64]) -> _Array:
     """Of the sum over images, with respect to scores (images, K)."""
-    gradient = np.exp(scores - scores.max(1, keepdims=True))
+    gradient: _Array = np.exp(scores - scores.max(1, keepdims=True))
     gradient /= gradient.sum(1, keepdims=True)
     gradient[np.arange(len(classes)), classes] -= 1
     return gradient
