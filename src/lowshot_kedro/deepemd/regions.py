@@ -134,10 +134,13 @@ class GridPatches:
         """Patches of an image."""
         return sum(side**2 for side in self.sides)
 
+    def boxes(self, image: Image.Image) -> list[Box]:
+        """Where the patches of an image are."""
+        return [box for side in self.sides for box in grid_boxes(*image.size, side, self.ratio)]
+
     def __call__(self, image: Image.Image) -> Image.Image:
         """All patches of an RGB image, below one another."""
-        boxes = (box for side in self.sides for box in grid_boxes(*image.size, side, self.ratio))
-        return _below_one_another([self.resize(image.crop(box)) for box in boxes])
+        return _below_one_another([self.resize(image.crop(box)) for box in self.boxes(image)])
 
 
 @dataclass(frozen=True)
@@ -157,18 +160,27 @@ class RandomPatches:
     seed: int
     resize: Callable[[Image.Image], Image.Image]
 
+    def boxes(self, image: Image.Image) -> list[Box]:
+        """Where the patches of an RGB image are."""
+        return [box for box, _ in self._drawn(image)]
+
     def __call__(self, image: Image.Image) -> Image.Image:
         """All patches of an RGB image, below one another."""
-        digest = blake2b(f"{image.size}".encode(), digest_size=16)
-        digest.update(image.tobytes())
-        rng = np.random.default_rng([self.seed, *np.frombuffer(digest.digest(), np.uint32)])
         patches = []
-        for _ in range(self.count):
-            patch = self.resize(image.crop(random_box(*image.size, rng)))
-            is_mirrored = rng.random() < 0.5
+        for box, is_mirrored in self._drawn(image):
+            patch = self.resize(image.crop(box))
             flip = Image.Transpose.FLIP_LEFT_RIGHT
             patches.append(patch.transpose(flip) if is_mirrored else patch)
         return _below_one_another(patches)
+
+    def _drawn(self, image: Image.Image) -> Iterator[tuple[Box, bool]]:
+        """The box of each patch, and whether the patch is mirrored."""
+        digest = blake2b(f"{image.size}".encode(), digest_size=16)
+        digest.update(image.tobytes())
+        rng = np.random.default_rng([self.seed, *np.frombuffer(digest.digest(), np.uint32)])
+        for _ in range(self.count):
+            box = random_box(*image.size, rng)
+            yield box, bool(rng.random() < 0.5)
 
 
 def _below_one_another(patches: Sequence[Image.Image]) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Compiled loops over graphs and score matrices, with a numpy interface.
+"""Compiled loops over graphs, score matrices and transport problems, with a numpy interface.
 
 Offsets are int64, so that a graph may have more than 2³¹ edges; node numbers are int32. Every
 function checks what it is given and raises ValueError naming the argument, what was found and what
@@ -66,10 +66,17 @@ from .search import (
     search_points_in_reach,
     take_vectors,
 )
+from .transport import (
+    MAX_TRANSPORT_NODES,
+    TransportOptima,
+    solve_transport,
+    transport_optima,
+)
 
 __all__ = [
     "CODE_WIDTH_UNIT",
     "MAX_NEIGHBORS",
+    "MAX_TRANSPORT_NODES",
     "Codes",
     "DenseScores",
     "Encoder",
@@ -78,6 +85,7 @@ __all__ = [
     "Prefix",
     "SparseMatrix",
     "SparseScores",
+    "TransportOptima",
     "VectorParts",
     "available_kernels",
     "block_sum_bytes",
@@ -112,10 +120,12 @@ __all__ = [
     "search_points_in_reach",
     "set_num_threads",
     "shift_neighbors",
+    "solve_transport",
     "sparse_scores",
     "sum_neighbors",
     "symmetrize",
     "take_vectors",
     "to_bfloat16",
+    "transport_optima",
     "use_kernels",
 ]

@@ -39,6 +39,7 @@ SOURCES = (
     "descent.c",
     "ranking.c",
     "rows.c",
+    "transport.c",
 )
 HEADERS = ("native.h", "processor.h", "search.h", "kernels.h", "functions.h")
 

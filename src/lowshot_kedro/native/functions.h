@@ -21,7 +21,10 @@ enum lowshot_fault_kind {
     LOWSHOT_SHIFTED_INDEX_TOO_LARGE,
     LOWSHOT_NOT_FINITE,
     LOWSHOT_NOT_SORTED,
-    LOWSHOT_STOPPED
+    LOWSHOT_STOPPED,
+    LOWSHOT_NEGATIVE,
+    LOWSHOT_UNBALANCED,
+    LOWSHOT_NO_OPTIMUM
 };
 
 /* The first offending entry in row-major order, whatever the number of threads.
@@ -348,3 +351,29 @@ int lowshot_checksum_rows(const struct lowshot_matrix *vectors, int metric, cons
 int lowshot_take_vectors(const struct lowshot_matrix *vectors, const float *inverse_lengths,
                          const int32_t *numbers, int64_t count, float *taken,
                          struct lowshot_fault *fault);
+
+/* Transport problems of which each has costs, supplies x demands, and weights: what is supplied and
+ * what is demanded, at least 0. Both sums of a problem are the same but for a millionth; demands
+ * are scaled to the sum of the supplies. */
+struct lowshot_transport {
+    int64_t problems;
+    int64_t supplies;
+    int64_t demands;
+    const double *costs;
+    const double *supply_weights;
+    const double *demand_weights;
+};
+
+/* Optima: the total cost of each problem, what goes where, and dual variables. */
+struct lowshot_transport_optima {
+    double *total;
+    double *flow;
+    double *supply_potential;
+    double *demand_potential;
+};
+
+/* In so many threads. Of a fault: list 0 is costs, 1 supplies, 2 demands; row is the problem,
+ * column the entry within it. */
+int lowshot_solve_transport(const struct lowshot_transport *problems, int threads,
+                            const struct lowshot_transport_optima *optima,
+                            struct lowshot_fault *fault);
