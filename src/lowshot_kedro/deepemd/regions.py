@@ -26,7 +26,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from lowshot_kedro.blocks import VIEWS, View
 from lowshot_kedro.deepemd.parameters import DeepEMDParameters
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.networks.dense import DenseExtractor, FlatMaps
+from lowshot_kedro.networks.dense import DenseExtractor, FlatMaps, form_of
 from lowshot_kedro.networks.preprocessing import Colors, Preprocessing, middle_of_strip
 from lowshot_kedro.networks.resnet12 import COLORS
 from lowshot_kedro.parameters import require_integer, require_one_of
@@ -378,14 +378,7 @@ def _pooled(output: Any) -> torch.Tensor:
         if output.ndim == 2:
             return output
     raise InputError(
+        f"returns {form_of(output)}",
         parameter="backbone",
-        found=returned_form(output),
         expected="maps (patches, channels, height, width) or vectors (patches, channels)",
     )
-
-
-def returned_form(output: Any) -> str:
-    """What a network has returned, in a few words."""
-    if isinstance(output, torch.Tensor):
-        return f"an array of shape {tuple(output.shape)}"
-    return f"a {type(output).__name__}"
