@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -32,11 +33,12 @@ class EpisodeMethod(ABC):
 
     Attributes:
         name: What people type, and tables and files call it.
-        title: What plots call it.
+        title: What tables and plots call it.
         is_transductive: Whether it looks at all query images of an episode together.
         view: The form of the images that it looks at.
         needs: Modules of extras that it needs.
         source: The paper or library that it is from.
+        notes: What a reader of its figures should know; "" for nothing.
     """
 
     name: ClassVar[str]
@@ -45,6 +47,7 @@ class EpisodeMethod(ABC):
     view: ClassVar[View] = "map"
     needs: ClassVar[tuple[str, ...]] = ()
     source: ClassVar[str]
+    notes: ClassVar[str] = ""
 
     def __init__(self, options: MethodOptions) -> None:
         self.options = options
@@ -56,3 +59,17 @@ class EpisodeMethod(ABC):
     def parameters(self) -> Mapping[str, Any]:
         """The parameters that the scores follow from, as JSON holds them, for tables and resuming."""
         return {}
+
+    def seed_of(self, episode: Episode) -> int:
+        """The seed of whatever this method draws at random in an episode, 0..2⁶⁴-1."""
+        entropy = [self.options.seed, episode.number, zlib.crc32(self.name.encode())]
+        return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+
+    @classmethod
+    def why_left_out(cls, views: Collection[View]) -> str:
+        """Why `all` does not mean this method, in words; "" if it does.
+
+        Args:
+            views: The forms in which images are at hand, or as a mapping their regions.
+        """
+        return ""

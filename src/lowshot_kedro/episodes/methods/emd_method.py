@@ -1,0 +1,92 @@
+"""What the variants of DeepEMD have in common: they compare regions by the cheapest flow."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowshot_kedro.deepemd.parameters import DeepEMDParameters
+from lowshot_kedro.episodes.episode import Episode, View
+from lowshot_kedro.episodes.methods.method import EpisodeMethod, MethodOptions
+from lowshot_kedro.extras import needed_by
+
+if TYPE_CHECKING:
+    import torch
+
+
+class EMDMethod(EpisodeMethod):
+    """DeepEMD on regions that are there already.
+
+    Prototypes are the support images; with more than one of a class, the structured fully connected
+    layer learns them from these, in an order that follows from the seed and the episode.
+    """
+
+    needs = ("torch",)
+    source = (
+        "C. Zhang, Y. Cai, G. Lin and C. Shen, DeepEMD: Few-Shot Image Classification With "
+        "Differentiable Earth Mover's Distance and Structured Classifiers, CVPR 2020"
+    )
+
+    def __init__(self, options: MethodOptions) -> None:
+        super().__init__(options)
+        with needed_by(self.name):
+            from lowshot_kedro import deepemd
+        self._deepemd = deepemd
+
+    @property
+    def _settings(self) -> DeepEMDParameters:
+        return self.options.deepemd
+
+    def regions(self, episode: Episode) -> tuple[torch.Tensor, torch.Tensor]:
+        """Regions of support and query images, float32 (n, C, H, W)."""
+        import torch
+
+        support, query = (torch.from_numpy(maps) for maps in episode.regions(self.view))
+        return support, query
+
+    def scores(self, episode: Episode) -> NDArray[np.floating[Any]]:
+        """Logits."""
+        import torch
+
+        settings = self._settings
+        prototypes, queries = self.regions(episode)
+        if episode.n_shot > 1:
+            prototypes = self._deepemd.structured_prototypes(
+                prototypes,
+                episode.n_way,
+                episode.n_shot,
+                lr=settings.prototype_lr,
+                n_passes=settings.prototype_passes,
+                batch_size=settings.prototype_batch_size,
+                generator=torch.Generator().manual_seed(self.seed_of(episode)),
+                solver=settings.solver,
+            )
+        with torch.no_grad():
+            logits = self._deepemd.emd_logits(
+                queries, prototypes, temperature=settings.temperature, solver=settings.solver
+            )
+        scores: NDArray[np.floating[Any]] = logits.numpy()
+        return scores
+
+    def parameters(self) -> Mapping[str, Any]:
+        """Temperature, solver, and how prototypes are learned."""
+        settings = self._settings
+        return {
+            "temperature": settings.temperature,
+            "solver": settings.solver,
+            "prototype_lr": settings.prototype_lr,
+            "prototype_passes": settings.prototype_passes,
+            "prototype_batch_size": settings.prototype_batch_size,
+        }
+
+    @classmethod
+    def why_left_out(cls, views: Collection[View]) -> str:
+        """Images of one region alone: there is nothing to choose a flow between."""
+        if isinstance(views, Mapping):
+            _, height, width = views[cls.view].shape
+            if height * width == 1:
+                return "the features have one region, and DeepEMD compares regions"
+        return ""
