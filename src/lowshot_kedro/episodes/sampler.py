@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,16 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.parameters import refuse, require_integer, require_one_of
 
-if TYPE_CHECKING:
-    import torch
-
 Order = Literal["direct", "loader", "eval.py"]
 ORDERS: tuple[Order, ...] = ("direct", "loader", "eval.py")
 
 # torch's generator uses as many bits of a seed.
 _MAX_SEED = 2**32 - 1
-# (inputs, outputs) of the blocks of the original's ResNet-12.
-_BLOCKS = ((3, 64), (64, 160), (160, 320), (320, 640))
 # eval.py loads with 8 processes, for each of which torch draws 2 episodes in advance, and fits the
 # structured layer of an episode with several shots in 100 passes.
 _EPISODES_IN_ADVANCE = 16
@@ -62,6 +57,7 @@ class EpisodeSampler:
         n_episodes: Episodes.
         seed: From 0 to 2³² - 1.
         order: What drew before, one of `ORDERS`.
+        class_names: Names of the classes by label, for messages; None: these have the labels.
 
     Raises:
         InputError: If there are fewer classes than n_way, a class has fewer images than n_shot +
@@ -77,6 +73,7 @@ class EpisodeSampler:
         n_episodes: int,
         seed: int,
         order: Order = "direct",
+        class_names: Sequence[str] | None = None,
     ) -> None:
         for name, value in (("n_way", n_way), ("n_shot", n_shot)):
             require_integer(name, value, 1)
@@ -86,7 +83,8 @@ class EpisodeSampler:
         require_one_of("order", order, ORDERS)
         self.n_way, self.n_shot, self.n_query = int(n_way), int(n_shot), int(n_query)
         self.n_episodes, self.seed, self.order = int(n_episodes), int(seed), order
-        self._rows, self._counts = _images_by_class(labels, self.n_way, self.n_shot + self.n_query)
+        n_images = self.n_shot + self.n_query
+        self._rows, self._counts = _images_by_class(labels, self.n_way, n_images, class_names)
         self._firsts = np.cumsum(self._counts) - self._counts
 
     def __len__(self) -> int:
@@ -119,7 +117,9 @@ class EpisodeSampler:
 
         generator = torch.Generator().manual_seed(self.seed)
         if self.order == "eval.py":
-            _draw_parameters(generator)
+            from lowshot_kedro.networks.resnet12 import advance_generator
+
+            advance_generator(generator)
         if self.order != "direct":
             torch.empty((), dtype=torch.int64).random_(generator=generator)
         fits_layers = self.order == "eval.py" and self.n_shot > 1
@@ -141,7 +141,7 @@ class EpisodeSampler:
 
 
 def _images_by_class(
-    labels: ArrayLike, n_way: int, n_images: int
+    labels: ArrayLike, n_way: int, n_images: int, class_names: Sequence[str] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions of the images sorted by class, and how many each class has.
 
@@ -168,28 +168,11 @@ def _images_by_class(
     small = np.flatnonzero(counts < n_images)
     if len(small):
         others = f", and {len(small) - 1} more classes have too few" if len(small) > 1 else ""
+        label = names[small[0]]
+        name = label if class_names is None else class_names[int(label)]
         raise InputError(
-            f"labels: class {names[small[0]]} has {counts[small[0]]} images{others}; expected at "
+            f"labels: class {name} has {counts[small[0]]} images{others}; expected at "
             f"least {n_images} in each class, as many as n_shot and n_query take"
         )
     by_class = np.argsort(numbers.reshape(-1), kind="stable")
     return rows[by_class], counts.astype(np.int64)
-
-
-def _draw_parameters(generator: torch.Generator) -> None:
-    """Draw what the original's ResNet-12 draws while it is made.
-
-    Convolutions are first made as torch makes them, those of the shortcut before the others of its
-    block; then all are drawn anew from a normal distribution.
-    """
-    import torch
-
-    sizes = [
-        size
-        for inputs, outputs in _BLOCKS
-        for size in (inputs * outputs, 9 * inputs * outputs, *[9 * outputs * outputs] * 2)
-    ]
-    for size in sizes:
-        torch.empty(size).uniform_(generator=generator)
-    for size in sizes:
-        torch.empty(size).normal_(generator=generator)
