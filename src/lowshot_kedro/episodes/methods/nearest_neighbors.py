@@ -56,7 +56,7 @@ def _largest_cosines(episode: Episode, queries: NDArray[np.int64]) -> NDArray[np
         vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in episode.vectors
     )
     cosines = query[queries] @ support.T
-    largest: NDArray[np.float32] = cosines.reshape(
-        len(queries), episode.n_shot, episode.n_way
-    ).max(axis=1)
+    largest: NDArray[np.float32] = cosines.reshape(len(queries), episode.n_shot, episode.n_way).max(
+        axis=1
+    )
     return largest
