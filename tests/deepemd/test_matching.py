@@ -10,13 +10,11 @@ from scipy.optimize import linprog
 from torch.nn.functional import adaptive_avg_pool2d
 
 from lowshot_kedro.deepemd import emd_logits
-from lowshot_kedro.deepemd.matching import (
-    as_network_sees,
-    explain_matches,
-    map_boxes,
-)
+from lowshot_kedro.deepemd.matching import explain_matches, map_boxes, region_image
+from lowshot_kedro.deepemd.parameters import DeepEMDParameters
+from lowshot_kedro.deepemd.regions import view_extractor
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.networks import Preprocessing
+from lowshot_kedro.networks import DenseExtractor, Preprocessing
 
 N_WAY, N_QUERY, CHANNELS = 3, 4, 6
 
@@ -143,14 +141,41 @@ def test_boxes_are_what_pooling_looks_at(height, width, sides):
         )
 
 
-def test_an_image_is_shown_as_the_network_sees_it():
-    image = Image.new("RGB", (60, 30), "black")
-    image.paste("red", (20, 10, 40, 20))
+def noise(n_rows=30, n_columns=60):
+    """Every pixel is another one."""
+    pixels = np.arange(n_rows * n_columns * 3, dtype=np.uint32).reshape(n_rows, n_columns, 3)
+    return Image.fromarray((pixels * 37 % 251).astype(np.uint8))
+
+
+class Means(torch.nn.Module):
+    """A map of one cell, the means of the colours."""
+
+    def forward(self, images):
+        return images.mean((2, 3), keepdim=True)
+
+
+def extractor_of(shape):
     middle = (15, 0, 45, 30)
-    preprocess = Preprocessing(lambda i: i.crop(middle).resize((10, 10)), (0.5,) * 3, (0.5,) * 3)
-    shown = as_network_sees(image, preprocess)
-    assert shown.size == (10, 10) and shown.mode == "RGB"
-    np.testing.assert_array_equal(
-        np.asarray(shown), preprocess.pixels(image).permute(1, 2, 0).numpy()
-    )
-    assert shown.getpixel((5, 5)) == (255, 0, 0) and shown.getpixel((0, 0)) == (0, 0, 0)
+    preprocess = Preprocessing(lambda i: i.crop(middle).resize((8, 8)), (0.0,) * 3, (1.0,) * 3)
+    return DenseExtractor("means", Means(), preprocess, int(np.prod(shape)), Means(), shape)
+
+
+def test_maps_are_shown_in_what_the_network_sees():
+    image, extractor = noise(), extractor_of((3, 2, 3))
+    shown = region_image(image, extractor, pyramid=(2,))
+    assert shown.image == image.crop((15, 0, 45, 30)).resize((8, 8))
+    np.testing.assert_array_equal(shown.boxes, map_boxes(2, 3, (2,)))
+    np.testing.assert_array_equal(region_image(image, extractor).boxes, map_boxes(2, 3))
+
+
+@pytest.mark.parametrize("view", ["grid", "sampling"])
+def test_patches_are_shown_where_they_were_taken(view):
+    image, dense = noise(), extractor_of((3, 1, 1))
+    extractor = view_extractor(dense, view, DeepEMDParameters(n_patches=13, patch_list=(2, 3)), 5)
+    shown = region_image(image, extractor)
+    assert shown.image == image and shown.boxes.shape == (13, 4)
+    maps = extractor.dense(extractor.preprocess(image)[None])[0, :, :, 0].T.numpy()
+    for box, colors in zip(shown.boxes * (60, 30, 60, 30), maps, strict=True):
+        np.testing.assert_allclose(box, box.round(), atol=1e-9)
+        patch = image.crop(tuple(box.round().astype(int).tolist())).resize((8, 8), 2)
+        np.testing.assert_allclose(np.asarray(patch).mean((0, 1)) / 255, colors, atol=1e-5)

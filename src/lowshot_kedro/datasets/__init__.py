@@ -12,6 +12,7 @@ for library in ("kedro", "kedro_datasets", "h5py", "pandas", "PIL", "matplotlib"
 
 from lowshot_kedro.datasets.class_list import ClassListDataset, ClassSplitDataset
 from lowshot_kedro.datasets.faiss_files import FaissIndexDataset, FaissTransformDataset
+from lowshot_kedro.datasets.few_shot_images import FewShotImagesDataset
 from lowshot_kedro.datasets.folder import FolderDataset
 from lowshot_kedro.datasets.hdf5_arrays import HDF5ArraysDataset
 from lowshot_kedro.datasets.hdf5_features import (
@@ -36,6 +37,7 @@ from lowshot_kedro.datasets.labeling_images import (
 )
 from lowshot_kedro.datasets.labels_page import LabelsPageDataset
 from lowshot_kedro.datasets.raw_matrix import RawMatrixDataset
+from lowshot_kedro.datasets.region_features import RegionFeaturesDataset
 from lowshot_kedro.datasets.runs import RunMetricsDataset, RunScoresDataset
 from lowshot_kedro.datasets.safetensors_file import SafetensorsDataset
 from lowshot_kedro.datasets.torch_state import TorchStateDataset
@@ -49,6 +51,7 @@ __all__ = [
     "EditableFileDataset",
     "FaissIndexDataset",
     "FaissTransformDataset",
+    "FewShotImagesDataset",
     "FolderDataset",
     "FolderImagesDataset",
     "HDF5ArraysDataset",
@@ -63,6 +66,7 @@ __all__ = [
     "LabeledImagesDataset",
     "LabelsPageDataset",
     "RawMatrixDataset",
+    "RegionFeaturesDataset",
     "RunMetricsDataset",
     "RunScoresDataset",
     "SafetensorsDataset",

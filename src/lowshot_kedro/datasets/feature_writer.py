@@ -26,6 +26,8 @@ from lowshot_kedro.datasets.hdf5_files import find_dataset, open_hdf5
 FEATURES, LABELS, COUNT = "all_feats", "all_labels", "count"
 # Beside these, for ourselves alone: by what images are known again, see KeyedRowBlocks.
 KEYS = "image_keys"
+# An attribute of FEATURES: what its rows are flattened from, where they are.
+ROW_SHAPE = "shape"
 BYTES_PER_NUMBER = 4
 
 _SECONDS_BETWEEN_COMMITS = 5
@@ -45,6 +47,7 @@ class FeatureWriter:
         rows_per_file: Rows of every file but the last.
         problems: The list to which the problems of the rows are added; None: they are dropped.
         keys: uint8 (n_rows, b), kept with the rows; None: the files hold none.
+        row_shape: What rows are flattened from, noted in files laid out anew; None: nothing.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class FeatureWriter:
         rows_per_file: int,
         problems: ProblemList | None = None,
         keys: NDArray[np.uint8] | None = None,
+        row_shape: Sequence[int] | None = None,
     ) -> None:
         self._rows_per_file = rows_per_file
         self._problems = problems
@@ -64,7 +68,7 @@ class FeatureWriter:
             self._files = []
             for number, path in enumerate(paths):
                 rows = min(rows_per_file, n_rows - number * rows_per_file)
-                self._files.append(_File(path, rows, n_columns, key_bytes))
+                self._files.append(_File(path, rows, n_columns, key_bytes, row_shape))
                 opened.callback(self._files[-1].close)
             self._close = opened.pop_all().close
         self._uncommitted: dict[int, int] = {}
@@ -157,12 +161,19 @@ class _Layout(NamedTuple):
 class _File:
     """One feature file: continued if it is there and of this size, otherwise laid out anew."""
 
-    def __init__(self, path: Path, n_rows: int, n_columns: int, key_bytes: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        n_rows: int,
+        n_columns: int,
+        key_bytes: int,
+        row_shape: Sequence[int] | None,
+    ) -> None:
         self.n_rows = n_rows
         self._n_columns = n_columns
         layout = _find_layout(path, n_rows, n_columns, key_bytes)
         if layout is None:
-            _lay_out(path, n_rows, n_columns, key_bytes)
+            _lay_out(path, n_rows, n_columns, key_bytes, row_shape)
             layout = _find_layout(path, n_rows, n_columns, key_bytes)
             assert layout is not None, "HDF5 allocates at once what it is told to"
         self._layout = layout
@@ -198,7 +209,9 @@ class _File:
             rest, offset = rest[written:], offset + written
 
 
-def _lay_out(path: Path, n_rows: int, n_columns: int, key_bytes: int) -> None:
+def _lay_out(
+    path: Path, n_rows: int, n_columns: int, key_bytes: int, row_shape: Sequence[int] | None
+) -> None:
     """An empty feature file with a place for every row, on disks that can as a file with holes."""
     arrays = [
         (FEATURES, (n_rows, n_columns), h5py.h5t.IEEE_F32LE),
@@ -217,6 +230,8 @@ def _lay_out(path: Path, n_rows: int, n_columns: int, key_bytes: int) -> None:
                 properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
             space = h5py.h5s.create_simple(shape)
             h5py.h5d.create(file.id, name.encode(), numbers, space, properties)
+        if row_shape is not None:
+            file[FEATURES].attrs[ROW_SHAPE] = np.array(row_shape, "<i8")
 
 
 def _find_layout(path: Path, n_rows: int, n_columns: int, key_bytes: int) -> _Layout | None:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,10 @@ class HDF5Features:
                 if offset is None:
                     with open_hdf5(path) as file:
                         wanted = np.s_[begin - start : end - start]
-                        find_dataset(file, FEATURES).read_direct(rows, wanted)
+                        features = find_dataset(file, FEATURES)
+                        # Those of dense features are maps.
+                        as_stored = rows.reshape(len(rows), *features.shape[1:])
+                        features.read_direct(as_stored, wanted)
                 else:
                     # Past the library, which lets one thread read at a time.
                     skipped = BYTES_PER_NUMBER * self.n_columns * (begin - start)
@@ -162,19 +166,20 @@ class HDF5Features:
         return self.n_rows
 
 
-def open_features(paths: tuple[Path, ...]) -> HDF5Features:
+def open_features(paths: tuple[Path, ...], dense: bool = False) -> HDF5Features:
     """Check feature files and describe what is in them.
 
     Args:
         paths: The files, in order. Beside the first file that a job has written is its list of
             broken images.
+        dense: Whether all_feats may also be (n, C, h, w): its rows are flattened then.
 
     Raises:
         FileNotFoundError: If a file is not there.
         ValueError: If a file is cut off or no HDF5, lacks a dataset, or has one of another type or
             shape than the format says.
     """
-    counts, widths = zip(*(_inspect(path) for path in paths), strict=True)
+    counts, widths = zip(*(_inspect(path, dense) for path in paths), strict=True)
     for path, width in zip(paths, widths, strict=True):
         if width != widths[0]:
             raise InputError(f"{path}: {width} columns, but {paths[0].name} has {widths[0]}")
@@ -203,19 +208,24 @@ def _problems_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.broken_pictures.csv")
 
 
-def _inspect(path: Path) -> tuple[int, int]:
+def _inspect(path: Path, dense: bool) -> tuple[int, int]:
     with open_hdf5(path) as file:
-        expected = {FEATURES: (2, "f"), LABELS: (1, "iu"), COUNT: (1, "iu")}
+        expected: dict[str, tuple[tuple[int, ...], str]] = {
+            FEATURES: ((2, 4) if dense else (2,), "f"),
+            LABELS: ((1,), "iu"),
+            COUNT: ((1,), "iu"),
+        }
         arrays = {key: find_dataset(file, key) for key in expected}
         for key, (n_dimensions, kinds) in expected.items():
             shape, dtype = arrays[key].shape, arrays[key].dtype
-            if len(shape) != n_dimensions or dtype.kind not in kinds:
+            if len(shape) not in n_dimensions or dtype.kind not in kinds:
                 numbers = "float32" if kinds == "f" else "int32"
                 raise InputError(
                     f"{path}: {key} is {dtype} of shape {shape}; expected {numbers} with "
-                    f"{n_dimensions} dimension(s)"
+                    f"{' or '.join(map(str, n_dimensions))} dimension(s)"
                 )
-        (n_features, n_columns), (n_labels,) = arrays[FEATURES].shape, arrays[LABELS].shape
+        (n_features, *row_shape), (n_labels,) = arrays[FEATURES].shape, arrays[LABELS].shape
+        n_columns = prod(row_shape)
         if arrays[COUNT].shape != (1,):
             raise InputError(f"{path}: count has shape {arrays[COUNT].shape}; expected (1,)")
         count = int(arrays[COUNT][0])
@@ -262,6 +272,9 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
         metadata: For Kedro plugins.
         class_list: What names the classes, for previews; None: previews name none.
     """
+
+    # What rows are flattened from, where they are regions of images.
+    _row_shape: tuple[int, ...] | None = None
 
     def __init__(
         self,
@@ -398,7 +411,7 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
         problems = ProblemList(files.work_folder / "broken_pictures.csv", self._first_image)
 
         def check_kept() -> None:
-            found = open_features(files.paths)
+            found = open_features(files.paths, self._row_shape is not None)
             if found.n_rows != n_rows:
                 raise InputError(
                     f"{found.name}: holds features of {found.n_rows} images, but there are "
@@ -413,8 +426,9 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
             if isinstance(blocks, KeyedRowBlocks):
                 keys = blocks.keys()
                 blocks = self._with_known_rows(blocks, keys, data.provenance)
+            rows_per_file = self._rows_per_file or n_rows
             with FeatureWriter(
-                paths, n_rows, n_columns, self._rows_per_file or n_rows, problems, keys
+                paths, n_rows, n_columns, rows_per_file, problems, keys, self._row_shape
             ) as writer:
                 done = writer.rows_done
                 first = done if done == n_rows else done - done % blocks.block_rows

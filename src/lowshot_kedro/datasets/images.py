@@ -95,7 +95,15 @@ class ImagesDataset(AbstractDataset[Saved, ImageSource], Generic[Saved]):
 
     def _sheet(self, source: ImageSource) -> str:
         """Some images as a PNG file in text."""
-        return _png(contact_sheet(source, self._class_namer(source)))
+        return _png(contact_sheet(source, self._class_namer(source), self._amount(source)))
+
+    def _amount(self, source: ImageSource) -> str:
+        """How much there is, in words."""
+        return f"{len(source)} images"
+
+    def _title(self) -> str:
+        """What this is and where."""
+        return f"{type(self).__name__} {shown_path(self._filepath)}"
 
     def _shown(self) -> ImageSource | None:
         """The collection if it is there."""
@@ -103,18 +111,17 @@ class ImagesDataset(AbstractDataset[Saved, ImageSource], Generic[Saved]):
 
     def _repr_html_(self) -> str:
         """What Jupyter shows."""
-        title = f"{type(self).__name__} {shown_path(self._filepath)}"
-        source = self._shown()
+        title, source = self._title(), self._shown()
         if source is None:
             return f"<p>{title} is not there yet</p>"
-        png = self._sheet(source)
-        return f"<p>{title}: {len(source)} images</p><img src='data:image/png;base64,{png}'>"
+        png, amount = self._sheet(source), self._amount(source)
+        return f"<p>{title}: {amount}</p><img src='data:image/png;base64,{png}'>"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """What IPython prints in a terminal."""
         source = None if cycle else self._shown()
-        state = "not there yet" if source is None else f"{len(source)} images"
-        printer.text(f"{type(self).__name__} {shown_path(self._filepath)}: {state}")
+        state = "not there yet" if source is None else self._amount(source)
+        printer.text(f"{self._title()}: {state}")
 
     def _exists(self) -> bool:
         return self._optional or self._filepath.exists()

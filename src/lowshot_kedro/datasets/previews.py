@@ -80,13 +80,16 @@ class RoundedPreview:
         return found
 
 
-def contact_sheet(source: ImageSource, class_name: Callable[[int], str] | None) -> Image.Image:
-    """Images from all over a collection side by side, below a line that counts them all.
+def contact_sheet(
+    source: ImageSource, class_name: Callable[[int], str] | None, title: str
+) -> Image.Image:
+    """Images from all over a collection side by side, below a line of text.
 
     Args:
         source: The collection.
         class_name: What the class of a label is called, for the captions, which begin with the
             image's number. None: labels say nothing.
+        title: The line, to which is added how many of the images are shown, if not all.
     """
     n_images = min(len(source), _COLUMNS * _ROWS)
     n_rows = -(-n_images // _COLUMNS)
@@ -94,7 +97,6 @@ def contact_sheet(source: ImageSource, class_name: Callable[[int], str] | None) 
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     font = _font(font_file(""))
-    title = f"{len(source)} images"
     if n_images < len(source):
         title += f", {n_images} of them"
     draw.text((2 * _MARGIN, _MARGIN), title, fill="black", font=font)

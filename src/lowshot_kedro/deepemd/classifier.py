@@ -14,11 +14,11 @@ from torch import nn
 
 from lowshot_kedro.deepemd.head import emd_logits
 from lowshot_kedro.deepemd.parameters import VARIANTS, DeepEMDParameters
-from lowshot_kedro.deepemd.regions import encode_patches, returned_form, with_pyramid
+from lowshot_kedro.deepemd.regions import encode_patches, with_pyramid
 from lowshot_kedro.deepemd.solvers import Solver, as_solver
 from lowshot_kedro.deepemd.structured_layer import StructuredLayer
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.networks.dense import DenseExtractor
+from lowshot_kedro.networks.dense import DenseExtractor, form_of
 from lowshot_kedro.parameters import (
     field_names,
     require_boolean,
@@ -110,22 +110,17 @@ class DeepEMD(FewShotClassifier):  # type: ignore[misc]
         """
         is_of_patches = self.variant in _OF_PATCHES
         if images.ndim != 4 + is_of_patches:
-            form = (
-                "(images, patches, 3, height, width)"
-                if is_of_patches
-                else "(images, 3, height, width)"
-            )
+            patches = "patches, " if is_of_patches else ""
             raise InputError(
-                f"with variant {self.variant}",
                 parameter="images",
                 found=tuple(images.shape),
-                expected=f"a shape {form}",
+                expected=f"a shape (images, {patches}3, height, width) for variant {self.variant}",
             )
         if is_of_patches:
             return encode_patches(self.backbone, images)
         maps: torch.Tensor = self.backbone(images)
         if getattr(maps, "ndim", 0) != 4:
-            raise InputError(parameter="backbone", found=returned_form(maps), expected=_MAPS)
+            raise InputError(f"returns {form_of(maps)}", parameter="backbone", expected=_MAPS)
         if self.variant == "pyramid":
             return with_pyramid(maps, self.options.feature_pyramid)
         return maps
@@ -194,27 +189,27 @@ class DeepEMD(FewShotClassifier):  # type: ignore[misc]
 def _require_classes(labels: torch.Tensor, n_images: int) -> tuple[int, int]:
     """Number of classes and of images of each, of labels that are 0 to n_way - 1."""
     is_list = labels.ndim == 1 and not labels.is_floating_point() and not labels.is_complex()
-    if not is_list or len(labels) != n_images or not n_images:
+    if not is_list or len(labels) != n_images:
         raise InputError(
+            f"is {str(labels.dtype).removeprefix('torch.')} of shape {tuple(labels.shape)}",
             parameter="support_labels",
-            found=f"{labels.dtype} of shape {tuple(labels.shape)}",
-            expected=f"integers of shape ({n_images},), one for each support image"
-            if n_images
-            else "at least one support image",
+            expected=f"integers of shape ({n_images},), one for each support image",
         )
+    if not n_images:
+        raise InputError(parameter="support_images", found="none", expected="at least one")
     classes, counts = torch.unique(labels, return_counts=True)
     if classes.tolist() != list(range(len(classes))):
         raise InputError(
+            f"has classes {', '.join(map(str, classes.tolist()))}",
             parameter="support_labels",
-            found=f"classes {', '.join(map(str, classes.tolist()))}",
             expected="classes numbered from 0",
         )
     n_shot = int(counts[0])
     if bool((counts != n_shot).any()):
-        found = ", ".join(
-            f"{count} of class {number}" for number, count in enumerate(counts.tolist())
-        )
+        of_classes = [f"{count} of class {number}" for number, count in enumerate(counts.tolist())]
         raise InputError(
-            parameter="support_labels", found=found, expected="as many images of every class"
+            f"has {', '.join(of_classes)}",
+            parameter="support_labels",
+            expected="as many images of every class",
         )
     return len(classes), n_shot

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from lowshot_kedro.deepemd.head import Matching
     from lowshot_kedro.deepemd.solvers import Solver
-    from lowshot_kedro.networks import Preprocessing
+    from lowshot_kedro.networks import DenseExtractor
 
 
 @dataclass(frozen=True)
@@ -242,6 +242,27 @@ def _cells(n_rows: int, n_columns: int, height: int, width: int) -> NDArray[np.f
     )
 
 
-def as_network_sees(image: Image.Image, preprocess: Preprocessing) -> Image.Image:
-    """An image resized and cropped as for the network: cells of its map are parts of this."""
-    return Image.fromarray(preprocess.pixels(image).permute(1, 2, 0).numpy())
+def region_image(
+    image: Image.Image, extractor: DenseExtractor, pyramid: Sequence[int] = ()
+) -> RegionImage:
+    """An image with the regions that a network makes of it.
+
+    For maps it is shown as the network sees it, resized and cropped, so that the cells of the map
+    are parts of what is shown. For patches it is shown as it is. What a network crops from a patch
+    (as the original does for the grids of CIFAR-FS) is not taken away from the patch's box.
+
+    Args:
+        image: RGB.
+        extractor: What the regions come from, see :func:`~.regions.view_extractor`.
+        pyramid: Sides of the pooled maps of :func:`~.regions.with_pyramid`, which come first.
+    """
+    from lowshot_kedro.deepemd.regions import GridPatches, RandomPatches
+    from lowshot_kedro.networks.preprocessing import middle_of_strip
+
+    patches = extractor.preprocess.resize
+    if isinstance(patches, GridPatches | RandomPatches):
+        whole = middle_of_strip(image)
+        return RegionImage(whole, np.array(patches.boxes(whole)) / (whole.size * 2))
+    pixels = extractor.preprocess.pixels(image).permute(1, 2, 0)
+    _, height, width = extractor.shape
+    return RegionImage(Image.fromarray(pixels.numpy()), map_boxes(height, width, pyramid))

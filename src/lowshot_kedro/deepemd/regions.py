@@ -26,7 +26,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from lowshot_kedro.blocks import VIEWS, View
 from lowshot_kedro.deepemd.parameters import DeepEMDParameters
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.networks.dense import DenseExtractor, FlatMaps
+from lowshot_kedro.networks.dense import DenseExtractor, FlatMaps, form_of
 from lowshot_kedro.networks.preprocessing import Colors, Preprocessing, middle_of_strip
 from lowshot_kedro.networks.resnet12 import COLORS
 from lowshot_kedro.parameters import require_integer, require_one_of
@@ -134,10 +134,13 @@ class GridPatches:
         """Patches of an image."""
         return sum(side**2 for side in self.sides)
 
+    def boxes(self, image: Image.Image) -> list[Box]:
+        """Where the patches of an image are."""
+        return [box for side in self.sides for box in grid_boxes(*image.size, side, self.ratio)]
+
     def __call__(self, image: Image.Image) -> Image.Image:
         """All patches of an RGB image, below one another."""
-        boxes = (box for side in self.sides for box in grid_boxes(*image.size, side, self.ratio))
-        return _below_one_another([self.resize(image.crop(box)) for box in boxes])
+        return _below_one_another([self.resize(image.crop(box)) for box in self.boxes(image)])
 
 
 @dataclass(frozen=True)
@@ -157,18 +160,27 @@ class RandomPatches:
     seed: int
     resize: Callable[[Image.Image], Image.Image]
 
+    def boxes(self, image: Image.Image) -> list[Box]:
+        """Where the patches of an RGB image are."""
+        return [box for box, _ in self._drawn(image)]
+
     def __call__(self, image: Image.Image) -> Image.Image:
         """All patches of an RGB image, below one another."""
-        digest = blake2b(f"{image.size}".encode(), digest_size=16)
-        digest.update(image.tobytes())
-        rng = np.random.default_rng([self.seed, *np.frombuffer(digest.digest(), np.uint32)])
         patches = []
-        for _ in range(self.count):
-            patch = self.resize(image.crop(random_box(*image.size, rng)))
-            is_mirrored = rng.random() < 0.5
+        for box, is_mirrored in self._drawn(image):
+            patch = self.resize(image.crop(box))
             flip = Image.Transpose.FLIP_LEFT_RIGHT
             patches.append(patch.transpose(flip) if is_mirrored else patch)
         return _below_one_another(patches)
+
+    def _drawn(self, image: Image.Image) -> Iterator[tuple[Box, bool]]:
+        """The box of each patch, and whether the patch is mirrored."""
+        digest = blake2b(f"{image.size}".encode(), digest_size=16)
+        digest.update(image.tobytes())
+        rng = np.random.default_rng([self.seed, *np.frombuffer(digest.digest(), np.uint32)])
+        for _ in range(self.count):
+            box = random_box(*image.size, rng)
+            yield box, bool(rng.random() < 0.5)
 
 
 def _below_one_another(patches: Sequence[Image.Image]) -> Image.Image:
@@ -366,14 +378,7 @@ def _pooled(output: Any) -> torch.Tensor:
         if output.ndim == 2:
             return output
     raise InputError(
+        f"returns {form_of(output)}",
         parameter="backbone",
-        found=returned_form(output),
         expected="maps (patches, channels, height, width) or vectors (patches, channels)",
     )
-
-
-def returned_form(output: Any) -> str:
-    """What a network has returned, in a few words."""
-    if isinstance(output, torch.Tensor):
-        return f"an array of shape {tuple(output.shape)}"
-    return f"a {type(output).__name__}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,16 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.parameters import refuse, require_integer, require_one_of
 
-if TYPE_CHECKING:
-    import torch
-
 Order = Literal["direct", "loader", "eval.py"]
 ORDERS: tuple[Order, ...] = ("direct", "loader", "eval.py")
 
 # torch's generator uses as many bits of a seed.
 _MAX_SEED = 2**32 - 1
-# (inputs, outputs) of the blocks of the original's ResNet-12.
-_BLOCKS = ((3, 64), (64, 160), (160, 320), (320, 640))
 # eval.py loads with 8 processes, for each of which torch draws 2 episodes in advance, and fits the
 # structured layer of an episode with several shots in 100 passes.
 _EPISODES_IN_ADVANCE = 16
@@ -119,7 +114,9 @@ class EpisodeSampler:
 
         generator = torch.Generator().manual_seed(self.seed)
         if self.order == "eval.py":
-            _draw_parameters(generator)
+            from lowshot_kedro.networks.resnet12 import advance_generator
+
+            advance_generator(generator)
         if self.order != "direct":
             torch.empty((), dtype=torch.int64).random_(generator=generator)
         fits_layers = self.order == "eval.py" and self.n_shot > 1
@@ -174,22 +171,3 @@ def _images_by_class(
         )
     by_class = np.argsort(numbers.reshape(-1), kind="stable")
     return rows[by_class], counts.astype(np.int64)
-
-
-def _draw_parameters(generator: torch.Generator) -> None:
-    """Draw what the original's ResNet-12 draws while it is made.
-
-    Convolutions are first made as torch makes them, those of the shortcut before the others of its
-    block; then all are drawn anew from a normal distribution.
-    """
-    import torch
-
-    sizes = [
-        size
-        for inputs, outputs in _BLOCKS
-        for size in (inputs * outputs, 9 * inputs * outputs, *[9 * outputs * outputs] * 2)
-    ]
-    for size in sizes:
-        torch.empty(size).uniform_(generator=generator)
-    for size in sizes:
-        torch.empty(size).normal_(generator=generator)

@@ -22,7 +22,7 @@ enum {
     NO_NODE = -1,
     TOTAL_BITS = 60,
     MAX_NODES = 1 << 20,
-    BLOCK_CELLS = 1536,
+    BLOCK_CELLS = 1024,
     PIVOTS_BETWEEN_LOOKS = 256
 };
 
@@ -36,6 +36,7 @@ struct room {
     double *potential; /* u of supplies, minus v of demands */
     double *rest;      /* what twice the bits add to it */
     double *weight;    /* as given */
+    double *least;     /* of each demand */
     int64_t *amount;   /* as integers */
     int64_t *flow;     /* on the edge to the parent */
     int32_t *parent;
@@ -75,7 +76,7 @@ static int64_t padded(int64_t count) { return (count + LANES - 1) / LANES * LANE
 
 static bool make_room(int64_t n, int64_t m, struct room *room) {
     const size_t nodes = (size_t)(padded(n) + padded(m)), cells = (size_t)(n * padded(m));
-    const size_t doubles = cells + 3 * nodes, longs = 3 * nodes, ints = 11 * nodes;
+    const size_t doubles = cells + 4 * nodes, longs = 3 * nodes, ints = 11 * nodes;
     const size_t bytes = 8 * doubles + 8 * longs + 4 * ints;
     room->memory = aligned_alloc(CACHE_LINE_BYTES, (bytes + 63) / 64 * 64);
     if (room->memory == NULL)
@@ -85,6 +86,7 @@ static bool make_room(int64_t n, int64_t m, struct room *room) {
     room->potential = d + cells;
     room->rest = d + cells + nodes;
     room->weight = d + cells + 2 * nodes;
+    room->least = d + cells + 3 * nodes;
     int64_t *const l = (int64_t *)(d + doubles);
     room->amount = l;
     room->flow = l + nodes;
@@ -103,92 +105,93 @@ static bool make_room(int64_t n, int64_t m, struct room *room) {
     return true;
 }
 
-/* Where the smallest reduced cost of some rows is: its row, or -1 if none is negative. */
-ALWAYS_INLINE int64_t cheapest_row(const struct tree *tree, int64_t begin, int64_t end) {
+ALWAYS_INLINE double smaller(double first, double second) {
+    return first < second ? first : second;
+}
+
+ALWAYS_INLINE double larger(double first, double second) { return first > second ? first : second; }
+
+/* The smallest reduced costs of each column in some rows, if they are negative. */
+ALWAYS_INLINE void price_rows(const struct tree *tree, int64_t begin, int64_t end) {
+    enum { ROWS = 4 };
     const int64_t stride = tree->stride;
     const double *restrict const minus_v = tree->room->potential + tree->first_demand;
-    double best[LANES] = {0}, where[LANES];
-    for (int64_t lane = 0; lane < LANES; lane++)
-        where[lane] = -1;
-    for (int64_t i = begin; i < end; i++) {
-        const double *restrict const costs = tree->room->costs + i * stride;
-        const double u = tree->room->potential[i], row = (double)i;
-        for (int64_t j = 0; j < stride; j += LANES)
-            for (int64_t lane = 0; lane < LANES; lane++) {
-                const double reduced = costs[j + lane] + minus_v[j + lane] - u;
-                where[lane] = reduced < best[lane] ? row : where[lane];
-                best[lane] = reduced < best[lane] ? reduced : best[lane];
-            }
-    }
-    double smallest = 0, found = -1;
-    for (int64_t lane = 0; lane < LANES; lane++)
-        if (best[lane] < smallest) {
-            smallest = best[lane];
-            found = where[lane];
+    const double *restrict const u = tree->room->potential;
+    double *restrict const least = tree->room->least;
+    for (int64_t j = 0; j < stride; j++)
+        least[j] = 0;
+    int64_t i = begin;
+    for (; i + ROWS <= end; i += ROWS) {
+        const double *restrict const first = tree->room->costs + i * stride;
+        const double *restrict const second = first + stride;
+        const double *restrict const third = second + stride;
+        const double *restrict const fourth = third + stride;
+        const double u0 = u[i], u1 = u[i + 1], u2 = u[i + 2], u3 = u[i + 3];
+        for (int64_t j = 0; j < stride; j++) {
+            const double of_first = first[j] + minus_v[j] - u0;
+            const double of_second = second[j] + minus_v[j] - u1;
+            const double of_third = third[j] + minus_v[j] - u2;
+            const double of_fourth = fourth[j] + minus_v[j] - u3;
+            const double of_all =
+                smaller(smaller(of_first, of_second), smaller(of_third, of_fourth));
+            least[j] = smaller(of_all, least[j]);
         }
-    return (int64_t)found;
+    }
+    for (; i < end; i++) {
+        const double *restrict const row = tree->room->costs + i * stride;
+        const double u0 = u[i];
+        for (int64_t j = 0; j < stride; j++)
+            least[j] = smaller(row[j] + minus_v[j] - u0, least[j]);
+    }
 }
 
-ALWAYS_INLINE double smallest_of(const double *restrict first, const double *restrict second,
-                                 int64_t count) {
-    double best[LANES];
+ALWAYS_INLINE double smallest_of(const double *values, int64_t count) {
+    /* As many chains of comparisons as a processor works on at a time. */
+    double lanes[LANES];
     for (int64_t lane = 0; lane < LANES; lane++)
-        best[lane] = INFINITY;
-    for (int64_t j = 0; j < count; j += LANES)
-        for (int64_t lane = 0; lane < LANES; lane++) {
-            const double sum = first[j + lane] + second[j + lane];
-            best[lane] = sum < best[lane] ? sum : best[lane];
-        }
+        lanes[lane] = values[lane];
+    for (int64_t j = LANES; j < count; j += LANES)
+        for (int64_t lane = 0; lane < LANES; lane++)
+            lanes[lane] = smaller(values[j + lane], lanes[lane]);
     for (int64_t half = LANES / 2; half > 0; half /= 2)
         for (int64_t lane = 0; lane < half; lane++)
-            best[lane] = best[lane + half] < best[lane] ? best[lane + half] : best[lane];
-    return best[0];
+            lanes[lane] = smaller(lanes[lane + half], lanes[lane]);
+    return lanes[0];
 }
 
-/* The first of the smallest sums. */
-ALWAYS_INLINE int64_t place_of_smallest(const double *restrict first, const double *restrict second,
-                                        int64_t count) {
-    const double smallest = smallest_of(first, second, count);
-    for (int64_t j = 0;; j += LANES) {
-        uint32_t bits = 0;
-        for (int64_t lane = 0; lane < LANES; lane++)
-            bits |= (uint32_t)(first[j + lane] + second[j + lane] <= smallest) << lane;
-        if (bits != 0 || j + LANES >= count)
-            return j + (bits != 0 ? lowest_bit(bits) : 0);
-    }
+static inline int64_t first_at_most(const double *values, double limit, int64_t count) {
+    int64_t place = 0;
+    while (place + 1 < count && values[place] > limit)
+        place++;
+    return place;
 }
 
-/* The edge that enters; false if the tree is optimal. */
-ALWAYS_INLINE bool find_entering(struct tree *tree, int32_t *supply, int32_t *demand) {
-    int64_t rows = BLOCK_CELLS / tree->stride;
-    if (rows < 1)
-        rows = 1;
-    int64_t begin = tree->next_row;
+/* The edge that enters, the cheapest of some rows; false if the tree is optimal. */
+ALWAYS_INLINE bool find_entering(struct tree *tree, int32_t *supply, int32_t *demand,
+                                 double *reduced) {
+    const struct room *const room = tree->room;
+    const int64_t at_once = BLOCK_CELLS / tree->stride, rows = at_once > 4 ? at_once : 4;
     for (int64_t looked_at = 0; looked_at < tree->n;) {
-        int64_t end = begin + rows;
-        if (end > tree->n)
-            end = tree->n;
-        const int64_t row = cheapest_row(tree, begin, end);
+        const int64_t begin = tree->next_row;
+        const int64_t end = begin + rows < tree->n ? begin + rows : tree->n;
         looked_at += end - begin;
-        begin = end == tree->n ? 0 : end;
-        if (row >= 0) {
-            tree->next_row = begin;
-            *supply = (int32_t)row;
-            *demand = (int32_t)(tree->first_demand +
-                                place_of_smallest(tree->room->costs + row * tree->stride,
-                                                  tree->room->potential + tree->first_demand,
-                                                  tree->stride));
+        tree->next_row = end < tree->n ? end : 0;
+        price_rows(tree, begin, end);
+        const double least = smallest_of(room->least, tree->stride);
+        if (least < 0) {
+            const int64_t j = first_at_most(room->least, least, tree->stride);
+            const double minus_v = room->potential[tree->first_demand + j];
+            int64_t i = begin;
+            while (i + 1 < end &&
+                   room->costs[i * tree->stride + j] + minus_v - room->potential[i] > least)
+                i++;
+            *supply = (int32_t)i;
+            *demand = (int32_t)(tree->first_demand + j);
+            *reduced = least;
             return true;
         }
-        /* A last block that wraps round looks at some rows twice. */
     }
     return false;
-}
-
-ALWAYS_INLINE double reduced_cost(const struct tree *tree, int32_t supply, int32_t demand) {
-    const struct room *const room = tree->room;
-    return room->costs[supply * tree->stride + demand - tree->first_demand] +
-           room->potential[demand] - room->potential[supply];
 }
 
 /* Many more than it ever takes. */
@@ -375,43 +378,35 @@ ALWAYS_INLINE void take_costs(struct tree *tree, const double *costs, int64_t de
                 row[j] = given[numbers[j]];
         for (int64_t j = m; j < stride; j++)
             row[j] = INFINITY;
-        double lanes[LANES];
-        for (int64_t lane = 0; lane < LANES; lane++)
-            lanes[lane] = row[lane];
-        for (int64_t j = LANES; j < stride; j += LANES)
-            for (int64_t lane = 0; lane < LANES; lane++)
-                lanes[lane] = row[j + lane] < lanes[lane] ? row[j + lane] : lanes[lane];
-        double smallest = lanes[0];
-        for (int64_t lane = 1; lane < LANES; lane++)
-            smallest = lanes[lane] < smallest ? lanes[lane] : smallest;
+        const double smallest = smallest_of(row, stride);
         for (int64_t j = 0; j < stride; j++) {
             row[j] -= smallest;
-            column[j] = row[j] < column[j] ? row[j] : column[j];
+            column[j] = smaller(row[j], column[j]);
         }
     }
     for (int64_t j = m; j < stride; j++)
         column[j] = 0;
-    double lanes[LANES] = {0};
+    double *restrict const most = room->least;
+    for (int64_t j = 0; j < stride; j++)
+        most[j] = 0;
     for (int64_t i = 0; i < tree->n; i++) {
-        double *restrict const row = room->costs + i * stride;
-        for (int64_t j = 0; j < stride; j += LANES)
-            for (int64_t lane = 0; lane < LANES; lane++) {
-                const double reduced = row[j + lane] - column[j + lane];
-                row[j + lane] = reduced;
-                const double counted = reduced < INFINITY ? reduced : 0;
-                lanes[lane] = counted > lanes[lane] ? counted : lanes[lane];
-            }
+        const double *restrict const row = room->costs + i * stride;
+        for (int64_t j = 0; j < stride; j++)
+            most[j] = larger(row[j] - column[j], most[j]);
     }
     double largest = 0;
-    for (int64_t lane = 0; lane < LANES; lane++)
-        largest = lanes[lane] > largest ? lanes[lane] : largest;
+    for (int64_t j = 0; j < m; j++)
+        largest = larger(most[j], largest);
     int exponent, bits = 51;
     for (int64_t nodes = tree->n + m; nodes > 0; nodes /= 2)
         bits--;
     frexp(largest > 1e-250 ? largest : 1e-250, &exponent);
     const double scale = ldexp(1, bits - exponent), to_integer = 0x1.8p52;
-    for (int64_t k = 0; k < tree->n * stride; k++)
-        room->costs[k] = (room->costs[k] * scale + to_integer) - to_integer;
+    for (int64_t i = 0; i < tree->n; i++) {
+        double *restrict const row = room->costs + i * stride;
+        for (int64_t j = 0; j < stride; j++)
+            row[j] = ((row[j] - column[j]) * scale + to_integer) - to_integer;
+    }
 }
 
 static void add_edge(struct tree *tree, int64_t supply, int64_t demand, int64_t flow) {
@@ -431,7 +426,8 @@ static void add_edge(struct tree *tree, int64_t supply, int64_t demand, int64_t 
 /* Edges with flow: each supply in turn goes to what is cheapest of what is still demanded. */
 ALWAYS_INLINE void choose_edges(struct tree *tree) {
     struct room *const room = tree->room;
-    double *const closed = room->potential + tree->first_demand;
+    double *restrict const closed = room->potential + tree->first_demand;
+    double *restrict const open = room->least;
     for (int64_t j = 0; j < tree->stride; j++)
         closed[j] = j < tree->m ? 0 : INFINITY;
     tree->edges = 0;
@@ -439,12 +435,13 @@ ALWAYS_INLINE void choose_edges(struct tree *tree) {
         room->edge_of[node] = -1;
     for (int64_t i = 0; i < tree->n; i++)
         while (room->amount[i] > 0) {
-            const int64_t j =
-                place_of_smallest(room->costs + i * tree->stride, closed, tree->stride);
+            const double *restrict const row = room->costs + i * tree->stride;
+            for (int64_t j = 0; j < tree->stride; j++)
+                open[j] = row[j] + closed[j];
+            const int64_t j = first_at_most(open, smallest_of(open, tree->stride), tree->stride);
             const int64_t demand = tree->first_demand + j;
-            const int64_t flow =
-                room->amount[i] < room->amount[demand] ? room->amount[i] : room->amount[demand];
-            add_edge(tree, i, demand, flow);
+            const int64_t left = room->amount[i], wanted = room->amount[demand];
+            add_edge(tree, i, demand, left < wanted ? left : wanted);
             if (room->amount[demand] == 0)
                 closed[j] = INFINITY;
         }
@@ -668,12 +665,13 @@ ALWAYS_INLINE int solve_portable(const struct instance *instance, struct room *r
     choose_edges(&tree);
     hang_up(&tree);
     int32_t supply, demand;
-    for (int64_t pivots = 0; find_entering(&tree, &supply, &demand); pivots++) {
+    double reduced;
+    for (int64_t pivots = 0; find_entering(&tree, &supply, &demand, &reduced); pivots++) {
         if (pivots == pivot_limit(&tree))
             return LOWSHOT_NO_OPTIMUM;
         if ((pivots + 1) % PIVOTS_BETWEEN_LOOKS == 0 && stop_wanted(stop))
             return LOWSHOT_STOPPED;
-        pivot(&tree, supply, demand, reduced_cost(&tree, supply, demand));
+        pivot(&tree, supply, demand, reduced);
         COUNT(pivots_done);
     }
     settle_potentials(&tree, instance->costs, demands);

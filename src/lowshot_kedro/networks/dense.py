@@ -107,7 +107,7 @@ def dense_extractor(extractor: Extractor) -> DenseExtractor:
         dense = _dense_part(extractor, sample).eval()
         maps = dense(sample)
     if not _is_map(maps):
-        raise no_dense_map(extractor.name, f"returns {_form(maps)} for one image")
+        raise no_dense_map(extractor.name, f"returns {form_of(maps)} for one image")
     _, channels, height, width = maps.shape
     return DenseExtractor(
         name=extractor.name,
@@ -139,7 +139,8 @@ def _is_map(output: Any) -> bool:
     return isinstance(output, torch.Tensor) and output.ndim == 4 and len(output) == 1
 
 
-def _form(output: Any) -> str:
+def form_of(output: Any) -> str:
+    """What a network has returned, in a few words."""
     if isinstance(output, torch.Tensor):
         return f"an array of shape {tuple(output.shape)}"
     return f"a {type(output).__name__}"
@@ -173,7 +174,7 @@ def _tokens_in_place(network: Any, sample: torch.Tensor, name: str) -> nn.Module
             continue
         if _is_map(maps):
             return dense
-        problem = _form(maps)
+        problem = form_of(maps)
     raise no_dense_map(name, f"does not say which token belongs to which region ({problem})")
 
 

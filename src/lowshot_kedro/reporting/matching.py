@@ -301,7 +301,7 @@ def _outline(axes: Axes, place: _Place, box: NDArray[np.float64], color: Any) ->
         Rectangle(
             (place.left + left * place.width, place.top + top * place.height),
             (right - left) * place.width, (bottom - top) * place.height,
-            fill=False, edgecolor=color, linewidth=0.8,
+            fill=False, edgecolor=color, linewidth=0.5, alpha=0.7,
         )
     )  # fmt: skip
 
