@@ -34,15 +34,17 @@ class EMDMethod(EpisodeMethod):
         super().__init__(options)
         with needed_by(self.name):
             from lowshot_kedro.deepemd.head import emd_logits
+            from lowshot_kedro.deepemd.solvers import as_solver
             from lowshot_kedro.deepemd.structured_layer import StructuredLayer
         settings = options.deepemd
         self._emd_logits = emd_logits
+        self._solver = as_solver(settings.solver)
         self._layer = StructuredLayer(
             lr=settings.prototype_lr,
             n_passes=settings.prototype_passes,
             batch_size=settings.prototype_batch_size,
             temperature=settings.temperature,
-            solver=settings.solver,
+            solver=self._solver,
         )
 
     @property
@@ -69,7 +71,7 @@ class EMDMethod(EpisodeMethod):
             )
         with torch.no_grad():
             logits = self._emd_logits(
-                queries, prototypes, temperature=settings.temperature, solver=settings.solver
+                queries, prototypes, temperature=settings.temperature, solver=self._solver
             )
         scores: NDArray[np.floating[Any]] = logits.numpy()
         return scores

@@ -19,7 +19,7 @@ class NearestNeighborsMethod(EpisodeMethod):
     Args:
         options: What all methods follow.
         k: Neighbours; all support images where there are fewer. With one support image a class
-            every k gives the class of the nearest one.
+            every k gives the class of the nearest one, and with five 1 has been better than more.
     """
 
     name = "nearest_neighbors"
@@ -29,7 +29,7 @@ class NearestNeighborsMethod(EpisodeMethod):
         "Systems, Man, and Cybernetics, 1976"
     )
 
-    def __init__(self, options: MethodOptions, k: int = 5) -> None:
+    def __init__(self, options: MethodOptions, k: int = 1) -> None:
         super().__init__(options)
         self.k = k
 
