@@ -119,8 +119,15 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._closing.close()
 
-    def update(self, n_rows: int) -> None:
-        """Count n_rows more rows as done."""
+    def update(self, n_rows: int, note: str = "") -> None:
+        """Count n_rows more rows as done.
+
+        Args:
+            n_rows: How many.
+            note: What is known so far, shown behind the bar and in lines of the log.
+        """
+        if note:
+            self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(n_rows)
         self._done += n_rows
         seconds = self._watch.seconds
@@ -131,7 +138,7 @@ class Progress:
             self._logged_at = seconds
             rate = (self._done - self._before) / seconds
             _loops.info(
-                "%s: %d of %d %ss (%.0f %%), %.3g a second, %.0f s left, %s",
+                "%s: %d of %d %ss (%.0f %%), %.3g a second, %.0f s left, %s%s",
                 self._description,
                 self._done,
                 self._total,
@@ -140,6 +147,7 @@ class Progress:
                 rate,
                 (self._total - self._done) / max(rate, 1e-9),
                 format_bytes(rss_bytes()),
+                f", {note}" if note else "",
             )
 
 

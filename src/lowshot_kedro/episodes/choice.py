@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from lowshot_kedro.episodes.episode import View
 from lowshot_kedro.episodes.methods import METHODS, EpisodeMethod, MethodOptions
 from lowshot_kedro.errors import InputError, did_you_mean
-from lowshot_kedro.extras import MissingLibraryError, require
+from lowshot_kedro.extras import require
 
 logger = logging.getLogger(__name__)
 
@@ -32,47 +32,45 @@ def chosen_methods(
         InputError: For a name that is unknown, or whose library or form of images is missing.
     """
     if names != ALL:
-        wanted = (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
-        return [_named(name, options, views) for name in wanted]
-    chosen = []
-    for name, method in METHODS.items():
-        try:
-            made = _named(name, options, views)
-        except MissingLibraryError as error:
-            reason = str(error)
-        except _NoSuchViewError as error:
-            reason = str(error)
-        else:
-            reason = method.why_left_out(views)
-        if reason:
-            logger.info("%s is left out: %s", name, reason)
-        else:
-            chosen.append(made)
+        chosen = (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
+        for name in chosen:
+            _require_known(name)
+            _require_at_hand(METHODS[name], views, is_named=True)
+    else:
+        chosen = tuple(name for name in METHODS if _is_worthwhile(METHODS[name], views))
     if not chosen:
-        raise InputError("there is nothing that any of them could do", parameter="methods")
-    return chosen
+        raise InputError("none of them has what it needs", parameter="methods", found=names)
+    return [METHODS[name](options) for name in chosen]
 
 
-class _NoSuchViewError(InputError):
-    """Images are not at hand in the form that a method looks at."""
-
-
-def _named(name: str, options: MethodOptions, views: Collection[View]) -> EpisodeMethod:
+def _require_known(name: str) -> None:
     if name not in METHODS:
         hint = did_you_mean(name, METHODS)
-        raise InputError(
-            parameter="methods",
-            found=name,
-            expected=f"{ALL}, or some of: {', '.join(METHODS)}{hint}",
-        )
-    method = METHODS[name]
+        expected = f"{ALL}, or some of: {', '.join(METHODS)}{hint}"
+        raise InputError(parameter="methods", found=name, expected=expected)
+
+
+def _is_worthwhile(method: type[EpisodeMethod], views: Collection[View]) -> bool:
+    """Whether `all` means a method; the log says why not."""
+    try:
+        _require_at_hand(method, views, is_named=False)
+        reason = method.why_left_out(views)
+    except InputError as error:
+        logger.info("left out: %s", error)
+        return False
+    if reason:
+        logger.info("left out: %s: %s", method.name, reason)
+    return not reason
+
+
+def _require_at_hand(
+    method: type[EpisodeMethod], views: Collection[View], *, is_named: bool
+) -> None:
+    """Refuse a method that lacks images in its form, or a library."""
+    about = {"parameter": "methods", "found": method.name} if is_named else {}
     if method.view not in views:
-        raise _NoSuchViewError(
-            f"it looks at the view {method.view} of images, and there is "
-            f"{', '.join(views) or 'none'} alone",
-            parameter="methods",
-            found=name,
-        )
+        what = "" if is_named else f"{method.name}: "
+        there = " and ".join(views) or "none"
+        raise InputError(f"{what}looks at the view {method.view}, but there is {there}", **about)
     for module in method.needs:
-        require(module, parameter="methods", found=name)
-    return method(options)
+        require(module, method.name, **about)

@@ -1,8 +1,8 @@
 """The methods that are compared over episodes.
 
 Each has a file, with a class that follows
-:class:`~lowshot_kedro.episodes.methods.method.EpisodeMethod`. A new one is such a file and a line in
-:data:`METHODS`.
+:class:`~lowshot_kedro.episodes.methods.method.EpisodeMethod`. A new one is such a file and a line
+in :data:`METHODS`.
 
 FEAT and relation networks, which easyfsl has too, are not among them: their modules have to be
 trained in episodes together with the network.

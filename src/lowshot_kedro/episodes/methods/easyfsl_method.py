@@ -71,4 +71,3 @@ class EasyFSLMethod(EpisodeMethod):
     def parameters(self) -> Mapping[str, Any]:
         """The keyword arguments of the classifier."""
         return dict(self.settings)
-

@@ -33,8 +33,19 @@ class EMDMethod(EpisodeMethod):
     def __init__(self, options: MethodOptions) -> None:
         super().__init__(options)
         with needed_by(self.name):
-            from lowshot_kedro import deepemd
-        self._deepemd = deepemd
+            from lowshot_kedro.deepemd.head import emd_logits
+            from lowshot_kedro.deepemd.solvers import as_solver
+            from lowshot_kedro.deepemd.structured_layer import StructuredLayer
+        settings = options.deepemd
+        self._emd_logits = emd_logits
+        self._solver = as_solver(settings.solver)
+        self._layer = StructuredLayer(
+            lr=settings.prototype_lr,
+            n_passes=settings.prototype_passes,
+            batch_size=settings.prototype_batch_size,
+            temperature=settings.temperature,
+            solver=self._solver,
+        )
 
     @property
     def _settings(self) -> DeepEMDParameters:
@@ -54,19 +65,13 @@ class EMDMethod(EpisodeMethod):
         settings = self._settings
         prototypes, queries = self.regions(episode)
         if episode.n_shot > 1:
-            prototypes = self._deepemd.structured_prototypes(
-                prototypes,
-                episode.n_way,
-                episode.n_shot,
-                lr=settings.prototype_lr,
-                n_passes=settings.prototype_passes,
-                batch_size=settings.prototype_batch_size,
-                generator=torch.Generator().manual_seed(self.seed_of(episode)),
-                solver=settings.solver,
+            generator = torch.Generator().manual_seed(self.seed_of(episode))
+            prototypes = self._layer.prototypes(
+                prototypes, episode.n_way, episode.n_shot, generator
             )
         with torch.no_grad():
-            logits = self._deepemd.emd_logits(
-                queries, prototypes, temperature=settings.temperature, solver=settings.solver
+            logits = self._emd_logits(
+                queries, prototypes, temperature=settings.temperature, solver=self._solver
             )
         scores: NDArray[np.floating[Any]] = logits.numpy()
         return scores

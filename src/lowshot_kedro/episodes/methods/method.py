@@ -54,10 +54,13 @@ class EpisodeMethod(ABC):
 
     @abstractmethod
     def scores(self, episode: Episode) -> NDArray[np.floating[Any]]:
-        """Scores of the query images, (n_query · n_way, n_way): the highest wins, ties the first."""
+        """Scores of the query images, (n_query · n_way, n_way).
+
+        The highest wins, the first of equal ones.
+        """
 
     def parameters(self) -> Mapping[str, Any]:
-        """The parameters that the scores follow from, as JSON holds them, for tables and resuming."""
+        """The parameters that the scores follow from, as JSON holds them."""
         return {}
 
     def seed_of(self, episode: Episode) -> int:

@@ -44,7 +44,8 @@ class PTMAPMethod(EasyFSLMethod):
     def prepared(self, vectors: torch.Tensor) -> torch.Tensor:
         """The power transform of vectors without their negative entries, scaled to length 1."""
         transformed = (vectors.relu() + _OFFSET).pow(_POWER)
-        return transformed / transformed.norm(dim=1, keepdim=True)
+        unit: torch.Tensor = transformed / transformed.norm(dim=1, keepdim=True)
+        return unit
 
     def parameters(self) -> Mapping[str, Any]:
         """The keyword arguments, and the transform that comes before."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from lowshot_kedro.episodes.methods.easyfsl_method import EasyFSLMethod, UNIT_LENGTH
+from lowshot_kedro.episodes.methods.easyfsl_method import UNIT_LENGTH, EasyFSLMethod
 
 
 class TIMMethod(EasyFSLMethod):
