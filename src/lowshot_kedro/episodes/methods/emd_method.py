@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.deepemd.matching import QueryMatch, explain_matches
 from lowshot_kedro.deepemd.parameters import DeepEMDParameters
 from lowshot_kedro.episodes.episode import Episode, View
 from lowshot_kedro.episodes.methods.method import EpisodeMethod, MethodOptions
@@ -37,6 +38,11 @@ class EMDMethod(EpisodeMethod):
         self._deepemd = deepemd
 
     @property
+    def pyramid(self) -> tuple[int, ...]:
+        """Sides of the coarser maps whose places are regions too."""
+        return ()
+
+    @property
     def _settings(self) -> DeepEMDParameters:
         return self.options.deepemd
 
@@ -52,24 +58,49 @@ class EMDMethod(EpisodeMethod):
         import torch
 
         settings = self._settings
-        prototypes, queries = self.regions(episode)
-        if episode.n_shot > 1:
-            prototypes = self._deepemd.structured_prototypes(
-                prototypes,
-                episode.n_way,
-                episode.n_shot,
-                lr=settings.prototype_lr,
-                n_passes=settings.prototype_passes,
-                batch_size=settings.prototype_batch_size,
-                generator=torch.Generator().manual_seed(self.seed_of(episode)),
-                solver=settings.solver,
-            )
+        support, queries = self.regions(episode)
+        prototypes = self._prototypes(episode, support)
         with torch.no_grad():
             logits = self._deepemd.emd_logits(
                 queries, prototypes, temperature=settings.temperature, solver=settings.solver
             )
         scores: NDArray[np.floating[Any]] = logits.numpy()
         return scores
+
+    def matches(self, episode: Episode, n_queries: int) -> list[QueryMatch]:
+        """How some queries, half of them wrongly classified ones, match their two best classes.
+
+        Args:
+            episode: The episode.
+            n_queries: How many queries at most.
+        """
+        support, queries = self.regions(episode)
+        return explain_matches(
+            queries,
+            episode.query_classes,
+            support,
+            self._prototypes(episode, support),
+            n_queries=n_queries,
+            temperature=self._settings.temperature,
+            solver=self._settings.solver,
+        )
+
+    def _prototypes(self, episode: Episode, support: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        if episode.n_shot == 1:
+            return support
+        settings = self._settings
+        return self._deepemd.structured_prototypes(
+            support,
+            episode.n_way,
+            episode.n_shot,
+            lr=settings.prototype_lr,
+            n_passes=settings.prototype_passes,
+            batch_size=settings.prototype_batch_size,
+            generator=torch.Generator().manual_seed(self.seed_of(episode)),
+            solver=settings.solver,
+        )
 
     def parameters(self) -> Mapping[str, Any]:
         """Temperature, solver, and how prototypes are learned."""
