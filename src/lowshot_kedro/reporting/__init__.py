@@ -16,7 +16,7 @@ from lowshot_kedro.reporting.confusion import plot_confusion
 from lowshot_kedro.reporting.image_map import plot_image_map
 from lowshot_kedro.reporting.knn_accuracies import knn_accuracy_rows, print_knn_accuracies
 from lowshot_kedro.reporting.labeling import print_labeling
-from lowshot_kedro.reporting.matching import plot_matching
+from lowshot_kedro.reporting.matching import plot_episode_matching, plot_matching
 from lowshot_kedro.reporting.nearest_images import (
     EmbeddedImages,
     nearest_image_rows,
@@ -67,6 +67,7 @@ __all__ = [
     "plot_accuracy_per_step",
     "plot_accuracy_per_step_over_seeds",
     "plot_confusion",
+    "plot_episode_matching",
     "plot_image_map",
     "plot_matching",
     "plot_methods",
