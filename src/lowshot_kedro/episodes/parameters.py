@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from numpy.typing import ArrayLike
+
 from lowshot_kedro.devices import DEVICES
+from lowshot_kedro.episodes.sampler import ORDERS, EpisodeSampler, Order
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.networks import PRECISIONS, require_extractor
 from lowshot_kedro.parameters import (
@@ -45,6 +48,7 @@ class EpisodesParameters:
         n_query: Query images of a class.
         n_episodes: Episodes.
         seed: Draws the episodes, and whatever is random in a method.
+        order: What drew from the generator before, as :class:`EpisodeSampler` says.
         methods: Names of methods; `all`: every one that is installed.
         backbone: The network, as for :func:`~lowshot_kedro.networks.create_dense_network`.
         weights: Its weights.
@@ -65,6 +69,7 @@ class EpisodesParameters:
     n_query: int = 15
     n_episodes: int = 600
     seed: int = 1
+    order: Order = "direct"
     methods: tuple[str, ...] | str = "all"
     backbone: str = "efficientnet_lite0"
     weights: str = "package"
@@ -77,15 +82,17 @@ class EpisodesParameters:
 
     def __post_init__(self) -> None:
         require_one_of("dataset", self.dataset, DATASETS)
-        needs_path = self.dataset != "environment"
-        if needs_path and (not isinstance(self.data_path, str) or not self.data_path):
-            raise refuse("data_path", self.data_path, f"the path of the {self.dataset} images")
+        is_path = isinstance(self.data_path, str) and self.data_path != ""
+        if not is_path and (self.dataset != "environment" or self.data_path is not None):
+            expected = "the path of the data set, or null with the dataset environment"
+            raise refuse("data_path", self.data_path, expected)
         require_one_of("split", self.split, SPLITS)
         require_one_of("classes", self.classes, CLASSES)
         require_integer("n_way", self.n_way, 2, 10_000)
         for name in ("n_shot", "n_query", "n_episodes", "batch_size"):
             require_integer(name, getattr(self, name), 1)
         require_integer("seed", self.seed, 0)
+        require_one_of("order", self.order, ORDERS)
         if self.methods != "all":
             methods = distinct_values("methods", self.methods, _require_name)
             object.__setattr__(self, "methods", methods)
@@ -102,6 +109,19 @@ class EpisodesParameters:
         require_one_of("device", self.device, DEVICES)
         require_one_of("precision", self.precision, PRECISIONS)
         require_integer("n_images", self.n_images, 1, 50)
+
+    def sampler(self, labels: ArrayLike) -> EpisodeSampler:
+        """The episodes.
+
+        Args:
+            labels: (N,), the class of every image.
+
+        Raises:
+            InputError: If they have no such episodes.
+        """
+        return EpisodeSampler(
+            labels, self.n_way, self.n_shot, self.n_query, self.n_episodes, self.seed, self.order
+        )
 
 
 def _require_name(name: str, value: object) -> None:
