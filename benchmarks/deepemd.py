@@ -173,11 +173,11 @@ def episode(task: Task, name: str, part: str) -> Callable[[], torch.Tensor]:
     return seeded
 
 
-def used(function: Callable[[], object]) -> Usage:
-    """Seconds of one call."""
+def used(function: Callable[[], torch.Tensor]) -> tuple[Usage, torch.Tensor]:
+    """Seconds of one call, and what it returns."""
     begun = time.process_time(), time.perf_counter()
-    function()
-    return Usage(time.process_time() - begun[0], time.perf_counter() - begun[1])
+    result = function()
+    return Usage(time.process_time() - begun[0], time.perf_counter() - begun[1]), result
 
 
 def head(task: Task, name: str, solver: str) -> Usage:
@@ -186,14 +186,16 @@ def head(task: Task, name: str, solver: str) -> Usage:
     prototypes, queries = (maps.requires_grad_() for maps in task.features(1))
     labels = torch.arange(len(queries)) % task.way
 
-    def step(queries: torch.Tensor, prototypes: torch.Tensor, labels: torch.Tensor) -> None:
+    def step(queries: torch.Tensor, prototypes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         if name == FULL:
             flow = match(queries, prototypes, solver=solver).flow
             *_, similarities = weights_and_similarities(queries, prototypes)
             logits = (flow * similarities).sum((2, 3)) * (TEMPERATURE / flow.shape[2])
         else:
             logits = emd_logits(queries, prototypes, solver=solver)
-        functional.cross_entropy(logits, labels).backward()
+        loss = functional.cross_entropy(logits, labels)
+        loss.backward()
+        return loss
 
     # What libraries take for their first call is not counted.
     step(queries[:1], prototypes, labels[:1])
@@ -202,7 +204,7 @@ def head(task: Task, name: str, solver: str) -> Usage:
     before = rss_bytes()
     if missing() is None:
         restart_peak()
-    found = used(lambda: step(queries, prototypes, labels))
+    found, _ = used(lambda: step(queries, prototypes, labels))
     extra = max(recent_peak_rss_bytes() - before, 0) if missing() is None else 0
     return found._replace(extra=extra)
 
@@ -231,11 +233,11 @@ class DeepEMDBenchmark:
         names = [name for name in CONTESTANTS if name not in self.skipped]
         for part in (ONE_SHOT, STRUCTURED):
             calls = {name: episode(self.task, name, part) for name in names}
-            logits: dict[str, torch.Tensor] = {}
+            logits = {}
             for number in range(self._options.repeat):
                 for name, call in calls.items():
                     note(f"{part}, {name}, round {number + 1}")
-                    usage = used(lambda name=name, call=call: logits.update({name: call()}))
+                    usage, logits[name] = used(call)
                     self._add(f"{part}, {name}", usage)
             self._compare(part, logits)
         if HEAD not in self.skipped:
