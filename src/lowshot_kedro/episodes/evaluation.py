@@ -266,9 +266,9 @@ def _require_methods(
         if names.count(method.name) > 1:
             raise InputError(parameter="methods", found=method.name, expected="each method once")
         if method.view not in views:
+            there = " and ".join(views) or "none"
             raise InputError(
-                f"it looks at the view {method.view} of images, and there is "
-                f"{', '.join(views) or 'none'} alone",
+                f"looks at the view {method.view}, but there is {there}",
                 parameter="methods",
                 found=method.name,
             )

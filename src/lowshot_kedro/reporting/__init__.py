@@ -13,6 +13,13 @@ from lowshot_kedro.reporting.comparison import (
     print_comparison,
 )
 from lowshot_kedro.reporting.confusion import plot_confusion
+from lowshot_kedro.reporting.episodes_plot import plot_episodes
+from lowshot_kedro.reporting.episodes_table import (
+    describe_episodes,
+    episodes_table,
+    episodes_to_markdown,
+    print_episodes,
+)
 from lowshot_kedro.reporting.image_map import plot_image_map
 from lowshot_kedro.reporting.knn_accuracies import knn_accuracy_rows, print_knn_accuracies
 from lowshot_kedro.reporting.labeling import print_labeling
@@ -56,7 +63,10 @@ __all__ = [
     "compare_methods",
     "comparison_table",
     "describe_broken_images",
+    "describe_episodes",
     "empty_figure",
+    "episodes_table",
+    "episodes_to_markdown",
     "frame_color",
     "images_worth_showing",
     "knn_accuracy_rows",
@@ -68,6 +78,7 @@ __all__ = [
     "plot_accuracy_per_step_over_seeds",
     "plot_confusion",
     "plot_episode_matching",
+    "plot_episodes",
     "plot_image_map",
     "plot_matching",
     "plot_methods",
@@ -79,6 +90,7 @@ __all__ = [
     "plot_validation_grid",
     "png_of",
     "print_comparison",
+    "print_episodes",
     "print_knn_accuracies",
     "print_labeling",
     "print_resources",

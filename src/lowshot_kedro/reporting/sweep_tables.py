@@ -12,6 +12,7 @@ from rich.table import Table
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.memory import format_bytes
 from lowshot_kedro.methods import METHODS
+from lowshot_kedro.reporting.markdown import markdown_table
 from lowshot_kedro.reporting.names import (
     ALL_LABELED,
     for_reading,
@@ -122,7 +123,7 @@ def to_markdown(summary: pd.DataFrame, top_k: Sequence[int], context: Mapping[st
     parts = ["# Accuracy over seeds", "\n".join(_notes(summary, context))]
     for k in top_k:
         for group in _groups(summary, k):
-            parts += [f"## Top-{k}, {GROUP_NAMES[group]}", _markdown(_cells(summary, k, group))]
+            parts += [f"## Top-{k}, {GROUP_NAMES[group]}", markdown_table(_cells(summary, k, group))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -222,12 +223,3 @@ def _notes(summary: pd.DataFrame, context: Mapping[str, Any]) -> list[str]:
         if row.n_seeds < len(seeds)
     ]
     return [*notes, f"Seeds are missing: {'; '.join(fewer)}."] if fewer else notes
-
-
-def _markdown(cells: pd.DataFrame) -> str:
-    """A table in GitHub's Markdown, its columns aligned in the source too."""
-    lines = [list(cells.columns), *cells.to_numpy().tolist()]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    aligned = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [aligned[0], rule, *aligned[1:]])
