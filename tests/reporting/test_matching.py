@@ -195,7 +195,8 @@ def test_an_episode_is_shown_with_its_own_images_and_names(method, n_regions):
     preprocess = Preprocessing(lambda image: image.resize((6, 6)), (0.5,) * 3, (0.5,) * 3)
     extractor = DenseExtractor("mine", Identity(), preprocess, 24, Identity(), (6, 2, 2))
     options = MethodOptions(deepemd=DeepEMDParameters(feature_pyramid=(1,)))
-    figure = plot_episode_matching(method(options), episode, Numbered(), extractor, NAMES)
+    inputs = method(options), episode, Numbered(), extractor
+    figure = plot_episode_matching(*inputs, lambda label: NAMES[label])
     for axes, red, names in zip(
         rows_of(figure), ((10, 7, 10, 6), (9, 6, 9, 7)), ("bee", "ant"), strict=True
     ):
@@ -205,5 +206,5 @@ def test_an_episode_is_shown_with_its_own_images_and_names(method, n_regions):
         assert shown[0].shape == (6, 6, 3)
     (match, _) = method(options).matches(episode, 2)
     assert match.best.flow.shape == (n_regions, n_regions)
-    unnamed = plot_episode_matching(method(options), episode, Numbered(), extractor, [], 1)
+    unnamed = plot_episode_matching(*inputs, n_queries=1)
     assert [texts(axes)[0] for axes in rows_of(unnamed)] == ["query: 1\nrecognised ✓"]

@@ -162,7 +162,7 @@ def plot_episode_matching(
     episode: Episode,
     images: ImageSource,
     extractor: DenseExtractor,
-    class_names: Sequence[str],
+    class_name: Callable[[int], str] = str,
     n_queries: int = 4,
 ) -> Figure:
     """The matching of some queries of an episode, half of them wrongly classified ones.
@@ -173,7 +173,7 @@ def plot_episode_matching(
         images: All images that the episode was drawn from.
         extractor: What their regions come from, in the view of the method, see
             :func:`~lowshot_kedro.deepemd.regions.view_extractor`.
-        class_names: A name for every label of the images; empty: the labels are the names.
+        class_name: The name of a label of the images.
         n_queries: How many are shown at most.
     """
 
@@ -187,7 +187,7 @@ def plot_episode_matching(
         method.matches(episode, n_queries),
         shown(episode.query_rows),
         shown(episode.support_rows),
-        [class_names[label] if class_names else str(label) for label in labels],
+        [class_name(label) for label in labels],
     )
 
 
