@@ -16,6 +16,7 @@ from torchvision import transforms
 
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.networks import ResNet12, create_extractor, resnet12
+from lowshot_kedro.networks.resnet12 import advance_generator
 from tests.networks.helpers import features_of, photographs, with_random_state
 
 CHANNELS = slice(None, None, 16)
@@ -135,6 +136,21 @@ def test_random_weights_are_drawn_in_the_order_of_the_original(narrow):
             expected = torch.empty(weight.shape).normal_(0, math.sqrt(2 / (n_out * n_positions)))
             torch.testing.assert_close(weight, expected)
     assert torch.equal(next_number, torch.rand(1))
+
+
+def test_a_generator_goes_on_as_after_building_the_network():
+    torch.manual_seed(8)
+    ResNet12()
+    expected = torch.rand(5)
+    generator = torch.Generator()
+    generator.manual_seed(8)
+    before = torch.random.get_rng_state()
+    advance_generator(generator)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(torch.rand(5, generator=generator), expected)
+    torch.manual_seed(8)
+    advance_generator(torch.default_generator)
+    assert torch.equal(torch.rand(5), expected)
 
 
 @pytest.mark.parametrize(

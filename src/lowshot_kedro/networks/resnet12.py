@@ -167,3 +167,20 @@ def _plain_names(name: str, found: State) -> State:
     if left_out:
         logger.info("%s: the classifier of the file is left out (%s)", name, ", ".join(left_out))
     return plain
+
+
+def advance_generator(generator: torch.Generator) -> None:
+    """Let a generator draw what building the network draws.
+
+    The original seeds PyTorch, builds the network, and then draws episodes: what it draws after the
+    seed follows only after this.
+
+    Args:
+        generator: A generator of the CPU. PyTorch's default one is left alone, unless it is this
+            one.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.set_state(generator.get_state())
+        ResNet12()
+        after = torch.default_generator.get_state()
+    generator.set_state(after)

@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 
 from lowshot_kedro import networks, reporting
 from lowshot_kedro.blocks import VIEWS, LabeledBlock, RegionFeatures, Resumable, RowBlocks, View
-from lowshot_kedro.deepemd.matching import RegionImage, region_image
 from lowshot_kedro.deepemd.parameters import DeepEMDParameters
-from lowshot_kedro.deepemd.regions import view_extractor
+from lowshot_kedro.deepemd.regions import images_per_pass, view_extractor
 from lowshot_kedro.episodes.choice import chosen_methods
 from lowshot_kedro.episodes.episode import Episode
 from lowshot_kedro.episodes.evaluation import evaluate_episodes
@@ -79,7 +78,7 @@ def extract_episode_features(
             rows = networks.extract_features(
                 extractor,
                 images,
-                batch_size=episodes.batch_size,
+                batch_size=images_per_pass(extractor, view, episodes.batch_size),
                 num_workers=None if episodes.num_workers == AUTO else int(episodes.num_workers),
                 device=episodes.device,
                 precision=episodes.precision,
@@ -123,14 +122,14 @@ def tabulate_episodes(
 ) -> tuple[pd.DataFrame, str]:
     """The table of the methods, as a frame and as Markdown; it is printed, too."""
     table = reporting.episodes_table(episode_accuracies, episode_seconds)
-    caption = reporting.episodes_caption(episodes)
+    caption = reporting.describe_episodes(episodes)
     reporting.print_episodes(table, caption)
-    return table, reporting.episodes_markdown(table, caption)
+    return table, reporting.episodes_to_markdown(table, caption)
 
 
 def plot_episodes(episodes_table: pd.DataFrame, episodes: EpisodesParameters) -> Figure:
     """Accuracies of the methods with their intervals."""
-    return reporting.plot_episodes(episodes_table, reporting.episodes_caption(episodes))
+    return reporting.plot_episodes(episodes_table, reporting.describe_episodes(episodes))
 
 
 def plot_matching(
@@ -139,29 +138,20 @@ def plot_matching(
     episodes: EpisodesParameters,
     deepemd: DeepEMDParameters,
 ) -> Figure:
-    """Which regions of some query images of the first episode flow where."""
+    """Which regions of some query images of the first episode flow where, by DeepEMD-FCN."""
     images = episode_images.images
     if images is None:
         return reporting.empty_figure("the images of these features are not at hand")
-    regions = _views(episode_images, episode_features)["map"]
-    extractor = networks.create_dense_network(
-        episodes.backbone, episodes.weights, episodes.image_size
-    )
     rows = next(iter(episodes.sampler(episode_images.labels)))
     n_support = episodes.n_way * episodes.n_shot
-    episode = Episode(0, rows[:n_support], rows[n_support:], episodes.n_way, {"map": regions})
-    method = DeepEMDFCN(MethodOptions(episodes.seed, deepemd))
-    matches = method.matches(episode, episodes.n_images)
-
-    def shown(row: int) -> RegionImage:
-        return region_image(images[row].image, extractor)
-
-    classes = episode_images.labels[episode.support_rows[: episode.n_way]]
-    return reporting.plot_matching(
-        matches,
-        lambda query: shown(int(episode.query_rows[query])),
-        lambda shot: shown(int(episode.support_rows[shot])),
-        [episode_images.class_name(int(label)) for label in classes],
+    views: dict[View, RegionFeatures] = {"map": episode_features["map"]}
+    return reporting.plot_episode_matching(
+        DeepEMDFCN(MethodOptions(episodes.seed, deepemd)),
+        Episode(0, rows[:n_support], rows[n_support:], episodes.n_way, views),
+        images,
+        networks.create_dense_network(episodes.backbone, episodes.weights, episodes.image_size),
+        episode_images.class_name,
+        episodes.n_images,
     )
 
 
