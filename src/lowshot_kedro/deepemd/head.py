@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from lowshot_kedro.blocks import row_ranges
@@ -183,10 +182,12 @@ def require_maps(queries: torch.Tensor, prototypes: torch.Tensor) -> None:
                 found=of_prototypes if what != "device" else str(of_prototypes),
                 expected=f"the {what} of the queries, {of_queries}",
             )
+    for name, maps in (("queries", queries), ("prototypes", prototypes)):
+        require_finite(name, maps)
 
 
 def require_map(name: str, maps: torch.Tensor) -> None:
-    """Refuse what is no float32 or float64 (images, channels, height, width) of finite numbers.
+    """Refuse what is no float32 or float64 (images, channels, height, width).
 
     Raises:
         InputError: About the argument of this name.
@@ -198,6 +199,14 @@ def require_map(name: str, maps: torch.Tensor) -> None:
         raise InputError(parameter=name, found=tuple(maps.shape), expected=expected)
     if maps.dtype not in _DTYPES:
         raise InputError(parameter=name, found=maps.dtype, expected="float32 or float64")
+
+
+def require_finite(name: str, maps: torch.Tensor) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        InputError: About the argument of this name.
+    """
     # A sum tells without a tensor of as many truths; that of huge numbers may overflow.
     if not bool(maps.detach().sum().isfinite()) and not bool(maps.detach().isfinite().all()):
         raise InputError("holds NaN or infinite numbers", parameter=name)
@@ -304,9 +313,9 @@ class _Transport(torch.autograd.Function):
         return scores
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients with respect to similarities and both weights."""
+        _refuse_second_derivative()
         flow, supply_potential, demand_potential = ctx.saved_tensors
         of_scores = gradients[0][:, :, None]
         of_weights = (
@@ -342,10 +351,16 @@ class _QPTHTransport(torch.autograd.Function):
         return scores.detach()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients with respect to similarities and both weights."""
+        _refuse_second_derivative()
         needed = [tensor for tensor in ctx.inputs if tensor.requires_grad]
         with one_torch_thread():
             found = iter(torch.autograd.grad(ctx.scores, needed, gradients, retain_graph=True))
         return *(next(found) if tensor.requires_grad else None for tensor in ctx.inputs), None
+
+
+def _refuse_second_derivative() -> None:
+    # torch's once_differentiable lets a second derivative pass that is constant in the logits.
+    if torch.is_grad_enabled():
+        raise RuntimeError("emd_logits has no second derivative: it cannot take create_graph=True")
