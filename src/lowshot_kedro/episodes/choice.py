@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from lowshot_kedro.episodes.episode import View
 from lowshot_kedro.episodes.methods import METHODS, EpisodeMethod, MethodOptions
@@ -67,7 +68,7 @@ def _require_at_hand(
     method: type[EpisodeMethod], views: Collection[View], *, is_named: bool
 ) -> None:
     """Refuse a method that lacks images in its form, or a library."""
-    about = {"parameter": "methods", "found": method.name} if is_named else {}
+    about: dict[str, Any] = {"parameter": "methods", "found": method.name} if is_named else {}
     if method.view not in views:
         what = "" if is_named else f"{method.name}: "
         there = " and ".join(views) or "none"

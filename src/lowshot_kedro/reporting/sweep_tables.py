@@ -123,7 +123,10 @@ def to_markdown(summary: pd.DataFrame, top_k: Sequence[int], context: Mapping[st
     parts = ["# Accuracy over seeds", "\n".join(_notes(summary, context))]
     for k in top_k:
         for group in _groups(summary, k):
-            parts += [f"## Top-{k}, {GROUP_NAMES[group]}", markdown_table(_cells(summary, k, group))]
+            parts += [
+                f"## Top-{k}, {GROUP_NAMES[group]}",
+                markdown_table(_cells(summary, k, group)),
+            ]
     return "\n\n".join(parts) + "\n"
 
 

@@ -44,9 +44,7 @@ class LabelDiffusionMethod(EpisodeMethod):
         "Diffusion, CVPR 2018"
     )
 
-    def __init__(
-        self, options: MethodOptions, k: int | None = None, n_iterations: int = 5
-    ) -> None:
+    def __init__(self, options: MethodOptions, k: int | None = None, n_iterations: int = 5) -> None:
         super().__init__(options)
         self.k, self.n_iterations = k, n_iterations
 
