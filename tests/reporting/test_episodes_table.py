@@ -135,10 +135,10 @@ def test_the_plot_has_a_row_for_every_method_and_a_marker_for_every_setting():
     ]  # fmt: skip
     assert axes.yaxis_inverted()
     drawn = {
-        container.get_label(): (
+        container.get_label(): [
             container[0].get_xdata().tolist(),
             container[0].get_ydata().tolist(),
-        )
+        ]
         for container in axes.containers
     }
     assert drawn == {

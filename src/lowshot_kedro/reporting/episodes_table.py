@@ -127,7 +127,7 @@ def print_episodes(table: pd.DataFrame, caption: str) -> None:
     for place, column in enumerate(rows[0][1]):
         printed.add_column(column, justify="left" if place < 2 else "right", no_wrap=True)
     before = None
-    for number, (setting, row) in enumerate(rows):
+    for setting, row in rows:
         if before not in (None, setting):
             printed.add_section()
         is_best = setting != before
