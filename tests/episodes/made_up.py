@@ -29,5 +29,5 @@ def episode(
         rows[:n_shot].ravel(),
         rows[n_shot:].ravel(),
         n_way,
-        {view: regions for view in views},
+        dict.fromkeys(views, regions),
     )

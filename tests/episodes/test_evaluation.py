@@ -100,9 +100,7 @@ def test_a_stopped_evaluation_goes_on_where_it_was(tmp_path):
     assert going_on.asked == [5, 6, 7]
 
 
-def test_an_evaluation_that_is_killed_has_kept_what_was_written_now_and_then(
-    tmp_path, monkeypatch
-):
+def test_an_evaluation_that_is_killed_has_kept_what_was_written_now_and_then(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "SECONDS_BETWEEN_WRITES", 0.0)
     sizes = []
 
@@ -138,8 +136,6 @@ def test_a_method_that_is_added_later_computes_only_itself(tmp_path):
     assert (known.asked, added.asked) == ([], list(range(8)))
     pd.testing.assert_frame_equal(both, evaluate(Guesses(), OtherGuesses()))
     assert not both["guesses"].equals(both["other_guesses"])
-
-
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,9 @@ def plot_episodes(table: pd.DataFrame, caption: str) -> Figure:
         table: What :func:`~lowshot_kedro.reporting.episodes_table.episodes_table` returns.
         caption: What the episodes were made of, for the title.
     """
-    table = table.sort_values("accuracy", ascending=False, kind="stable", ignore_index=True)
+    # The table's order counts where accuracies differ by rounding alone.
+    order = (-table["accuracy"].round(12)).argsort(kind="stable")
+    table = table.iloc[order].reset_index(drop=True)
     figure = Figure(figsize=(8, 1.7 + _INCHES_PER_ROW * len(table)), layout="constrained")
     axes = figure.subplots()
     for setting, rows in table.groupby("setting", sort=False):

@@ -16,6 +16,7 @@ from lowshot_kedro.episodes.parameters import EpisodesParameters
 from lowshot_kedro.reporting.markdown import markdown_table
 from lowshot_kedro.reporting.style import MISSING, print_whole
 
+_DIGITS = 12
 # In the order of tables.
 SETTINGS = ("inductive", "transductive")
 _NOTE = (
@@ -50,8 +51,8 @@ def episodes_table(
             for name in names
             if _setting(name) == setting
         }
-        # Sorting is stable: of equally good ones the first of METHODS comes first.
-        order = sorted(sorted(means, key=_place), key=lambda name: -means[name][0])
+        # Rounded: of equally good ones the first of METHODS comes first.
+        order = sorted(means, key=lambda name: (-round(means[name][0], _DIGITS), _place(name)))
         for name in order:
             difference = (math.nan, math.nan)
             if name != order[0]:
@@ -157,7 +158,8 @@ def _per_cent(mean: Any, half_width: Any) -> str:
     """Two decimals, as papers have them; `–` for what is not known."""
     if math.isnan(mean):
         return MISSING
-    text = f"{100 * mean:.2f}".replace("-", "−")
+    # Zero has no sign.
+    text = f"{round(100 * mean, 2) + 0.0:.2f}".replace("-", "−")
     return text if math.isnan(half_width) else f"{text} ± {100 * half_width:.2f}"
 
 
