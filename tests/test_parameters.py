@@ -52,7 +52,8 @@ VALID = {
         "n_images": 3,
     },
     "episodes": {
-        "dataset": "environment", "data_path": None, "split": "test", "classes": "all", "n_way": 5,
+        "dataset": "environment", "data_path": None, "class_order": "sorted", "split": "test",
+        "classes": "all", "n_way": 5,
         "n_shot": 1, "n_query": 15, "n_episodes": 100, "seed": 1, "order": "direct",
         "methods": "all", "backbone": "ResNet12", "weights": "none", "image_size": None,
         "batch_size": 8, "num_workers": 0, "device": "auto", "precision": "auto", "n_images": 2,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from numpy.typing import ArrayLike
 
 from lowshot_kedro.devices import DEVICES
+from lowshot_kedro.episodes.image_sets import CLASS_ORDERS, ClassOrder
 from lowshot_kedro.episodes.sampler import ORDERS, EpisodeSampler, Order
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.networks import PRECISIONS, require_extractor
@@ -41,6 +42,8 @@ class EpisodesParameters:
     Attributes:
         dataset: Where the images come from, one of `DATASETS`.
         data_path: The folder of that data set, or the file of features; None for `environment`.
+        class_order: How the classes of a data set are numbered, see
+            :func:`~lowshot_kedro.episodes.image_sets.few_shot_images`.
         split: Which of a data set's classes, one of `SPLITS`.
         classes: Which classes of the environment: all, or base or novel ones of experiment.mode.
         n_way: Classes of an episode.
@@ -62,6 +65,7 @@ class EpisodesParameters:
 
     dataset: str = "environment"
     data_path: str | None = None
+    class_order: ClassOrder = "sorted"
     split: str = "test"
     classes: str = "all"
     n_way: int = 5
@@ -86,6 +90,7 @@ class EpisodesParameters:
         if not is_path and (self.dataset != "environment" or self.data_path is not None):
             expected = "the path of the data set, or null with the dataset environment"
             raise refuse("data_path", self.data_path, expected)
+        require_one_of("class_order", self.class_order, CLASS_ORDERS)
         require_one_of("split", self.split, SPLITS)
         require_one_of("classes", self.classes, CLASSES)
         require_integer("n_way", self.n_way, 2, 10_000)

@@ -19,30 +19,29 @@ def create_pipeline(dataset: str = "environment") -> Pipeline:
     Args:
         dataset: Where the images come from: the parameter `episodes.dataset`.
     """
-    choice = (
-        node(
-            choose_environment_images,
-            inputs=[
-                "test_images",
-                "class_split",
-                "params:episodes",
-                "params:deepemd",
-                "params:experiment",
-            ],
-            outputs="episode_images",
-            name="choose_episode_images",
-        )
-        if dataset == "environment"
-        else node(
-            choose_few_shot_images,
-            inputs=["few_shot_images", "params:episodes", "params:deepemd"],
-            outputs="episode_images",
-            name="choose_episode_images",
-        )
-    )
     return pipeline(
         [
-            choice,
+            (
+                node(
+                    choose_environment_images,
+                    inputs=[
+                        "test_images",
+                        "class_split",
+                        "params:episodes",
+                        "params:deepemd",
+                        "params:experiment",
+                    ],
+                    outputs="episode_images",
+                    name="choose_episode_images",
+                )
+                if dataset == "environment"
+                else node(
+                    choose_few_shot_images,
+                    inputs=["few_shot_images", "params:episodes", "params:deepemd"],
+                    outputs="episode_images",
+                    name="choose_episode_images",
+                )
+            ),
             node(
                 extract_episode_features,
                 inputs=["episode_images", "params:episodes", "params:deepemd"],
