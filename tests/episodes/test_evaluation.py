@@ -245,7 +245,7 @@ def test_images_without_a_better_class_are_told(caplog):
 
     found = evaluate(Undecided(), OtherGuesses())
     assert "guesses: 24 query images have the same score for every class" in caplog.text
-    assert len(caplog.records) == 1
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
     assert (found["guesses"] >= 1 / 6).all()
 
 
