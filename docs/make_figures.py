@@ -81,7 +81,9 @@ TABLES = {
 }
 
 # Of the demonstration's run.
-QUICK_PARTS = ("demonstration", "digits", "snca", "kedro_viz", "explore_catalog")
+QUICK_PARTS = (
+    "demonstration", "digits", "snca", "few_shot_episodes", "kedro_viz", "explore_catalog",
+)  # fmt: skip
 # A notebook, and an environment, on the 70 thousand figures of Fashion-MNIST.
 SLOW_PARTS = ("label_diffusion", "label_images", "fashion_mnist")
 
@@ -109,6 +111,9 @@ def main() -> None:
     if "snca" in parts:
         _kedro("run", "--pipelines", "snca")
         _execute_notebook("snca")
+    if "few_shot_episodes" in parts:
+        _kedro("run", "--pipelines", "episodes")
+        _execute_notebook("few_shot_episodes")
     _copy_plots(parts)
     if "kedro_viz" in parts:
         _take_screenshots()

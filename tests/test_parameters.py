@@ -51,6 +51,18 @@ VALID = {
         "eval_k": [1, 5], "eval_temperature": None, "eval_n_labeled": [1], "eval_seeds": [1, 2],
         "n_images": 3,
     },
+    "episodes": {
+        "dataset": "environment", "data_path": None, "class_order": "sorted", "split": "test",
+        "classes": "all", "n_way": 5,
+        "n_shot": 1, "n_query": 15, "n_episodes": 100, "seed": 1, "order": "direct",
+        "methods": "all", "backbone": "ResNet12", "weights": "none", "image_size": None,
+        "batch_size": 8, "num_workers": 0, "device": "auto", "precision": "auto", "n_images": 2,
+    },
+    "deepemd": {
+        "temperature": 12.5, "solver": "native", "feature_pyramid": [2, 3], "patch_list": [2],
+        "patch_ratio": 2.0, "n_patches": 9, "prototype_lr": 100, "prototype_passes": 10,
+        "prototype_batch_size": 4,
+    },
     "sweep": {
         "methods": [
             "nearest_class_mean", "nearest_neighbors", "label_spreading", "logistic_regression",
@@ -94,6 +106,14 @@ PUBLIC_NAMES = {
         "network", "weights", "dimension", "classes", "temperature", "margin", "bank_momentum",
         "bank_momentum_changes", "epochs", "batch_size", "lr", "n_processes", "scheduler",
     },
+    "episodes": {
+        "dataset", "data_path", "split", "n_way", "n_shot", "n_query", "n_episodes", "seed",
+        "methods", "backbone", "weights", "image_size",
+    },
+    "deepemd": {
+        "temperature", "solver", "feature_pyramid", "patch_list", "patch_ratio", "n_patches",
+        "prototype_lr", "prototype_passes", "prototype_batch_size",
+    },
     "sweep": {
         "methods", "n_labeled", "seeds", "validation_seeds", "metric", "unlabeled", "n_background",
         "logistic_regression", "diffusion", "nearest_neighbors", "label_spreading",
@@ -102,7 +122,7 @@ PUBLIC_NAMES = {
 }  # fmt: skip
 
 # Sections that need not be there.
-WITH_DEFAULTS = {"snca"}
+WITH_DEFAULTS = {"snca", "episodes", "deepemd"}
 
 ANY_COUNT = "an integer from 1 to 2147483647"
 NOT_NEGATIVE = "an integer from 0 to 2147483647"

@@ -17,6 +17,7 @@ from lowshot_kedro.deepemd.regions import (
     PatchPreparation,
     encode_patches,
     grid_boxes,
+    images_per_pass,
     random_box,
     view_extractor,
     view_transform,
@@ -291,6 +292,13 @@ def test_the_map_is_the_network_as_it_is(dense):
     assert view_extractor(dense, "map", PARAMETERS, 0) is dense
     image = noise((50, 60))
     assert torch.equal(view_transform(dense, "map")(image), dense.preprocess(image))
+
+
+def test_a_pass_has_as_many_patches_as_it_would_have_images(dense):
+    grid = view_extractor(dense, "grid", PARAMETERS)
+    found = [images_per_pass(grid, "grid", size) for size in (64, 26, 25, 5)]
+    assert found == [4, 2, 1, 1]
+    assert images_per_pass(dense, "map", 64) == 64
 
 
 def test_cifar_fs_is_treated_as_the_original_treats_it(monkeypatch):

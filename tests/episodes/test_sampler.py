@@ -186,6 +186,10 @@ def test_the_package_comes_without_torch():
         ({"n_way": 21}, "n_way: got 21, expected at most 20, the number of classes"),
         ({"n_query": 30}, "class 0 has 30 images, and 19 more .* at least 31"),
         ({"labels": np.repeat(["ant", "bee"], [20, 3]), "n_way": 2}, "class bee has 3 images; exp"),
+        (
+            {"labels": np.repeat([4, 5], [20, 3]), "n_way": 2, "class_names": "abcdef"},
+            "class f has 3 images; exp",
+        ),
         ({"labels": [[0, 1]]}, "labels: .*of shape"),
         ({"labels": []}, "labels: .*of shape"),
         ({"labels": [0.0, np.nan]}, "labels: .*one class"),

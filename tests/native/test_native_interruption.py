@@ -86,6 +86,11 @@ CALLS = {
     "copy_rows": lambda: native.copy_rows(
         VECTORS, ONES, ORDER, ORDER.astype(np.int64), np.empty_like(VECTORS)
     ),
+    "solve_transport": lambda: native.solve_transport(
+        WEIGHTS.reshape(-1, 2, WIDTH).astype(float),
+        np.full((ROWS // 2, 2), WIDTH / 2.0),
+        np.ones((ROWS // 2, WIDTH)),
+    ),
     "checksum_rows": lambda: native.checksum_rows(VECTORS, np.ones(20, np.uint64)),
 }
 each_call = pytest.mark.parametrize("name", CALLS)

@@ -6,10 +6,20 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
+from torch.nn import Identity
 
+from lowshot_kedro.blocks import RegionFeatures
 from lowshot_kedro.deepemd.matching import ClassMatch, QueryMatch, RegionImage, map_boxes
-from lowshot_kedro.reporting import frame_color, plot_matching
+from lowshot_kedro.deepemd.parameters import DeepEMDParameters
+from lowshot_kedro.episodes.episode import Episode
+from lowshot_kedro.episodes.methods import MethodOptions
+from lowshot_kedro.episodes.methods.deepemd_fcn import DeepEMDFCN
+from lowshot_kedro.episodes.methods.deepemd_pyramid import DeepEMDPyramid
+from lowshot_kedro.images import LoadedImage
+from lowshot_kedro.networks import DenseExtractor, Preprocessing
+from lowshot_kedro.reporting import frame_color, plot_episode_matching, plot_matching
 from lowshot_kedro.reporting.matching import heat_map, strongest_flows
+from tests.features import MemoryFeatures
 
 NAMES = ["ant", "bee", "a class with a very long name"]
 
@@ -161,3 +171,40 @@ def test_class_names_are_taken_as_they_are():
 def test_without_queries_the_figure_says_so():
     (axes,) = plot_matching([], image_of(BOXES), image_of(BOXES), NAMES).axes
     assert texts(axes) == ["no queries"]
+
+
+class Numbered:
+    """Image i is all i; labels come again and again."""
+
+    labels = np.arange(12, dtype=np.int32) % 3
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, number):
+        return LoadedImage(Image.new("RGB", (12, 12), (20 * number, 0, 0)), 0, None)
+
+
+@pytest.mark.parametrize(("method", "n_regions"), [(DeepEMDFCN, 4), (DeepEMDPyramid, 5)])
+def test_an_episode_is_shown_with_its_own_images_and_names(method, n_regions):
+    maps = np.random.default_rng(0).standard_normal((12, 6, 2, 2)).astype(np.float32)
+    # Images are most like those three before them. Labels 1 and 0 are classes 0 and 1.
+    maps[9:] = maps[6:9] + 0.1 * maps[:3]
+    views = {"map": RegionFeatures(MemoryFeatures(maps.reshape(12, -1), "maps"), (6, 2, 2))}
+    episode = Episode(0, np.array([7, 6]), np.array([10, 9]), 2, views)
+    preprocess = Preprocessing(lambda image: image.resize((6, 6)), (0.5,) * 3, (0.5,) * 3)
+    extractor = DenseExtractor("mine", Identity(), preprocess, 24, Identity(), (6, 2, 2))
+    options = MethodOptions(deepemd=DeepEMDParameters(feature_pyramid=(1,)))
+    inputs = method(options), episode, Numbered(), extractor
+    figure = plot_episode_matching(*inputs, lambda label: NAMES[label])
+    for axes, red, names in zip(
+        rows_of(figure), ((10, 7, 10, 6), (9, 6, 9, 7)), ("bee", "ant"), strict=True
+    ):
+        assert texts(axes)[0] == f"query: {names}\nrecognised ✓"
+        shown = [image.get_array() for image in axes.images if image.get_array().ndim == 3]
+        assert [image[0, 0, 0] // 20 for image in shown[:8:2]] == list(red)
+        assert shown[0].shape == (6, 6, 3)
+    (match, _) = method(options).matches(episode, 2)
+    assert match.best.flow.shape == (n_regions, n_regions)
+    unnamed = plot_episode_matching(*inputs, n_queries=1)
+    assert [texts(axes)[0] for axes in rows_of(unnamed)] == ["query: 1\nrecognised ✓"]

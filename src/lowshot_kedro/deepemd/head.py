@@ -18,11 +18,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from lowshot_kedro.blocks import row_ranges
-from lowshot_kedro.deepemd.solvers import QPTHSolver, Solver, as_solver
+from lowshot_kedro.deepemd.solvers import QPTHSolver, Solver, as_solver, one_torch_thread
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.parameters import require_number
 
@@ -101,14 +100,11 @@ def emd_logits(
     solver = as_solver(solver)
     require_number("temperature", temperature, 0)
     require_maps(queries, prototypes)
+    function = _QPTHTransport if isinstance(solver, QPTHSolver) else _Transport
     parts = []
     for pairs in _blocks_of_pairs(queries, prototypes):
         weights = _scaled_weights(pairs, solver)
-        if isinstance(solver, QPTHSolver):
-            scores = _scores_by_qpth(pairs.similarities, *weights, solver)
-        else:
-            scores = _Transport.apply(pairs.similarities, *weights, solver)
-        parts.append(scores)
+        parts.append(function.apply(pairs.similarities, *weights, solver))
     logits = torch.cat(parts) * (temperature / queries[0, 0].numel())
     return logits.to(queries.dtype)
 
@@ -186,10 +182,12 @@ def require_maps(queries: torch.Tensor, prototypes: torch.Tensor) -> None:
                 found=of_prototypes if what != "device" else str(of_prototypes),
                 expected=f"the {what} of the queries, {of_queries}",
             )
+    for name, maps in (("queries", queries), ("prototypes", prototypes)):
+        require_finite(name, maps)
 
 
 def require_map(name: str, maps: torch.Tensor) -> None:
-    """Refuse what is no float32 or float64 (images, channels, height, width) of finite numbers.
+    """Refuse what is no float32 or float64 (images, channels, height, width).
 
     Raises:
         InputError: About the argument of this name.
@@ -201,6 +199,14 @@ def require_map(name: str, maps: torch.Tensor) -> None:
         raise InputError(parameter=name, found=tuple(maps.shape), expected=expected)
     if maps.dtype not in _DTYPES:
         raise InputError(parameter=name, found=maps.dtype, expected="float32 or float64")
+
+
+def require_finite(name: str, maps: torch.Tensor) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        InputError: About the argument of this name.
+    """
     # A sum tells without a tensor of as many truths; that of huge numbers may overflow.
     if not bool(maps.detach().sum().isfinite()) and not bool(maps.detach().isfinite().all()):
         raise InputError("holds NaN or infinite numbers", parameter=name)
@@ -307,9 +313,9 @@ class _Transport(torch.autograd.Function):
         return scores
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients with respect to similarities and both weights."""
+        _refuse_second_derivative()
         flow, supply_potential, demand_potential = ctx.saved_tensors
         of_scores = gradients[0][:, :, None]
         of_weights = (
@@ -319,28 +325,42 @@ class _Transport(torch.autograd.Function):
         return of_scores[..., None].to(flow.dtype) * flow, *of_weights, None
 
 
-class _OnlyOnce(torch.autograd.Function):
-    """What it gets, whose second derivative is refused."""
+class _QPTHTransport(torch.autograd.Function):
+    """Σ flow · similarity of every problem, where the flow of QPTH has a derivative, too."""
 
     @staticmethod
-    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
-        """The same values."""
-        return values.clone()
+    def forward(
+        ctx: Any,
+        similarities: torch.Tensor,
+        supplies: torch.Tensor,
+        demands: torch.Tensor,
+        solver: QPTHSolver,
+    ) -> torch.Tensor:
+        """float64 (Q, K) from (Q, K, n, m), float64 (Q, K, n) and (Q, K, m)."""
+        with torch.enable_grad(), one_torch_thread():
+            inputs = [
+                tensor.detach().double().requires_grad_(needed)
+                for tensor, needed in zip(
+                    (similarities, supplies, demands), ctx.needs_input_grad, strict=False
+                )
+            ]
+            costs, *weights = (tensor.flatten(0, 1) for tensor in (1 - inputs[0], *inputs[1:]))
+            flow = solver.flow(costs, *weights).reshape(similarities.shape)
+            scores = (flow * inputs[0]).sum((2, 3))
+        ctx.inputs, ctx.scores = inputs, scores
+        return scores.detach()
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
-        """The same gradient."""
-        return gradients[0]
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Gradients with respect to similarities and both weights."""
+        _refuse_second_derivative()
+        needed = [tensor for tensor in ctx.inputs if tensor.requires_grad]
+        with one_torch_thread():
+            found = iter(torch.autograd.grad(ctx.scores, needed, gradients, retain_graph=True))
+        return *(next(found) if tensor.requires_grad else None for tensor in ctx.inputs), None
 
 
-def _scores_by_qpth(
-    similarities: torch.Tensor, supplies: torch.Tensor, demands: torch.Tensor, solver: QPTHSolver
-) -> torch.Tensor:
-    """Σ flow · similarity, where the flow has a derivative, too."""
-    similarities = similarities.double()
-    shape = similarities.shape
-    problems = (1 - similarities, supplies, demands)
-    flow = solver.flow(*(tensor.flatten(0, 1) for tensor in problems))
-    scores = (flow.reshape(shape) * similarities).sum((2, 3))
-    return cast(torch.Tensor, _OnlyOnce.apply(scores))
+def _refuse_second_derivative() -> None:
+    # torch's once_differentiable lets a second derivative pass that is constant in the logits.
+    if torch.is_grad_enabled():
+        raise RuntimeError("emd_logits has no second derivative: it cannot take create_graph=True")

@@ -224,7 +224,7 @@ def view_extractor(
 
     For patches it takes the patches of an image as one tall image, and its map is (C, patches, 1),
     the mean of each patch's own map. Not more than 16 patches, on a GPU 256, go through the network
-    at a time, however many images do.
+    at a time, however many images do; for the patches themselves, see :func:`images_per_pass`.
 
     Args:
         dense: The network.
@@ -252,6 +252,17 @@ def view_extractor(
         dense=regions.eval(),
         shape=(channels, patches.count, 1),
     )
+
+
+def images_per_pass(extractor: DenseExtractor, view: View, batch_size: int) -> int:
+    """How many images are extracted at a time, so that there are not more inputs than wanted.
+
+    Args:
+        extractor: What :func:`view_extractor` returns for the view.
+        view: The view.
+        batch_size: Images, or patches, that are in memory at a time; of one image all patches are.
+    """
+    return batch_size if view == "map" else max(1, batch_size // extractor.shape[1])
 
 
 def view_transform(

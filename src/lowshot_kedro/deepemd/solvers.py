@@ -11,7 +11,8 @@ from __future__ import annotations
 import importlib
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from types import ModuleType
@@ -29,6 +30,8 @@ from lowshot_kedro.parameters import refuse, require_number, require_one_of
 if TYPE_CHECKING:
     import torch
 
+# One core solves as many in about 3 ms. Threads that have to wait for a core take longer to meet.
+_NODE_PAIRS_OF_THREADS = 2**16
 # POT stops at 10^5 steps unless it is told otherwise, with a plan that moves a part of the weights.
 _MAX_STEPS = 10**8
 # Numbers that QPTH may hold at a time, of which a pair of n × m nodes takes some (n·m)².
@@ -77,8 +80,16 @@ class Solver(ABC):
         """
 
 
+@dataclass(frozen=True)
 class NativeSolver(Solver):
-    """The compiled solver of this package: exact, float64, with potentials."""
+    """The compiled solver of this package: exact, float64, with potentials.
+
+    Args:
+        n_jobs: Threads, as for :func:`earth_movers_distance`; None: one for a call that takes no
+            longer than threads take to meet, else as many as OpenMP has been told to take.
+    """
+
+    n_jobs: int | None = None
 
     def solve(
         self,
@@ -86,11 +97,9 @@ class NativeSolver(Solver):
         supplies: NDArray[np.float64],
         demands: NDArray[np.float64],
     ) -> Transport:
-        """All problems in one call, in several threads."""
-        try:
-            found = earth_movers_distance(costs, supplies, demands)
-        except NotImplementedError:
-            return POTSolver().solve(costs, supplies, demands)
+        """All problems in one call."""
+        n_jobs = 1 if self.n_jobs is None and costs.size < _NODE_PAIRS_OF_THREADS else self.n_jobs
+        found = earth_movers_distance(costs, supplies, demands, n_jobs)
         return Transport(found.flow, found.supply_potential, found.demand_potential)
 
 
@@ -209,6 +218,8 @@ class QPTHSolver(Solver):
     ) -> torch.Tensor:
         """The flows of all problems, differentiable in all arguments.
 
+        To be called in :func:`one_torch_thread`, and so is the backward pass.
+
         Args:
             costs: float64 (P, n, m).
             supplies: float64 (P, n).
@@ -252,6 +263,22 @@ class QPTHSolver(Solver):
         )
         solution: torch.Tensor = found.reshape(n_problems, n, m)
         return solution
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Let torch have one thread.
+
+    With several ones torch 2.14 decomposes batches of matrices of 200 rows wrongly, or never ends.
+    """
+    import torch
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def _load_qpth() -> Any:

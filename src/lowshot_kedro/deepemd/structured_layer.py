@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from lowshot_kedro.blocks import row_ranges
-from lowshot_kedro.deepemd.head import MIN_LENGTH, MIN_WEIGHT, require_map
+from lowshot_kedro.deepemd.head import MIN_LENGTH, MIN_WEIGHT, require_finite, require_map
 from lowshot_kedro.deepemd.solvers import Solver, as_solver
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.interruption import require_no_stop
@@ -70,6 +70,7 @@ class StructuredLayer:
         require_integer("n_way", n_way, 1)
         require_integer("n_shot", n_shot, 1)
         require_map("support", support)
+        require_finite("support", support)
         if len(support) != n_way * n_shot:
             raise InputError(
                 f"images of {n_way} classes with {n_shot} each",
@@ -274,7 +275,7 @@ def _taken_apart(nodes: _Array) -> _Nodes:
 
 def _cross_entropy_gradient(scores: _Array, classes: NDArray[np.int64]) -> _Array:
     """Of the sum over images, with respect to scores (images, K)."""
-    gradient = np.exp(scores - scores.max(1, keepdims=True))
+    gradient: _Array = np.exp(scores - scores.max(1, keepdims=True))
     gradient /= gradient.sum(1, keepdims=True)
     gradient[np.arange(len(classes)), classes] -= 1
     return gradient

@@ -74,7 +74,7 @@ def evaluate_episodes(
             :class:`~lowshot_kedro.episodes.sampler.EpisodeSampler`.
         methods: What to compare, for instance from
             :func:`~lowshot_kedro.episodes.choice.chosen_methods`.
-        parameters: n_way, n_shot, n_query, n_episodes and the seed of the episodes.
+        parameters: n_way, n_shot, n_query, n_episodes, seed and order of the episodes.
         folder: Where accuracies are kept, a JSON file for every method: every half minute, at the
             end, and when somebody stops the evaluation. Those that are there already, and follow
             from the same, are not computed again, whatever the number of episodes. None: nowhere.
@@ -89,14 +89,7 @@ def evaluate_episodes(
             there is not, or scores that are no numbers, with the method and the episode.
         ResultInUseError: If another process writes to the folder.
     """
-    sampler = EpisodeSampler(
-        labels,
-        parameters.n_way,
-        parameters.n_shot,
-        parameters.n_query,
-        parameters.n_episodes,
-        parameters.seed,
-    )
+    sampler = parameters.sampler(labels)
     _require_methods(methods, views)
     used = {method.view: views[method.view] for method in methods}
     with nullcontext() if folder is None else written_by_one(folder):
@@ -309,7 +302,7 @@ def _common_facts(
     labels: NDArray[Any], parameters: EpisodesParameters, provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
     # The number of episodes is not among them: the first ones are the same, however many follow.
-    names = ("n_way", "n_shot", "n_query", "seed")
+    names = ("n_way", "n_shot", "n_query", "seed", "order")
     return {
         "episodes": {name: getattr(parameters, name) for name in names},
         "labels": _checksum(json.dumps(labels.tolist()).encode()),

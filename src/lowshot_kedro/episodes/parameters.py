@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from numpy.typing import ArrayLike
+
 from lowshot_kedro.devices import DEVICES
+from lowshot_kedro.episodes.image_sets import CLASS_ORDERS, ClassOrder
+from lowshot_kedro.episodes.sampler import ORDERS, EpisodeSampler, Order
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.networks import PRECISIONS, require_extractor
 from lowshot_kedro.parameters import (
@@ -38,6 +42,8 @@ class EpisodesParameters:
     Attributes:
         dataset: Where the images come from, one of `DATASETS`.
         data_path: The folder of that data set, or the file of features; None for `environment`.
+        class_order: How the classes of a data set are numbered, see
+            :func:`~lowshot_kedro.episodes.image_sets.few_shot_images`.
         split: Which of a data set's classes, one of `SPLITS`.
         classes: Which classes of the environment: all, or base or novel ones of experiment.mode.
         n_way: Classes of an episode.
@@ -45,6 +51,7 @@ class EpisodesParameters:
         n_query: Query images of a class.
         n_episodes: Episodes.
         seed: Draws the episodes, and whatever is random in a method.
+        order: What drew from the generator before, as :class:`EpisodeSampler` says.
         methods: Names of methods; `all`: every one that is installed.
         backbone: The network, as for :func:`~lowshot_kedro.networks.create_dense_network`.
         weights: Its weights.
@@ -58,6 +65,7 @@ class EpisodesParameters:
 
     dataset: str = "environment"
     data_path: str | None = None
+    class_order: ClassOrder = "sorted"
     split: str = "test"
     classes: str = "all"
     n_way: int = 5
@@ -65,6 +73,7 @@ class EpisodesParameters:
     n_query: int = 15
     n_episodes: int = 600
     seed: int = 1
+    order: Order = "direct"
     methods: tuple[str, ...] | str = "all"
     backbone: str = "efficientnet_lite0"
     weights: str = "package"
@@ -77,15 +86,18 @@ class EpisodesParameters:
 
     def __post_init__(self) -> None:
         require_one_of("dataset", self.dataset, DATASETS)
-        needs_path = self.dataset != "environment"
-        if needs_path and (not isinstance(self.data_path, str) or not self.data_path):
-            raise refuse("data_path", self.data_path, f"the path of the {self.dataset} images")
+        is_path = isinstance(self.data_path, str) and self.data_path != ""
+        if not is_path and (self.dataset != "environment" or self.data_path is not None):
+            expected = "the path of the data set, or null with the dataset environment"
+            raise refuse("data_path", self.data_path, expected)
+        require_one_of("class_order", self.class_order, CLASS_ORDERS)
         require_one_of("split", self.split, SPLITS)
         require_one_of("classes", self.classes, CLASSES)
         require_integer("n_way", self.n_way, 2, 10_000)
         for name in ("n_shot", "n_query", "n_episodes", "batch_size"):
             require_integer(name, getattr(self, name), 1)
         require_integer("seed", self.seed, 0)
+        require_one_of("order", self.order, ORDERS)
         if self.methods != "all":
             methods = distinct_values("methods", self.methods, _require_name)
             object.__setattr__(self, "methods", methods)
@@ -102,6 +114,19 @@ class EpisodesParameters:
         require_one_of("device", self.device, DEVICES)
         require_one_of("precision", self.precision, PRECISIONS)
         require_integer("n_images", self.n_images, 1, 50)
+
+    def sampler(self, labels: ArrayLike) -> EpisodeSampler:
+        """The episodes.
+
+        Args:
+            labels: (N,), the class of every image.
+
+        Raises:
+            InputError: If they have no such episodes.
+        """
+        return EpisodeSampler(
+            labels, self.n_way, self.n_shot, self.n_query, self.n_episodes, self.seed, self.order
+        )
 
 
 def _require_name(name: str, value: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Literal
 
@@ -57,6 +57,7 @@ class EpisodeSampler:
         n_episodes: Episodes.
         seed: From 0 to 2³² - 1.
         order: What drew before, one of `ORDERS`.
+        class_names: Names of the classes by label, for messages; None: these have the labels.
 
     Raises:
         InputError: If there are fewer classes than n_way, a class has fewer images than n_shot +
@@ -72,6 +73,7 @@ class EpisodeSampler:
         n_episodes: int,
         seed: int,
         order: Order = "direct",
+        class_names: Sequence[str] | None = None,
     ) -> None:
         for name, value in (("n_way", n_way), ("n_shot", n_shot)):
             require_integer(name, value, 1)
@@ -81,7 +83,8 @@ class EpisodeSampler:
         require_one_of("order", order, ORDERS)
         self.n_way, self.n_shot, self.n_query = int(n_way), int(n_shot), int(n_query)
         self.n_episodes, self.seed, self.order = int(n_episodes), int(seed), order
-        self._rows, self._counts = _images_by_class(labels, self.n_way, self.n_shot + self.n_query)
+        n_images = self.n_shot + self.n_query
+        self._rows, self._counts = _images_by_class(labels, self.n_way, n_images, class_names)
         self._firsts = np.cumsum(self._counts) - self._counts
 
     def __len__(self) -> int:
@@ -138,7 +141,7 @@ class EpisodeSampler:
 
 
 def _images_by_class(
-    labels: ArrayLike, n_way: int, n_images: int
+    labels: ArrayLike, n_way: int, n_images: int, class_names: Sequence[str] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions of the images sorted by class, and how many each class has.
 
@@ -165,8 +168,10 @@ def _images_by_class(
     small = np.flatnonzero(counts < n_images)
     if len(small):
         others = f", and {len(small) - 1} more classes have too few" if len(small) > 1 else ""
+        label = names[small[0]]
+        name = label if class_names is None else class_names[int(label)]
         raise InputError(
-            f"labels: class {names[small[0]]} has {counts[small[0]]} images{others}; expected at "
+            f"labels: class {name} has {counts[small[0]]} images{others}; expected at "
             f"least {n_images} in each class, as many as n_shot and n_query take"
         )
     by_class = np.argsort(numbers.reshape(-1), kind="stable")

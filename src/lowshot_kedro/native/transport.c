@@ -715,6 +715,8 @@ static struct instance instance_of(const struct lowshot_transport *problems,
 int lowshot_solve_transport(const struct lowshot_transport *problems, int threads,
                             const struct lowshot_transport_optima *optima,
                             struct lowshot_fault *fault) {
+    if (problems == NULL || optima == NULL)
+        return report_fault(fault, LOWSHOT_BAD_SIZE, 0, 0, 0);
     const int64_t count = problems->problems, n = problems->supplies, m = problems->demands;
     if (n < 1 || m < 1 || n > MAX_NODES || m > MAX_NODES || threads < 1 ||
         !matrix_fits(problems->costs, count, n * m, n * m) ||

@@ -119,8 +119,8 @@ def solve_transport(
         place = np.unravel_index(column, given.shape[1:])
         where = ", ".join(str(index) for index in (row, *place))
         found = f"{_NAMES[which]}: entry ({where}) holds {given[row][place]}"
-        least = "at least 0 and " if which else ""
-        return f"{found}, expected finite numbers {least}at most {MAX_TRANSPORT_NUMBER:g}"
+        least, most = (0.0 if which else -MAX_TRANSPORT_NUMBER), MAX_TRANSPORT_NUMBER
+        return f"{found}, expected finite numbers from {least:g} to {most:g}"
 
     call(
         lib.lowshot_solve_transport,

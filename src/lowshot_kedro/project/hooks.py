@@ -27,9 +27,11 @@ from rich.table import Table
 
 from lowshot_kedro import native, networks
 from lowshot_kedro.datasets.resumable import ResumableDataset
+from lowshot_kedro.episodes.parameters import EpisodesParameters
 from lowshot_kedro.errors import InputError, did_you_mean
 from lowshot_kedro.locks import files_in_use, of_this_run
 from lowshot_kedro.memory import format_bytes, recent_peak_rss_bytes, restart_peak
+from lowshot_kedro.pipelines import episodes
 from lowshot_kedro.progress import Stopwatch
 from lowshot_kedro.project.commands import Invocation
 from lowshot_kedro.project.config import Project, UserError, absent_folder, where_to_read
@@ -139,7 +141,7 @@ class ParameterHooks:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Refuse parameters that are unknown or out of range, and compose the default pipeline."""
+        """Refuse parameters that are unknown or out of range, and compose pipelines by them."""
         parameters = context.config_loader["parameters"]
         try:
             read_parameters(parameters)
@@ -149,6 +151,8 @@ class ParameterHooks:
         pipelines["__default__"] = pipelines["experiment"] + (
             Pipeline([]) if own_images else pipelines["demonstration"]
         )
+        dataset = parameters.get("episodes", {}).get("dataset", EpisodesParameters.dataset)
+        pipelines["episodes"] = episodes.create_pipeline(dataset)
 
 
 class InputHooks(InvocationHooks):

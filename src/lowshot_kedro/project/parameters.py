@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from lowshot_kedro.deepemd.parameters import DeepEMDParameters
+from lowshot_kedro.episodes.parameters import EpisodesParameters
 from lowshot_kedro.graph import require_method
 from lowshot_kedro.graph.parameters import GraphParameters
 from lowshot_kedro.images.parameters import DemonstrationParameters
@@ -73,6 +75,8 @@ SECTIONS: dict[str, type] = {
     "evaluation": EvaluationParameters,
     "snca": SNCAParameters,
     "labeling": LabelingParameters,
+    "episodes": EpisodesParameters,
+    "deepemd": DeepEMDParameters,
     "sweep": SweepParameters,
     "reporting": ReportingParameters,
 }

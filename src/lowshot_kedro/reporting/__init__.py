@@ -23,7 +23,7 @@ from lowshot_kedro.reporting.episodes_table import (
 from lowshot_kedro.reporting.image_map import plot_image_map
 from lowshot_kedro.reporting.knn_accuracies import knn_accuracy_rows, print_knn_accuracies
 from lowshot_kedro.reporting.labeling import print_labeling
-from lowshot_kedro.reporting.matching import plot_matching
+from lowshot_kedro.reporting.matching import plot_episode_matching, plot_matching
 from lowshot_kedro.reporting.nearest_images import (
     EmbeddedImages,
     nearest_image_rows,
@@ -77,6 +77,7 @@ __all__ = [
     "plot_accuracy_per_step",
     "plot_accuracy_per_step_over_seeds",
     "plot_confusion",
+    "plot_episode_matching",
     "plot_episodes",
     "plot_image_map",
     "plot_matching",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,11 +17,22 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from PIL import Image
 
-from lowshot_kedro.deepemd.matching import ClassMatch, QueryMatch, RegionImage
+from lowshot_kedro.deepemd.matching import (
+    ClassMatch,
+    QueryMatch,
+    RegionImage,
+    region_image,
+)
+from lowshot_kedro.episodes.episode import Episode
 from lowshot_kedro.fonts import drawable, font_families
+from lowshot_kedro.images import ImageSource
 from lowshot_kedro.methods.palette import BLUE, VERMILLION
 from lowshot_kedro.reporting.neighbors import frame_color
 from lowshot_kedro.reporting.style import empty_figure, shortened
+
+if TYPE_CHECKING:
+    from lowshot_kedro.episodes.methods.emd_method import EMDMethod
+    from lowshot_kedro.networks import DenseExtractor
 
 # Between two images the strongest flows are drawn that together carry this part; never more lines.
 _PART_DRAWN = 0.8
@@ -144,6 +155,40 @@ def plot_matching(
     )  # fmt: skip
     _draw_legends(figure, scales)
     return figure
+
+
+def plot_episode_matching(
+    method: EMDMethod,
+    episode: Episode,
+    images: ImageSource,
+    extractor: DenseExtractor,
+    class_name: Callable[[int], str] = str,
+    n_queries: int = 4,
+) -> Figure:
+    """The matching of some queries of an episode, half of them wrongly classified ones.
+
+    Args:
+        method: A variant of DeepEMD.
+        episode: The episode.
+        images: All images that the episode was drawn from.
+        extractor: What their regions come from, in the view of the method, see
+            :func:`~lowshot_kedro.deepemd.regions.view_extractor`.
+        class_name: The name of a label of the images.
+        n_queries: How many are shown at most.
+    """
+
+    def shown(rows: NDArray[np.int64]) -> Callable[[int], RegionImage]:
+        return lambda number: region_image(
+            images[int(rows[number])].image, extractor, method.pyramid
+        )
+
+    labels = images.labels[episode.support_rows[: episode.n_way]].tolist()
+    return plot_matching(
+        method.matches(episode, n_queries),
+        shown(episode.query_rows),
+        shown(episode.support_rows),
+        [class_name(label) for label in labels],
+    )
 
 
 def strongest_flows(

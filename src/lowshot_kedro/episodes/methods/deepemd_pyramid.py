@@ -18,14 +18,18 @@ class DeepEMDPyramid(EMDMethod):
     name = "deepemd_pyramid"
     title = "DeepEMD-FCN, feature pyramid"
 
+    @property
+    def pyramid(self) -> tuple[int, ...]:
+        """Sides of the coarser maps whose places are regions too."""
+        return self._settings.feature_pyramid
+
     def regions(self, episode: Episode) -> tuple[torch.Tensor, torch.Tensor]:
         """Regions of support and query images, float32 (n, C, 1, nodes)."""
         from lowshot_kedro.deepemd.regions import with_pyramid
 
-        sides = self._settings.feature_pyramid
-        support, query = (with_pyramid(maps, sides) for maps in super().regions(episode))
+        support, query = (with_pyramid(maps, self.pyramid) for maps in super().regions(episode))
         return support, query
 
     def parameters(self) -> Mapping[str, Any]:
         """Those of DeepEMD, and the sides of the coarser maps."""
-        return {**super().parameters(), "feature_pyramid": list(self._settings.feature_pyramid)}
+        return {**super().parameters(), "feature_pyramid": list(self.pyramid)}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.deepemd.matching import QueryMatch, explain_matches
 from lowshot_kedro.deepemd.parameters import DeepEMDParameters
 from lowshot_kedro.episodes.episode import Episode, View
 from lowshot_kedro.episodes.methods.method import EpisodeMethod, MethodOptions
@@ -48,6 +49,11 @@ class EMDMethod(EpisodeMethod):
         )
 
     @property
+    def pyramid(self) -> tuple[int, ...]:
+        """Sides of the coarser maps whose places are regions too."""
+        return ()
+
+    @property
     def _settings(self) -> DeepEMDParameters:
         return self.options.deepemd
 
@@ -63,18 +69,40 @@ class EMDMethod(EpisodeMethod):
         import torch
 
         settings = self._settings
-        prototypes, queries = self.regions(episode)
-        if episode.n_shot > 1:
-            generator = torch.Generator().manual_seed(self.seed_of(episode))
-            prototypes = self._layer.prototypes(
-                prototypes, episode.n_way, episode.n_shot, generator
-            )
+        support, queries = self.regions(episode)
+        prototypes = self._prototypes(episode, support)
         with torch.no_grad():
             logits = self._emd_logits(
                 queries, prototypes, temperature=settings.temperature, solver=self._solver
             )
         scores: NDArray[np.floating[Any]] = logits.numpy()
         return scores
+
+    def matches(self, episode: Episode, n_queries: int) -> list[QueryMatch]:
+        """How some queries, half of them wrongly classified ones, match their two best classes.
+
+        Args:
+            episode: The episode.
+            n_queries: How many queries at most.
+        """
+        support, queries = self.regions(episode)
+        return explain_matches(
+            queries,
+            episode.query_classes,
+            support,
+            self._prototypes(episode, support),
+            n_queries=n_queries,
+            temperature=self._settings.temperature,
+            solver=self._solver,
+        )
+
+    def _prototypes(self, episode: Episode, support: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        if episode.n_shot == 1:
+            return support
+        generator = torch.Generator().manual_seed(self.seed_of(episode))
+        return self._layer.prototypes(support, episode.n_way, episode.n_shot, generator)
 
     def parameters(self) -> Mapping[str, Any]:
         """Temperature, solver, and how prototypes are learned."""
