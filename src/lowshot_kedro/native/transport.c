@@ -7,38 +7,42 @@
 /* The transportation simplex, for dense problems that fit into the cache, one thread a problem.
  *
  * A basis is a spanning tree of supplies and demands, hung up at the largest demand. Nodes of
- * weight 0 are left out. Weights are integers whose sum is 2^60 and reduced costs are integers of
- * so few bits that sums along any path of the tree are exact in a double: no rounding decides
- * anything, and no vector width changes it. The tree is strongly feasible: an edge without flow
- * leads from a supply up to a demand. W. H. Cunningham, "A network simplex method" (Mathematical
- * Programming 11, 1976) shows that the simplex never cycles then.
+ * weight 0 are left out. Weights are integers whose sum is 2^60, and costs are integers of so few
+ * bits that their sum along any path of the tree fits 32: no rounding decides anything, and no
+ * vector width changes it. The tree is strongly feasible: an edge without flow leads from a supply
+ * up to a demand. W. H. Cunningham, "A network simplex method" (Mathematical Programming 11, 1976)
+ * shows that the simplex never cycles then.
  *
  * Afterwards potentials of the tree follow from the costs as given, with twice the bits of a
- * double. If the tree is not optimal for these, because costs differ in size by more than the bits
- * of the integers, the simplex goes on with those potentials. */
+ * double. If the tree is not optimal for these, because costs differ by less than the integers
+ * tell, the simplex goes on with those potentials, where every pivot takes longer. */
 
 enum {
     LANES = 8,
     NO_NODE = -1,
     TOTAL_BITS = 60,
+    POTENTIAL_BITS = 29,
+    NO_EDGE = 1 << 30, /* more than any reduced cost can make up for */
     MAX_NODES = 1 << 20,
-    BLOCK_CELLS = 1024,
+    BLOCK_CELLS = 2048,
     PIVOTS_BETWEEN_LOOKS = 256
 };
 
 /* Products of such numbers, and sums of these, are finite. */
 static const double LARGEST = 1e150;
 static const double MAX_IMBALANCE = 1e-6;
-static const double ROUNDING = 4 * DBL_EPSILON;
+static const double ROUNDING = 8 * DBL_EPSILON;
 
 struct room {
-    double *costs;     /* of the integers, supplies x stride; infinity behind the last demand */
-    double *potential; /* u of supplies, minus v of demands */
-    double *rest;      /* what twice the bits add to it */
-    double *weight;    /* as given */
-    double *least;     /* of each demand */
-    int64_t *amount;   /* as integers */
-    int64_t *flow;     /* on the edge to the parent */
+    double *exact;      /* u of supplies, minus v of demands, for the costs as given */
+    double *rest;       /* what twice the bits add to them */
+    double *lowest;     /* costs of each demand, or v */
+    double *weight;     /* as given */
+    int64_t *amount;    /* as integers */
+    int64_t *flow;      /* on the edge to the parent */
+    int32_t *costs;     /* as integers, supplies x stride, NO_EDGE behind the last demand */
+    int32_t *potential; /* u of supplies, minus v of demands, for these */
+    int32_t *least;     /* of each demand */
     int32_t *parent;
     int32_t *depth;
     int32_t *next; /* in preorder, in a ring */
@@ -76,22 +80,24 @@ static int64_t padded(int64_t count) { return (count + LANES - 1) / LANES * LANE
 
 static bool make_room(int64_t n, int64_t m, struct room *room) {
     const size_t nodes = (size_t)(padded(n) + padded(m)), cells = (size_t)(n * padded(m));
-    const size_t doubles = cells + 4 * nodes, longs = 3 * nodes, ints = 11 * nodes;
+    const size_t doubles = 4 * nodes, longs = 3 * nodes, ints = cells + 13 * nodes;
     const size_t bytes = 8 * doubles + 8 * longs + 4 * ints;
     room->memory = aligned_alloc(CACHE_LINE_BYTES, (bytes + 63) / 64 * 64);
     if (room->memory == NULL)
         return false;
     double *const d = room->memory;
-    room->costs = d;
-    room->potential = d + cells;
-    room->rest = d + cells + nodes;
-    room->weight = d + cells + 2 * nodes;
-    room->least = d + cells + 3 * nodes;
+    room->exact = d;
+    room->rest = d + nodes;
+    room->lowest = d + 2 * nodes;
+    room->weight = d + 3 * nodes;
     int64_t *const l = (int64_t *)(d + doubles);
     room->amount = l;
     room->flow = l + nodes;
     room->edge_flow = l + 2 * nodes;
-    int32_t *const i = (int32_t *)(l + longs);
+    room->costs = (int32_t *)(l + longs);
+    int32_t *const i = room->costs + cells;
+    room->potential = i + 11 * nodes;
+    room->least = i + 12 * nodes;
     room->parent = i;
     room->depth = i + nodes;
     room->next = i + 2 * nodes;
@@ -105,70 +111,57 @@ static bool make_room(int64_t n, int64_t m, struct room *room) {
     return true;
 }
 
-ALWAYS_INLINE double smaller(double first, double second) {
+ALWAYS_INLINE int32_t smaller(int32_t first, int32_t second) {
     return first < second ? first : second;
 }
-
-ALWAYS_INLINE double larger(double first, double second) { return first > second ? first : second; }
 
 /* The smallest reduced costs of each column in some rows, if they are negative. */
 ALWAYS_INLINE void price_rows(const struct tree *tree, int64_t begin, int64_t end) {
     enum { ROWS = 4 };
     const int64_t stride = tree->stride;
-    const double *restrict const minus_v = tree->room->potential + tree->first_demand;
-    const double *restrict const u = tree->room->potential;
-    double *restrict const least = tree->room->least;
+    const int32_t *restrict const minus_v = tree->room->potential + tree->first_demand;
+    const int32_t *restrict const u = tree->room->potential;
+    int32_t *restrict const least = tree->room->least;
     for (int64_t j = 0; j < stride; j++)
         least[j] = 0;
     int64_t i = begin;
     for (; i + ROWS <= end; i += ROWS) {
-        const double *restrict const first = tree->room->costs + i * stride;
-        const double *restrict const second = first + stride;
-        const double *restrict const third = second + stride;
-        const double *restrict const fourth = third + stride;
-        const double u0 = u[i], u1 = u[i + 1], u2 = u[i + 2], u3 = u[i + 3];
+        const int32_t *restrict const first = tree->room->costs + i * stride;
+        const int32_t *restrict const second = first + stride;
+        const int32_t *restrict const third = second + stride;
+        const int32_t *restrict const fourth = third + stride;
+        const int32_t u0 = u[i], u1 = u[i + 1], u2 = u[i + 2], u3 = u[i + 3];
         for (int64_t j = 0; j < stride; j++) {
-            const double of_first = first[j] + minus_v[j] - u0;
-            const double of_second = second[j] + minus_v[j] - u1;
-            const double of_third = third[j] + minus_v[j] - u2;
-            const double of_fourth = fourth[j] + minus_v[j] - u3;
-            const double of_all =
-                smaller(smaller(of_first, of_second), smaller(of_third, of_fourth));
-            least[j] = smaller(of_all, least[j]);
+            const int32_t of_two = smaller(first[j] - u0, second[j] - u1);
+            const int32_t of_others = smaller(third[j] - u2, fourth[j] - u3);
+            least[j] = smaller(smaller(of_two, of_others) + minus_v[j], least[j]);
         }
     }
     for (; i < end; i++) {
-        const double *restrict const row = tree->room->costs + i * stride;
-        const double u0 = u[i];
+        const int32_t *restrict const row = tree->room->costs + i * stride;
+        const int32_t u0 = u[i];
         for (int64_t j = 0; j < stride; j++)
-            least[j] = smaller(row[j] + minus_v[j] - u0, least[j]);
+            least[j] = smaller(row[j] - u0 + minus_v[j], least[j]);
     }
 }
 
-ALWAYS_INLINE double smallest_of(const double *values, int64_t count) {
-    /* As many chains of comparisons as a processor works on at a time. */
-    double lanes[LANES];
-    for (int64_t lane = 0; lane < LANES; lane++)
-        lanes[lane] = values[lane];
-    for (int64_t j = LANES; j < count; j += LANES)
-        for (int64_t lane = 0; lane < LANES; lane++)
-            lanes[lane] = smaller(values[j + lane], lanes[lane]);
-    for (int64_t half = LANES / 2; half > 0; half /= 2)
-        for (int64_t lane = 0; lane < half; lane++)
-            lanes[lane] = smaller(lanes[lane + half], lanes[lane]);
-    return lanes[0];
+ALWAYS_INLINE int32_t smallest_of(const int32_t *values, int64_t count) {
+    int32_t smallest = values[0];
+    for (int64_t j = 0; j < count; j++)
+        smallest = smaller(values[j], smallest);
+    return smallest;
 }
 
-static inline int64_t first_at_most(const double *values, double limit, int64_t count) {
+static inline int64_t place_of(int32_t value, const int32_t *values, int64_t count) {
     int64_t place = 0;
-    while (place + 1 < count && values[place] > limit)
+    while (place + 1 < count && values[place] != value)
         place++;
     return place;
 }
 
 /* The edge that enters, the cheapest of some rows; false if the tree is optimal. */
 ALWAYS_INLINE bool find_entering(struct tree *tree, int32_t *supply, int32_t *demand,
-                                 double *reduced) {
+                                 int32_t *reduced) {
     const struct room *const room = tree->room;
     const int64_t at_once = BLOCK_CELLS / tree->stride, rows = at_once > 4 ? at_once : 4;
     for (int64_t looked_at = 0; looked_at < tree->n;) {
@@ -177,13 +170,12 @@ ALWAYS_INLINE bool find_entering(struct tree *tree, int32_t *supply, int32_t *de
         looked_at += end - begin;
         tree->next_row = end < tree->n ? end : 0;
         price_rows(tree, begin, end);
-        const double least = smallest_of(room->least, tree->stride);
+        const int32_t least = smallest_of(room->least, tree->stride);
         if (least < 0) {
-            const int64_t j = first_at_most(room->least, least, tree->stride);
-            const double minus_v = room->potential[tree->first_demand + j];
+            const int64_t j = place_of(least, room->least, tree->stride);
+            const int32_t sum = least - room->potential[tree->first_demand + j];
             int64_t i = begin;
-            while (i + 1 < end &&
-                   room->costs[i * tree->stride + j] + minus_v - room->potential[i] > least)
+            while (i + 1 < end && room->costs[i * tree->stride + j] - room->potential[i] != sum)
                 i++;
             *supply = (int32_t)i;
             *demand = (int32_t)(tree->first_demand + j);
@@ -197,35 +189,43 @@ ALWAYS_INLINE bool find_entering(struct tree *tree, int32_t *supply, int32_t *de
 /* Many more than it ever takes. */
 static int64_t pivot_limit(const struct tree *tree) { return 100000 + 1000 * (tree->n + tree->m); }
 
+/* An edge up from a node that can lose so much flow. */
+struct limit {
+    int64_t flow;
+    int32_t node;
+};
+
+/* Without branches, which no processor would foresee. */
+ALWAYS_INLINE struct limit first_smallest(struct limit limit, int64_t flow, int32_t node) {
+    limit.node = flow < limit.flow ? node : limit.node;
+    limit.flow = flow < limit.flow ? flow : limit.flow;
+    return limit;
+}
+
+ALWAYS_INLINE struct limit last_smallest(struct limit limit, int64_t flow, int32_t node) {
+    limit.node = flow <= limit.flow ? node : limit.node;
+    limit.flow = flow <= limit.flow ? flow : limit.flow;
+    return limit;
+}
+
 /* Brings an edge with this reduced cost into the tree. */
-ALWAYS_INLINE void pivot(struct tree *tree, int32_t supply, int32_t demand, double reduced) {
+ALWAYS_INLINE void pivot(struct tree *tree, int32_t supply, int32_t demand, int32_t reduced) {
     struct room *const room = tree->room;
     int32_t *restrict const parent = room->parent, *restrict const depth = room->depth;
     int32_t *restrict const next = room->next, *restrict const previous = room->previous;
     int64_t *restrict const flow = room->flow;
-    double *restrict const potential = room->potential;
+    int32_t *restrict const potential = room->potential;
 
     /* Flow of edges up from supplies falls on the supply's side of the cycle, that of edges up from
      * demands on the demand's. The last edge that blocks, seen from the top along the flow, leaves:
      * on the supply's side the lowest, on the demand's the highest. */
     const int32_t first_demand = (int32_t)tree->first_demand;
-    int64_t supply_limit = INT64_MAX, demand_limit = INT64_MAX;
-    int32_t supply_leaving = NO_NODE, demand_leaving = NO_NODE;
+    struct limit of_supply = {INT64_MAX, NO_NODE}, of_demand = {INT64_MAX, NO_NODE};
     int32_t x = supply, y = demand;
-#define LIMIT_BY_SUPPLY                                                                            \
-    if (flow[x] < supply_limit) {                                                                  \
-        supply_limit = flow[x];                                                                    \
-        supply_leaving = x;                                                                        \
-    }
-#define LIMIT_BY_DEMAND                                                                            \
-    if (flow[y] <= demand_limit) {                                                                 \
-        demand_limit = flow[y];                                                                    \
-        demand_leaving = y;                                                                        \
-    }
     /* The deeper side first, then both at the same depth, where both are of the same kind. */
     int32_t ahead = depth[x] - depth[y];
     while (ahead > 0) {
-        LIMIT_BY_SUPPLY
+        of_supply = first_smallest(of_supply, flow[x], x);
         x = parent[x];
         if (--ahead == 0)
             break;
@@ -233,7 +233,7 @@ ALWAYS_INLINE void pivot(struct tree *tree, int32_t supply, int32_t demand, doub
         ahead--;
     }
     while (ahead < 0) {
-        LIMIT_BY_DEMAND
+        of_demand = last_smallest(of_demand, flow[y], y);
         y = parent[y];
         if (++ahead == 0)
             break;
@@ -241,26 +241,24 @@ ALWAYS_INLINE void pivot(struct tree *tree, int32_t supply, int32_t demand, doub
         ahead++;
     }
     if (x != y && x < first_demand) {
-        LIMIT_BY_SUPPLY
+        of_supply = first_smallest(of_supply, flow[x], x);
         x = parent[x];
         y = parent[y];
     }
     while (x != y) {
-        LIMIT_BY_DEMAND
+        of_demand = last_smallest(of_demand, flow[y], y);
         x = parent[x];
         y = parent[y];
         if (x == y)
             break;
-        LIMIT_BY_SUPPLY
+        of_supply = first_smallest(of_supply, flow[x], x);
         x = parent[x];
         y = parent[y];
     }
-#undef LIMIT_BY_SUPPLY
-#undef LIMIT_BY_DEMAND
     const int32_t top = x;
-    const bool on_supply_side = supply_limit < demand_limit;
-    const int64_t moved = on_supply_side ? supply_limit : demand_limit;
-    const int32_t leaving = on_supply_side ? supply_leaving : demand_leaving;
+    const bool on_supply_side = of_supply.flow < of_demand.flow;
+    const int64_t moved = on_supply_side ? of_supply.flow : of_demand.flow;
+    const int32_t leaving = on_supply_side ? of_supply.node : of_demand.node;
     if (moved > 0) {
         for (x = supply; x != top; x = parent[x])
             flow[x] += x < first_demand ? -moved : moved;
@@ -272,7 +270,7 @@ ALWAYS_INLINE void pivot(struct tree *tree, int32_t supply, int32_t demand, doub
      * by the end that it contains. */
     const int32_t end = on_supply_side ? supply : demand;
     const int32_t new_parent = on_supply_side ? demand : supply;
-    const double shift = on_supply_side ? reduced : -reduced;
+    const int32_t shift = on_supply_side ? reduced : -reduced;
     const int32_t before = previous[leaving];
     const int32_t depth_of_new_parent = depth[new_parent];
 
@@ -389,53 +387,49 @@ static void take_nodes(struct tree *tree, const struct instance *instance, doubl
         room->amount[tree->root] += sum - other_sum;
 }
 
-/* Costs less the smallest of their rows and columns, as integers. */
+/* A row of costs of nodes that have weight. */
+static const double *row_of(const struct tree *tree, const double *costs, int64_t demands,
+                            int64_t i) {
+    const struct room *const room = tree->room;
+    const double *const given = costs + room->number[i] * demands;
+    if (tree->m == demands)
+        return given;
+    for (int64_t j = 0; j < tree->m; j++)
+        room->exact[j] = given[room->number[tree->first_demand + j]];
+    return room->exact;
+}
+
+/* Costs less the smallest of their demand, as integers. */
 ALWAYS_INLINE void take_costs(struct tree *tree, const double *costs, int64_t demands) {
     struct room *const room = tree->room;
     const int64_t stride = tree->stride, m = tree->m;
-    double *restrict const column = room->potential + tree->first_demand;
-    const int32_t *restrict const numbers = room->number + tree->first_demand;
-    const bool is_whole = m == demands;
-    for (int64_t j = 0; j < stride; j++)
-        column[j] = INFINITY;
+    double *restrict const lowest = room->lowest, *restrict const highest = room->rest;
+    for (int64_t j = 0; j < m; j++) {
+        lowest[j] = INFINITY;
+        highest[j] = -INFINITY;
+    }
     for (int64_t i = 0; i < tree->n; i++) {
-        double *restrict const row = room->costs + i * stride;
-        const double *restrict const given = costs + (int64_t)room->number[i] * demands;
-        if (is_whole)
-            memcpy(row, given, (size_t)m * sizeof(double));
-        else
-            for (int64_t j = 0; j < m; j++)
-                row[j] = given[numbers[j]];
-        for (int64_t j = m; j < stride; j++)
-            row[j] = INFINITY;
-        const double smallest = smallest_of(row, stride);
-        for (int64_t j = 0; j < stride; j++) {
-            row[j] -= smallest;
-            column[j] = smaller(row[j], column[j]);
+        const double *const row = row_of(tree, costs, demands, i);
+        for (int64_t j = 0; j < m; j++) {
+            lowest[j] = row[j] < lowest[j] ? row[j] : lowest[j];
+            highest[j] = row[j] > highest[j] ? row[j] : highest[j];
         }
     }
-    for (int64_t j = m; j < stride; j++)
-        column[j] = 0;
-    double *restrict const most = room->least;
-    for (int64_t j = 0; j < stride; j++)
-        most[j] = 0;
-    for (int64_t i = 0; i < tree->n; i++) {
-        const double *restrict const row = room->costs + i * stride;
-        for (int64_t j = 0; j < stride; j++)
-            most[j] = larger(row[j] - column[j], most[j]);
-    }
-    double largest = 0;
+    double range = 0;
     for (int64_t j = 0; j < m; j++)
-        largest = larger(most[j], largest);
-    int exponent, bits = 51;
+        range = highest[j] - lowest[j] > range ? highest[j] - lowest[j] : range;
+    int exponent, bits = POTENTIAL_BITS;
     for (int64_t nodes = tree->n + m; nodes > 0; nodes /= 2)
         bits--;
-    frexp(largest > 1e-250 ? largest : 1e-250, &exponent);
-    const double scale = ldexp(1, bits - exponent), to_integer = 0x1.8p52;
+    frexp(range > 1e-250 ? range : 1e-250, &exponent);
+    const double scale = ldexp(1, bits - exponent);
     for (int64_t i = 0; i < tree->n; i++) {
-        double *restrict const row = room->costs + i * stride;
-        for (int64_t j = 0; j < stride; j++)
-            row[j] = ((row[j] - column[j]) * scale + to_integer) - to_integer;
+        const double *const row = row_of(tree, costs, demands, i);
+        int32_t *restrict const integers = room->costs + i * stride;
+        for (int64_t j = 0; j < m; j++)
+            integers[j] = (int32_t)((row[j] - lowest[j]) * scale + 0.5);
+        for (int64_t j = m; j < stride; j++)
+            integers[j] = NO_EDGE;
     }
 }
 
@@ -456,24 +450,24 @@ static void add_edge(struct tree *tree, int64_t supply, int64_t demand, int64_t 
 /* Edges with flow: each supply in turn goes to what is cheapest of what is still demanded. */
 ALWAYS_INLINE void choose_edges(struct tree *tree) {
     struct room *const room = tree->room;
-    double *restrict const closed = room->potential + tree->first_demand;
-    double *restrict const open = room->least;
+    int32_t *restrict const closed = room->potential + tree->first_demand;
+    int32_t *restrict const open = room->least;
     for (int64_t j = 0; j < tree->stride; j++)
-        closed[j] = j < tree->m ? 0 : INFINITY;
+        closed[j] = j < tree->m ? 0 : NO_EDGE - 1;
     tree->edges = 0;
     for (int64_t node = 0; node < tree->first_demand + tree->m; node++)
         room->edge_of[node] = -1;
     for (int64_t i = 0; i < tree->n; i++)
         while (room->amount[i] > 0) {
-            const double *restrict const row = room->costs + i * tree->stride;
+            const int32_t *restrict const row = room->costs + i * tree->stride;
             for (int64_t j = 0; j < tree->stride; j++)
                 open[j] = row[j] + closed[j];
-            const int64_t j = first_at_most(open, smallest_of(open, tree->stride), tree->stride);
+            const int64_t j = place_of(smallest_of(open, tree->stride), open, tree->stride);
             const int64_t demand = tree->first_demand + j;
             const int64_t left = room->amount[i], wanted = room->amount[demand];
             add_edge(tree, i, demand, left < wanted ? left : wanted);
             if (room->amount[demand] == 0)
-                closed[j] = INFINITY;
+                closed[j] = NO_EDGE - 1;
         }
 }
 
@@ -503,7 +497,7 @@ static void hang_up(struct tree *tree) {
                 const int32_t other = half % 2 ? i : j;
                 if (room->depth[other] >= 0)
                     continue;
-                const double cost = room->costs[i * tree->stride + j - first_demand];
+                const int32_t cost = room->costs[i * tree->stride + j - first_demand];
                 room->depth[other] = room->depth[node] + 1;
                 room->parent[other] = node;
                 room->flow[other] = room->edge_flow[edge];
@@ -541,34 +535,42 @@ static inline struct two_doubles two_sum(double first, double second) {
 /* Potentials of the tree for the costs as given, with twice the bits of a double, and rounded. */
 static void settle_potentials(struct tree *tree, const double *costs, int64_t demands) {
     struct room *const room = tree->room;
-    double *const potential = room->potential, *const rest = room->rest;
-    potential[tree->root] = rest[tree->root] = 0;
+    double *const exact = room->exact, *const rest = room->rest;
+    exact[tree->root] = rest[tree->root] = 0;
     for (int32_t x = room->next[tree->root]; x != tree->root; x = room->next[x]) {
         const int32_t up = room->parent[x];
         const bool is_supply = x < tree->first_demand;
         const int32_t i = is_supply ? x : up, j = is_supply ? up : x;
         const double cost = costs[room->number[i] * demands + room->number[j]];
-        struct two_doubles sum = two_sum(potential[up], is_supply ? cost : -cost);
+        struct two_doubles sum = two_sum(exact[up], is_supply ? cost : -cost);
         sum = two_sum(sum.high, sum.low + rest[up]);
-        potential[x] = sum.high;
+        exact[x] = sum.high;
         rest[x] = sum.low;
     }
 }
 
-/* More negative than rounding explains. */
-ALWAYS_INLINE bool any_negative(const double *restrict costs, double u, const double *restrict v,
-                                int64_t count) {
+/* Whether no reduced cost is more negative than rounding explains. */
+ALWAYS_INLINE bool is_optimal(const struct instance *instance, const struct room *room) {
+    const double *restrict const v = instance->demand_potential;
+    double *restrict const lower = room->lowest;
+    for (int64_t j = 0; j < instance->demands; j++)
+        lower[j] = v[j] - ROUNDING * fabs(v[j]);
     bool found = false;
-    for (int64_t j = 0; j < count; j++)
-        found |= costs[j] - u - v[j] < -ROUNDING * (fabs(costs[j]) + fabs(u) + fabs(v[j]));
-    return found;
+    for (int64_t i = 0; i < instance->supplies; i++) {
+        const double *restrict const row = instance->costs + i * instance->demands;
+        const double u =
+            instance->supply_potential[i] - ROUNDING * fabs(instance->supply_potential[i]);
+        for (int64_t j = 0; j < instance->demands; j++)
+            found |= row[j] - lower[j] < u;
+    }
+    return !found;
 }
 
 /* Pivots with the potentials of the costs as given, until none of the reduced costs is more
  * negative than rounding explains. */
 static int settle(struct tree *tree, const double *costs, int64_t demands, struct stop *stop) {
     struct room *const room = tree->room;
-    const double *const potential = room->potential;
+    const double *const exact = room->exact;
     int64_t row = 0, looked_at = 0;
     for (int64_t pivots = 0; looked_at < tree->n; row = row + 1 < tree->n ? row + 1 : 0) {
         const double *const given = costs + room->number[row] * demands;
@@ -577,8 +579,8 @@ static int settle(struct tree *tree, const double *costs, int64_t demands, struc
         for (int64_t j = 0; j < tree->m; j++) {
             const int64_t node = tree->first_demand + j;
             const double cost = given[room->number[node]];
-            const double reduced = cost - potential[row] + potential[node];
-            const double rounding = fabs(cost) + fabs(potential[row]) + fabs(potential[node]);
+            const double reduced = cost - exact[row] + exact[node];
+            const double rounding = fabs(exact[row]) + fabs(exact[node]);
             if (reduced < -ROUNDING * rounding && reduced < least) {
                 least = reduced;
                 entering = (int32_t)node;
@@ -591,7 +593,7 @@ static int settle(struct tree *tree, const double *costs, int64_t demands, struc
             return LOWSHOT_NO_OPTIMUM;
         if (pivots % PIVOTS_BETWEEN_LOOKS == 0 && stop_wanted(stop))
             return LOWSHOT_STOPPED;
-        pivot(tree, (int32_t)row, entering, least);
+        pivot(tree, (int32_t)row, entering, 0);
         settle_potentials(tree, costs, demands);
         looked_at = 0;
     }
@@ -625,9 +627,9 @@ static void write_potentials(const struct tree *tree, const struct instance *ins
     for (int64_t j = 0; j < demands; j++)
         v[j] = 0;
     for (int64_t j = tree->first_demand; j < tree->first_demand + tree->m; j++)
-        v[room->number[j]] = 0 - room->potential[j];
+        v[room->number[j]] = 0 - room->exact[j];
     for (int64_t i = 0; i < tree->n; i++)
-        u[room->number[i]] = room->potential[i];
+        u[room->number[i]] = room->exact[i];
     for (int64_t i = 0; i < supplies && tree->n < supplies; i++) {
         if (instance->supply_weights[i] > 0)
             continue;
@@ -694,8 +696,7 @@ ALWAYS_INLINE int solve_portable(const struct instance *instance, struct room *r
     take_costs(&tree, instance->costs, demands);
     choose_edges(&tree);
     hang_up(&tree);
-    int32_t supply, demand;
-    double reduced;
+    int32_t supply, demand, reduced;
     for (int64_t pivots = 0; find_entering(&tree, &supply, &demand, &reduced); pivots++) {
         if (pivots == pivot_limit(&tree))
             return LOWSHOT_NO_OPTIMUM;
@@ -706,11 +707,7 @@ ALWAYS_INLINE int solve_portable(const struct instance *instance, struct room *r
     }
     settle_potentials(&tree, instance->costs, demands);
     write_potentials(&tree, instance);
-    bool is_optimal = true;
-    for (int64_t i = 0; i < supplies; i++)
-        is_optimal &= !any_negative(instance->costs + i * demands, instance->supply_potential[i],
-                                    instance->demand_potential, demands);
-    if (!is_optimal) {
+    if (!is_optimal(instance, room)) {
         COUNT(polish_done);
         const int status = settle(&tree, instance->costs, demands, stop);
         if (status != LOWSHOT_OK)
