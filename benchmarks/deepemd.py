@@ -44,7 +44,7 @@ BATCH = 4
 # As many times as fast as the original, and as its memory.
 WANTED = {STRUCTURED: 8.0, "memory of the head": 5.0}
 # Between logits of exact flows and of those in float32, of which some decide otherwise.
-LARGEST_DIFFERENCES = {ONE_SHOT: 1e-4, STRUCTURED: 2e-2}
+LARGEST_DIFFERENCES = {ONE_SHOT: 1e-4, STRUCTURED: 5e-3}
 
 
 @dataclass(frozen=True)
@@ -295,7 +295,7 @@ class DeepEMDBenchmark:
             ]
             for name in self.cpu.summary()
         ]
-        columns = ("", "CPU s", "median", "wall s", "MB above", "logits differ by")
+        columns = ("episode", "CPU s", "median", "wall s", "MB above", "logits differ by")
         print_table("episodes", columns, rows)
 
 
@@ -340,7 +340,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print_json(
         {
             "benchmark": "deepemd",
-            "machine": {**machine.describe(), "opencv": version},
+            "machine": machine.describe(),
+            "opencv": version,
             "sizes": {name: getattr(options, name) for name in SIZES},
             "seconds": benchmark.cpu.summary(),
             "wall_seconds": benchmark.wall.summary(),

@@ -24,6 +24,7 @@ from lowshot_kedro.deepemd.solvers import Solver, as_solver
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.interruption import require_no_stop
 from lowshot_kedro.parameters import require_integer, require_number
+from lowshot_kedro.torch_threads import torch_threads
 
 MOMENTUM = 0.9
 DAMPENING = 0.9
@@ -79,12 +80,13 @@ class StructuredLayer:
                 expected=str(n_way * n_shot),
             )
         support = support.detach()
-        start: torch.Tensor = support.reshape(n_shot, n_way, *support.shape[1:]).mean(0)
-        # A class of one image is that image, and nothing can be learned about one class.
-        if n_shot == 1 or n_way == 1:
-            return start
-        with threadpool_limits(1, user_api="blas"):
+        with torch_threads(1):
+            start: torch.Tensor = support.reshape(n_shot, n_way, *support.shape[1:]).mean(0)
+            # A class of one image is that image, and one class alone has nothing to differ from.
+            if n_shot == 1 or n_way == 1:
+                return start
             steps = _Steps(self, solver, support, start)
+        with threadpool_limits(1, user_api="blas"):
             for _ in range(self.n_passes):
                 require_no_stop()
                 steps.make_pass(torch.randperm(len(support), generator=generator).numpy())
@@ -174,8 +176,8 @@ class _Steps:
         self._start = rows - means
         self._centred = self._start.copy()
         self._channel_sums = self._n_channels * means[:, 0]
-        self._buffer: _Array | None = None
-        self._gradient = np.empty_like(rows)
+        self._step, self._room = np.zeros_like(rows), np.empty_like(rows)
+        self._steps = 0
 
     def change(self) -> torch.Tensor:
         """(K, C, H, W), by how much prototypes differ from what they were at first."""
@@ -209,7 +211,9 @@ class _Steps:
         lengths = np.maximum(np.sqrt(squares), MIN_LENGTH)
         products = (directions @ self._centred.T).reshape(n_images, n, self._n_way, n)
         by_class = lengths.reshape(self._n_way, 1, n)
-        similarities = products.transpose(0, 2, 1, 3) / by_class.astype(np.float64)
+        similarities = np.divide(
+            products.transpose(0, 2, 1, 3), by_class, order="C", dtype=np.float64
+        )
         flow = self._flow(similarities, *self._weights(images, products))
 
         scale = self._layer.temperature / n
@@ -235,7 +239,7 @@ class _Steps:
         return of_images.transpose(0, 2, 1), of_prototypes
 
     def _flow(self, similarities: _Array, *products: _Array) -> _Array:
-        n_images, n_way, n, _ = similarities.shape
+        n = similarities.shape[3]
 
         def weights(product: _Array) -> _Array:
             weights = np.maximum(product, 0).astype(np.float64, order="C")
@@ -243,21 +247,22 @@ class _Steps:
             weights *= n / weights.sum(2, keepdims=True)
             return weights.reshape(-1, n)
 
-        costs = np.subtract(1, similarities, order="C").reshape(-1, n, n)
+        costs = (1 - similarities).reshape(-1, n, n)
         flow = self._solver.solve(costs, *(weights(product) for product in products)).flow
-        return flow.reshape(n_images, n_way, n, n)
+        return flow.reshape(similarities.shape)
 
     def _follow(self, pulls: _Array, directions: _Array, along: _Array) -> None:
         """Move prototypes: the gradient is pullsᵀ · directions − along · centred nodes."""
-        gradient = np.matmul(pulls.T, directions, out=self._gradient)
-        gradient -= along * self._centred
-        if self._buffer is None:
-            self._buffer = gradient.copy()
-        else:
-            self._buffer *= MOMENTUM
-            gradient *= 1 - DAMPENING
-            self._buffer += gradient
-        self._centred -= np.multiply(self._buffer, self._layer.lr, out=self._gradient)
+        part = self._layer.lr
+        if self._steps:
+            part *= 1 - DAMPENING
+            self._step *= MOMENTUM
+        self._steps += 1
+        pulls *= part
+        along *= part
+        self._step += np.matmul(pulls.T, directions, out=self._room)
+        self._step -= np.multiply(along, self._centred, out=self._room)
+        self._centred -= self._step
 
 
 def _as_nodes(maps: torch.Tensor) -> _Array:
