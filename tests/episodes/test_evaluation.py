@@ -149,6 +149,7 @@ def test_a_method_that_is_added_later_computes_only_itself(tmp_path):
         {"n_query": 3},
         {"n_way": 2},
         {"seed": 5},
+        {"order": "loader"},
         {"provenance": {"images": "others"}},
     ],
     ids=str,

@@ -119,8 +119,9 @@ def test_the_printed_table_has_the_same_cells(capsys, monkeypatch):
         ({"dataset": "folder", "data_path": "my/images", "weights": "resnet.pt"},
          "5-way 1-shot, 15 query images a class, seed 1: the images in my/images, "
          "efficientnet_lite0 with resnet.pt"),
-        ({"dataset": "features", "data_path": "f.hdf5", "n_way": 3, "n_shot": 5},
-         "3-way 5-shot, 15 query images a class, seed 1: the features in f.hdf5"),
+        ({"dataset": "features", "data_path": "f.npz", "n_way": 3, "n_shot": 5, "order": "loader"},
+         "3-way 5-shot, 15 query images a class, seed 1 in the order of loader: "
+         "the features in f.npz"),
     ],
 )  # fmt: skip
 def test_episodes_are_described(changes, expected):

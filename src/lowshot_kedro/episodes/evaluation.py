@@ -212,6 +212,9 @@ def _evaluate_missing(
             watch = Stopwatch()
             for view in {each.record.method.view for each in missing}:
                 episode.regions(view)
+                if view == "map":
+                    # Here, or the first method that looks at them would seem to be slow.
+                    _ = episode.vectors
             reading += watch.seconds
             for each in missing:
                 each.record.classify(episode)

@@ -85,9 +85,10 @@ def describe_episodes(parameters: EpisodesParameters) -> str:
     }.get(parameters.dataset, f"{parameters.dataset}, {parameters.split} classes")
     backbone = "" if parameters.dataset == "features" else f", {_backbone(parameters)}"
     n_query = parameters.n_query
+    order = "" if parameters.order == "direct" else f" in the order of {parameters.order}"
     return (
         f"{parameters.n_way}-way {parameters.n_shot}-shot, {n_query} query "
-        f"image{'s' * (n_query > 1)} a class, seed {parameters.seed}: {images}{backbone}"
+        f"image{'s' * (n_query > 1)} a class, seed {parameters.seed}{order}: {images}{backbone}"
     )
 
 
