@@ -286,6 +286,10 @@ class RegionFeatures:
     shape: tuple[int, int, int]
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        """Images."""
+        return self.features.n_rows
+
     @property
     def labels(self) -> NDArray[np.int32]:
         """int32 (n,), the class of every image, 0-based."""

@@ -22,6 +22,21 @@ RunTasks = Callable[[Sequence[Task]], None]
 
 
 @contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch, and OpenMP with it, have this many threads where this thread calls them.
+
+    Args:
+        count: With one, rounding is always alike.
+    """
+    n_before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_before)
+
+
+@contextmanager
 def single_threaded_tasks(n_threads: int) -> Iterator[RunTasks]:
     """Tasks side by side, in each of which torch has one thread, so that rounding is always alike.
 
@@ -31,18 +46,13 @@ def single_threaded_tasks(n_threads: int) -> Iterator[RunTasks]:
     Yields:
         A function that calls tasks, in any order, and returns when all are done.
     """
-    n_before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with thread_names("torch") as name:
-            helpers = _Helpers(n_threads - 1, name)
-            try:
-                helpers.start()
-                yield helpers.run
-            finally:
-                helpers.close()
-    finally:
-        torch.set_num_threads(n_before)
+    with torch_threads(1), thread_names("torch") as name:
+        helpers = _Helpers(n_threads - 1, name)
+        try:
+            helpers.start()
+            yield helpers.run
+        finally:
+            helpers.close()
 
 
 class _Helpers:

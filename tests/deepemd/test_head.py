@@ -178,6 +178,26 @@ def test_one_side_may_have_no_gradient(solver: str, requires_grad: tuple[bool, b
             assert side.grad is None
 
 
+def test_threads_change_nothing() -> None:
+    queries, prototypes = random_maps(0, 7, 128, 3, 3).float(), random_maps(1, 5, 128, 3, 3).float()
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for n_threads in (1, 3):
+            torch.set_num_threads(n_threads)
+            found.append(
+                (
+                    *loss_and_gradients(queries, prototypes, torch.arange(7) % 5, "native"),
+                    *match(queries, prototypes),
+                )
+            )
+            assert torch.get_num_threads() == n_threads
+    finally:
+        torch.set_num_threads(before)
+    for one, three in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, three)
+
+
 def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     support, queries = episode(*SMALL)
     arguments = (queries.double(), support.double(), query_labels(), "native")
@@ -233,7 +253,9 @@ class _LargestTensor(TorchDispatchMode):
 
 
 def test_no_tensor_holds_channels_of_every_pair_of_nodes() -> None:
-    support, queries = (maps.double().requires_grad_() for maps in episode(*SMALL))
+    support, queries = random_maps(0, 5, 64, 3, 3), random_maps(1, 15, 64, 3, 3)
+    for maps in (support, queries):
+        maps.requires_grad_()
 
     def largest(make: Any) -> int:
         with _LargestTensor() as mode:

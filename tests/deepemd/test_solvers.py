@@ -5,7 +5,6 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from lowshot_kedro.deepemd import solvers
@@ -14,7 +13,6 @@ from lowshot_kedro.deepemd.solvers import (
     NativeSolver,
     QPTHSolver,
     as_solver,
-    one_torch_thread,
     solver_named,
 )
 from lowshot_kedro.errors import InputError
@@ -141,11 +139,3 @@ def test_qpth_takes_some_problems_at_a_time(
     monkeypatch.setattr(solvers, "_QPTH_NUMBERS", 1)
     apart = QPTHSolver("L2", 1e-2).solve(*problems)
     np.testing.assert_allclose(apart.flow, together.flow, atol=1e-6)
-
-
-def test_torch_has_its_threads_again() -> None:
-    before = torch.get_num_threads()
-    with pytest.raises(KeyError), one_torch_thread():
-        assert torch.get_num_threads() == 1
-        raise KeyError
-    assert torch.get_num_threads() == before

@@ -236,6 +236,19 @@ def test_scores_that_are_no_numbers_name_method_and_episode(tmp_path):
         evaluate(Wrong())
 
 
+def test_images_without_a_better_class_are_told(caplog):
+    class Undecided(Guesses):
+        def scores(self, episode):
+            scores = super().scores(episode)
+            scores[:3] = 0
+            return scores
+
+    found = evaluate(Undecided(), OtherGuesses())
+    assert "guesses: 24 query images have the same score for every class" in caplog.text
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
+    assert (found["guesses"] >= 1 / 6).all()
+
+
 @pytest.mark.parametrize(
     ("methods", "message"),
     [

@@ -8,10 +8,12 @@ import torch
 from easyfsl import methods as easyfsl_methods
 from sklearn.linear_model import LogisticRegression
 
+from lowshot_kedro.blocks import RegionFeatures
 from lowshot_kedro.deepemd.parameters import DeepEMDParameters
 from lowshot_kedro.episodes.methods import METHODS, MethodOptions
 from lowshot_kedro.episodes.methods.easyfsl_method import EasyFSLMethod
 from tests.episodes.made_up import collection, episode
+from tests.features import MemoryFeatures
 
 OPTIONS = MethodOptions(seed=1, deepemd=DeepEMDParameters(prototype_passes=2))
 EASYFSL = [name for name, method in METHODS.items() if issubclass(method, EasyFSLMethod)]
@@ -191,24 +193,25 @@ def test_methods_of_easyfsl_are_its_classes(name):
 
 
 def test_pt_map_assigns_images_of_long_vectors_as_well():
-    # easyfsl's own transform has 0 for all classes of such images, in single precision.
-    regions, classes = collection(n_classes=5, shape=(1280, 1, 1), noise=1.2, n_images=6)
-    given = episode(regions, classes, n_query=5)
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(5, 1280))
+    rows = np.maximum(np.tile(centers, (6, 1)) + 0.8 * rng.normal(size=(30, 1280)), 0)
+    regions = RegionFeatures(MemoryFeatures(rows, "images"), (1280, 1, 1))
+    given = episode(regions, np.tile(np.arange(5), 6), n_query=5)
+
+    def of_easyfsl(vectors, **settings):
+        classifier = easyfsl_methods.PTMAP(fine_tuning_steps=30, fine_tuning_lr=0.3, **settings)
+        support, query = map(torch.from_numpy, vectors)
+        classifier.process_support_set(support, torch.from_numpy(given.support_classes))
+        return classifier(query).numpy()
+
+    # Its own transform leaves images without a class, in single precision.
+    assert (of_easyfsl(given.vectors, feature_normalization=2).sum(axis=1) < 0.5).any()
     scores = method("pt_map").scores(given)
     np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-3)
     np.testing.assert_allclose(scores.sum(axis=0), 5, rtol=1e-3)
-    power = {
-        place: unit(np.sqrt(vectors.astype(np.float64) + 1e-6))
-        for place, vectors in zip(("support", "query"), given.vectors, strict=True)
-    }
-    classifier = easyfsl_methods.PTMAP(
-        fine_tuning_steps=30, fine_tuning_lr=0.3, lambda_regularization=10, power_factor=1.0
-    )
-    classifier.process_support_set(
-        torch.from_numpy(power["support"]), torch.from_numpy(given.support_classes)
-    )
-    expected = classifier(torch.from_numpy(power["query"])).numpy()
-    np.testing.assert_allclose(scores, expected, atol=1e-3)
+    transformed = [unit(np.sqrt(vectors.astype(np.float64) + 1e-6)) for vectors in given.vectors]
+    np.testing.assert_allclose(scores, of_easyfsl(transformed, power_factor=1.0), atol=1e-3)
 
 
 # DeepEMD.

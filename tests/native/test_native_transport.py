@@ -70,11 +70,11 @@ def require_optima(costs, supplies, demands, optima):
     reduced = costs - u[:, :, None] - v[:, None, :]
     assert (reduced >= -ROUNDING * size).all()
     assert (reduced <= ROUNDING * size)[flow > 0].all()
-    absolute = (flow * np.abs(costs)).sum((1, 2))
+    # Sums that are the same but for rounding leave this much open.
+    absolute = (flow * np.abs(costs)).sum((1, 2)) + whole * size.max((1, 2))
     assert (np.abs(total - (flow * costs).sum((1, 2))) <= ROUNDING * absolute).all()
     dual = (u * supplies).sum(1) + (v * demands).sum(1)
-    added_up = absolute + (np.abs(u) * supplies).sum(1) + (np.abs(v) * demands).sum(1)
-    assert (np.abs(total - dual) <= ROUNDING * added_up).all()
+    assert (np.abs(total - dual) <= ROUNDING * absolute).all()
 
 
 @pytest.mark.parametrize(("max_nodes", "repeats"), [(3, 120), (12, 120), (70, 25)])

@@ -74,9 +74,9 @@ class FewShotImagesDataset(ReadOnlyImagesDataset):
             FileNotFoundError: If they are not there.
             ValueError: If they are not in the format expected.
         """
-        if self._dataset in (_ENVIRONMENT, _FEATURES):
-            self.load()
-        else:
+        if self._dataset == _FEATURES:
+            open_regions(self._path())
+        elif self._dataset != _ENVIRONMENT:
             self._open(report=True)
 
     def count_images(self) -> int:

@@ -72,8 +72,12 @@ class RegionFeaturesDataset(
             FileNotFoundError: If there is none.
             ValueError: If a file is damaged or in another format.
         """
+        return self._open()
+
+    def _open(self) -> dict[View, RegionFeatures]:
         views = self._views()
-        if not views:
+        # Saving no view leaves an empty folder.
+        if not views and not self._filepath.is_dir():
             names = ", ".join(self._path(view).name for view in VIEWS)
             raise FileNotFoundError(f"{self._filepath}: no features of regions; looked for {names}")
         return {view: open_regions(self._path(view)) for view in views}
@@ -94,6 +98,7 @@ class RegionFeaturesDataset(
             n_columns = content.provenance["n_columns"]
             if view not in VIEWS or prod(shape) != n_columns:
                 raise ValueError(f"{view}: rows of {n_columns} numbers of shape {shape}")
+        self._filepath.mkdir(parents=True, exist_ok=True)
         for view, (content, shape) in data.items():
             provenance = {**content.provenance, "shape": list(shape)}
             content = Resumable(provenance, content.begin)
@@ -106,7 +111,7 @@ class RegionFeaturesDataset(
             FileNotFoundError: If there is none.
             ValueError: If one is damaged or in another format.
         """
-        self.load()
+        self._open()
 
     def provenance(self) -> Facts | None:
         """What the note beside the file of each view says; None without any."""
@@ -131,7 +136,7 @@ class RegionFeaturesDataset(
         return [view for view in VIEWS if self._path(view).exists()]
 
     def _exists(self) -> bool:
-        return bool(self._views())
+        return self._filepath.is_dir()
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}

@@ -21,9 +21,10 @@ import torch
 from torch.nn import functional
 
 from lowshot_kedro.blocks import row_ranges
-from lowshot_kedro.deepemd.solvers import QPTHSolver, Solver, as_solver, one_torch_thread
+from lowshot_kedro.deepemd.solvers import QPTHSolver, Solver, as_solver
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.parameters import require_number
+from lowshot_kedro.torch_threads import torch_threads
 
 MIN_WEIGHT = 1e-3
 MIN_LENGTH = 1e-8
@@ -81,8 +82,9 @@ def emd_logits(
     direction.
 
     Solvers work on the processor in float64, everything else where features are, in their
-    precision. Queries go through in blocks; 24 bytes are in memory for each pair of nodes of a
-    block, and with gradients 4 or 8 for every pair of nodes.
+    precision. On the processor results are the same for any number of threads: torch has one in
+    both passes, and solvers may have all. Queries go through in blocks; up to 32 bytes are in
+    memory for each pair of nodes of a block, and with gradients 4 or 8 for every pair of nodes.
 
     Args:
         queries: float32 or float64 (Q, C, H, W).
@@ -100,13 +102,8 @@ def emd_logits(
     solver = as_solver(solver)
     require_number("temperature", temperature, 0)
     require_maps(queries, prototypes)
-    function = _QPTHTransport if isinstance(solver, QPTHSolver) else _Transport
-    parts = []
-    for pairs in _blocks_of_pairs(queries, prototypes):
-        weights = _scaled_weights(pairs, solver)
-        parts.append(function.apply(pairs.similarities, *weights, solver))
-    logits = torch.cat(parts) * (temperature / queries[0, 0].numel())
-    return logits.to(queries.dtype)
+    logits: torch.Tensor = _Logits.apply(queries, prototypes, temperature, solver)
+    return logits
 
 
 @torch.no_grad()
@@ -135,12 +132,14 @@ def match(
     require_number("temperature", temperature, 0)
     require_maps(queries, prototypes)
     parts = []
-    for pairs in _blocks_of_pairs(queries, prototypes):
-        weights = _scaled_weights(pairs, solver)
-        flow = _solve(pairs.similarities, *weights, solver)[0]
-        scores = (flow * pairs.similarities).sum((2, 3)) * (temperature / flow.shape[2])
-        part = (scores, flow, *weights, pairs.similarities)
-        parts.append(tuple(tensor.to(queries.dtype) for tensor in part))
+    n_threads = torch.get_num_threads()
+    with torch_threads(1):
+        for pairs in _blocks_of_pairs(queries, prototypes):
+            weights = _scaled_weights(pairs, solver)
+            flow = _solve(pairs.similarities, *weights, solver, n_threads)[0]
+            scores = (flow * pairs.similarities).sum((2, 3)) * (temperature / flow.shape[2])
+            part = (scores, flow, *weights, pairs.similarities)
+            parts.append(tuple(tensor.to(queries.dtype) for tensor in part))
     return Matching(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
@@ -269,7 +268,11 @@ def _scaled_weights(pairs: _Pairs, solver: Solver) -> tuple[torch.Tensor, torch.
 
 
 def _solve(
-    similarities: torch.Tensor, supplies: torch.Tensor, demands: torch.Tensor, solver: Solver
+    similarities: torch.Tensor,
+    supplies: torch.Tensor,
+    demands: torch.Tensor,
+    solver: Solver,
+    n_threads: int,
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
     """Flows (Q, K, n, m) and potentials (Q, K, n), (Q, K, m); float64 on the processor."""
     n_queries, n_prototypes, n, m = similarities.shape
@@ -278,7 +281,8 @@ def _solve(
         tensor.detach().cpu().reshape(n_queries * n_prototypes, *tensor.shape[2:]).contiguous()
         for tensor in (costs, supplies, demands)
     )
-    found = solver.solve(*(tensor.numpy() for tensor in problems))
+    with torch_threads(n_threads):
+        found = solver.solve(*(tensor.numpy() for tensor in problems))
     shape = (n_queries, n_prototypes, -1)
     flow, *potentials = (None if part is None else torch.from_numpy(part) for part in found)
     flow = cast(torch.Tensor, flow).reshape(n_queries, n_prototypes, n, m)
@@ -305,9 +309,12 @@ class _Transport(torch.autograd.Function):
         supplies: torch.Tensor,
         demands: torch.Tensor,
         solver: Solver,
+        n_threads: int,
     ) -> torch.Tensor:
         """float64 (Q, K) from (Q, K, n, m), float64 (Q, K, n) and (Q, K, m)."""
-        flow, supply_potential, demand_potential = _solve(similarities, supplies, demands, solver)
+        flow, supply_potential, demand_potential = _solve(
+            similarities, supplies, demands, solver, n_threads
+        )
         scores = torch.einsum("qknm,qknm->qk", flow, similarities.double())
         ctx.save_for_backward(flow.to(similarities.dtype), supply_potential, demand_potential)
         return scores
@@ -315,52 +322,67 @@ class _Transport(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients with respect to similarities and both weights."""
-        _refuse_second_derivative()
         flow, supply_potential, demand_potential = ctx.saved_tensors
         of_scores = gradients[0][:, :, None]
         of_weights = (
             None if potential is None else -of_scores * potential
             for potential in (supply_potential, demand_potential)
         )
-        return of_scores[..., None].to(flow.dtype) * flow, *of_weights, None
+        return of_scores[..., None].to(flow.dtype) * flow, *of_weights, None, None
 
 
-class _QPTHTransport(torch.autograd.Function):
-    """Σ flow · similarity of every problem, where the flow of QPTH has a derivative, too."""
+def _scores_by_qpth(
+    similarities: torch.Tensor, supplies: torch.Tensor, demands: torch.Tensor, solver: QPTHSolver
+) -> torch.Tensor:
+    """Σ flow · similarity, where the flow has a derivative, too."""
+    similarities = similarities.double()
+    problems = (tensor.flatten(0, 1) for tensor in (1 - similarities, supplies, demands))
+    flow = solver.flow(*problems).reshape(similarities.shape)
+    return (flow * similarities).sum((2, 3))
+
+
+class _Logits(torch.autograd.Function):
+    """Logits, both passes of which torch does in one thread, so that rounding is always alike."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        similarities: torch.Tensor,
-        supplies: torch.Tensor,
-        demands: torch.Tensor,
-        solver: QPTHSolver,
+        queries: torch.Tensor,
+        prototypes: torch.Tensor,
+        temperature: float,
+        solver: Solver,
     ) -> torch.Tensor:
-        """float64 (Q, K) from (Q, K, n, m), float64 (Q, K, n) and (Q, K, m)."""
-        with torch.enable_grad(), one_torch_thread():
-            inputs = [
-                tensor.detach().double().requires_grad_(needed)
-                for tensor, needed in zip(
-                    (similarities, supplies, demands), ctx.needs_input_grad, strict=False
-                )
-            ]
-            costs, *weights = (tensor.flatten(0, 1) for tensor in (1 - inputs[0], *inputs[1:]))
-            flow = solver.flow(costs, *weights).reshape(similarities.shape)
-            scores = (flow * inputs[0]).sum((2, 3))
-        ctx.inputs, ctx.scores = inputs, scores
-        return scores.detach()
+        """(Q, K) from (Q, C, H, W) and (K, C, H, W)."""
+        needed = ctx.needs_input_grad[:2]
+        maps = [
+            side.detach().requires_grad_(is_needed)
+            for side, is_needed in zip((queries, prototypes), needed, strict=True)
+        ]
+        parts = []
+        n_threads = torch.get_num_threads()
+        with torch.set_grad_enabled(any(needed)), torch_threads(1):
+            for pairs in _blocks_of_pairs(*maps):
+                weights = _scaled_weights(pairs, solver)
+                if isinstance(solver, QPTHSolver):
+                    scores = _scores_by_qpth(pairs.similarities, *weights, solver)
+                else:
+                    scores = _Transport.apply(pairs.similarities, *weights, solver, n_threads)
+                parts.append(scores)
+            logits = torch.cat(parts) * (temperature / queries[0, 0].numel())
+            logits = logits.to(queries.dtype)
+        ctx.maps, ctx.logits = maps, logits
+        return logits.detach()
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Gradients with respect to similarities and both weights."""
-        _refuse_second_derivative()
-        needed = [tensor for tensor in ctx.inputs if tensor.requires_grad]
-        with one_torch_thread():
-            found = iter(torch.autograd.grad(ctx.scores, needed, gradients, retain_graph=True))
-        return *(next(found) if tensor.requires_grad else None for tensor in ctx.inputs), None
+        """Gradients with respect to both sides.
 
-
-def _refuse_second_derivative() -> None:
-    # torch's once_differentiable lets a second derivative pass that is constant in the logits.
-    if torch.is_grad_enabled():
-        raise RuntimeError("emd_logits has no second derivative: it cannot take create_graph=True")
+        Raises:
+            RuntimeError: If a second derivative is to follow.
+        """
+        if torch.is_grad_enabled():
+            raise RuntimeError("emd_logits has no second derivative, so no create_graph=True")
+        maps = [side for side in ctx.maps if side.requires_grad]
+        with torch_threads(1):
+            found = iter(torch.autograd.grad(ctx.logits, maps, gradients, retain_graph=True))
+        return *(next(found) if side.requires_grad else None for side in ctx.maps), None, None

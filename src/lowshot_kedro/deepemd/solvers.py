@@ -11,8 +11,7 @@ from __future__ import annotations
 import importlib
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from types import ModuleType
@@ -26,6 +25,7 @@ from lowshot_kedro.deepemd.parameters import SOLVERS
 from lowshot_kedro.deepemd.transport import earth_movers_distance
 from lowshot_kedro.extras import MissingLibraryError, require
 from lowshot_kedro.parameters import refuse, require_number, require_one_of
+from lowshot_kedro.torch_threads import torch_threads
 
 if TYPE_CHECKING:
     import torch
@@ -209,7 +209,7 @@ class QPTHSolver(Solver):
         """The flows of all problems."""
         import torch
 
-        with torch.no_grad():
+        with torch.no_grad(), torch_threads(1):
             flow = self.flow(*(torch.from_numpy(array) for array in (costs, supplies, demands)))
         return Transport(flow.numpy())
 
@@ -218,7 +218,8 @@ class QPTHSolver(Solver):
     ) -> torch.Tensor:
         """The flows of all problems, differentiable in all arguments.
 
-        To be called in :func:`one_torch_thread`, and so is the backward pass.
+        Both passes are to be called in `torch_threads(1)`: with several ones torch 2.14 decomposes
+        batches of matrices of 200 rows wrongly, or never ends.
 
         Args:
             costs: float64 (P, n, m).
@@ -263,22 +264,6 @@ class QPTHSolver(Solver):
         )
         solution: torch.Tensor = found.reshape(n_problems, n, m)
         return solution
-
-
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Let torch have one thread.
-
-    With several ones torch 2.14 decomposes batches of matrices of 200 rows wrongly, or never ends.
-    """
-    import torch
-
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def _load_qpth() -> Any:

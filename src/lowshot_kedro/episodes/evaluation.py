@@ -125,6 +125,8 @@ class _Record:
         self.method = method
         self.n_right: list[int] = []
         self.seconds = 0.0
+        # Query images of this run that no class was better for than another.
+        self.n_undecided = 0
         self._made_from = json.loads(json.dumps({**facts, **_facts_of_method(method)}))
         self._n_written = 0
         self._path = None
@@ -146,6 +148,7 @@ class _Record:
         scores = self.method.scores(episode)
         self.seconds += watch.seconds
         _require_scores(scores, self.method, episode)
+        self.n_undecided += int((scores.max(axis=1) == scores.min(axis=1)).sum())
         self.n_right.append(int((scores.argmax(axis=1) == episode.query_classes).sum()))
 
     def write(self) -> None:
@@ -220,6 +223,13 @@ def _evaluate_missing(
                 for record in records:
                     record.write()
                 written = Stopwatch()
+    for record in records:
+        if record.n_undecided:
+            logger.warning(
+                "%s: %d query images have the same score for every class, and count as the first",
+                record.method.name,
+                record.n_undecided,
+            )
     times = ", ".join(
         f"{record.method.title} {1000 * record.seconds_per_episode:.3g}" for record in records
     )

@@ -212,21 +212,51 @@ ALWAYS_INLINE void pivot(struct tree *tree, int32_t supply, int32_t demand, doub
     int64_t supply_limit = INT64_MAX, demand_limit = INT64_MAX;
     int32_t supply_leaving = NO_NODE, demand_leaving = NO_NODE;
     int32_t x = supply, y = demand;
-    while (x != y) {
-        if (depth[x] >= depth[y]) {
-            if (x < first_demand && flow[x] < supply_limit) {
-                supply_limit = flow[x];
-                supply_leaving = x;
-            }
-            x = parent[x];
-        } else {
-            if (y >= first_demand && flow[y] <= demand_limit) {
-                demand_limit = flow[y];
-                demand_leaving = y;
-            }
-            y = parent[y];
-        }
+#define LIMIT_BY_SUPPLY                                                                            \
+    if (flow[x] < supply_limit) {                                                                  \
+        supply_limit = flow[x];                                                                    \
+        supply_leaving = x;                                                                        \
     }
+#define LIMIT_BY_DEMAND                                                                            \
+    if (flow[y] <= demand_limit) {                                                                 \
+        demand_limit = flow[y];                                                                    \
+        demand_leaving = y;                                                                        \
+    }
+    /* The deeper side first, then both at the same depth, where both are of the same kind. */
+    int32_t ahead = depth[x] - depth[y];
+    while (ahead > 0) {
+        LIMIT_BY_SUPPLY
+        x = parent[x];
+        if (--ahead == 0)
+            break;
+        x = parent[x];
+        ahead--;
+    }
+    while (ahead < 0) {
+        LIMIT_BY_DEMAND
+        y = parent[y];
+        if (++ahead == 0)
+            break;
+        y = parent[y];
+        ahead++;
+    }
+    if (x != y && x < first_demand) {
+        LIMIT_BY_SUPPLY
+        x = parent[x];
+        y = parent[y];
+    }
+    while (x != y) {
+        LIMIT_BY_DEMAND
+        x = parent[x];
+        y = parent[y];
+        if (x == y)
+            break;
+        LIMIT_BY_SUPPLY
+        x = parent[x];
+        y = parent[y];
+    }
+#undef LIMIT_BY_SUPPLY
+#undef LIMIT_BY_DEMAND
     const int32_t top = x;
     const bool on_supply_side = supply_limit < demand_limit;
     const int64_t moved = on_supply_side ? supply_limit : demand_limit;
@@ -731,6 +761,7 @@ int lowshot_solve_transport(const struct lowshot_transport *problems, int thread
     bool has_room = true;
     struct stop stop = {0};
     const int used = count < threads ? (count > 0 ? (int)count : 1) : threads;
+    (void)used; /* without OpenMP */
 #pragma omp parallel num_threads(used) if (used > 1)
     {
         struct room room;
