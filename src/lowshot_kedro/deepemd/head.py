@@ -276,7 +276,8 @@ def _solve(
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
     """Flows (Q, K, n, m) and potentials (Q, K, n), (Q, K, m); float64 on the processor."""
     n_queries, n_prototypes, n, m = similarities.shape
-    costs = 1 - similarities.detach().to("cpu", torch.float64)
+    costs = torch.empty(similarities.shape, dtype=torch.float64)
+    costs.copy_(similarities.detach()).neg_().add_(1)
     problems = (
         tensor.detach().cpu().reshape(n_queries * n_prototypes, *tensor.shape[2:]).contiguous()
         for tensor in (costs, supplies, demands)
@@ -315,7 +316,7 @@ class _Transport(torch.autograd.Function):
         flow, supply_potential, demand_potential = _solve(
             similarities, supplies, demands, solver, n_threads
         )
-        scores = torch.einsum("qknm,qknm->qk", flow, similarities.double())
+        scores = (flow * similarities).sum((2, 3))
         ctx.save_for_backward(flow.to(similarities.dtype), supply_potential, demand_potential)
         return scores
 

@@ -73,6 +73,8 @@ class Solver(ABC):
     ) -> Transport:
         """The cheapest flows of P problems.
 
+        All arrays are in C order.
+
         Args:
             costs: float64 (P, n, m), finite.
             supplies: float64 (P, n), at least 0.
