@@ -73,6 +73,18 @@ def test_all_passes_give_about_the_same_by_any_exact_solver() -> None:
     np.testing.assert_allclose(logits[0], logits[1], atol=2e-3)
 
 
+@pytest.mark.parametrize("solver", ["pot", "qpth", "qpth_qp"])
+def test_other_solvers_give_about_the_same(solver: str) -> None:
+    support = random_maps(0, 6, 8, 1, 3)
+    found, expected = (
+        StructuredLayer(lr=1.0, n_passes=2, solver=name).prototypes(
+            support, 3, 2, torch.Generator().manual_seed(0)
+        )
+        for name in (installed(solver), "native")
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
 def test_it_begins_with_the_mean() -> None:
     support, _ = episode_with_shots()
     prototypes = structured_prototypes(support, N_WAY, 5, n_passes=0)
