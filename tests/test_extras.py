@@ -179,7 +179,12 @@ def test_what_else_goes_wrong_with_an_import_is_left_as_it_is(without: Any) -> N
 def test_every_extra_that_is_named_brings_the_library() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     # Where a distribution is called otherwise than its module.
-    names = {"PIL": "pillow", "dask": "distributed"}
+    names = {
+        "PIL": "pillow",
+        "cv2": "opencv-python-headless",
+        "dask": "distributed",
+        "ot": "POT",
+    }
     for library, extras in EXTRAS.items():
         wanted = names.get(library, library).replace("_", "-")
         for extra in extras:

@@ -410,7 +410,8 @@ def layers(env, folder=CONF):
     paths = [
         inner.get("filepath", inner.get("path"))
         for entry in catalog
-        for inner in (entry, entry.get("dataset", {}))
+        for inner in (entry, entry.get("dataset"))
+        if isinstance(inner, dict)
     ]
     parts = [Path(path).parts for path in paths if path is not None]
     return {part[1:-1] for part in parts if part[0] == "data" and part[1] != "01_raw"}

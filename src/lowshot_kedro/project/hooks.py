@@ -31,7 +31,6 @@ from lowshot_kedro.episodes.parameters import EpisodesParameters
 from lowshot_kedro.errors import InputError, did_you_mean
 from lowshot_kedro.locks import files_in_use, of_this_run
 from lowshot_kedro.memory import format_bytes, recent_peak_rss_bytes, restart_peak
-from lowshot_kedro.pipelines import episodes
 from lowshot_kedro.progress import Stopwatch
 from lowshot_kedro.project.commands import Invocation
 from lowshot_kedro.project.config import Project, UserError, absent_folder, where_to_read
@@ -152,6 +151,9 @@ class ParameterHooks:
             Pipeline([]) if own_images else pipelines["demonstration"]
         )
         dataset = parameters.get("episodes", {}).get("dataset", EpisodesParameters.dataset)
+        # Nodes and what they load are not needed before somebody runs or looks at something.
+        from lowshot_kedro.pipelines import episodes
+
         pipelines["episodes"] = episodes.create_pipeline(dataset)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from lowshot_kedro.classifiers.vectors import unit_vectors
 from lowshot_kedro.episodes.episode import Episode
@@ -38,6 +37,9 @@ class LogisticRegressionMethod(EpisodeMethod):
 
     def scores(self, episode: Episode) -> NDArray[np.floating[Any]]:
         """Probabilities of the classes."""
+        # It takes a second to import.
+        from sklearn.linear_model import LogisticRegression
+
         support, query = (
             unit_vectors(vectors, name)
             for vectors, name in zip(

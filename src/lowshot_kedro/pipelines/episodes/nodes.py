@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from lowshot_kedro import networks, reporting
 from lowshot_kedro.blocks import VIEWS, LabeledBlock, RegionFeatures, Resumable, RowBlocks, View
 from lowshot_kedro.deepemd.parameters import DeepEMDParameters
-from lowshot_kedro.deepemd.regions import images_per_pass, view_extractor
 from lowshot_kedro.episodes.choice import chosen_methods
 from lowshot_kedro.episodes.episode import Episode
 from lowshot_kedro.episodes.evaluation import evaluate_episodes
@@ -69,6 +68,9 @@ def extract_episode_features(
     views = _needed_views(episode_images, episodes, deepemd)
 
     def begin() -> dict[View, ViewContent]:
+        # Whoever runs another pipeline may have no PyTorch.
+        from lowshot_kedro.deepemd.regions import images_per_pass, view_extractor
+
         dense = networks.create_dense_network(
             episodes.backbone, episodes.weights, episodes.image_size
         )
