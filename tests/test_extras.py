@@ -193,6 +193,10 @@ def test_every_extra_that_is_named_brings_the_library() -> None:
 
 
 def test_a_run_says_it_in_one_line_too(without: Any, project: Path, published: Path) -> None:
+    # scikit-learn asks for torch, and wants it whole or not there at all.
+    import lowshot_kedro.pipeline_registry
+    import lowshot_kedro.settings  # noqa: F401
+
     without("torch")
     line = (
         r"^.*: needs torch, which is not installed; type: pip install \"lowshot-kedro\[torch\]\"$"
