@@ -191,14 +191,6 @@ def test_a_problem_does_not_depend_on_the_others(expected):
     assert_same(found, [part[order] for part in expected])
 
 
-def test_optima_go_where_they_are_wanted(expected):
-    out = native.transport_optima(40, 25, 19)
-    for part in out:
-        part.fill(np.nan)
-    assert native.solve_transport(*problems_of_both_phases(), out=out) is out
-    assert_same(out, expected)
-
-
 GOOD = {
     "costs": np.ones((3, 2, 4)),
     "supplies": np.full((3, 2), 2.0),
@@ -254,22 +246,7 @@ def test_without_nodes(shape):
         native.solve_transport(np.empty(shape), np.empty(shape[:2]), np.empty(shape[::2]))
 
 
-def test_results_in_memory_of_something_else():
-    out = native.transport_optima(3, 2, 4)
-    for name, array in zip(out._fields, (*out[1:], out[0]), strict=True):
-        with pytest.raises(ValueError, match=rf"out.{name}: expected a writeable"):
-            native.solve_transport(**GOOD, out=out._replace(**{name: array}))
-    with pytest.raises(ValueError, match=r"out.flow: expected memory of its own"):
-        native.solve_transport(**GOOD, out=out._replace(flow=GOOD["costs"]))
-    with pytest.raises(ValueError, match=r"out.demand_potential: expected memory of its own"):
-        out = native.transport_optima(3, 4, 4)
-        square = {"costs": np.ones((3, 4, 4)), "supplies": np.ones((3, 4))}
-        native.solve_transport(
-            **square, demands=GOOD["demands"], out=out._replace(demand_potential=out[2])
-        )
-
-
-OUT = native.transport_optima(3, 2, 4)
+OUT = native.solve_transport(**GOOD)
 FIELDS = {
     "transport": {
         "problems": 3, "supplies": 2, "demands": 4, "costs": GOOD["costs"],

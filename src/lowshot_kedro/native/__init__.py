@@ -70,7 +70,6 @@ from .transport import (
     MAX_TRANSPORT_NODES,
     TransportOptima,
     solve_transport,
-    transport_optima,
 )
 
 __all__ = [
@@ -126,6 +125,5 @@ __all__ = [
     "symmetrize",
     "take_vectors",
     "to_bfloat16",
-    "transport_optima",
     "use_kernels",
 ]

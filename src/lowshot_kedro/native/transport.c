@@ -57,13 +57,6 @@ struct room {
     void *memory;
 };
 
-#ifdef COUNT_PIVOTS
-int64_t pivots_done = 0, polish_done = 0;
-#define COUNT(what) (what)++
-#else
-#define COUNT(what)
-#endif
-
 /* Supplies are nodes 0..n - 1, demands first_demand..first_demand + m - 1. */
 struct tree {
     struct room *room;
@@ -110,6 +103,8 @@ static bool make_room(int64_t n, int64_t m, struct room *room) {
     room->stack = i + 10 * nodes;
     return true;
 }
+
+ALWAYS_INLINE double lesser(double first, double second) { return first < second ? first : second; }
 
 ALWAYS_INLINE int32_t smaller(int32_t first, int32_t second) {
     return first < second ? first : second;
@@ -369,6 +364,7 @@ static int64_t take_side(const double *weights, int64_t count, int64_t first, do
     *kept = node - first;
     return sum;
 }
+
 /* The nodes of both sides, and the root, which makes both sums the same. */
 static void take_nodes(struct tree *tree, const struct instance *instance, double supplied,
                        double demanded) {
@@ -411,7 +407,7 @@ ALWAYS_INLINE void take_costs(struct tree *tree, const double *costs, int64_t de
     for (int64_t i = 0; i < tree->n; i++) {
         const double *const row = row_of(tree, costs, demands, i);
         for (int64_t j = 0; j < m; j++) {
-            lowest[j] = row[j] < lowest[j] ? row[j] : lowest[j];
+            lowest[j] = lesser(row[j], lowest[j]);
             highest[j] = row[j] > highest[j] ? row[j] : highest[j];
         }
     }
@@ -636,14 +632,14 @@ static void write_potentials(const struct tree *tree, const struct instance *ins
         u[i] = INFINITY;
         for (int64_t j = 0; j < demands; j++)
             if (tree->m == 0 || instance->demand_weights[j] > 0)
-                u[i] = fmin(u[i], instance->costs[i * demands + j] - v[j]);
+                u[i] = lesser(u[i], instance->costs[i * demands + j] - v[j]);
     }
     for (int64_t j = 0; j < demands && tree->m < demands; j++) {
         if (instance->demand_weights[j] > 0)
             continue;
         v[j] = INFINITY;
         for (int64_t i = 0; i < supplies; i++)
-            v[j] = fmin(v[j], instance->costs[i * demands + j] - u[i]);
+            v[j] = lesser(v[j], instance->costs[i * demands + j] - u[i]);
     }
 }
 
@@ -682,7 +678,7 @@ ALWAYS_INLINE int solve_portable(const struct instance *instance, struct room *r
     }
     const double supplied = sum_of(instance->supply_weights, supplies);
     const double demanded = sum_of(instance->demand_weights, demands);
-    if (!(fabs(supplied - demanded) <= MAX_IMBALANCE * fmax(supplied, demanded)))
+    if (!(fabs(supplied - demanded) <= MAX_IMBALANCE * (supplied > demanded ? supplied : demanded)))
         return LOWSHOT_UNBALANCED;
 
     memset(instance->flow, 0, (size_t)(supplies * demands) * sizeof(double));
@@ -703,12 +699,10 @@ ALWAYS_INLINE int solve_portable(const struct instance *instance, struct room *r
         if ((pivots + 1) % PIVOTS_BETWEEN_LOOKS == 0 && stop_wanted(stop))
             return LOWSHOT_STOPPED;
         pivot(&tree, supply, demand, reduced);
-        COUNT(pivots_done);
     }
     settle_potentials(&tree, instance->costs, demands);
     write_potentials(&tree, instance);
     if (!is_optimal(instance, room)) {
-        COUNT(polish_done);
         const int status = settle(&tree, instance->costs, demands, stop);
         if (status != LOWSHOT_OK)
             return status;
