@@ -197,6 +197,10 @@ def test_it_can_be_stopped() -> None:
         ({"n_shot": 1.5}, "n_shot: got 1.5"),
         ({"support": torch.rand(4, 5, 2)}, r"support: got \(4, 5, 2\), expected a shape"),
         ({"support": torch.full((4, 5, 2, 2), torch.nan)}, "support: holds NaN"),
+        (
+            {"support": 1e30 * random_maps(0, 4, 5, 2, 2).float()},
+            "support: holds numbers whose products are too large",
+        ),
         ({"lr": -1}, "lr: got -1"),
         (
             {"lr": 1e18, "support": 1e-4 * random_maps(0, 4, 5, 2, 2).float()},

@@ -86,7 +86,7 @@ class StructuredLayer:
             if n_shot == 1 or n_way == 1:
                 return start
             steps = _Steps(self, solver, support, start)
-        with threadpool_limits(1, user_api="blas"):
+        with threadpool_limits(1, user_api="blas"), np.errstate(over="ignore", invalid="ignore"):
             for _ in range(self.n_passes):
                 require_no_stop()
                 steps.make_pass(torch.randperm(len(support), generator=generator).numpy())
@@ -168,6 +168,8 @@ class _Steps:
     ) -> None:
         self._layer, self._solver = layer, solver
         self._support = _taken_apart(_as_nodes(support))
+        if not np.isfinite(self._support.lengths).all():
+            raise InputError("holds numbers whose products are too large", parameter="support")
         nodes = _as_nodes(start)
         self._n_way, self._n, self._n_channels = nodes.shape
         self._shape = start.shape
@@ -232,9 +234,9 @@ class _Steps:
         sums = self._channel_sums.reshape(self._n_way, -1)
         of_images = images.lengths[:, :, None] * products.mean(3)
         of_images += images.means[:, :, None] * sums.mean(1)
-        of_prototypes = (
-            np.einsum("qi,qikj->qkj", images.lengths, products) / images.lengths.shape[1]
-        )
+        n_images, n = images.lengths.shape
+        of_prototypes = images.lengths[:, None] @ products.reshape(n_images, n, -1)
+        of_prototypes = of_prototypes.reshape(n_images, self._n_way, -1) / n
         of_prototypes += images.means.mean(1)[:, None, None] * sums
         return of_images.transpose(0, 2, 1), of_prototypes
 
@@ -274,7 +276,8 @@ def _as_nodes(maps: torch.Tensor) -> _Array:
 def _taken_apart(nodes: _Array) -> _Nodes:
     means = nodes.mean(2)
     centred = nodes - means[:, :, None]
-    lengths = np.maximum(np.linalg.norm(centred, axis=2), MIN_LENGTH)
+    with np.errstate(over="ignore"):
+        lengths = np.maximum(np.linalg.norm(centred, axis=2), MIN_LENGTH)
     return _Nodes(centred / lengths[:, :, None], lengths, means)
 
 
