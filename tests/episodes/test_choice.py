@@ -7,6 +7,7 @@ import pytest
 from lowshot_kedro.blocks import RegionFeatures
 from lowshot_kedro.episodes.choice import chosen_methods
 from lowshot_kedro.episodes.methods import METHODS, MethodOptions
+from lowshot_kedro.episodes.parameters import EpisodesParameters
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.extras import MissingLibraryError
 from tests.features import MemoryFeatures
@@ -82,3 +83,8 @@ def test_deepemd_is_left_out_where_images_have_one_region_unless_it_is_named(cap
     assert not [name for name in names(chosen_methods("all", OPTIONS, views)) if "emd" in name]
     assert "one region" in left_out(caplog)["deepemd_fcn"]
     assert names(chosen_methods(["deepemd_fcn"], OPTIONS, views)) == ["deepemd_fcn"]
+
+
+def test_one_name_is_a_list_of_one():
+    assert EpisodesParameters(methods="nearest_class_mean").methods == ("nearest_class_mean",)
+    assert EpisodesParameters(methods="all").methods == "all"

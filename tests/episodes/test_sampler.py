@@ -190,6 +190,10 @@ def test_the_package_comes_without_torch():
             {"labels": np.repeat([4, 5], [20, 3]), "n_way": 2, "class_names": "abcdef"},
             "class f has 3 images; exp",
         ),
+        (
+            {"labels": np.repeat([4, 9], [20, 3]), "n_way": 2, "class_names": "abcdef"},
+            "class 9 has 3 images; exp",
+        ),
         ({"labels": [[0, 1]]}, "labels: .*of shape"),
         ({"labels": []}, "labels: .*of shape"),
         ({"labels": [0.0, np.nan]}, "labels: .*one class"),

@@ -85,7 +85,7 @@ def open_regions(path: Path) -> RegionFeatures:
         shape = _row_shape(path, features.n_columns)
     provenance = ResumableFiles(path, path).provenance()
     if not provenance:
-        provenance = _facts_of(features, shape)
+        provenance = _facts_of(path, features, shape)
     return RegionFeatures(features, shape, provenance)
 
 
@@ -109,18 +109,22 @@ def _row_shape(path: Path, n_columns: int) -> Shape:
         return channels, height, width
 
 
-def _facts_of(features: HDF5Features | ArrayFeatures, shape: Shape) -> Facts:
+def _facts_of(path: Path, features: HDF5Features | ArrayFeatures, shape: Shape) -> Facts:
     """What tells features that come without a note from others: sizes, labels and some rows."""
     parts = [np.ascontiguousarray(features.labels, "<i4").tobytes()]
     for row in map(int, spread_rows(features.n_rows, _N_COMPARED)):
         parts.append(np.ascontiguousarray(features.read(row, row + 1), "<f4").tobytes())
-    return {
+    facts = {
         "kind": "features from a file",
         "n_rows": features.n_rows,
         "n_columns": features.n_columns,
         "shape": list(shape),
         "checksum": checksum(parts),
     }
+    if features.n_rows > _N_COMPARED:
+        # Gigabytes are not read to find out whether one of the other rows has changed.
+        facts["modified"] = path.stat().st_mtime_ns
+    return facts
 
 
 def _open_npz(path: Path) -> tuple[ArrayFeatures, Shape]:

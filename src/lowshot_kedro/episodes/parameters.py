@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
@@ -99,7 +100,9 @@ class EpisodesParameters:
         require_integer("seed", self.seed, 0)
         require_one_of("order", self.order, ORDERS)
         if self.methods != "all":
-            methods = distinct_values("methods", self.methods, _require_name)
+            # One name can be given on Kedro's command line, a list of them cannot.
+            names = [self.methods] if isinstance(self.methods, str) else self.methods
+            methods = distinct_values("methods", names, _require_name)
             object.__setattr__(self, "methods", methods)
         try:
             require_extractor(self.backbone)
@@ -115,17 +118,27 @@ class EpisodesParameters:
         require_one_of("precision", self.precision, PRECISIONS)
         require_integer("n_images", self.n_images, 1, 50)
 
-    def sampler(self, labels: ArrayLike) -> EpisodeSampler:
+    def sampler(
+        self, labels: ArrayLike, class_names: Sequence[str] | None = None
+    ) -> EpisodeSampler:
         """The episodes.
 
         Args:
             labels: (N,), the class of every image.
+            class_names: Names of the classes by label, for messages.
 
         Raises:
             InputError: If they have no such episodes.
         """
         return EpisodeSampler(
-            labels, self.n_way, self.n_shot, self.n_query, self.n_episodes, self.seed, self.order
+            labels,
+            self.n_way,
+            self.n_shot,
+            self.n_query,
+            self.n_episodes,
+            self.seed,
+            self.order,
+            class_names,
         )
 
 

@@ -169,7 +169,10 @@ def _images_by_class(
     if len(small):
         others = f", and {len(small) - 1} more classes have too few" if len(small) > 1 else ""
         label = names[small[0]]
-        name = label if class_names is None else class_names[int(label)]
+        name = label
+        # There may be names for a part of the classes alone.
+        if class_names is not None and is_number and label < len(class_names):
+            name = class_names[int(label)]
         raise InputError(
             f"labels: class {name} has {counts[small[0]]} images{others}; expected at "
             f"least {n_images} in each class, as many as n_shot and n_query take"

@@ -53,7 +53,7 @@ def _checked(
     images: EpisodeImages, episodes: EpisodesParameters, deepemd: DeepEMDParameters
 ) -> EpisodeImages:
     """Refuse, before features are computed, what there are no episodes of, or no method for."""
-    in_section("episodes", lambda: episodes.sampler(images.labels))
+    in_section("episodes", lambda: episodes.sampler(images.labels, images.class_names))
     _methods(images, images.views, episodes, deepemd)
     return images
 
