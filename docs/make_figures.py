@@ -52,6 +52,8 @@ FIGURES = {
     "pca_spectrum.png": Figure("demonstration", "pca_spectrum_plot"),
     "snca_curves.png": Figure("snca", "snca_curves_plot"),
     "snca_neighbors.png": Figure("snca", "snca_neighbors_plot"),
+    "episodes.png": Figure("few_shot_episodes", "episodes_plot"),
+    "matching.png": Figure("few_shot_episodes", "matching_plot"),
     "sweep_digits.png": Figure("digits", "sweep_accuracy_per_n_labeled_plot"),
     "sweep_fashion_mnist.png": Figure(
         "fashion_mnist", "sweep_accuracy_per_n_labeled_plot", "fashion_mnist"
