@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,21 @@ def test_what_cannot_be_is_refused_before_work(
     with pytest.raises(UserError) as error:
         run(project, "episodes", episodes={**parameters, **wrong})
     assert message in str(error.value)
+
+
+def test_a_solver_without_its_library_is_refused_as_the_parameter_it_is(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lowshot_kedro.extras.find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "ot", raising=False)
+    parameters = {**QUICK, "dataset": "features", "data_path": str(project / "features.npz")}
+    with pytest.raises(UserError, match=r"^deepemd\.solver: got 'pot', needs ot"):
+        run(
+            project,
+            "episodes",
+            episodes={**parameters, "methods": ["deepemd_fcn"]},
+            deepemd={"solver": "pot"},
+        )
 
 
 def test_every_option_of_the_originals_evaluation_has_its_place_in_the_manual() -> None:

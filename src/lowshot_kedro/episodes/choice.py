@@ -57,7 +57,8 @@ def _is_worthwhile(method: type[EpisodeMethod], views: Collection[View]) -> bool
         _require_at_hand(method, views, is_named=False)
         reason = method.why_left_out(views)
     except InputError as error:
-        logger.info("left out: %s", error)
+        # Names of extras are in brackets, which would be taken for markup of the terminal.
+        logger.info("left out: %s", error, extra={"markup": False})
         return False
     if reason:
         logger.info("left out: %s: %s", method.name, reason)

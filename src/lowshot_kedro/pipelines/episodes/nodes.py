@@ -20,7 +20,7 @@ from lowshot_kedro.episodes.methods import EpisodeMethod, MethodOptions
 from lowshot_kedro.episodes.methods.deepemd_fcn import DeepEMDFCN
 from lowshot_kedro.episodes.parameters import EpisodesParameters
 from lowshot_kedro.images import FewShotImages, ImageSource
-from lowshot_kedro.parameters import AUTO, in_section
+from lowshot_kedro.parameters import AUTO, field_names, in_section
 from lowshot_kedro.protocol import ExperimentParameters, read_class_split
 
 # The regions of all images in one form, and their shape (C, H, W).
@@ -181,4 +181,13 @@ def _methods(
     """The methods that are compared, ready to classify."""
     at_hand = views or (images.views if images.images is None else VIEWS)
     options = MethodOptions(episodes.seed, deepemd)
-    return in_section("episodes", lambda: chosen_methods(episodes.methods, options, at_hand))
+    # A solver may lack its library, which is no matter of the section of the methods.
+    return in_section(
+        "deepemd",
+        lambda: in_section(
+            "episodes",
+            lambda: chosen_methods(episodes.methods, options, at_hand),
+            ("methods",),
+        ),
+        field_names(DeepEMDParameters),
+    )
