@@ -1,6 +1,7 @@
 """Regions of images, a file for every view: kept, continued, made anew, left alone."""
 
 import json
+import shutil
 
 import h5py
 import numpy as np
@@ -166,3 +167,23 @@ def test_an_entry_of_a_catalog(folder):
     catalog.save("regions", {"map": view_of(Extraction())})
     assert catalog.load("regions")["map"].features.n_rows == 10
     assert catalog["regions"].metadata == {"a": 1}
+
+
+def test_room_for_all_views_is_there_before_the_first_is_computed(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    # Room for either view, not for both.
+    n_bytes = 4 * 10 * (2 * 3 * 3 + 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=n_bytes + 100))
+    begun = []
+
+    def content(name):
+        def begin(_):
+            begun.append(name)
+            raise AssertionError
+
+        return Resumable({"n_rows": 10, "n_columns": 18, "name": name}, begin), (2, 3, 3)
+
+    dataset = RegionFeaturesDataset(filepath=str(tmp_path / "episodes"))
+    with pytest.raises(DatasetError, match=r"map\.hdf5: the disk is too full"):
+        dataset.save({"map": content("map"), "grid": content("grid")})
+    assert begun == []

@@ -220,6 +220,7 @@ def test_missing_parts_are_named(tmp_path):
         ("filename,label\n1.png,a\n\n2.png,b,c\n", r"csv, line 4: found '2\.png,b,c', expected na"),
         ("filename,label\n1.png\n", r"csv, line 2: found '1\.png', expected name,class"),
         ("filename,label\n1.png,\n", r"csv, line 2: found '1\.png,'"),
+        ("filename,label\n1.png,a\n1.png,b\n", r"line 3: found '1\.png' again, as in line 2"),
         ("filename,label\n,a\n", r"csv, line 2"),
         ("filename,label\n", "csv: found no image"),
         ("", "csv: found no image"),
@@ -234,6 +235,14 @@ def test_a_damaged_list_is_refused_by_line(tmp_path, content, message):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=message):
         few_shot_images("miniimagenet", tmp_path, "test")
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("train", "valid")])
+def test_folders_of_splits_by_other_names_are_no_classes(tmp_path, names):
+    for name in names:
+        write_image(tmp_path / name / "cat" / "1.png")
+    with pytest.raises(InputError, match=r"expected a folder for every class, or train, val, test"):
+        few_shot_images("folder", tmp_path, "test")
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,8 @@ def _open_npz(path: Path) -> tuple[ArrayFeatures, Shape]:
             f"{path}: features are {features.dtype} of shape {features.shape}, labels of shape "
             f"{labels.shape}; expected {expected}"
         )
+    if not len(features):
+        raise InputError(f"{path}: features of no image; expected some")
     if labels.dtype.kind in "US":
         numbers = np.unique(labels, return_inverse=True)[1].reshape(-1)
     elif labels.dtype.kind in "iu":

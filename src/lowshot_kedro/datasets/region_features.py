@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import VIEWS, LabeledBlock, RegionFeatures, Resumable, RowBlocks, View
+from lowshot_kedro.datasets.feature_writer import BYTES_PER_NUMBER
 from lowshot_kedro.datasets.features_file import Shape, open_regions
+from lowshot_kedro.datasets.files import partial_path, require_space
 from lowshot_kedro.datasets.hdf5_features import HDF5FeaturesDataset
 from lowshot_kedro.datasets.resumable import Facts, ResumableDataset, ResumableFiles
 from lowshot_kedro.datasets.table_dataset import PREVIEW_COLUMNS, PREVIEW_ROWS, TableDataset
@@ -99,10 +101,25 @@ class RegionFeaturesDataset(
             if view not in VIEWS or prod(shape) != n_columns:
                 raise ValueError(f"{view}: rows of {n_columns} numbers of shape {shape}")
         self._filepath.mkdir(parents=True, exist_ok=True)
-        for view, (content, shape) in data.items():
-            provenance = {**content.provenance, "shape": list(shape)}
-            content = Resumable(provenance, content.begin)
-            _ViewDataset(self._path(view), shape).save(content)
+        contents = {
+            view: Resumable({**content.provenance, "shape": list(shape)}, content.begin)
+            for view, (content, shape) in data.items()
+        }
+        self._require_space(contents)
+        for view, content in contents.items():
+            _ViewDataset(self._path(view), data[view][1]).save(content)
+
+    def _require_space(self, contents: Mapping[View, Resumable[RowBlocks[LabeledBlock]]]) -> None:
+        """Refuse to begin the first view if the disk has no room for the last."""
+        n_bytes = 0
+        for view, content in contents.items():
+            if not self._files_of(view).are_kept(content.provenance):
+                facts = content.provenance
+                n_bytes += BYTES_PER_NUMBER * facts["n_rows"] * (facts["n_columns"] + 1)
+                # What a run that was stopped has written is there already.
+                begun = partial_path(self._path(view))
+                n_bytes -= 512 * begun.stat().st_blocks if begun.is_file() else 0
+        require_space(self._path("map"), max(0, n_bytes))
 
     def check(self) -> None:
         """Open the files and compare them with the format.

@@ -25,6 +25,8 @@ ClassOrder = Literal["sorted", "original"]
 CLASS_ORDERS: tuple[ClassOrder, ...] = ("sorted", "original")
 SPLITS = ("train", "val", "test")
 
+# What other tools call the folders of splits.
+_SPLIT_LIKE = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 _N_LOOKED_FOR = 1000
 _N_OPENED = 20
 # Images in their original sizes have longer sides; the copies that go around have 84 pixels.
@@ -255,6 +257,7 @@ def _read_list(path: Path, has_more_fields: bool) -> list[tuple[str, str]]:
     """Name and class of every image."""
     require_file(path)
     rows: list[tuple[str, str]] = []
+    lines: dict[str, int] = {}
     expected = "name,class" + (" and perhaps more" if has_more_fields else "")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -274,6 +277,13 @@ def _read_list(path: Path, has_more_fields: bool) -> list[tuple[str, str]]:
                     found = shown(",".join(cells))
                     raise InputError(
                         f"{path}, line {reader.line_num}: found {found}, expected {expected}"
+                    )
+                # An episode would have it as support and query image.
+                first = lines.setdefault(cells[0], reader.line_num)
+                if first != reader.line_num:
+                    raise InputError(
+                        f"{path}, line {reader.line_num}: found {shown(cells[0])} again, as in line "
+                        f"{first}; expected every image once"
                     )
                 rows.append((cells[0], cells[1]))
     except (csv.Error, UnicodeDecodeError) as error:
@@ -295,6 +305,11 @@ def _folder_of_classes(folder: Path, split: str) -> Path:
     with_classes = [name for name in SPLITS if name in found and folders_in(folder / name)]
     if split in with_classes:
         return folder / split
+    if not set(found) <= set(SPLITS) and {name.lower() for name in found} <= _SPLIT_LIKE:
+        raise InputError(
+            f"{folder}: found the folders {some_of(found)}; expected a folder for every class, or "
+            f"{', '.join(SPLITS)} with such folders"
+        )
     if with_classes and set(found) <= set(SPLITS):
         raise MissingFileError(
             f"{folder / split}: no folder of classes; found them in {some_of(with_classes)} alone"
