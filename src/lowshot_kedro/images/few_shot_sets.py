@@ -282,8 +282,8 @@ def _read_list(path: Path, has_more_fields: bool) -> list[tuple[str, str]]:
                 first = lines.setdefault(cells[0], reader.line_num)
                 if first != reader.line_num:
                     raise InputError(
-                        f"{path}, line {reader.line_num}: found {shown(cells[0])} again, as in line "
-                        f"{first}; expected every image once"
+                        f"{path}, line {reader.line_num}: found {shown(cells[0])} again, as in "
+                        f"line {first}; expected every image once"
                     )
                 rows.append((cells[0], cells[1]))
     except (csv.Error, UnicodeDecodeError) as error:
