@@ -251,6 +251,11 @@ def test_regions_of_neighbouring_images_are_read_at_once():
     assert features.reads == [(3, 6), (8, 9)]
 
 
+def test_regions_are_read_of_a_list_of_rows_too():
+    found = RegionFeatures(numbered(3, 1), (1, 1, 1)).read([2, 0])
+    np.testing.assert_array_equal(found.ravel(), [2, 0])
+
+
 @pytest.mark.parametrize("row", [-1, 9])
 def test_regions_of_no_image_are_refused(row):
     regions = RegionFeatures(numbered(9), (2, 1, 1))

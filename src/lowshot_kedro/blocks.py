@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lowshot_kedro.errors import InputError
 
@@ -295,7 +295,7 @@ class RegionFeatures:
         """int32 (n,), the class of every image, 0-based."""
         return self.features.labels
 
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def read(self, rows: ArrayLike) -> NDArray[np.float32]:
         """The regions of some images, float32 (n, C, H, W), in the order asked for.
 
         Nothing else is read: an episode wants some dozen images of a hundred thousand.
@@ -305,6 +305,7 @@ class RegionFeatures:
             ValueError: For NaN or infinite features in these rows.
         """
         features = self.features
+        rows = np.asarray(rows, np.int64)
         _require_positions(features, rows)
         result = np.empty((len(rows), features.n_columns), np.float32)
         order = np.argsort(rows, kind="stable")

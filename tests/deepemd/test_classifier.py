@@ -62,6 +62,8 @@ def test_logits_of_the_original(reference):
     order = torch.tensor([3, 0, 4, 2, 1])
     model.process_support_set(support[order], order)
     torch.testing.assert_close(model(queries), logits)
+    model.process_support_set(support, [0, 1, 2, 3, 4])
+    torch.testing.assert_close(model(queries), logits)
 
 
 def test_images_of_several_shots_in_the_order_of_easyfsl():

@@ -174,6 +174,30 @@ def test_parameters_of_a_method_count(other, tmp_path):
     assert other.asked == list(range(8))
 
 
+def test_the_code_of_a_method_counts(tmp_path, monkeypatch):
+    evaluate(Guesses(), folder=tmp_path)
+    sources = []
+
+    def edited(module):
+        sources.append(module.__name__)
+        return "edited"
+
+    monkeypatch.setattr(evaluation.inspect, "getsource", edited)
+    again = Guesses()
+    evaluate(again, folder=tmp_path)
+    assert again.asked == list(range(8))
+    assert sources == [__name__]
+
+    def without_source(module):
+        raise OSError
+
+    monkeypatch.setattr(evaluation.inspect, "getsource", without_source)
+    evaluate(Guesses(), folder=tmp_path)
+    kept = Guesses()
+    evaluate(kept, folder=tmp_path)
+    assert not kept.asked
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"n_right": 3}', '{"seconds": 1}'])
 def test_a_file_that_is_damaged_is_made_anew(content, tmp_path, caplog):
     expected = evaluate(Guesses(), folder=tmp_path)

@@ -194,6 +194,7 @@ def test_the_package_comes_without_torch():
             {"labels": np.repeat([4, 9], [20, 3]), "n_way": 2, "class_names": "abcdef"},
             "class 9 has 3 images; exp",
         ),
+        ({"labels": [0, 1, 2, 2], "n_way": 2, "n_query": 1}, "and 1 more class has too few"),
         ({"labels": [[0, 1]]}, "labels: .*of shape"),
         ({"labels": []}, "labels: .*of shape"),
         ({"labels": [0.0, np.nan]}, "labels: .*one class"),

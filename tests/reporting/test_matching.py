@@ -64,6 +64,15 @@ def rows_of(figure):
     return [axes for axes in figure.axes if axes.texts]
 
 
+def test_one_line_is_one():
+    whole = class_match(0, [[1]])
+    figure = plot_matching(
+        [QueryMatch(0, 0, whole, whole, 1)], image_of(map_boxes(1, 1)), image_of(map_boxes(1, 1)),
+        NAMES,
+    )  # fmt: skip
+    assert texts(rows_of(figure)[0])[2] == "1 line carries 100%"
+
+
 def test_a_row_says_whether_a_query_is_right_and_what_is_compared(figure):
     right, wrong = rows_of(figure)
     assert texts(right) == [

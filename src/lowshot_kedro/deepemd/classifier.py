@@ -137,6 +137,7 @@ class DeepEMD(FewShotClassifier):  # type: ignore[misc]
         Raises:
             InputError: If labels are something else, or as :meth:`compute_features`.
         """
+        support_labels = torch.as_tensor(support_labels)
         n_way, n_shot = _require_classes(support_labels, len(support_images))
         self.support_labels = support_labels
         self.support_features = self.compute_features(support_images)

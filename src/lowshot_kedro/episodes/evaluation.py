@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -331,8 +333,20 @@ def _facts_of_method(method: EpisodeMethod) -> dict[str, Any]:
         "method": method.name,
         "parameters": dict(method.parameters()),
         "method_seed": method.options.seed,
+        "code": _checksum_of_code(type(method)),
         "libraries": {name: _version(name) for name in method.needs},
     }
+
+
+def _checksum_of_code(method: type[EpisodeMethod]) -> str:
+    """Of the files of a method and of those it inherits from: who edits one wants new figures."""
+    classes = [each for each in method.__mro__ if issubclass(each, EpisodeMethod)]
+    names = dict.fromkeys(each.__module__ for each in classes if each is not EpisodeMethod)
+    try:
+        texts = [inspect.getsource(sys.modules[name]) for name in names]
+    except (KeyError, OSError, TypeError):  # Typed into a notebook, or shipped without source.
+        return "unknown"
+    return _checksum("\n".join(texts).encode())
 
 
 def _version(module: str) -> str:

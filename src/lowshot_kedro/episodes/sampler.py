@@ -167,7 +167,9 @@ def _images_by_class(
         raise refuse("n_way", n_way, f"at most {len(names)}, the number of classes")
     small = np.flatnonzero(counts < n_images)
     if len(small):
-        others = f", and {len(small) - 1} more classes have too few" if len(small) > 1 else ""
+        n_others = len(small) - 1
+        more = "1 more class has" if n_others == 1 else f"{n_others} more classes have"
+        others = f", and {more} too few" if n_others else ""
         label = names[small[0]]
         name = label
         # There may be names for a part of the classes alone.

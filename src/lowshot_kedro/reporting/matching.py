@@ -367,7 +367,8 @@ def _caption(axes: Axes, left: float, text: str, scales: _Scales) -> None:
 def _note(axes: Axes, left: float, right: float, match: ClassMatch, n_shot: int) -> None:
     lines = strongest_flows(match.flow)
     carried = sum(match.flow[i, j] for i, j in lines)
-    text = f"{len(lines)} lines carry {carried:.0%}"
+    lines_carry = "1 line carries" if len(lines) == 1 else f"{len(lines)} lines carry"
+    text = f"{lines_carry} {carried:.0%}"
     if n_shot > 1:
         text += f"; best match of {n_shot} images: logit {match.support_logit:.2f} alone"
     axes.text(
