@@ -29,6 +29,7 @@ from lowshot_kedro import native, networks
 from lowshot_kedro.datasets.resumable import ResumableDataset
 from lowshot_kedro.episodes.parameters import EpisodesParameters
 from lowshot_kedro.errors import InputError, did_you_mean
+from lowshot_kedro.extras import MissingLibraryError, needed_by
 from lowshot_kedro.locks import files_in_use, of_this_run
 from lowshot_kedro.memory import format_bytes, recent_peak_rss_bytes, restart_peak
 from lowshot_kedro.progress import Stopwatch
@@ -376,7 +377,12 @@ class Session(KedroSession):
 
     def _run(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         asked_for = kwargs.get("pipeline_names") or ["__default__"]
-        known = [name for name in pipelines if name != "__default__"]
+        try:
+            # Nodes of some need PyTorch to be loaded.
+            with needed_by("the pipelines"):
+                known = [name for name in pipelines if name != "__default__"]
+        except MissingLibraryError as error:
+            raise UserError(str(error)) from error
         for name in asked_for:
             if name not in (*known, "__default__"):
                 raise UserError(
