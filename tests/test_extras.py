@@ -1,5 +1,6 @@
 """The package where only its core is installed, and what is said where more is needed."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -212,3 +213,11 @@ def test_so_does_kedro_itself(without: Any, project: Path, monkeypatch: pytest.M
     with pytest.raises(SystemExit) as caught:
         before_any_command()
     assert caught.value.code == f"Error: {missing('kedro: ', 'h5py', 'kedro')}"
+
+
+@pytest.mark.parametrize(
+    "name", ["lowshot_kedro", "lowshot_kedro.deepemd", "lowshot_kedro.networks"]
+)
+def test_completion_knows_what_is_imported_when_it_is_used(name):
+    module = importlib.import_module(name)
+    assert set(module.__all__) <= set(dir(module))

@@ -94,6 +94,8 @@ def test_what_says_nothing_has_no_column():
     assert cells(next(line for line in lines if line.startswith("|"))) == [
         "method", "setting", "accuracy"
     ]  # fmt: skip
+    assert "difference to the best" not in " ".join(lines)
+    assert "difference to the best" in episodes_to_markdown(episodes_table(ACCURACIES), CAPTION)
 
 
 def test_the_printed_table_has_the_same_cells(capsys, monkeypatch):
@@ -113,6 +115,9 @@ def test_the_printed_table_has_the_same_cells(capsys, monkeypatch):
     [
         ({}, "5-way 1-shot, 15 query images a class, seed 1: all classes of the test images, "
              "efficientnet_lite0"),
+        ({"image_size": 96},
+         "5-way 1-shot, 15 query images a class, seed 1: all classes of the test images, "
+         "efficientnet_lite0 at 96 pixels"),
         ({"dataset": "miniimagenet", "data_path": "d", "n_query": 1, "weights": "none"},
          "5-way 1-shot, 1 query image a class, seed 1: miniimagenet, test classes, "
          "efficientnet_lite0 with random weights"),

@@ -99,6 +99,10 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def require_extractor(name: object) -> None:
     """Check the name of a network as far as that takes no time.
 

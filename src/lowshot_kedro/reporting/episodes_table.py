@@ -19,11 +19,15 @@ from lowshot_kedro.reporting.style import MISSING, print_whole
 _DIGITS = 12
 # In the order of tables.
 SETTINGS = ("inductive", "transductive")
-_NOTE = (
-    "Per cent of the query images; ±: 95 % confidence interval of the mean over episodes. Beside "
-    "it the difference to the best method of the same setting, over the same episodes. Inductive "
-    "methods classify every query image by itself, transductive ones look at all of an episode "
-    "together."
+_OF_ACCURACIES = (
+    "Per cent of the query images; ±: 95 % confidence interval of the mean over episodes."
+)
+_OF_DIFFERENCES = (
+    "Beside it the difference to the best method of the same setting, over the same episodes."
+)
+_OF_SETTINGS = (
+    "Inductive methods classify every query image by itself, transductive ones look at all of an "
+    "episode together."
 )
 
 
@@ -104,7 +108,7 @@ def episodes_to_markdown(table: pd.DataFrame, caption: str) -> str:
     parts = [
         "# Accuracy over few-shot episodes",
         f"{caption}. {_n_episodes(table)}.",
-        _NOTE,
+        _explanation(table),
         markdown_table(cells, n_text_columns=2),
         *(["\n".join(notes)] if notes else []),
     ]
@@ -121,7 +125,7 @@ def print_episodes(table: pd.DataFrame, caption: str) -> None:
     notes = "".join(f"\n{title}: {note}" for title, note in _notes(table).items())
     printed = Table(
         title=escape(f"{caption}. {_n_episodes(table)}."),
-        caption=escape(_NOTE + notes),
+        caption=escape(_explanation(table) + notes),
         caption_justify="left",
     )
     rows = list(_cells(table))
@@ -140,7 +144,7 @@ def print_episodes(table: pd.DataFrame, caption: str) -> None:
 def _cells(table: pd.DataFrame) -> Iterator[tuple[str, dict[str, str]]]:
     """The setting of every row, and its cells."""
     has_seconds = table["seconds_per_episode"].notna().any()
-    has_differences = table["difference"].notna().any()
+    has_differences = _has_differences(table)
     for row in table.itertuples():
         cells = {
             "method": str(row.title),
@@ -153,6 +157,15 @@ def _cells(table: pd.DataFrame) -> Iterator[tuple[str, dict[str, str]]]:
             seconds = float(row.seconds_per_episode)
             cells["ms an episode"] = MISSING if math.isnan(seconds) else f"{1000 * seconds:.3g}"
         yield str(row.setting), cells
+
+
+def _has_differences(table: pd.DataFrame) -> bool:
+    return bool(table["difference"].notna().any())
+
+
+def _explanation(table: pd.DataFrame) -> str:
+    differences = [_OF_DIFFERENCES] if _has_differences(table) else []
+    return " ".join([_OF_ACCURACIES, *differences, _OF_SETTINGS])
 
 
 def _per_cent(mean: Any, half_width: Any) -> str:
@@ -179,11 +192,12 @@ def _n_episodes(table: pd.DataFrame) -> str:
 
 
 def _backbone(parameters: EpisodesParameters) -> str:
-    """The network, and its weights where they are not those of its library."""
-    weights = parameters.weights
-    if weights in ("download", "package"):
-        return parameters.backbone
-    return f"{parameters.backbone} with {'random weights' if weights == 'none' else weights}"
+    """The network, its weights where they are not those of its library, and its input size."""
+    weights, size = parameters.weights, parameters.image_size
+    text = parameters.backbone
+    if weights not in ("download", "package"):
+        text += f" with {'random weights' if weights == 'none' else weights}"
+    return text if size is None else f"{text} at {size} pixels"
 
 
 def _place(name: str) -> int:

@@ -149,8 +149,8 @@ def plot_matching(
     )  # fmt: skip
     figure.text(
         0.5, 1 - 0.34 / height,
-        "Greyed regions weigh little. Lines: the strongest flows, up to "
-        f"{_PART_DRAWN:.0%} of all and at most {_MAX_LINES} from image to image",
+        "Greyed regions weigh little. Lines: the strongest flows, as many as carry "
+        f"{_PART_DRAWN:.0%} of all, and at most {_MAX_LINES} from image to image",
         ha="center", va="top", fontsize=8,
     )  # fmt: skip
     _draw_legends(figure, scales)
