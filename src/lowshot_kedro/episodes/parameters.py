@@ -61,7 +61,7 @@ class EpisodesParameters:
         num_workers: Processes that decode images; auto: one for every core.
         device: auto, cpu or cuda.
         precision: auto, float32 or bfloat16.
-        n_images: Query images in the picture of the matching.
+        n_images: Query images in the plot of the matching.
     """
 
     dataset: str = "environment"

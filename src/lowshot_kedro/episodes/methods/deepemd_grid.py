@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lowshot_kedro.episodes.methods.emd_method import EMDMethod
+from lowshot_kedro.episodes.methods.emd_method import JOURNAL, EMDMethod
 
 
 class DeepEMDGrid(EMDMethod):
@@ -14,6 +14,7 @@ class DeepEMDGrid(EMDMethod):
     name = "deepemd_grid"
     title = "DeepEMD-Grid"
     view = "grid"
+    source = JOURNAL
 
     def parameters(self) -> Mapping[str, Any]:
         """Those of DeepEMD, and which patches these are."""

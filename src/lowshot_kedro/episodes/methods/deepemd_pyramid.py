@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lowshot_kedro.episodes.episode import Episode
-from lowshot_kedro.episodes.methods.emd_method import EMDMethod
+from lowshot_kedro.episodes.methods.emd_method import JOURNAL, EMDMethod
 
 if TYPE_CHECKING:
     import torch
@@ -17,6 +17,7 @@ class DeepEMDPyramid(EMDMethod):
 
     name = "deepemd_pyramid"
     title = "DeepEMD-FCN, feature pyramid"
+    source = JOURNAL
 
     @property
     def pyramid(self) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lowshot_kedro.episodes.methods.emd_method import EMDMethod
+from lowshot_kedro.episodes.methods.emd_method import JOURNAL, EMDMethod
 
 
 class DeepEMDSampling(EMDMethod):
@@ -14,6 +14,7 @@ class DeepEMDSampling(EMDMethod):
     name = "deepemd_sampling"
     title = "DeepEMD-Sampling"
     view = "sampling"
+    source = JOURNAL
 
     def parameters(self) -> Mapping[str, Any]:
         """Those of DeepEMD, and how many patches an image has."""

@@ -17,6 +17,12 @@ from lowshot_kedro.extras import needed_by
 if TYPE_CHECKING:
     import torch
 
+# The paper that adds feature pyramids and patches.
+JOURNAL = (
+    "C. Zhang, Y. Cai, G. Lin and C. Shen, DeepEMD: Differentiable Earth Mover's Distance for "
+    "Few-Shot Learning, TPAMI 2023"
+)
+
 
 class EMDMethod(EpisodeMethod):
     """DeepEMD on regions that are there already.

@@ -168,7 +168,7 @@ def _needed_views(
 ) -> list[View]:
     """The forms that methods look at; those that another run has left are of other images."""
     looked_at = {method.view for method in _methods(images, images.views, episodes, deepemd)}
-    # The map is what the picture of the matching shows, too.
+    # The map is what the plot of the matching shows, too.
     return [view for view in VIEWS if view == "map" or view in looked_at]
 
 
