@@ -137,7 +137,7 @@ def test_the_plot_has_a_row_for_every_method_and_a_marker_for_every_setting():
     figure = plot_episodes(episodes_table(ACCURACIES), CAPTION)
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == [
-        "TIM", "label diffusion", "logistic regression", "nearest class mean"
+        "logistic regression", "nearest class mean", "TIM", "label diffusion"
     ]  # fmt: skip
     assert axes.yaxis_inverted()
     drawn = {
@@ -148,14 +148,14 @@ def test_the_plot_has_a_row_for_every_method_and_a_marker_for_every_setting():
         for container in axes.containers
     }
     assert drawn == {
-        "transductive": [pytest.approx([85, 85]), [0, 1]],
-        "inductive": [pytest.approx([70, 60]), [2, 3]],
+        "inductive": [pytest.approx([70, 60]), [0, 1]],
+        "transductive": [pytest.approx([85, 85]), [2, 3]],
     }
     lines = {container.get_label(): container[2][0].get_segments() for container in axes.containers}
     np.testing.assert_allclose(lines["inductive"][0][:, 0], [60.2, 79.8])
     markers = {container[0].get_marker() for container in axes.containers}
     colors = {container[0].get_color() for container in axes.containers}
     assert len(markers) == len(colors) == 2
-    assert [text.get_text() for text in axes.texts] == ["85.0", "85.0", "70.0", "60.0"]
+    assert [text.get_text() for text in axes.texts] == ["70.0", "60.0", "85.0", "85.0"]
     assert "4 episodes" in axes.get_title()
     plot_episodes(episodes_table(ACCURACIES[:1]), CAPTION).canvas.draw()

@@ -17,15 +17,15 @@ _CAPTION_LETTERS = 90
 
 
 def plot_episodes(table: pd.DataFrame, caption: str) -> Figure:
-    """A row for every method from the best on, with the 95 % interval of its mean accuracy.
+    """A row for every method, with the 95 % interval of its mean accuracy.
+
+    Inductive methods come first, each setting from the best on: they do not belong in one ranking.
 
     Args:
         table: What :func:`~lowshot_kedro.reporting.episodes_table.episodes_table` returns.
         caption: What the episodes were made of, for the title.
     """
-    # The table's order counts where accuracies differ by rounding alone.
-    order = (-table["accuracy"].round(12)).argsort(kind="stable")
-    table = table.iloc[order].reset_index(drop=True)
+    table = table.reset_index(drop=True)
     figure = Figure(figsize=(8, 1.7 + _INCHES_PER_ROW * len(table)), layout="constrained")
     axes = figure.subplots()
     for setting, rows in table.groupby("setting", sort=False):
@@ -46,6 +46,9 @@ def plot_episodes(table: pd.DataFrame, caption: str) -> Figure:
             f"{100 * row.accuracy:.1f}", (1, row.Index), (6, 0), fontsize=9, va="center",
             xycoords=axes.get_yaxis_transform(), textcoords="offset points",
         )  # fmt: skip
+    for row in range(1, len(table)):
+        if table["setting"][row] != table["setting"][row - 1]:
+            axes.axhline(row - 0.5, color="0.7", linewidth=0.8)
     axes.set_yticks(table.index, table["title"])
     axes.set_ylim(len(table) - 0.5, -0.5)
     axes.margins(x=0.06)
