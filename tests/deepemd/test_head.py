@@ -178,6 +178,22 @@ def test_one_side_may_have_no_gradient(solver: str, requires_grad: tuple[bool, b
             assert side.grad is None
 
 
+def test_nothing_is_kept_for_gradients_where_they_are_off() -> None:
+    maps = [random_maps(seed, 2, 4, 1, 2).requires_grad_() for seed in (0, 1)]
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with torch.no_grad():
+            emd_logits(*maps)
+        assert not kept
+        emd_logits(*maps)
+        assert kept
+
+
 def test_threads_change_nothing() -> None:
     queries, prototypes = random_maps(0, 7, 128, 3, 3).float(), random_maps(1, 5, 128, 3, 3).float()
     before = torch.get_num_threads()

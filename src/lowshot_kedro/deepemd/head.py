@@ -102,6 +102,9 @@ def emd_logits(
     solver = as_solver(solver)
     require_number("temperature", temperature, 0)
     require_maps(queries, prototypes)
+    if not torch.is_grad_enabled():
+        # Otherwise the function is still told that gradients are needed, and keeps what they take.
+        queries, prototypes = queries.detach(), prototypes.detach()
     logits: torch.Tensor = _Logits.apply(queries, prototypes, temperature, solver)
     return logits
 
