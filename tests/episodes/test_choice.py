@@ -73,6 +73,9 @@ def test_all_leaves_out_what_is_not_installed_and_says_what_to_type(caplog, with
     assert set(METHODS) - set(chosen) == missing == set(left_out(caplog))
     assert len(missing) == 9
     assert 'pip install "lowshot-kedro[episodes]"' in left_out(caplog)["tim"]
+    caplog.clear()
+    assert names(chosen_methods("all", OPTIONS, VIEWS, says_why=False)) == chosen
+    assert not left_out(caplog)
     with pytest.raises(MissingLibraryError, match="methods: got 'tim', needs easyfsl"):
         chosen_methods(["tim"], OPTIONS, VIEWS)
 

@@ -17,7 +17,11 @@ ALL = "all"
 
 
 def chosen_methods(
-    names: Sequence[str] | str, options: MethodOptions, views: Collection[View]
+    names: Sequence[str] | str,
+    options: MethodOptions,
+    views: Collection[View],
+    *,
+    says_why: bool = True,
 ) -> list[EpisodeMethod]:
     """The methods of some names, ready to classify.
 
@@ -28,6 +32,7 @@ def chosen_methods(
         views: The forms in which images are at hand; as a mapping from form to
             :class:`~lowshot_kedro.episodes.episode.RegionFeatures`, `all` leaves out methods for
             which there are too few regions, too.
+        says_why: Whether the log says why methods are left out.
 
     Raises:
         InputError: For a name that is unknown, or whose library or form of images is missing.
@@ -38,7 +43,7 @@ def chosen_methods(
             _require_known(name)
             _require_at_hand(METHODS[name], views, is_named=True)
     else:
-        chosen = tuple(name for name in METHODS if _is_worthwhile(METHODS[name], views))
+        chosen = tuple(name for name in METHODS if _is_worthwhile(METHODS[name], views, says_why))
     if not chosen:
         raise InputError("none of them has what it needs", parameter="methods", found=names)
     return [METHODS[name](options) for name in chosen]
@@ -51,17 +56,17 @@ def _require_known(name: str) -> None:
         raise InputError(parameter="methods", found=name, expected=expected)
 
 
-def _is_worthwhile(method: type[EpisodeMethod], views: Collection[View]) -> bool:
-    """Whether `all` means a method; the log says why not."""
+def _is_worthwhile(method: type[EpisodeMethod], views: Collection[View], says_why: bool) -> bool:
+    """Whether `all` means a method; the log can say why not."""
     try:
         _require_at_hand(method, views, is_named=False)
-        reason = method.why_left_out(views)
+        why_left_out = method.why_left_out(views)
+        reason = f"{method.name}: {why_left_out}" if why_left_out else ""
     except InputError as error:
+        reason = str(error)
+    if reason and says_why:
         # Names of extras are in brackets, which would be taken for markup of the terminal.
-        logger.info("left out: %s", error, extra={"markup": False})
-        return False
-    if reason:
-        logger.info("left out: %s: %s", method.name, reason)
+        logger.info("left out: %s", reason, extra={"markup": False})
     return not reason
 
 

@@ -109,7 +109,8 @@ def classify_episodes(
         lambda: evaluate_episodes(
             views,
             episode_images.labels,
-            _methods(episode_images, views, episodes, deepemd),
+            # The others ask for the same methods, of which the log speaks once.
+            _methods(episode_images, views, episodes, deepemd, says_why=True),
             episodes,
             folder=episode_checkpoints,
         ),
@@ -177,6 +178,8 @@ def _methods(
     views: Collection[View],
     episodes: EpisodesParameters,
     deepemd: DeepEMDParameters,
+    *,
+    says_why: bool = False,
 ) -> list[EpisodeMethod]:
     """The methods that are compared, ready to classify."""
     at_hand = views or (images.views if images.images is None else VIEWS)
@@ -186,7 +189,7 @@ def _methods(
         "deepemd",
         lambda: in_section(
             "episodes",
-            lambda: chosen_methods(episodes.methods, options, at_hand),
+            lambda: chosen_methods(episodes.methods, options, at_hand, says_why=says_why),
             ("methods",),
         ),
         field_names(DeepEMDParameters),
