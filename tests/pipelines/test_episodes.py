@@ -140,3 +140,13 @@ def test_every_option_of_the_originals_evaluation_has_its_place_in_the_manual() 
         "data_dir model_dir seed"
     )
     assert [name for name in options.split() if f"`-{name}`" not in page] == []
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_manual_says_of_every_method_what_the_method_says(name: str) -> None:
+    rows = (ROOT / "docs" / "episodes.md").read_text().splitlines()
+    (row,) = [row for row in rows if row.startswith(f"| `{name}` | ") and row.count("|") == 5]
+    _, _, setting, _, source, _ = (cell.strip() for cell in row.split("|"))
+    method = METHODS[name]
+    assert setting == ("transductive" if method.is_transductive else "inductive")
+    assert source == method.source

@@ -7,6 +7,8 @@ Every position of a map is a node. A node weighs the more, the larger its produc
 of the other image is; similarities are cosines of nodes whose own mean over the channels was taken
 away. A flow brings the weights of one image to those of the other, where they are most similar.
 
+The structured layer does the same by hand, without autograd: what changes here changes there.
+
 Weights of both sides are scaled to the nodes of the query. With as many nodes on either side this
 is what the original does; with different numbers all weights still flow, and a logit is
 temperature · (1 − mean cost).

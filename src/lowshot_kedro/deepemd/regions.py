@@ -245,7 +245,7 @@ def view_extractor(
     regions = PatchRegions(dense.dense, patches.count)
     channels = dense.shape[0]
     return DenseExtractor(
-        name=dense.name,
+        name=f"{dense.name}, {view}",
         network=FlatMaps(regions).eval(),
         preprocess=preprocess,
         dimension=channels * patches.count,

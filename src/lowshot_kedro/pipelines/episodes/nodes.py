@@ -145,6 +145,9 @@ def plot_matching(
     images = episode_images.images
     if images is None:
         return reporting.empty_figure("the images of these features are not at hand")
+    _, height, width = episode_features["map"].shape
+    if height * width == 1:
+        return reporting.empty_figure("the network has one region for an image of this size")
     rows = next(iter(episodes.sampler(episode_images.labels)))
     n_support = episodes.n_way * episodes.n_shot
     views: dict[View, RegionFeatures] = {"map": episode_features["map"]}
