@@ -152,8 +152,11 @@ def test_a_method_that_is_added_later_computes_only_itself(tmp_path):
         {"order": "loader"},
         {"provenance": {"images": "others"}},
     ],
-    ids=str,
-)
+    ids=[
+        "features", "provenance of features", "shape", "labels", "n_shot", "n_query", "n_way",
+        "seed", "order", "provenance",
+    ],
+)  # fmt: skip
 def test_whatever_accuracies_follow_from_counts(change, tmp_path):
     evaluate(Guesses(), folder=tmp_path)
     other = Guesses()
