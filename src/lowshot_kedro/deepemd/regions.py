@@ -55,8 +55,13 @@ def with_pyramid(maps: torch.Tensor, sides: Sequence[int]) -> torch.Tensor:
     Returns:
         (n, C, 1, nodes), the grids in the order of their sides.
     """
-    pooled = [torch.flatten(adaptive_avg_pool2d(maps, side), 2) for side in sides]
-    return torch.cat([*pooled, torch.flatten(maps, 2)], dim=2).unsqueeze(2)
+    height, width = maps.shape[2:]
+    nodes = torch.flatten(maps, 2)
+    # Pooling is linear, and one product with what it makes of each position is much faster.
+    positions = torch.eye(height * width, dtype=maps.dtype, device=maps.device)
+    positions = positions.reshape(-1, 1, height, width)
+    pooled = [nodes @ torch.flatten(adaptive_avg_pool2d(positions, side), 1) for side in sides]
+    return torch.cat([*pooled, nodes], dim=2).unsqueeze(2)
 
 
 def grid_boxes(width: int, height: int, side: int, ratio: float) -> Iterator[Box]:
