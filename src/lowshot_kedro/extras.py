@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
@@ -113,6 +114,31 @@ def require(
     with needed_by(what, parameter=parameter, found=found):
         if sys.modules.get(module) is None and find_spec(module) is None:
             raise missing(module, what, parameter=parameter, found=found)
+
+
+def lazy_names(
+    package: str, modules: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a package that imports some modules when they are asked for.
+
+    PyTorch, for one, takes long to import, and not everyone has it.
+
+    Args:
+        package: Name of the package.
+        modules: Public name → the module of the package that it comes from.
+    """
+
+    def get(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        with needed_by(f"{package}.{name}"):
+            module = importlib.import_module(f"{package}.{modules[name]}")
+        return getattr(module, name)
+
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *modules})
+
+    return get, names
 
 
 class LazyModule:

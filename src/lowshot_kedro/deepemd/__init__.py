@@ -6,36 +6,25 @@ Earth Mover's Distance and Structured Classifiers", CVPR 2020.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lowshot_kedro.deepemd.transport import EarthMoversDistance, earth_movers_distance
-from lowshot_kedro.extras import needed_by
+from lowshot_kedro.extras import lazy_names
 
 if TYPE_CHECKING:
     from lowshot_kedro.deepemd.classifier import DeepEMD
     from lowshot_kedro.deepemd.head import emd_logits
     from lowshot_kedro.deepemd.structured_layer import structured_prototypes
 
-# PyTorch takes long to import, and not everyone has it: distances and parameters do without.
-_MODULES = {
-    "DeepEMD": "classifier",
-    "emd_logits": "head",
-    "structured_prototypes": "structured_layer",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        with needed_by(f"{__name__}.{name}"):
-            module = import_module(f"{__name__}.{_MODULES[name]}")
-        return getattr(module, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
+# Distances and parameters do without PyTorch.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "DeepEMD": "classifier",
+        "emd_logits": "head",
+        "structured_prototypes": "structured_layer",
+    },
+)
 
 __all__ = [
     "DeepEMD",

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lowshot_kedro.errors import InputError, did_you_mean
-from lowshot_kedro.extras import needed_by
+from lowshot_kedro.extras import lazy_names, needed_by
 
 if TYPE_CHECKING:
     from lowshot_kedro.networks.dense import DenseExtractor
@@ -82,25 +81,16 @@ LIBRARIES: dict[str, Callable[[str, str, int | None], Extractor]] = {
 }
 
 
-_MODULES = {
-    "DenseExtractor": "dense",
-    "Extractor": "extractor",
-    "Preprocessing": "preprocessing",
-    "ResNet12": "resnet12",
-    "extract_features": "extractor",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        with needed_by(f"{__name__}.{name}"):
-            module = import_module(f"{__name__}.{_MODULES[name]}")
-        return getattr(module, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "DenseExtractor": "dense",
+        "Extractor": "extractor",
+        "Preprocessing": "preprocessing",
+        "ResNet12": "resnet12",
+        "extract_features": "extractor",
+    },
+)
 
 
 def require_extractor(name: object) -> None:

@@ -6,22 +6,16 @@ ECCV 2018.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lowshot_kedro.extras import needed_by
+from lowshot_kedro.extras import lazy_names
 
 if TYPE_CHECKING:
     from lowshot_kedro.snca.loss import SNCALoss
 
 
-# PyTorch takes long to import, and not everyone has it: parameters can be checked without it.
-def __getattr__(name: str) -> Any:
-    if name == "SNCALoss":
-        with needed_by(f"{__name__}.{name}"):
-            from lowshot_kedro.snca.loss import SNCALoss
-
-        return SNCALoss
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Parameters can be checked without PyTorch.
+__getattr__, __dir__ = lazy_names(__name__, {"SNCALoss": "loss"})
 
 
 __all__ = ["SNCALoss"]
