@@ -73,6 +73,12 @@ def require_integer(
         raise InputError(parameter=name, found=value, expected=expected, where=where)
 
 
+def require_num_workers(name: str, value: object) -> None:
+    """Refuse what is no number of processes that decode images, nor `auto`."""
+    if value != AUTO:
+        require_integer(name, value, 0, 1024, alternative=AUTO)
+
+
 def require_number(
     name: str,
     value: object,

@@ -186,6 +186,19 @@ def open_features(paths: tuple[Path, ...], dense: bool = False) -> HDF5Features:
     return HDF5Features(paths, counts, widths[0])
 
 
+def bytes_to_write(n_rows: int, n_columns: int, begun: Sequence[Path] = ()) -> int:
+    """Bytes that rows and their labels still take on the disk.
+
+    Args:
+        n_rows: Rows.
+        n_columns: Their numbers.
+        begun: Files that a stopped run has begun, which need not be there.
+    """
+    # What is begun is a file with holes: its blocks count, not its size.
+    taken = sum(512 * path.stat().st_blocks for path in begun if path.is_file())
+    return max(0, BYTES_PER_NUMBER * n_rows * (n_columns + 1) - taken)
+
+
 def _read_into(rows: NDArray[np.float32], path: Path, offset: int) -> None:
     """Fill rows with what is in a file from a byte on."""
     rest = rows.reshape(-1).view(np.uint8).data
@@ -483,10 +496,7 @@ class _FeaturesDataset(TableDataset[FeatureContent, HDF5Features], ResumableData
         return with_known_rows(blocks, older, known)
 
     def _require_space(self, n_rows: int, n_columns: int, begun: Sequence[Path] = ()) -> None:
-        # What is begun is a file with holes: its blocks count, not its size.
-        taken = sum(512 * path.stat().st_blocks for path in begun if path.is_file())
-        needed = BYTES_PER_NUMBER * n_rows * (n_columns + 1)
-        require_space(self._path(0), max(0, needed - taken))
+        require_space(self._path(0), bytes_to_write(n_rows, n_columns, begun))
 
     def _exists(self) -> bool:
         return self._path(0).exists()

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import VIEWS, LabeledBlock, RegionFeatures, Resumable, RowBlocks, View
-from lowshot_kedro.datasets.feature_writer import BYTES_PER_NUMBER
 from lowshot_kedro.datasets.features_file import Shape, open_regions
 from lowshot_kedro.datasets.files import partial_path, require_space
-from lowshot_kedro.datasets.hdf5_features import HDF5FeaturesDataset
+from lowshot_kedro.datasets.hdf5_features import HDF5FeaturesDataset, bytes_to_write
 from lowshot_kedro.datasets.resumable import Facts, ResumableDataset, ResumableFiles
 from lowshot_kedro.datasets.table_dataset import PREVIEW_COLUMNS, PREVIEW_ROWS, TableDataset
 from lowshot_kedro.memory import format_bytes
@@ -114,12 +113,9 @@ class RegionFeaturesDataset(
         n_bytes = 0
         for view, content in contents.items():
             if not self._files_of(view).are_kept(content.provenance):
-                facts = content.provenance
-                n_bytes += BYTES_PER_NUMBER * facts["n_rows"] * (facts["n_columns"] + 1)
-                # What a run that was stopped has written is there already.
-                begun = partial_path(self._path(view))
-                n_bytes -= 512 * begun.stat().st_blocks if begun.is_file() else 0
-        require_space(self._path("map"), max(0, n_bytes))
+                facts, begun = content.provenance, partial_path(self._path(view))
+                n_bytes += bytes_to_write(facts["n_rows"], facts["n_columns"], [begun])
+        require_space(self._path("map"), n_bytes)
 
     def check(self) -> None:
         """Open the files and compare them with the format.

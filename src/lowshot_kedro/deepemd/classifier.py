@@ -147,14 +147,7 @@ class DeepEMD(FewShotClassifier):  # type: ignore[misc]
         self.prototypes = in_turn if n_shot == 1 else self._learned(in_turn, n_way, n_shot)
 
     def _learned(self, support: torch.Tensor, n_way: int, n_shot: int) -> torch.Tensor:
-        parameters = self.options
-        layer = StructuredLayer(
-            lr=parameters.prototype_lr,
-            n_passes=parameters.prototype_passes,
-            batch_size=parameters.prototype_batch_size,
-            temperature=parameters.temperature,
-            solver=self._solver,
-        )
+        layer = StructuredLayer.of(self.options, self._solver)
         generator = self._generator or torch.Generator().manual_seed(self._seed)
         return layer.prototypes(support, n_way, n_shot, generator)
 

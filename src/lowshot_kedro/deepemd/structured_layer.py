@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from lowshot_kedro.blocks import row_ranges
 from lowshot_kedro.deepemd.head import MIN_LENGTH, MIN_WEIGHT, require_finite, require_map
+from lowshot_kedro.deepemd.parameters import DeepEMDParameters
 from lowshot_kedro.deepemd.solvers import Solver, as_solver
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.interruption import require_no_stop
@@ -58,6 +59,17 @@ class StructuredLayer:
         require_integer("n_passes", self.n_passes, 0)
         require_integer("batch_size", self.batch_size, 1)
         require_number("temperature", self.temperature, 0)
+
+    @classmethod
+    def of(cls, parameters: DeepEMDParameters, solver: Solver) -> StructuredLayer:
+        """The layer that parameters describe, with a solver that is made already."""
+        return cls(
+            lr=parameters.prototype_lr,
+            n_passes=parameters.prototype_passes,
+            batch_size=parameters.prototype_batch_size,
+            temperature=parameters.temperature,
+            solver=solver,
+        )
 
     def prototypes(
         self,

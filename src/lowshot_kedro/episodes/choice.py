@@ -75,9 +75,8 @@ def _require_at_hand(
 ) -> None:
     """Refuse a method that lacks images in its form, or a library."""
     about: dict[str, Any] = {"parameter": "methods", "found": method.name} if is_named else {}
-    if method.view not in views:
-        what = "" if is_named else f"{method.name}: "
-        there = " and ".join(views) or "none"
-        raise InputError(f"{what}looks at the view {method.view}, but there is {there}", **about)
+    missing = method.missing_view(views)
+    if missing:
+        raise InputError(missing if is_named else f"{method.name}: {missing}", **about)
     for module in method.needs:
         require(module, method.name, **about)

@@ -273,13 +273,9 @@ def _require_methods(
     for method in methods:
         if names.count(method.name) > 1:
             raise InputError(parameter="methods", found=method.name, expected="each method once")
-        if method.view not in views:
-            there = " and ".join(views) or "none"
-            raise InputError(
-                f"looks at the view {method.view}, but there is {there}",
-                parameter="methods",
-                found=method.name,
-            )
+        missing = method.missing_view(views)
+        if missing:
+            raise InputError(missing, parameter="methods", found=method.name)
 
 
 def _require_scores(

@@ -12,11 +12,13 @@ from lowshot_kedro.episodes.image_sets import CLASS_ORDERS, ClassOrder
 from lowshot_kedro.episodes.sampler import ORDERS, EpisodeSampler, Order
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.networks import PRECISIONS, require_extractor
+from lowshot_kedro.networks.parameters import require_weights
 from lowshot_kedro.parameters import (
     AUTO,
     distinct_values,
     refuse,
     require_integer,
+    require_num_workers,
     require_one_of,
 )
 
@@ -108,12 +110,9 @@ class EpisodesParameters:
             require_extractor(self.backbone)
         except InputError as error:
             raise error.renamed("backbone") from error
-        if not isinstance(self.weights, str) or not self.weights:
-            expected = "none, download, package, package:MODULE/FILE or a file"
-            raise refuse("weights", self.weights, expected)
+        require_weights(self.weights)
         require_integer("image_size", self.image_size, 16, 4096, null="the network's own")
-        if self.num_workers != AUTO:
-            require_integer("num_workers", self.num_workers, 0, 1024, alternative=AUTO)
+        require_num_workers("num_workers", self.num_workers)
         require_one_of("device", self.device, DEVICES)
         require_one_of("precision", self.precision, PRECISIONS)
         require_integer("n_images", self.n_images, 1, 50)

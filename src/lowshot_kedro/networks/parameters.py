@@ -7,7 +7,26 @@ from dataclasses import dataclass
 from lowshot_kedro.devices import DEVICES
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.networks import PRECISIONS, require_extractor
-from lowshot_kedro.parameters import AUTO, refuse, require_integer, require_one_of
+from lowshot_kedro.parameters import (
+    AUTO,
+    refuse,
+    require_integer,
+    require_num_workers,
+    require_one_of,
+)
+
+
+def require_weights(value: object, *, has_package: bool = True) -> None:
+    """Refuse what cannot say where the weights of a network come from.
+
+    Args:
+        value: The value of the parameter `weights`.
+        has_package: Whether there are networks whose weights a package of their own brings.
+    """
+    if not isinstance(value, str) or not value:
+        package = "package, " if has_package else ""
+        expected = f"none, download, {package}package:MODULE/FILE or a file"
+        raise refuse("weights", value, expected)
 
 
 @dataclass(frozen=True)
@@ -28,13 +47,10 @@ class FeaturesParameters:
             require_extractor(self.extractor)
         except InputError as error:
             raise error.renamed("extractor") from error
-        if not isinstance(self.weights, str) or not self.weights:
-            expected = "none, download, package, package:MODULE/FILE or a file"
-            raise refuse("weights", self.weights, expected)
+        require_weights(self.weights)
         require_integer("image_size", self.image_size, 32, 4096, null="the network's own")
         require_integer("batch_size", self.batch_size, 1)
-        if self.num_workers != AUTO:
-            require_integer("num_workers", self.num_workers, 0, 1024, alternative=AUTO)
+        require_num_workers("num_workers", self.num_workers)
         require_one_of("device", self.device, DEVICES)
         require_one_of("precision", self.precision, PRECISIONS)
         if self.compile != AUTO and not isinstance(self.compile, bool):

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.networks.embedding import require_embedding_network
+from lowshot_kedro.networks.parameters import require_weights
 from lowshot_kedro.parameters import (
     distinct_values,
     is_integer,
@@ -84,9 +85,7 @@ class SNCAParameters(TrainingParameters):
             require_embedding_network(self.network)
         except InputError as error:
             raise error.renamed("network") from error
-        if not isinstance(self.weights, str) or not self.weights:
-            expected = "none, download, package:MODULE/FILE or a file"
-            raise refuse("weights", self.weights, expected)
+        require_weights(self.weights, has_package=False)
         require_integer("dimension", self.dimension, 2, 65536)
         require_one_of("classes", self.classes, CLASSES)
         require_number("temperature", self.temperature, MIN_TEMPERATURE, 100)

@@ -15,6 +15,7 @@ from lowshot_kedro.parameters import (
     refuse,
     require_boolean,
     require_integer,
+    require_num_workers,
     require_number,
     require_one_of,
     require_part,
@@ -102,8 +103,7 @@ class TrainingParameters:
         require_integer("seed", self.seed, 0)
         require_integer("eval_every", self.eval_every, 1)
         require_number("checkpoint_minutes", self.checkpoint_minutes, 0, _MAX_MINUTES)
-        if self.num_workers != AUTO:
-            require_integer("num_workers", self.num_workers, 0, 1024, alternative=AUTO)
+        require_num_workers("num_workers", self.num_workers)
         require_one_of("device", self.device, DEVICES)
         require_one_of("precision", self.precision, PRECISIONS)
         if self.n_processes != AUTO:

@@ -43,16 +43,9 @@ class EMDMethod(EpisodeMethod):
             from lowshot_kedro.deepemd.head import emd_logits
             from lowshot_kedro.deepemd.solvers import as_solver
             from lowshot_kedro.deepemd.structured_layer import StructuredLayer
-        settings = options.deepemd
         self._emd_logits = emd_logits
-        self._solver = as_solver(settings.solver)
-        self._layer = StructuredLayer(
-            lr=settings.prototype_lr,
-            n_passes=settings.prototype_passes,
-            batch_size=settings.prototype_batch_size,
-            temperature=settings.temperature,
-            solver=self._solver,
-        )
+        self._solver = as_solver(options.deepemd.solver)
+        self._layer = StructuredLayer.of(options.deepemd, self._solver)
 
     @property
     def pyramid(self) -> tuple[int, ...]:

@@ -69,6 +69,13 @@ class EpisodeMethod(ABC):
         return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
 
     @classmethod
+    def missing_view(cls, views: Collection[View]) -> str:
+        """What is wrong, in words, if images are not at hand in the form it looks at; else ""."""
+        if cls.view in views:
+            return ""
+        return f"looks at the view {cls.view}, but there is {' and '.join(views) or 'none'}"
+
+    @classmethod
     def why_left_out(cls, views: Collection[View]) -> str:
         """Why `all` does not mean this method, in words; "" if it does.
 
