@@ -19,7 +19,7 @@ SOURCES = Path(lowshot_kedro.__file__).parent
 KEDRO_SIDE = ("pipelines", "datasets", "project", "settings", "pipeline_registry", "__main__")
 MAX_ARGUMENTS = 8
 # Before a run the project asks whether the kernels wanted are there.
-NATIVE_USERS = ("graph", "diffusion", "deepemd", "native", "project")
+NATIVE_USERS = ("graph", "diffusion", "deepemd", "deepercluster", "native", "project")
 # Each may use what comes before it. What is not named here is used by all.
 LAYERS = (
     (
@@ -33,6 +33,7 @@ LAYERS = (
         "probes",
         "training",
         "snca",
+        "deepercluster",
         "deepemd",
     ),
     ("methods", "episodes"),

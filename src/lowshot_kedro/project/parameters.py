@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from lowshot_kedro.deepemd.parameters import DeepEMDParameters
+from lowshot_kedro.deepercluster.parameters import DeeperClusterParameters
 from lowshot_kedro.episodes.parameters import EpisodesParameters
 from lowshot_kedro.graph import require_method
 from lowshot_kedro.graph.parameters import GraphParameters
@@ -74,6 +75,7 @@ SECTIONS: dict[str, type] = {
     **{name: method.parameters for name, method in METHODS.items() if method.parameters},
     "evaluation": EvaluationParameters,
     "snca": SNCAParameters,
+    "deepercluster": DeeperClusterParameters,
     "labeling": LabelingParameters,
     "episodes": EpisodesParameters,
     "deepemd": DeepEMDParameters,

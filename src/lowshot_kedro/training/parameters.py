@@ -49,6 +49,9 @@ class TrainingParameters:
         seed: Of weights, order and augmentation.
         eval_every: Epochs from one evaluation to the next; the last epoch always has one.
         checkpoint_minutes: Minutes from one checkpoint to the next; each epoch ends with one too.
+        keep_every: Epochs from one checkpoint that is kept for good to the next; None: none is.
+        max_restarts: How often processes of this machine begin again from the last checkpoint when
+            one of them was killed.
         num_workers: Processes that decode images, for each process that trains.
         device: `auto`, `cpu` or `cuda`.
         precision: `float32`, `bfloat16`, or `auto`: bfloat16 on a GPU, else float32.
@@ -59,8 +62,8 @@ class TrainingParameters:
 
     # What the trained network does not follow from.
     without: ClassVar[tuple[str, ...]] = (
-        "eval_every", "checkpoint_minutes", "num_workers", "device", "n_processes", "scheduler",
-        "cluster",
+        "eval_every", "checkpoint_minutes", "keep_every", "max_restarts", "num_workers", "device",
+        "n_processes", "scheduler", "cluster",
     )  # fmt: skip
 
     epochs: int
@@ -78,6 +81,8 @@ class TrainingParameters:
     seed: int = 0
     eval_every: int = 1
     checkpoint_minutes: float = 10
+    keep_every: int | None = None
+    max_restarts: int = 3
     num_workers: int | str = AUTO
     device: str = AUTO
     precision: str = AUTO
@@ -103,6 +108,8 @@ class TrainingParameters:
         require_integer("seed", self.seed, 0)
         require_integer("eval_every", self.eval_every, 1)
         require_number("checkpoint_minutes", self.checkpoint_minutes, 0, _MAX_MINUTES)
+        require_integer("keep_every", self.keep_every, 1, null="none")
+        require_integer("max_restarts", self.max_restarts, 0, 1000)
         require_num_workers("num_workers", self.num_workers)
         require_one_of("device", self.device, DEVICES)
         require_one_of("precision", self.precision, PRECISIONS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,11 +43,15 @@ class Processes:
         rank: The number of this process, from 0.
         n_processes: How many there are.
         device: Where this process computes.
+        group: Of torch.distributed, to which they belong; None: the default one.
+        first_rank: The number of the first of them in the default group.
     """
 
     rank: int
     n_processes: int
     device: torch.device
+    group: Any = None
+    first_rank: int = 0
 
     @property
     def is_first(self) -> bool:
@@ -104,7 +108,7 @@ class Processes:
 
         tensor = tensor.detach().contiguous()
         parts = [torch.empty_like(tensor) for _ in range(self.n_processes)]
-        all_gather(parts, tensor)
+        all_gather(parts, tensor, group=self.group)
         return torch.stack(parts)
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -122,6 +126,54 @@ class Processes:
         for part in parts[1:]:
             parts[0] += part
         return parts[0]
+
+    def add_up(self, tensor: torch.Tensor) -> None:
+        """Replace a tensor of each process by the sum over all, which has the same bits in all.
+
+        Sums of integers are exact, so that they do not depend on who has added what. For sums of
+        other numbers that are to depend on the ranks alone, see :meth:`sum`, which takes more
+        memory.
+
+        Args:
+            tensor: On the CPU or on the device, contiguous, of one shape and type in all processes.
+        """
+        if self.n_processes > 1:
+            from torch.distributed import all_reduce
+
+            all_reduce(tensor, group=self.group)
+
+    def parts(self, ranks: Sequence[range]) -> list[Processes | None]:
+        """Some of the processes by themselves, several times.
+
+        Args:
+            ranks: The ranks of each part, without gaps. They may overlap.
+
+        Returns:
+            For each part the processes in it as this one sees them; None where it is none of them.
+        """
+        found: list[Processes | None] = []
+        for part in ranks:
+            group = None
+            if 1 < len(part) < self.n_processes:
+                from torch.distributed import new_group
+
+                # All processes take part in making a group, those that are not in it too.
+                group = new_group([self.first_rank + rank for rank in part])
+            if self.rank not in part:
+                found.append(None)
+                continue
+            here = part.index(self.rank)
+            of_all = len(part) == self.n_processes
+            found.append(
+                replace(
+                    self,
+                    rank=here,
+                    n_processes=len(part),
+                    group=self.group if of_all else group,
+                    first_rank=self.first_rank + part[0],
+                )
+            )
+        return found
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is true in any process."""
@@ -144,7 +196,9 @@ class Processes:
         from torch.distributed import broadcast_object_list
 
         values = [value]
-        broadcast_object_list(values, src=0, device=torch.device("cpu"))
+        broadcast_object_list(
+            values, src=self.first_rank, group=self.group, device=torch.device("cpu")
+        )
         return values[0]
 
     def barrier(self) -> None:
