@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from lowshot_kedro.blocks import row_ranges
+from lowshot_kedro.child_processes import leave_signals_to_parent
 from lowshot_kedro.images import ImageSource
 from lowshot_kedro.networks.preprocessing import as_pixels, middle_of_strip
 from lowshot_kedro.training.transforms import ImageTransform
@@ -217,6 +218,7 @@ class Batches:
             sampler=self._wanted,
             num_workers=num_workers,
             pin_memory=pin_memory,
+            worker_init_fn=leave_signals_to_parent,
             persistent_workers=num_workers > 0,
         )
 

@@ -23,6 +23,7 @@ from lowshot_kedro.child_processes import choose_num_workers
 from lowshot_kedro.images import ImageSource
 from lowshot_kedro.parameters import refuse
 from lowshot_kedro.progress import Progress, Stopwatch, logged_step
+from lowshot_kedro.training import stopping
 from lowshot_kedro.training.batch_norm import with_synchronized_batch_norm
 from lowshot_kedro.training.batches import (
     Batch,
@@ -152,6 +153,7 @@ def train(
 
     Raises:
         ValueError: If the loss is no longer a number, and for a checkpoint that cannot be read.
+        StoppedBySignal: If a signal asks for an end, with a checkpoint of all that is done.
     """
     if order is None:
         order = BatchOrder(
@@ -159,7 +161,7 @@ def train(
             processes.n_processes,
         )  # fmt: skip
     loop = _Loop(network, objective, images, parameters, checkpoints, processes, order)
-    with _repeatable():
+    with _repeatable(), stopping.stoppable():
         loop.run()
 
 
@@ -184,11 +186,13 @@ def train_in_processes(
 
     Raises:
         InputError: As `work`, and if the processes cannot be had.
+        StoppedBySignal: As :func:`train`.
     """
     checkpoints.name_others()
     found = checkpoints.latest()
     if found is None or found.state["epoch"] < parameters.epochs:
-        run_in_processes(work, job, parameters.process_options(checkpoints.folder / "processes"))
+        options = parameters.process_options(checkpoints.folder / "processes")
+        run_in_processes(work, job, options, checkpoints.last_number)
         found = checkpoints.latest()
         assert found is not None, "each epoch ends with one"
     else:
@@ -272,6 +276,7 @@ class _Loop:
             while self._epoch < epochs:
                 self._train_epoch(progress)
                 self._save()
+                stopping.stop_if_wanted(self._processes, f"epoch {self._epoch}")
         # The network may be used by others.
         self._rows.move_to(0, 0)
 
@@ -297,8 +302,8 @@ class _Loop:
                 self._optimizer.step()
                 self._optimizer.zero_grad()
                 self._objective.step(row["learning_rate"])
-                if self._batch < len(self._order) and self._is_time_to_save():
-                    self._save()
+                if self._batch < len(self._order):
+                    self._save_if_asked()
         n_images = self._order.n_images
         row["loss"] = self._mean_loss(n_images)
         row |= self._objective.end_epoch()
@@ -359,9 +364,16 @@ class _Loop:
             raise self._parameters.diverged(f"the loss is {loss} in epoch {self._epoch + 1}")
         return loss
 
-    def _is_time_to_save(self) -> bool:
+    def _save_if_asked(self) -> None:
+        """Save if it is time to, and if a signal asks for an end, which follows then."""
         minutes = (time.monotonic() - self._saved_at) / 60
-        return self._processes.any(minutes >= self._parameters.checkpoint_minutes)
+        is_time = minutes >= self._parameters.checkpoint_minutes
+        is_time, number = stopping.ask(self._processes, is_time)
+        if is_time or number:
+            self._save()
+        if number:
+            done = f"epoch {self._epoch + 1}, batch {self._batch} of {len(self._order)}"
+            stopping.stop(self._processes, number, done)
 
     def _save(self) -> None:
         if self._batch:
@@ -377,8 +389,9 @@ class _Loop:
             "table": self._table,
         }
         rows = {name: tensor.detach().cpu() for name, tensor in self._objective.rows().items()}
-        number = self._epoch * len(self._order) + self._batch
-        self._checkpoints.save(number, state, rows)
+        number, every = self._epoch * len(self._order) + self._batch, self._parameters.keep_every
+        is_kept = every is not None and self._batch == 0 and self._epoch % every == 0
+        self._checkpoints.save(number, state, rows, is_kept)
         self._saved_at = time.monotonic()
 
     def _restore(self, checkpoint: Checkpoint) -> None:
