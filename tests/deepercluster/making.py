@@ -37,14 +37,14 @@ class Job(NamedTuple):
 
 
 def parameters(**changes: Any) -> DeeperClusterParameters:
-    """Of batches of 16 images, 2 for each of 8 groups, and of 10 steps in an epoch."""
+    """Of batches of 16 images, 2 for each of 8 groups, and of 7 steps in an epoch."""
     values: dict[str, Any] = {
         "epochs": 3,
         "batch_size": 16,
         "lr": 0.05,
         "n_super_classes": 8,
         "n_clusters": 10,
-        "images_per_epoch": 160,
+        "images_per_epoch": 112,
         "cluster_every": 2,
         "dimension": 12,
         "n_components": 4,
@@ -83,7 +83,7 @@ def made_up(network: nn.Module, images: Any, *arguments: Any) -> Clustering:
 
     Super-cluster 0 has one cluster less than any other one, and the last cluster is empty.
     """
-    parameters, processes, folder, previous, seed = arguments
+    parameters, processes, folder, previous, _ = arguments
     network.eval()
     m, n_images = parameters.n_super_clusters, len(images)
     if processes.is_first and not folder.is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from shutil import copytree
 
 from lowshot_kedro.training.processes import Processes
 from tests.deepercluster.making import Job, parameters, train_made
@@ -15,9 +16,11 @@ def train_whole(processes: Processes, folder: Path) -> None:
 
 
 def train_whole_and_with_stops(processes: Processes, folder: Path) -> None:
-    """Three trainings: without a stop, stopped and continued, and stopped in the middle."""
+    """Two trainings, of which one is stopped twice and left as it was after the second time too."""
     train_whole(processes, folder)
-    every_step = parameters(checkpoint_minutes=0)
-    for name, n_batches in (("stopped", 4), ("stopped", 13), ("stopped", 99), ("begun", 24)):
+    stopped = Job(parameters(checkpoint_minutes=0), folder / "stopped")
+    for n_batches in (3, 14, 99):
         with suppress(Stop), stopped_after(n_batches):
-            train_made(processes, Job(every_step, folder / name))
+            train_made(processes, stopped)
+        if n_batches == 14 and processes.is_first:
+            copytree(stopped.folder, folder / "begun")

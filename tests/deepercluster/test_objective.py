@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -60,7 +59,7 @@ def test_a_stop_changes_nothing_in_several_processes(folder: Path) -> None:
 
 def test_another_number_of_processes_goes_on(folder: Path) -> None:
     begun = Job(parameters(checkpoint_minutes=0), folder / "begun")
-    assert last_of(begun).state["batch"] == 4
+    assert last_of(begun).state["batch"] == 3
     train_made(ALONE, begun)
     assert_close(Job(parameters(), folder / "whole-1"), begun)
 
@@ -87,10 +86,3 @@ def test_the_table_tells_of_clusters_losses_and_accuracies(folder: Path) -> None
     for row in table:
         assert row["loss"] == pytest.approx(row["loss_super_class"] + row["loss_sub_class"])
         assert 0 <= row["accuracy"] <= min(row["accuracy_super_class"], row["accuracy_sub_class"])
-        assert row["accuracy_super_class"] * 160 == pytest.approx(
-            round(row["accuracy_super_class"] * 160)
-        )
-
-
-def n_clusterings(job: Job) -> list[str]:
-    return sorted(path.name for path in job.folder.glob("training-*/clustering-*"))
