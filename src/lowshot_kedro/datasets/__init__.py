@@ -42,6 +42,7 @@ from lowshot_kedro.datasets.runs import RunMetricsDataset, RunScoresDataset
 from lowshot_kedro.datasets.safetensors_file import SafetensorsDataset
 from lowshot_kedro.datasets.torch_state import TorchStateDataset
 from lowshot_kedro.datasets.torchvision_classes import TorchvisionClassSplitDataset
+from lowshot_kedro.datasets.unlabeled_images import UnlabeledImagesDataset
 from lowshot_kedro.datasets.whole_file import EditableFileDataset, WholeFileDataset
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "TorchvisionClassSplitDataset",
     "TorchvisionImagesDataset",
     "UnlabeledFolderImagesDataset",
+    "UnlabeledImagesDataset",
     "WholeFileDataset",
     "ZipShardImagesDataset",
 ]
