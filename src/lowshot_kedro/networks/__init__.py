@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lowshot_kedro.networks.extractor import Extractor, extract_features
     from lowshot_kedro.networks.preprocessing import Preprocessing
     from lowshot_kedro.networks.resnet12 import ResNet12
+    from lowshot_kedro.networks.vgg import VGG16, fold_sobel
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -88,7 +89,9 @@ __getattr__, __dir__ = lazy_names(
         "Extractor": "extractor",
         "Preprocessing": "preprocessing",
         "ResNet12": "resnet12",
+        "VGG16": "vgg",
         "extract_features": "extractor",
+        "fold_sobel": "vgg",
     },
 )
 
@@ -169,6 +172,7 @@ def create_dense_network(name: str, weights: str, image_size: int | None) -> Den
 __all__ = [
     "EXTRACTORS",
     "PRECISIONS",
+    "VGG16",
     "DenseExtractor",
     "Extractor",
     "Preprocessing",
@@ -176,5 +180,6 @@ __all__ = [
     "create_dense_network",
     "create_extractor",
     "extract_features",
+    "fold_sobel",
     "require_extractor",
 ]
