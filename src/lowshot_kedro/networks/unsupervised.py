@@ -5,7 +5,6 @@ Names can be checked without PyTorch, which takes long to import.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowshot_kedro.errors import InputError, did_you_mean
@@ -19,8 +18,6 @@ from lowshot_kedro.parameters import refuse, require_integer
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from lowshot_kedro.networks.vgg_weights import VGGLayout
 
 # Networks that can begin with Sobel filters → channels of their first convolution.
 VGG_NETWORKS = {"vgg16": 64, "small_vgg16": 8}
@@ -88,43 +85,13 @@ def unsupervised_network(
         return embedding_network(name, dimension, weights, image_size).network
     with needed_by(parameter="network", found=name):
         from lowshot_kedro.networks.vgg import IMAGE_SIZE, VGG16
-        from lowshot_kedro.networks.vgg_weights import fit_vgg, layout_of, plain_vgg_state
+        from lowshot_kedro.networks.vgg_weights import vgg_from_tensors
         from lowshot_kedro.networks.weights import find_weights, read_weights
     size = IMAGE_SIZE if image_size is None else image_size
-    n_channels = VGG_NETWORKS[name]
     if weights == "none":
+        n_channels = VGG_NETWORKS[name]
         return VGG16(sobel, image_size=size, dimension=dimension, n_channels=n_channels)
     path = find_weights(weights, name)
-    state = plain_vgg_state(read_weights(path), path)
-    layout = layout_of(state, path)
-    _require_layout(layout, name, sobel, dimension, path)
-    layout.require_image_size(size, path)
-    network = layout.network(size)
-    fit_vgg(network, state, path, name)
-    return network
-
-
-def _require_layout(layout: VGGLayout, name: str, sobel: bool, dimension: int, path: Path) -> None:
-    if layout.n_channels != VGG_NETWORKS[name]:
-        known = [other for other, number in VGG_NETWORKS.items() if number == layout.n_channels]
-        raise InputError(
-            f"but the first convolution of {path} has {layout.n_channels} channels",
-            parameter="network",
-            found=name,
-            expected=known[0] if known else f"a file with {VGG_NETWORKS[name]}",
-        )
-    if layout.sobel != sobel:
-        begin = "begins with Sobel filters" if layout.sobel else "begins with colours"
-        raise InputError(
-            f"but {path} {begin}",
-            parameter="sobel",
-            found=sobel,
-            expected=str(layout.sobel).lower(),
-        )
-    if layout.dimension != dimension:
-        raise InputError(
-            f"but features of {path} have {layout.dimension} numbers",
-            parameter="dimension",
-            found=dimension,
-            expected=str(layout.dimension),
-        )
+    return vgg_from_tensors(
+        read_weights(path), path, name, sobel=sobel, dimension=dimension, image_size=size
+    )
