@@ -11,6 +11,7 @@ for library in ("kedro", "kedro_datasets", "h5py", "pandas", "PIL", "matplotlib"
     require(library, __name__)
 
 from lowshot_kedro.datasets.class_list import ClassListDataset, ClassSplitDataset
+from lowshot_kedro.datasets.cluster_assignments import ClusterAssignmentsDataset
 from lowshot_kedro.datasets.faiss_files import FaissIndexDataset, FaissTransformDataset
 from lowshot_kedro.datasets.few_shot_images import FewShotImagesDataset
 from lowshot_kedro.datasets.folder import FolderDataset
@@ -49,6 +50,7 @@ __all__ = [
     "ClassFolderImagesDataset",
     "ClassListDataset",
     "ClassSplitDataset",
+    "ClusterAssignmentsDataset",
     "EditableFileDataset",
     "FaissIndexDataset",
     "FaissTransformDataset",

@@ -6,6 +6,7 @@ for library in ("matplotlib", "pandas", "rich"):
     require(library, __name__)
 
 from lowshot_kedro.reporting.broken_images import describe_broken_images
+from lowshot_kedro.reporting.cluster_panel import plot_cluster_panel
 from lowshot_kedro.reporting.comparison import (
     compare_methods,
     plot_accuracy_per_step,
@@ -76,6 +77,7 @@ __all__ = [
     "plot_accuracy_per_n_labeled",
     "plot_accuracy_per_step",
     "plot_accuracy_per_step_over_seeds",
+    "plot_cluster_panel",
     "plot_confusion",
     "plot_episode_matching",
     "plot_episodes",
