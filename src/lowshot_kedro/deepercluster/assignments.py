@@ -1,15 +1,15 @@
 """A clustering of images on disk: who is in which cluster, and where the clusters are.
 
-    clustering-0/
-        super_labels.npy     int32 (N,), the super-cluster of each image
-        sub_labels.npy       int32 (N,), its cluster among those of the super-cluster
-        distances.npy        float32 (N,), its distance from the centroid of that
-        super_centroids.npy  float32 (m, d)
-        centroids.npy        float32 (k, d), those of super-cluster 0 first
-        offsets.npy          int64 (m + 1,): super-cluster s has centroids offsets[s]..offsets[s+1]-1
-        whitening.npz        what makes of a feature the row that was clustered
-        report.json          sizes, objectives, seconds
-        clustering.json      what all this follows from
+clustering-0/
+    super_labels.npy     int32 (N,), the super-cluster of each image
+    sub_labels.npy       int32 (N,), its cluster among those of the super-cluster
+    distances.npy        float32 (N,), its distance from the centroid of that
+    super_centroids.npy  float32 (m, d)
+    centroids.npy        float32 (k, d), those of super-cluster 0 first
+    offsets.npy          int64 (m + 1,): super-cluster s has centroids offsets[s]..offsets[s+1]-1
+    whitening.npz        what makes of a feature the row that was clustered
+    report.json          sizes, objectives, seconds
+    clustering.json      what all this follows from
 """
 
 from __future__ import annotations

@@ -152,13 +152,14 @@ class ParameterHooks:
             Pipeline([]) if own_images else pipelines["demonstration"]
         )
         dataset = parameters.get("episodes", {}).get("dataset", EpisodesParameters.dataset)
-        images_path = parameters.get("deepercluster", {}).get("images_path")
+        unlabeled = parameters.get("deepercluster", {})
         # Nodes and what they load are not needed before somebody runs or looks at something.
         from lowshot_kedro.pipelines import deepercluster, episodes
 
         pipelines["episodes"] = episodes.create_pipeline(dataset)
         pipelines["deepercluster"] = deepercluster.create_pipeline(
-            "background_images" if images_path is None else "unlabeled_images"
+            "background_images" if unlabeled.get("images_path") is None else "unlabeled_images",
+            unlabeled.get("n_clusters") != 1,
         )
 
 
