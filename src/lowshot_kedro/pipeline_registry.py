@@ -26,7 +26,8 @@ def register_pipelines() -> dict[str, Pipeline]:
     `experiment` is the six pipelines from images to tables. `__default__` begins with the
     demonstration's images; an environment that brings its own leaves them out (see hooks.py).
     `sweep` repeats the experiment with what these have made, and is no part of it. `snca`,
-    `deepercluster` and `episodes` need the images alone. `labeling` begins with images too, but wants no test set.
+    `deepercluster` and `episodes` need the images alone. `labeling` begins with images too, but
+    wants no test set.
     """
     pipelines = {
         module.__name__.rpartition(".")[2]: module.create_pipeline()

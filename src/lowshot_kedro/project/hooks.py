@@ -157,9 +157,13 @@ class ParameterHooks:
         from lowshot_kedro.pipelines import deepercluster, episodes
 
         pipelines["episodes"] = episodes.create_pipeline(dataset)
-        pipelines["deepercluster"] = deepercluster.create_pipeline(
-            "background_images" if unlabeled.get("images_path") is None else "unlabeled_images",
-            unlabeled.get("n_clusters") != 1,
+        whole = deepercluster.create_pipeline(
+            "background_images" if unlabeled.get("images_path") is None else "unlabeled_images"
+        )
+        # RotNet clusters nothing.
+        has_clusters = unlabeled.get("n_clusters") != 1
+        pipelines["deepercluster"] = (
+            whole if has_clusters else whole - whole.only_nodes_with_tags("clusters")
         )
 
 
