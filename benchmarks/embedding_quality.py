@@ -23,20 +23,21 @@ from numpy.typing import NDArray
 from torch import nn
 
 from common import machine, published
-from common.idx import CLASSES, IMAGES, SIDE, find_idx
+from common.idx import SIDE
 from common.labeled import Images, read_images
+from common.learning import Diffusion, image_source, percent
 from common.options import positive
 from common.output import note, print_json, print_table
 from common.vectors import FASHION_MNIST
-from lowshot_kedro import LabelDiffusion, native
+from lowshot_kedro import native
 from lowshot_kedro.graph import normalize
-from lowshot_kedro.images import ImageSource, ImageSubset, TorchvisionImages
+from lowshot_kedro.images import ImageSource, ImageSubset
 from lowshot_kedro.metrics import GROUPS, accuracies
 from lowshot_kedro.networks.embedding import embedding_network
-from lowshot_kedro.probes import Gallery
 from lowshot_kedro.progress import Stopwatch
 from lowshot_kedro.protocol import MODES, ClassSplit, read_class_split, select_images
 from lowshot_kedro.snca.evaluation import EvaluationPlan, KnnEvaluation, evaluate, plan_evaluation
+from lowshot_kedro.training.batches import LearntBatch
 from lowshot_kedro.training.loop import Objective, train
 from lowshot_kedro.training.parameters import TrainingParameters
 
@@ -115,9 +116,9 @@ class LossAlone(Objective):
     def __init__(self, loss: Any) -> None:
         self._loss = loss
 
-    def __call__(self, outputs: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    def __call__(self, outputs: torch.Tensor, batch: LearntBatch) -> torch.Tensor:
         """The loss of a batch."""
-        value: torch.Tensor = self._loss(outputs, index)
+        value: torch.Tensor = self._loss(outputs, batch.numbers)
         return value
 
 
@@ -227,46 +228,27 @@ def embedded(name: str, data: Data, options: argparse.Namespace, seed: int) -> E
     return Embedded(normalize(outputs_of(network, pixels, options), 0, name), bank, seconds)
 
 
-class Diffusion:
-    """Label diffusion over all training images, labelled or not.
+def diffused(
+    data: Data, diffusion: Diffusion, n_labeled: int, seed: int, n_iterations: int
+) -> dict[str, float]:
+    """Top-1 accuracies over all test images of the split, those of novel and of base classes.
 
     Args:
         data: Images and classes.
-        rows: float32 (m, d) of length 1, of all images.
-        n_neighbors: Neighbours of an image.
+        diffusion: Over all training images, labelled or not.
+        n_labeled: Labelled images of every novel class; base classes have all.
+        seed: Draws them, as for the pipelines.
+        n_iterations: Steps.
     """
-
-    def __init__(self, data: Data, rows: NDArray[np.float32], n_neighbors: int) -> None:
-        self._data = data
-        nodes, tested = rows[: data.n_train], rows[data.n_train :]
-        # Of this fit the graph alone is wanted. All labels but one, so that nothing warns.
-        labels = data.images.classes[: data.n_train].copy()
-        labels[0] = -1
-        model = LabelDiffusion(n_neighbors, 1, metric="cosine").fit(nodes, labels)
-        self._neighbors = (model.neighbors_, None)
-        nearest = Gallery(nodes, np.zeros(len(nodes), np.int32), 1).nearest(tested, n_neighbors)
-        self._test_neighbors = nearest.indices
-
-    def accuracies(self, n_labeled: int, seed: int, n_iterations: int) -> dict[str, float]:
-        """Top-1 accuracies over all test images of the split, those of novel and of base classes.
-
-        Args:
-            n_labeled: Labelled images of every novel class; base classes have all.
-            seed: Draws them, as for the pipelines.
-            n_iterations: Steps.
-        """
-        data = self._data
-        chosen = select_images(data.split, data.train_labels, data.test_labels, n_labeled, seed)
-        labels = np.full(data.n_train, -1)
-        labels[data.labeled[chosen.labeled_positions]] = chosen.labeled_classes
-        model = LabelDiffusion(
-            n_iterations=n_iterations, metric="precomputed", class_prior="uniform"
-        )
-        model.fit(self._neighbors, labels)
-        asked = (self._test_neighbors[chosen.test_positions], None)
-        shares = model.predict_proba(asked).astype(np.float32)
-        found = accuracies(shares, chosen.test_classes, chosen.is_novel, (1,))
-        return {name: value for name, value in found.items() if value is not None}
+    chosen = select_images(data.split, data.train_labels, data.test_labels, n_labeled, seed)
+    shares = diffusion.shares(
+        data.labeled[chosen.labeled_positions],
+        chosen.labeled_classes,
+        n_iterations,
+        chosen.test_positions,
+    )
+    found = accuracies(shares, chosen.test_classes, chosen.is_novel, (1,))
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def knn_plan(data: Data, options: argparse.Namespace) -> EvaluationPlan:
@@ -290,13 +272,14 @@ def measure(name: str, data: Data, options: argparse.Namespace, seed: int) -> di
     if found.bank is None:
         del knn["base"]["bank"]
     note(f"{name}, training {seed}: diffusion")
-    diffusion = Diffusion(data, found.rows, options.neighbors)
+    diffusion = Diffusion(found.rows[: data.n_train], found.rows[data.n_train :], options.neighbors)
     return {
         "seconds_of_training": found.seconds,
         "knn": knn,
         "diffusion": {
             str(n_labeled): [
-                diffusion.accuracies(n_labeled, draw, options.iterations) for draw in options.seeds
+                diffused(data, diffusion, n_labeled, draw, options.iterations)
+                for draw in options.seeds
             ]
             for n_labeled in options.labels
         },
@@ -338,12 +321,6 @@ def diffusion_cells(found: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
-def percent(values: Sequence[float]) -> str:
-    """Mean, and sample standard deviation of several."""
-    mean = f"{100 * np.mean(values):.1f}"
-    return f"{mean} ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else mean
-
-
 def print_tables(
     split: str, data: Data, results: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> None:
@@ -377,14 +354,7 @@ def read_data(split: str, folder: Path, options: argparse.Namespace) -> Data:
         ValueError: If one is of something else.
     """
     images = read_images(options.fashion_mnist)
-    raw = folder / "FashionMNIST" / "raw"
-    raw.mkdir(parents=True, exist_ok=True)
-    for part in ("train", "t10k"):
-        for what in (IMAGES, CLASSES):
-            path = find_idx(options.fashion_mnist, part, what)
-            if path is not None and not (raw / path.name).exists():
-                (raw / path.name).symlink_to(path.resolve())
-    source = TorchvisionImages("FashionMNIST", folder, arguments={"train": True})
+    source = image_source(options.fashion_mnist, folder, train=True)
     n_train = len(source)
     n_of_class = options.images_per_class or IMAGES_PER_CLASS[split]
     labels = images.classes[:n_train]

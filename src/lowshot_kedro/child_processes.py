@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -28,6 +31,32 @@ def choose_num_workers(num_workers: int | None) -> int:
     if not cores:
         cores = count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(max(cores, 1), _MAX_WORKERS)
+
+
+def leave_signals_to_parent(_: int) -> None:
+    """Let a worker of a loader outlive signals that are meant for whoever has started it.
+
+    A signal to all processes of a job reaches workers too, which are needed until the training has
+    saved. Its own parent ends a worker by SIGTERM as before.
+
+    Args:
+        _: Number of the worker, as loaders give it.
+    """
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):
+        return
+    # Other threads may get it still.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    threading.Thread(target=_end_when_told, name="signals", daemon=True).start()
+
+
+def _end_when_told() -> None:
+    parent = multiprocessing.parent_process()
+    while parent is not None and signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent.pid:
+        pass
+    os._exit(0)
 
 
 @contextmanager

@@ -216,6 +216,5 @@ def test_one_process_for_every_gpu(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(launching, "run_on_this_machine", lambda *given: given)
-    assert run_in_processes(exchange, "job", ProcessOptions(tmp_path)) == (
-        *(exchange, "job", 3, "auto"),
-    )
+    options = ProcessOptions(tmp_path)
+    assert run_in_processes(exchange, "job", options) == (exchange, "job", 3, options, None)

@@ -28,7 +28,7 @@ from lowshot_kedro.blocks import (
     require_finite,
     row_ranges,
 )
-from lowshot_kedro.child_processes import choose_num_workers
+from lowshot_kedro.child_processes import choose_num_workers, leave_signals_to_parent
 from lowshot_kedro.devices import choose_device
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.images import AbsentImages, ImageSource, ImageSubset, KeyedImages
@@ -242,6 +242,7 @@ def image_batches(
         batch_size=None,
         num_workers=choose_num_workers(num_workers),
         pin_memory=device.type == "cuda",
+        worker_init_fn=leave_signals_to_parent,
     )
 
 

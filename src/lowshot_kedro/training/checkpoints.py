@@ -1,9 +1,13 @@
 """Checkpoints of a training: whole or not at all, whatever stops the processes that write them.
 
-The folder of a training has a note of all that it follows from, and one checkpoint:
+The folder of a training has a note of all that it follows from, the last checkpoint, and those
+before it that are to be kept:
 
     training-4f1d09b2c3aa/
         training.json
+        step-000000000060/
+            kept                     it stays when another one is written
+            …
         step-000000000120/
             state.pt                 network, optimiser, position, table; a file of torch.save
             rows-0-of-2.safetensors  tensors of which each process holds some rows, such as a bank
@@ -37,7 +41,7 @@ from lowshot_kedro.training.processes import Processes
 
 logger = logging.getLogger(__name__)
 
-_NOTE, _STATE = "training.json", "state.pt"
+_NOTE, _STATE, _KEPT = "training.json", "state.pt", "kept"
 _TRAINING, _STEP, _UNFINISHED = "training-", "step-", ".partial-"
 
 
@@ -144,20 +148,29 @@ class Checkpoints:
 
     def latest(self) -> Checkpoint | None:
         """The last checkpoint that was finished; None where there is none."""
-        number = -1
-        if self._processes.is_first:
-            number = max((int(path.name.removeprefix(_STEP)) for path in self._steps()), default=-1)
+        number = self.last_number() if self._processes.is_first else -1
         # All continue from the same one, whatever a network file system shows them.
         number = self._processes.broadcast(number)
         return None if number < 0 else Checkpoint(self._path(number))
 
-    def save(self, number: int, state: Mapping[str, Any], rows: Mapping[str, torch.Tensor]) -> None:
-        """Write a checkpoint, and remove those before it.
+    def last_number(self) -> int:
+        """The number of the last checkpoint that was finished; -1 where there is none."""
+        return max((int(path.name.removeprefix(_STEP)) for path in self._steps()), default=-1)
+
+    def save(
+        self,
+        number: int,
+        state: Mapping[str, Any],
+        rows: Mapping[str, torch.Tensor],
+        is_kept: bool = False,
+    ) -> None:
+        """Write a checkpoint, and remove those before it that are not kept.
 
         Args:
             number: Steps that led to it; larger than that of any other one.
             state: What one process knows for all: tensors, numbers, texts, lists, dictionaries.
             rows: By name the rows that this process holds of tensors. All on the CPU.
+            is_kept: Whether it stays for good.
 
         Raises:
             OSError: If it cannot be written. The one before is left.
@@ -177,13 +190,19 @@ class Checkpoints:
                 path.chmod(path.parent.stat().st_mode & 0o666)
                 _sync(path)
             if self._processes.is_first:
+                if is_kept:
+                    (partial / _KEPT).touch()
                 with (partial / _STATE).open("wb") as file:
                     torch.save(dict(state), file)
                     file.flush()
                     os.fsync(file.fileno())
         self._processes.barrier()
         if self._processes.is_first:
-            older = [path for path in self.folder.glob(f"{_STEP}*") if path != final]
+            older = [
+                path
+                for path in self.folder.glob(f"{_STEP}*")
+                if path != final and not (path / _KEPT).exists()
+            ]
             # What is left of one that has lost its state.
             shutil.rmtree(final, ignore_errors=True)
             partial.replace(final)

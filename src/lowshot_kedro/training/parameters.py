@@ -51,7 +51,7 @@ class TrainingParameters:
         checkpoint_minutes: Minutes from one checkpoint to the next; each epoch ends with one too.
         keep_every: Epochs from one checkpoint that is kept for good to the next; None: none is.
         max_restarts: How often processes of this machine begin again from the last checkpoint when
-            one of them was killed.
+            one of them was killed; a new checkpoint makes the count begin anew.
         num_workers: Processes that decode images, for each process that trains.
         device: `auto`, `cpu` or `cuda`.
         precision: `float32`, `bfloat16`, or `auto`: bfloat16 on a GPU, else float32.
@@ -132,6 +132,7 @@ class TrainingParameters:
             device=self.device,
             scheduler=self.scheduler,
             cluster=self.cluster,
+            max_restarts=self.max_restarts,
         )
 
     @property

@@ -222,6 +222,8 @@ class ProcessOptions:
         cluster: What SLURM is told, as submitit's `slurm_…` parameters without that beginning:
             time (minutes), partition, nodes, gpus_per_node, cpus_per_task, mem_gb, … Without
             meaning for `local`.
+        max_restarts: How often processes of this machine begin their work again, when one of them
+            was killed by a signal. For work that goes on from what it has left on disk.
     """
 
     folder: Path
@@ -229,6 +231,7 @@ class ProcessOptions:
     device: str = AUTO
     scheduler: str = "local"
     cluster: Mapping[str, Any] = field(default_factory=dict)
+    max_restarts: int = 0
 
     def __post_init__(self) -> None:
         null = "one for every GPU, one on a CPU"
@@ -237,10 +240,14 @@ class ProcessOptions:
         require_one_of("scheduler", self.scheduler, SCHEDULERS)
         if not isinstance(self.cluster, Mapping):
             raise refuse("cluster", self.cluster, "a section, such as {time: 600, nodes: 1}")
+        require_integer("max_restarts", self.max_restarts, 0)
 
 
 def run_in_processes(
-    work: Callable[[Processes, Job], Result], job: Job, options: ProcessOptions
+    work: Callable[[Processes, Job], Result],
+    job: Job,
+    options: ProcessOptions,
+    reached: Callable[[], object] | None = None,
 ) -> Result:
     """Do a piece of work in one process, in place, or in several together.
 
@@ -249,6 +256,8 @@ def run_in_processes(
             with what that sees of the others, and the job.
         job: Small and to be pickled: names of files rather than what is in them.
         options: How many processes, and who starts them.
+        reached: How far the work has come, as told by what it has left on disk. Where that has
+            changed, the count of restarts begins anew.
 
     Returns:
         What the first process (rank 0) returns, small and to be pickled.
@@ -258,6 +267,8 @@ def run_in_processes(
             holds for an OSError.
         RuntimeError: If one of them failed for another reason, with its traceback in the message.
         KeyboardInterrupt: At Ctrl-C, when all other processes have ended.
+        SystemExit: If the work has ended with
+            :class:`~lowshot_kedro.training.stopping.StoppedBySignal`.
     """
     check_processes(options)
     if options.scheduler == "slurm":
@@ -274,7 +285,7 @@ def run_in_processes(
         return work(Processes(0, 1, device), job)
     from lowshot_kedro.training.launching import run_on_this_machine
 
-    return run_on_this_machine(work, job, n_processes, options.device)
+    return run_on_this_machine(work, job, n_processes, options, reached)
 
 
 def check_processes(options: ProcessOptions) -> None:
