@@ -19,7 +19,7 @@ _MAX_GATHERED = 2**21
 # part of the mean distance: the same features, computed in other batches, differ in the last bits.
 _SAME = 1e-5
 # Whether a cluster consists of repeats is seen by so many of its images.
-_LOOKED_AT = 2048
+_LOOKED_AT = 512
 _MAX_REPEATS = 0.5
 
 

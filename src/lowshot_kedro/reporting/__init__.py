@@ -7,6 +7,7 @@ for library in ("matplotlib", "pandas", "rich"):
 
 from lowshot_kedro.reporting.broken_images import describe_broken_images
 from lowshot_kedro.reporting.cluster_panel import plot_cluster_panel
+from lowshot_kedro.reporting.clustering_curves import plot_clustering_curves
 from lowshot_kedro.reporting.clusters import print_clusters
 from lowshot_kedro.reporting.comparison import (
     compare_methods,
@@ -79,6 +80,7 @@ __all__ = [
     "plot_accuracy_per_step",
     "plot_accuracy_per_step_over_seeds",
     "plot_cluster_panel",
+    "plot_clustering_curves",
     "plot_confusion",
     "plot_episode_matching",
     "plot_episodes",
