@@ -79,7 +79,7 @@ def test_all_results_are_there(trained: Path, photos: Path) -> None:
     table = pd.read_csv(data / RESULTS[3])
     assert set(COLUMNS) <= set(table) and list(table["epoch"]) == [1, 2, 3, 4]
     # Clusters are found before the first and the third epoch.
-    assert list(table["objective"].notna()) == [True, False, True, False]
+    assert list(table["mean_squared_distance"].notna()) == [True, False, True, False]
 
     assignments = ClusterAssignmentsDataset(filepath=str(data / RESULTS[2])).load()
     assert list(assignments["image"]) == list(range(N_IMAGES))
