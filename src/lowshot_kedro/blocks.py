@@ -330,11 +330,11 @@ def spread_rows(n_rows: int, count: int) -> NDArray[np.int64]:
     return (np.arange(count, dtype=np.int64) * n_rows) // max(count, 1)
 
 
-def require_finite(block: NDArray[np.float32], rows: NDArray[np.int64], name: str) -> None:
+def require_finite(block: NDArray[np.floating[Any]], rows: NDArray[np.int64], name: str) -> None:
     """Refuse rows that hold NaN or infinity.
 
     Args:
-        block: float32 (m, d).
+        block: (m, d).
         rows: int64 (m,), the numbers of these rows in the whole matrix.
         name: What the message calls the matrix.
 

@@ -13,7 +13,7 @@ from lowshot_kedro.extras import lazy_names
 
 if TYPE_CHECKING:
     from lowshot_kedro.deepercluster.groups import process_groups
-    from lowshot_kedro.deepercluster.kmeans import kmeans
+    from lowshot_kedro.deepercluster.lloyd import kmeans
     from lowshot_kedro.deepercluster.sampling import uniform_label_sample
     from lowshot_kedro.deepercluster.training import DeeperClusterJob, train_deepercluster
     from lowshot_kedro.deepercluster.two_level import hierarchical_kmeans
@@ -27,7 +27,7 @@ __getattr__, __dir__ = lazy_names(
         "DeeperClusterJob": "training",
         "fit_whitening": "whitening",
         "hierarchical_kmeans": "two_level",
-        "kmeans": "kmeans",
+        "kmeans": "lloyd",
         "process_groups": "groups",
         "train_deepercluster": "training",
         "uniform_label_sample": "sampling",

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import weakref
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from lowshot_kedro.errors import InputError, shown
+from lowshot_kedro.input_files import require_file
 from lowshot_kedro.training.processes import Processes
+
+# Rows between two wanted ones are read along if they are not more bytes: a call takes as long.
+_READ_ALONG_BYTES = 2**12
+_MAX_SPAN_BYTES = 2**22
 
 
 class Rows(Protocol):
@@ -54,3 +63,174 @@ class Share:
     first: int
     n_rows: int
     processes: Processes
+
+
+class FileRows:
+    """Rows of a raw float32 file in the machine's byte order, which is read and not mapped.
+
+    So it does not count as memory of the process, but for what is asked for.
+
+    Args:
+        path: The file.
+        n_columns: Numbers of a row.
+        n_rows: How many rows there are.
+        offset: Bytes before the first one.
+
+    Raises:
+        InputError: If the file is shorter than that.
+        OSError: If it cannot be read.
+    """
+
+    def __init__(self, path: str | Path, n_columns: int, n_rows: int, *, offset: int = 0) -> None:
+        self.n_rows, self.n_columns = n_rows, n_columns
+        self._path, self._offset = Path(path), offset
+        size, expected = require_file(self._path), offset + 4 * n_columns * n_rows
+        if size < expected:
+            raise InputError(
+                f"{self._path}: found {size} bytes, expected {expected}: {n_rows} rows of "
+                f"{n_columns} numbers"
+            )
+        self._file = os.open(self._path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        weakref.finalize(self, os.close, self._file)
+
+    def read(
+        self, first: int, last: int, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Rows first..last-1, float32 (last - first, n_columns), in `out` if that is given.
+
+        Raises:
+            InputError: If the file has become shorter.
+        """
+        out = _room(out, last - first, self.n_columns)
+        view = out.reshape(-1).view(np.uint8).data
+        done, begin = 0, self._offset + 4 * self.n_columns * first
+        while done < len(view):
+            n_bytes = os.preadv(self._file, [view[done:]], begin + done)
+            if not n_bytes:
+                raise InputError(
+                    f"{self._path}: found {begin + done} bytes, expected more: it has become "
+                    "shorter while it was read"
+                )
+            done += n_bytes
+        return out
+
+    def take(
+        self, numbers: NDArray[np.int64], out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Some rows, float32 (len(numbers), n_columns), by their numbers, which increase."""
+        out = _room(out, len(numbers), self.n_columns)
+        row_bytes = 4 * max(self.n_columns, 1)
+        max_rows = max(1, _MAX_SPAN_BYTES // row_bytes)
+        gap = 1 + _READ_ALONG_BYTES // row_bytes
+        breaks = np.flatnonzero(np.diff(numbers) > gap) + 1
+        for begin, end in zip([0, *breaks.tolist()], [*breaks.tolist(), len(numbers)], strict=True):
+            while begin < end:
+                first = int(numbers[begin])
+                stop = begin + int(np.searchsorted(numbers[begin:end], first + max_rows))
+                last = int(numbers[stop - 1]) + 1
+                if last - first == stop - begin:
+                    self.read(first, last, out[begin:stop])
+                else:
+                    out[begin:stop] = self.read(first, last)[numbers[begin:stop] - first]
+                begin = stop
+        return out
+
+
+class ArrayRows:
+    """Rows of an array, which become float32 block by block where they are of another type.
+
+    A numpy.memmap of float32 numbers is read from its file, so that it does not count as memory of
+    the process.
+
+    Args:
+        array: (n, d) numbers, or what `numpy.asarray` takes.
+        first: The first row that counts.
+        last: The row after the last; None: all.
+
+    Raises:
+        InputError: If it is no matrix of numbers.
+    """
+
+    def __init__(self, array: ArrayLike, first: int = 0, last: int | None = None) -> None:
+        matrix = as_matrix(array)
+        self._array = matrix[first:last]
+        self.n_rows, self.n_columns = self._array.shape
+        self._file = _file_of(matrix, first, self.n_rows)
+
+    def read(
+        self, first: int, last: int, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Rows first..last-1, float32 (last - first, n_columns), in `out` if that is given."""
+        if self._file is not None:
+            return self._file.read(first, last, out)
+        return self._converted(self._array[first:last], out)
+
+    def take(
+        self, numbers: NDArray[np.int64], out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Some rows, float32 (len(numbers), n_columns), by their numbers, which increase."""
+        if self._file is not None:
+            return self._file.take(numbers, out)
+        if out is not None and self._array.dtype == np.float32:
+            # Without "clip" numpy would make a copy, lest there be a number that is no row.
+            return np.take(self._array, numbers, 0, out, "clip")
+        return self._converted(self._array[numbers], out)
+
+    def _converted(
+        self, block: NDArray[Any], out: NDArray[np.float32] | None
+    ) -> NDArray[np.float32]:
+        # What float32 cannot hold becomes infinite, and is refused as that.
+        with np.errstate(over="ignore"):
+            if out is None:
+                return np.ascontiguousarray(block, np.float32)
+            out[...] = block
+        return out
+
+
+def share_of(array: ArrayLike, processes: Processes) -> Share:
+    """The part of a collection, which every process has as a whole, that this one works on.
+
+    Args:
+        array: (n, d) numbers.
+        processes: Those that work together; each gets as many rows as the others, or one less.
+
+    Raises:
+        InputError: If it is no matrix of numbers.
+    """
+    matrix = as_matrix(array)
+    first = len(matrix) * processes.rank // processes.n_processes
+    last = len(matrix) * (processes.rank + 1) // processes.n_processes
+    return Share(ArrayRows(matrix, first, last), first, len(matrix), processes)
+
+
+def as_matrix(array: ArrayLike) -> NDArray[Any]:
+    """An array of (n, d) real numbers, d at least 1, without a copy where it is one already.
+
+    Raises:
+        InputError: If it is none.
+    """
+    expected = "a matrix of numbers, (rows, columns)"
+    try:
+        matrix = np.asanyarray(array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(parameter="features", found=shown(array), expected=expected) from error
+    if matrix.ndim != 2 or matrix.shape[1] < 1 or matrix.dtype.kind not in "biuf":
+        found = f"{matrix.dtype} {matrix.shape}"
+        raise InputError(parameter="features", found=found, expected=expected)
+    return matrix
+
+
+def _file_of(matrix: NDArray[Any], first: int, n_rows: int) -> FileRows | None:
+    """The file of a whole memmap, as it was opened; None for everything else."""
+    if type(matrix) is not np.memmap or matrix.dtype != np.float32 or not matrix.dtype.isnative:
+        return None
+    # A slice says the offset of the whole; what a private copy holds is not in the file.
+    is_whole = type(matrix.base) is not np.memmap and matrix.flags.c_contiguous
+    if not is_whole or matrix.filename is None or matrix.mode == "c":
+        return None
+    offset = int(matrix.offset) + 4 * matrix.shape[1] * first
+    return FileRows(matrix.filename, matrix.shape[1], n_rows, offset=offset)
+
+
+def _room(out: NDArray[np.float32] | None, n_rows: int, n_columns: int) -> NDArray[np.float32]:
+    return np.empty((n_rows, n_columns), np.float32) if out is None else out

@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from lowshot_kedro.blocks import FeatureMatrix, Resumable, require_finite, row_ranges
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.pca.axes import principal_axes
 from lowshot_kedro.pca.features import describe_features
 from lowshot_kedro.pca.spectrum import variance_kept
 from lowshot_kedro.progress import Progress, Stopwatch, logged_step
@@ -298,14 +299,7 @@ def _pca_of(sums: _Sums, n_rows: int, n_components: int, random_rotation: bool) 
     mean = sums.shift + shifted_mean
     length = linalg.norm(mean[sums.products.diagonal() > 0])
     sums.products -= np.outer(shifted_mean, sums.sum)
-    # A transposed symmetric matrix is the same, and in the order of Fortran needs no copy.
-    variances, vectors = linalg.eigh(
-        sums.products.T, driver="evd", overwrite_a=True, check_finite=False
-    )
-    variances, directions = variances[::-1], vectors.T[::-1]
-    # An eigenvector is one up to its sign: the largest entry is to be positive.
-    largest = np.abs(directions).argmax(axis=1)
-    directions *= np.sign(np.take_along_axis(directions, largest[:, None], axis=1))
+    variances, directions = principal_axes(sums.products)
     n_spanned = int((variances > variances[0] * len(mean) * np.finfo(np.float64).eps).sum())
     if variances[0] <= n_rows * (_ROUNDING * length) ** 2:
         # Centred, nothing but rounding would be left of equal rows.
