@@ -18,7 +18,7 @@ import json
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,9 @@ FILES = (
     SUPER_LABELS, SUB_LABELS, DISTANCES, SUPER_CENTROIDS, CENTROIDS, OFFSETS, WHITENING, REPORT,
     NOTE,
 )  # fmt: skip
+
+if TYPE_CHECKING:
+    import torch
 
 _OF_IMAGES = {SUPER_LABELS: np.int32, SUB_LABELS: np.int32, DISTANCES: np.float32}
 
@@ -87,17 +90,20 @@ class Clustering:
     @cached_property
     def super_labels(self) -> NDArray[np.int32]:
         """int32 (N,), the super-cluster of each image."""
-        return self._of_images(SUPER_LABELS)
+        found: NDArray[np.int32] = self._of_images(SUPER_LABELS)
+        return found
 
     @cached_property
     def sub_labels(self) -> NDArray[np.int32]:
         """int32 (N,), the cluster of each image among those of its super-cluster."""
-        return self._of_images(SUB_LABELS)
+        found: NDArray[np.int32] = self._of_images(SUB_LABELS)
+        return found
 
     @cached_property
     def distances(self) -> NDArray[np.float32]:
         """float32 (N,), the distance of each image from the centroid of its cluster."""
-        return self._of_images(DISTANCES)
+        found: NDArray[np.float32] = self._of_images(DISTANCES)
+        return found
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
@@ -107,17 +113,42 @@ class Clustering:
     @cached_property
     def super_centroids(self) -> NDArray[np.float32]:
         """float32 (m, d)."""
-        return self._array(SUPER_CENTROIDS, np.float32, 2)
+        found: NDArray[np.float32] = self._array(SUPER_CENTROIDS, np.float32, 2)
+        return found
 
     @cached_property
     def centroids(self) -> NDArray[np.float32]:
         """float32 (k, d), of the clusters of all super-clusters, one after the other."""
-        return self._array(CENTROIDS, np.float32, 2, int(self.offsets[-1]))
+        n_clusters = int(self.offsets[-1])
+        found: NDArray[np.float32] = self._array(CENTROIDS, np.float32, 2, n_clusters)
+        return found
 
     @cached_property
     def whitening(self) -> Whitening:
         """What makes of a feature the row that was clustered."""
         return Whitening.load(self.folder / WHITENING)
+
+    def centroid_tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+        """What other images are assigned by, as tensors by name, and a header that explains it.
+
+        All centroids are in memory.
+        """
+        import torch
+
+        whitening, sizes = self.whitening, np.diff(self.offsets)
+        arrays = {
+            "super_centroids": self.super_centroids,
+            "centroids": self.centroids,
+            "super_clusters": np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
+            "mean": whitening.mean,
+            "projection": whitening.projection,
+        }
+        header = {
+            "use": "row = (feature - mean) · projection transposed, divided by its length; its "
+            "super-cluster has the nearest of super_centroids, its cluster the nearest of those "
+            "centroids whose super_clusters says so"
+        }
+        return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}, header
 
     def labels(self, first: int = 0, last: int | None = None) -> NDArray[np.int64]:
         """The clusters of images first..last-1 by the numbers of their centroids, int64."""
@@ -176,20 +207,18 @@ class AssignmentFiles:
 
     def read(self, name: str) -> Any:
         """What is there of this process's images, (n,)."""
-        result = np.empty(len(self._own), _OF_IMAGES[name])
         with (self._folder / name).open("rb") as file:
             file.seek(self._begin(file.fileno()))
-            n_read = file.readinto(memoryview(result).cast("B"))
-        if n_read != result.nbytes:
+            result = np.fromfile(file, _OF_IMAGES[name], len(self._own))
+        if len(result) != len(self._own):
             raise InputError(f"{self._folder / name}: found too few bytes; remove {self._folder}")
         return result
 
     def write(self, name: str, values: NDArray[Any]) -> None:
         """Write all of this process's images, (n,)."""
-        values = np.ascontiguousarray(values, _OF_IMAGES[name])
         with (self._folder / name).open("r+b") as file:
             file.seek(self._begin(file.fileno()))
-            file.write(memoryview(values).cast("B"))
+            file.write(np.asarray(values, _OF_IMAGES[name]).tobytes())
             file.flush()
             os.fsync(file.fileno())
 

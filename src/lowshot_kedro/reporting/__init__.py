@@ -8,6 +8,7 @@ for library in ("matplotlib", "pandas", "rich"):
 from lowshot_kedro.reporting.broken_images import describe_broken_images
 from lowshot_kedro.reporting.cluster_panel import plot_cluster_panel
 from lowshot_kedro.reporting.clustering_curves import plot_clustering_curves
+from lowshot_kedro.reporting.clusters import print_clusters
 from lowshot_kedro.reporting.comparison import (
     compare_methods,
     plot_accuracy_per_step,
@@ -93,6 +94,7 @@ __all__ = [
     "plot_training_curves",
     "plot_validation_grid",
     "png_of",
+    "print_clusters",
     "print_comparison",
     "print_episodes",
     "print_knn_accuracies",

@@ -59,7 +59,7 @@ def cluster_images(
 
 def plot_deepercluster_curves(deepercluster_training: pd.DataFrame) -> Figure:
     """Losses and accuracies of the epochs, and what the clusterings between them were like."""
-    return reporting.plot_training_curves(deepercluster_training)
+    return reporting.plot_clustering_curves(deepercluster_training)
 
 
 def plot_cluster_panel(
