@@ -52,6 +52,8 @@ FIGURES = {
     "pca_spectrum.png": Figure("demonstration", "pca_spectrum_plot"),
     "snca_curves.png": Figure("snca", "snca_curves_plot"),
     "snca_neighbors.png": Figure("snca", "snca_neighbors_plot"),
+    "deepercluster_curves.png": Figure("deepercluster", "deepercluster_curves_plot"),
+    "cluster_panel.png": Figure("deepercluster", "cluster_panel_plot"),
     "episodes.png": Figure("few_shot_episodes", "episodes_plot"),
     "matching.png": Figure("few_shot_episodes", "matching_plot"),
     "sweep_digits.png": Figure("digits", "sweep_accuracy_per_n_labeled_plot"),
@@ -84,7 +86,8 @@ TABLES = {
 
 # Of the demonstration's run.
 QUICK_PARTS = (
-    "demonstration", "digits", "snca", "few_shot_episodes", "kedro_viz", "explore_catalog",
+    "demonstration", "digits", "snca", "deepercluster", "few_shot_episodes", "kedro_viz",
+    "explore_catalog",
 )  # fmt: skip
 # A notebook, and an environment, on the 70 thousand figures of Fashion-MNIST.
 SLOW_PARTS = ("label_diffusion", "label_images", "fashion_mnist")
@@ -113,6 +116,9 @@ def main() -> None:
     if "snca" in parts:
         _kedro("run", "--pipelines", "snca")
         _execute_notebook("snca")
+    if "deepercluster" in parts:
+        _kedro("run", "--pipelines", "deepercluster")
+        _execute_notebook("deepercluster")
     if "few_shot_episodes" in parts:
         _kedro("run", "--pipelines", "episodes")
         _execute_notebook("few_shot_episodes")

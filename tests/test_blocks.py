@@ -11,6 +11,7 @@ from lowshot_kedro.blocks import (
     LabeledBlock,
     RegionFeatures,
     RowBlocks,
+    TableBlocks,
     require_finite,
     row_ranges,
     spread_rows,
@@ -130,6 +131,22 @@ def test_blocks_start_afresh_each_time():
     assert [len(block) for block in blocks] == [2, 1]
     assert [len(block) for block in blocks] == [2, 1]
     assert len(calls) == 2
+
+
+def test_blocks_of_a_table_are_those_that_are_announced():
+    def table(*blocks, n_rows=3):
+        return TableBlocks(n_rows, ("a", "b"), lambda: blocks)
+
+    two, one = {"a": np.arange(2), "b": ["x", "y"]}, {"b": ["z"], "a": np.arange(1)}
+    assert list(table(two, one).checked("t.csv")) == [two, one]
+    for blocks, message in (
+        ((two,), r"t\.csv: got blocks of 2 rows; expected 3"),
+        ((two, two), r"t\.csv: got blocks of more than 3 rows; expected 3"),
+        (({"a": [1]},), r"t\.csv: a block after row 0 has columns a \(1\); expected a, b"),
+        ((two, {"a": [1], "b": []}), r"a block after row 2 has columns a \(1\), b \(0\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            list(table(*blocks).checked("t.csv"))
 
 
 def test_what_belongs_to_the_rows_of_a_block_need_not_be_an_array():

@@ -51,6 +51,18 @@ VALID = {
         "eval_k": [1, 5], "eval_temperature": None, "eval_n_labeled": [1], "eval_seeds": [1, 2],
         "n_images": 3,
     },
+    "deepercluster": {
+        "epochs": 3, "batch_size": 16, "accumulated_batches": 1, "lr": 0.1,
+        "lr_schedule": "constant", "lr_step_epochs": 2, "lr_gamma": 0.1, "momentum": 0.9,
+        "nesterov": False, "weight_decay": 0.001, "augmentation": "shift", "image_size": 32,
+        "seed": 0, "eval_every": 1, "checkpoint_minutes": 10, "num_workers": "auto",
+        "device": "auto", "precision": "auto", "n_processes": "auto", "scheduler": "local",
+        "cluster": {}, "images_path": None, "network": "small_vgg16", "sobel": True,
+        "weights": "none", "dimension": 4096, "n_super_classes": 16, "rotation": True,
+        "n_clusters": 32, "clusters_per_super": "fixed", "cluster_every": 3, "n_components": 16,
+        "n_whitening_images": None, "n_iterations": 10, "images_per_epoch": None,
+        "memory_budget_gb": 1.0, "n_clusters_shown": 8, "n_images": 10,
+    },
     "episodes": {
         "dataset": "environment", "data_path": None, "class_order": "sorted", "split": "test",
         "classes": "all", "n_way": 5,
@@ -106,6 +118,11 @@ PUBLIC_NAMES = {
         "network", "weights", "dimension", "classes", "temperature", "margin", "bank_momentum",
         "bank_momentum_changes", "epochs", "batch_size", "lr", "n_processes", "scheduler",
     },
+    "deepercluster": {
+        "images_path", "network", "sobel", "weights", "dimension", "n_super_classes", "rotation",
+        "n_clusters", "clusters_per_super", "cluster_every", "n_components", "n_iterations",
+        "epochs", "batch_size", "lr", "n_processes", "scheduler", "memory_budget_gb",
+    },
     "episodes": {
         "dataset", "data_path", "split", "n_way", "n_shot", "n_query", "n_episodes", "seed",
         "methods", "backbone", "weights", "image_size",
@@ -122,7 +139,7 @@ PUBLIC_NAMES = {
 }  # fmt: skip
 
 # Sections that need not be there.
-WITH_DEFAULTS = {"snca", "episodes", "deepemd"}
+WITH_DEFAULTS = {"snca", "deepercluster", "episodes", "deepemd"}
 
 ANY_COUNT = "an integer from 1 to 2147483647"
 NOT_NEGATIVE = "an integer from 0 to 2147483647"
@@ -152,6 +169,27 @@ REFUSED = [
     ("snca.n_processes", 0, "an integer from 1 to 4096, or auto"),
     ("snca.scheduler", "slurmm", r"one of: local, slurm \(did you mean slurm\?\)"),
     ("snca.cluster", ["gpu"], "options of SLURM"),
+    ("snca.keep_every", 0, ANY_COUNT),
+    ("snca.max_restarts", -1, "an integer from 0 to 1000"),
+    ("deepercluster.images_path", 3, "a folder, or null"),
+    ("deepercluster.network", "vgg19", "one of: vgg16, small_vgg16"),
+    ("deepercluster.sobel", "yes", "true or false"),
+    ("deepercluster.weights", "", "none, download, package:MODULE/FILE or a file"),
+    ("deepercluster.dimension", 1, "an integer from 2 to 65536"),
+    ("deepercluster.n_super_classes", 6, "a multiple of 4"),
+    ("deepercluster.rotation", 1, "true or false"),
+    ("deepercluster.batch_size", 24, "a multiple of n_super_classes, 16"),
+    ("deepercluster.n_clusters", 3, "an integer from 4"),
+    ("deepercluster.n_clusters", 33, "a multiple of 4, the super-clusters"),
+    ("deepercluster.clusters_per_super", "even", "one of: fixed, proportional"),
+    ("deepercluster.cluster_every", 0, ANY_COUNT),
+    ("deepercluster.n_components", 4097, "an integer from 1 to 4096"),
+    ("deepercluster.n_whitening_images", 1, "an integer from 2"),
+    ("deepercluster.n_iterations", 0, ANY_COUNT),
+    ("deepercluster.images_per_epoch", 0, "an integer from 1"),
+    ("deepercluster.memory_budget_gb", 0, "a number of at least 0.01"),
+    ("deepercluster.n_clusters_shown", 0, "an integer from 1 to 100"),
+    ("deepercluster.n_images", 101, "an integer from 1 to 100"),
     ("snca.network", "resnet18", r"one of: .*\(did you mean torchvision/resnet18\?\)"),
     ("snca.network", 18, "one of: small"),
     ("snca.weights", "", "none, download, package:MODULE/FILE or a file"),

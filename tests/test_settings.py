@@ -248,7 +248,9 @@ def test_what_follows_from_the_name_of_a_data_set(env, name, labeled):
     found, base = parameters(env), parameters("base")
     assert found.pop("demonstration") == {**base.pop("demonstration"), "enabled": False}
     differing = {section for section in base if found[section] != base[section]}
-    assert differing == ({"evaluation", "snca", "sweep"} if env == "fashion_mnist" else set())
+    assert differing == (
+        {"deepercluster", "evaluation", "snca", "sweep"} if env == "fashion_mnist" else set()
+    )
 
 
 @pytest.mark.parametrize(("images", "expected"), [(None, "/old"), ("", "/old"), ("/new", "/new")])

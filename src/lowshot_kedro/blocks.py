@@ -81,6 +81,47 @@ class Blocks(Generic[Block]):
 
 
 @dataclass(frozen=True)
+class TableBlocks:
+    """Rows of a table that arrive in blocks and are consumed once, in order.
+
+    Attributes:
+        n_rows: Rows of all blocks together.
+        columns: Names of the columns.
+        make: Starts the work and returns blocks: as many values for each column.
+    """
+
+    n_rows: int
+    columns: tuple[str, ...]
+    make: Callable[[], Iterable[Mapping[str, Sequence[Any] | NDArray[Any]]]]
+
+    def checked(self, name: str) -> Iterator[Mapping[str, Sequence[Any] | NDArray[Any]]]:
+        """Compute the blocks.
+
+        Args:
+            name: What an error message calls what they are written to.
+
+        Raises:
+            ValueError: If they have other rows or columns than announced.
+        """
+        n_rows = 0
+        for block in self.make():
+            lengths = {len(values) for values in block.values()}
+            if set(block) != set(self.columns) or len(lengths) != 1:
+                found = ", ".join(f"{column} ({len(block[column])})" for column in block)
+                raise ValueError(
+                    f"{name}: a block after row {n_rows} has columns {found or 'none'}; expected "
+                    f"{', '.join(self.columns)}, and as many values in each"
+                )
+            n_rows += lengths.pop()
+            if n_rows > self.n_rows:
+                break
+            yield block
+        if n_rows != self.n_rows:
+            found = f"more than {self.n_rows}" if n_rows > self.n_rows else str(n_rows)
+            raise ValueError(f"{name}: got blocks of {found} rows; expected {self.n_rows}")
+
+
+@dataclass(frozen=True)
 class RowBlocks(Generic[Block]):
     """Rows in blocks of a fixed number of rows, of which the first ones may exist already.
 

@@ -4,6 +4,7 @@ from kedro.pipeline import Pipeline
 
 from lowshot_kedro.pipelines import (
     baseline,
+    deepercluster,
     demonstration,
     diffusion,
     episodes,
@@ -24,8 +25,9 @@ def register_pipelines() -> dict[str, Pipeline]:
 
     `experiment` is the six pipelines from images to tables. `__default__` begins with the
     demonstration's images; an environment that brings its own leaves them out (see hooks.py).
-    `sweep` repeats the experiment with what these have made, and is no part of it. `snca` and
-    `episodes` need the images alone. `labeling` begins with images too, but wants no test set.
+    `sweep` repeats the experiment with what these have made, and is no part of it. `snca`,
+    `deepercluster` and `episodes` need the images alone. `labeling` begins with images too, but
+    wants no test set.
     """
     pipelines = {
         module.__name__.rpartition(".")[2]: module.create_pipeline()
@@ -36,6 +38,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     )
     pipelines["__default__"] = pipelines["demonstration"] + pipelines["experiment"]
     pipelines["snca"] = snca.create_pipeline()
+    pipelines["deepercluster"] = deepercluster.create_pipeline()
     pipelines["episodes"] = episodes.create_pipeline()
     pipelines["labeling"] = (
         pipelines["features"].filter(

@@ -58,6 +58,27 @@ def test_i0_and_i1_choose_a_range(tmp_path):
         ZipShardImagesDataset(filepath=str(tmp_path), i0=5, i1=3).load()
 
 
+def test_a_list_chooses_among_zip_shards(tmp_path, monkeypatch):
+    folder = tmp_path / "all"
+    ZipShardImagesDataset(filepath=str(folder)).save(gray(20 * n) for n in range(10))
+    np.save(tmp_path / "ids.npy", np.array([7, 2, 5]))
+    monkeypatch.chdir(tmp_path)
+    dataset = ZipShardImagesDataset(filepath=str(folder), i1=2, ids="ids.npy")
+    # A worker may work elsewhere.
+    monkeypatch.chdir("/")
+    dataset.check()
+    assert dataset.count_images() == 2
+    found = [image.image.getpixel((0, 0))[0] for image in dataset.load()]
+    assert found == pytest.approx([140, 40], abs=2)
+    assert image_of(dataset.preview()).getpixel(centre_of_place(0))[0] == pytest.approx(140, abs=2)
+    with refused(ValueError, folder, "never written"):
+        dataset.save([gray(1)])
+    too_many = ZipShardImagesDataset(filepath=str(folder), i1=4, ids=str(tmp_path / "ids.npy"))
+    refused_by_check_and_load(too_many, ValueError, "ids.npy: i1: got 4, expected an integer")
+    absent = ZipShardImagesDataset(filepath=str(folder), ids=str(tmp_path / "absent.npy"))
+    refused_by_check_and_load(absent, FileNotFoundError, "absent.npy: no such file")
+
+
 def test_no_images_do_not_destroy_an_older_collection(tmp_path):
     dataset = ZipShardImagesDataset(filepath=str(tmp_path / "yfcc100m"))
     dataset.save([gray(1)])

@@ -148,9 +148,7 @@ def test_a_file_of_another_network(tmp_path, arguments, message):
 
 def test_a_file_with_colours_where_filters_are_wanted(tmp_path):
     path = write_released(tmp_path / "a.pth", trained(sobel=False), "rotnet")
-    with pytest.raises(
-        InputError, match=r"sobel: got True, but .* begins with colours; expected f"
-    ):
+    with pytest.raises(InputError, match=r"sobel: got True, but .* sees colours; expected f"):
         unsupervised_network("small_vgg16", True, 6, str(path), 32)
 
 

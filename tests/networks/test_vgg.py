@@ -195,6 +195,18 @@ def test_filters_are_those_of_the_original_and_do_not_learn(reference):
     assert all(parameter.grad is not None for parameter in learning)
 
 
+def test_tensors_without_the_filters_are_whole():
+    network, other = small_vgg(sobel=True), VGG16(True, image_size=32, dimension=10, n_channels=4)
+    learnt = {n: tensor for n, tensor in network.state_dict().items() if not n.startswith("sobel")}
+    other.load_state_dict(learnt)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor)
+    assert len(learnt) == 13 * 7 + 4
+    del learnt["features.0.bias"]
+    with pytest.raises(RuntimeError, match=r"Missing key\(s\) in state_dict: .features\.0\.bias"):
+        other.load_state_dict(learnt)
+
+
 def test_dropout_is_for_training_alone():
     network = small_vgg(sobel=False)
     images = torch.randn(2, 3, 32, 32)

@@ -283,3 +283,9 @@ def test_a_last_batch_of_one_image_is_refused_where_the_network_fails(tmp_path: 
     assert not list(tmp_path.iterdir())
     # Others take it.
     train(network(), Targets(5), images, parameters(), checkpoints(tmp_path), ALONE)
+
+
+def test_every_so_many_epochs_a_checkpoint_is_kept(tmp_path: Path) -> None:
+    trained(tmp_path, epochs=5, keep_every=2, checkpoint_minutes=0)
+    kept = [Checkpoint(path).state for path in sorted(tmp_path.glob("training-*/step-*"))]
+    assert [(state["epoch"], state["batch"]) for state in kept] == [(2, 0), (4, 0), (5, 0)]

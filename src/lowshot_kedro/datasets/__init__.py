@@ -11,6 +11,7 @@ for library in ("kedro", "kedro_datasets", "h5py", "pandas", "PIL", "matplotlib"
     require(library, __name__)
 
 from lowshot_kedro.datasets.class_list import ClassListDataset, ClassSplitDataset
+from lowshot_kedro.datasets.cluster_assignments import ClusterAssignmentsDataset
 from lowshot_kedro.datasets.faiss_files import FaissIndexDataset, FaissTransformDataset
 from lowshot_kedro.datasets.few_shot_images import FewShotImagesDataset
 from lowshot_kedro.datasets.folder import FolderDataset
@@ -42,12 +43,14 @@ from lowshot_kedro.datasets.runs import RunMetricsDataset, RunScoresDataset
 from lowshot_kedro.datasets.safetensors_file import SafetensorsDataset
 from lowshot_kedro.datasets.torch_state import TorchStateDataset
 from lowshot_kedro.datasets.torchvision_classes import TorchvisionClassSplitDataset
+from lowshot_kedro.datasets.unlabeled_images import UnlabeledImagesDataset
 from lowshot_kedro.datasets.whole_file import EditableFileDataset, WholeFileDataset
 
 __all__ = [
     "ClassFolderImagesDataset",
     "ClassListDataset",
     "ClassSplitDataset",
+    "ClusterAssignmentsDataset",
     "EditableFileDataset",
     "FaissIndexDataset",
     "FaissTransformDataset",
@@ -74,6 +77,7 @@ __all__ = [
     "TorchvisionClassSplitDataset",
     "TorchvisionImagesDataset",
     "UnlabeledFolderImagesDataset",
+    "UnlabeledImagesDataset",
     "WholeFileDataset",
     "ZipShardImagesDataset",
 ]

@@ -7,7 +7,7 @@ import base64
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import ImagePreview
@@ -150,6 +150,9 @@ class ZipShardImagesDataset(ImagesDataset[Iterable[Image.Image]]):
         filepath: The folder of the shards.
         i0: Number of the first image.
         i1: Number after the last image; None: as many as there are.
+        ids: A .npy file with a list of the images that are used, such as flickr_unique_ids.npy,
+            see :class:`~lowshot_kedro.images.NumberedZipShards`; i0 and i1 are then positions in
+            the list. A path relative to the project.
         optional: Whether the collection may be absent: every image is then a blank one.
         metadata: For Kedro plugins.
 
@@ -159,6 +162,7 @@ class ZipShardImagesDataset(ImagesDataset[Iterable[Image.Image]]):
             background_images:
               type: lowshot_kedro.datasets.ZipShardImagesDataset
               filepath: data/01_raw/yfcc100m
+              ids: data/01_raw/flickr_unique_ids.npy
     """
 
     def __init__(
@@ -167,19 +171,21 @@ class ZipShardImagesDataset(ImagesDataset[Iterable[Image.Image]]):
         filepath: str,
         i0: int = 0,
         i1: int | None = None,
+        ids: str | None = None,
         optional: bool = False,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(filepath, optional, metadata)
         self._i0 = i0
         self._i1 = i1
+        self._ids = cast("Path | None", in_project(ids))
 
     def _class_namer(self, source: ImageSource) -> None:
         return None
 
     def _open(self) -> NumberedZipShards:
         try:
-            return NumberedZipShards(self._filepath, self._i0, self._i1)
+            return NumberedZipShards(self._filepath, self._i0, self._i1, self._ids)
         except InputError as error:
             own_names = {"first": "i0", "last": "i1"}
             if error.parameter not in own_names:
@@ -187,12 +193,19 @@ class ZipShardImagesDataset(ImagesDataset[Iterable[Image.Image]]):
             raise error.renamed(own_names[error.parameter]) from error
 
     def save(self, data: Iterable[Image.Image]) -> None:
-        """Write images 0, 1, … as JPEG files; the folder appears when it is complete."""
+        """Write images 0, 1, … as JPEG files; the folder appears when it is complete.
+
+        Raises:
+            ValueError: If a list says which images are used: they would be others.
+        """
+        if self._ids is not None:
+            raise InputError(f"{self._filepath}: images chosen by a list are read, never written")
         with full_disk_named(self._filepath), written_by_one(self._filepath):
             write_zip_shards(self._filepath, data)
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), "i0": self._i0, "i1": self._i1}
+        ids = None if self._ids is None else str(self._ids)
+        return {"filepath": str(self._filepath), "i0": self._i0, "i1": self._i1, "ids": ids}
 
 
 class LabeledImagesDataset(ImagesDataset[Iterable[tuple[Image.Image, int]]]):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lowshot_kedro.extras import lazy_names
 
 if TYPE_CHECKING:
+    from lowshot_kedro.deepercluster.final_clustering import cluster_trained
     from lowshot_kedro.deepercluster.groups import process_groups
     from lowshot_kedro.deepercluster.lloyd import kmeans
     from lowshot_kedro.deepercluster.sampling import uniform_label_sample
@@ -25,6 +26,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "DeeperClusterJob": "training",
+        "cluster_trained": "final_clustering",
         "fit_whitening": "whitening",
         "hierarchical_kmeans": "two_level",
         "kmeans": "lloyd",
@@ -37,6 +39,7 @@ __getattr__, __dir__ = lazy_names(
 
 __all__ = [
     "DeeperClusterJob",
+    "cluster_trained",
     "fit_whitening",
     "hierarchical_kmeans",
     "kmeans",

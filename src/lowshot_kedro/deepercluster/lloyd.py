@@ -208,7 +208,7 @@ class _Lloyd:
                 f"{name}: found {self._n_rows} rows, expected at least as many as clusters, {k}"
             )
         plan = plan_memory(k, self._n_columns, settings)
-        self._assigner = make_assigner(settings.device, plan)
+        self._work_bytes = plan.work_bytes
         block_rows = max(1, min(plan.block_rows, self._n_here))
         self._buffer = np.empty((block_rows, self._n_columns), np.float32)
         self._away = np.empty(block_rows)
@@ -219,6 +219,7 @@ class _Lloyd:
     def run(self, init: NDArray[np.float32] | None) -> ShareKMeans:
         """From the first centroids to the last labels."""
         largest = self._look_at_rows()
+        assigner = make_assigner(self._settings.device, largest, self._work_bytes)
         centroids = self._draw() if init is None else np.array(init, np.float32)
         # Integers that all processes add up: rows of each cluster, how many have another label than
         # before, distances; and the sums of each cluster.
@@ -232,12 +233,12 @@ class _Lloyd:
                 longest = max(largest, float(np.abs(centroids).max()))
                 unit = exponent_for(self._n_columns * (largest + longest) ** 2, self._n_rows)
                 exponent = exponent_for(largest, self._n_rows)
-                self._assigner.begin(centroids, None if is_last else sums, exponent)
+                assigner.begin(centroids, None if is_last else sums, exponent)
                 few[:] = 0
                 for first, last, rows in self._blocks():
-                    self._assign(first, last, rows, unit, few)
+                    self._assign(assigner, first, rows, unit, few)
                     progress.update(last - first)
-                self._assigner.finish()
+                assigner.finish()
                 self._add_up(few)
                 counts, n_changed = few[:-2], int(few[-2])
                 self._note(math.ldexp(int(few[-1]), -unit) / self._n_rows, counts, watch)
@@ -266,11 +267,17 @@ class _Lloyd:
                 yield first, last, self._rows.take(self._members[first:last], room)
 
     def _assign(
-        self, first: int, last: int, rows: NDArray[np.float32], unit: int, few: NDArray[np.int64]
+        self,
+        assigner: Assigner,
+        first: int,
+        rows: NDArray[np.float32],
+        unit: int,
+        few: NDArray[np.int64],
     ) -> None:
-        labels, away = self._labels[first:last], self._away[: last - first]
+        last = first + len(rows)
+        labels, away = self._labels[first:last], self._away[: len(rows)]
         before = labels.copy()
-        self._assigner.assign(rows, labels, away)
+        assigner.assign(rows, labels, away)
         self._distances[first:last] = away
         few[: self._k] += np.bincount(labels, minlength=self._k)
         few[-2] += np.count_nonzero(labels != before)
@@ -414,13 +421,23 @@ def plan_memory(k: int, n_columns: int, settings: KMeansSettings) -> MemoryPlan:
     return MemoryPlan(block_rows, min(_WORK_BYTES, left - block_rows * row_bytes))
 
 
-def make_assigner(device: str, plan: MemoryPlan) -> Assigner:
-    """What finds the nearest centroids on a device."""
+def make_assigner(device: str, largest: float, work_bytes: int) -> Assigner:
+    """What finds the nearest centroids on a device.
+
+    Args:
+        device: `cpu`, or what PyTorch calls another one.
+        largest: What no number of a row exceeds in size.
+        work_bytes: Memory of that device for what is made of a block beside it; in bytes.
+    """
+    if device == "cpu":
+        from lowshot_kedro.deepercluster.native_assigner import NativeAssigner
+
+        return NativeAssigner(largest)
     import torch
 
     from lowshot_kedro.deepercluster.torch_assigner import TorchAssigner
 
-    return TorchAssigner(torch.device(device), plan.work_bytes)
+    return TorchAssigner(torch.device(device), work_bytes)
 
 
 def checked_settings(

@@ -15,6 +15,7 @@ require("PIL", __name__)
 from lowshot_kedro.images.decoding import AbsentImages, ImageSource, LoadedImage
 from lowshot_kedro.images.few_shot_sets import FewShotImages, few_shot_images
 from lowshot_kedro.images.file_keys import KeyedImages
+from lowshot_kedro.images.file_names import file_namer
 from lowshot_kedro.images.folders import ClassFolders, ImageFolder
 from lowshot_kedro.images.joined import JoinedImages
 from lowshot_kedro.images.labeled_list import LabeledList, write_labeled_list
@@ -36,6 +37,7 @@ __all__ = [
     "NumberedZipShards",
     "TorchvisionImages",
     "few_shot_images",
+    "file_namer",
     "torchvision_class_names",
     "write_labeled_list",
     "write_zip_shards",

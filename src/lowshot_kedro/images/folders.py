@@ -109,8 +109,11 @@ def require_folder(root: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: If there is no such folder.
+        ValueError: If it is a file.
     """
     root = Path(root)
+    if root.is_file():
+        raise InputError(f"{root}: is a file, expected a folder of images")
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
     return root

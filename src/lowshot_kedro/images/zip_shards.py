@@ -34,6 +34,8 @@ from lowshot_kedro.images.fingerprint import (
     file_size,
     numbers_as_bytes,
 )
+from lowshot_kedro.images.folders import require_folder
+from lowshot_kedro.images.id_list import ImageIds
 from lowshot_kedro.input_files import what_instead_of_file
 from lowshot_kedro.parameters import require_integer
 
@@ -41,6 +43,7 @@ SHARD_SIZE = 1000
 _SHARDS_PER_FOLDER = 1000
 # Numbers of images are int32.
 _MAX_SHARD = (2**31 - 1) // SHARD_SIZE - 1
+_MAX_IMAGE = (_MAX_SHARD + 1) * SHARD_SIZE - 1
 _MAX_OPEN_SHARDS = 16
 _SHARDS_LOOKED_INTO = 16
 # What zipfile raises for a damaged directory of a zip file.
@@ -76,26 +79,42 @@ class NumberedZipShards:
     An image that is missing or broken is a blank one, and so are all of a zip file that is. At
     most 16 zip files are open at a time in a process.
 
+    A list of numbers chooses among them: image i of this source is then image ids[i] of the zip
+    files. It stays on disk.
+
     Args:
         root: The folder of the shards.
-        first: Number of the first image of this source.
-        last: Number after its last image; None: after the last image in the last shard.
+        first: Number of the first image of this source; with a list, its position in the list.
+        last: Number after its last image, or the position after it; None: after the last image
+            in the last shard, or all of the list.
+        ids: A .npy file with a list of integers, such as flickr_unique_ids.npy, the images of
+            YFCC100M that are neither missing nor of one colour.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If first..last is not a range, or, where it decides on `last`, the last zip
+        FileNotFoundError: If there is no such folder, or no such list.
+        ValueError: If first..last is not a range, or is more than the list; if the list is none,
+            or has a number that no image can have; or, where it decides on `last`, the last zip
             file cannot be read.
     """
 
-    def __init__(self, root: str | Path, first: int = 0, last: int | None = None) -> None:
-        self.root = Path(root)
-        if not self.root.is_dir():
-            raise FileNotFoundError(f"{self.root}: no such folder")
+    def __init__(
+        self,
+        root: str | Path,
+        first: int = 0,
+        last: int | None = None,
+        ids: str | Path | None = None,
+    ) -> None:
+        self.root = require_folder(root)
         for name, number in (("first", first), ("last", last)):
             if number is not None:
                 require_integer(name, number, 0, where=self.root)
         self.first = first
-        self.last = self._count() if last is None else last
+        self._ids = None if ids is None else ImageIds(ids, _MAX_IMAGE)
+        if last is None:
+            last = self._count() if self._ids is None else len(self._ids)
+        elif self._ids is not None:
+            require_integer("last", last, 0, len(self._ids), where=self._ids.path)
+        self.last = last
         if not 0 <= self.first <= self.last:
             raise InputError(
                 f"which leaves images {first}..{self.last}",
@@ -104,6 +123,9 @@ class NumberedZipShards:
                 expected=f"at most {self.last}",
                 where=self.root,
             )
+        if self._ids is not None:
+            # A number that no image can have is refused before the first image is decoded.
+            self._ids.facts(self.first, self.last, SHARD_SIZE)
         # Those that cannot be read are kept as well: their thousand images need but one look.
         self._open: OrderedDict[int, zipfile.ZipFile | Exception] = OrderedDict()
         self._process = os.getpid()
@@ -141,10 +163,16 @@ class NumberedZipShards:
         """The range of images, and a checksum.
 
         It covers the sizes of all zip files in the range, and in up to 16 of them, evenly spread,
-        the names and CRC-32 of the images.
+        the names and CRC-32 of the images. Of a list, all numbers in the range have a checksum of
+        their own, for which a process reads them once; zip files without any of them do not count.
         """
-        first_shard, last_shard = self.first // SHARD_SIZE, -(-self.last // SHARD_SIZE)
-        paths = [shard_path(self.root, shard) for shard in range(first_shard, last_shard)]
+        of_list = {}
+        if self._ids is None:
+            shards = np.arange(self.first // SHARD_SIZE, -(-self.last // SHARD_SIZE))
+        else:
+            found = self._ids.facts(self.first, self.last, SHARD_SIZE)
+            shards, of_list = found.groups, {"ids": found.checksum}
+        paths = [shard_path(self.root, int(shard)) for shard in shards]
         sizes = [file_size(path) for path in paths]
         looked_into = [paths[number] for number in spread_rows(len(paths), _SHARDS_LOOKED_INTO)]
         parts = [numbers_as_bytes(sizes), *map(_directory, looked_into)]
@@ -153,6 +181,7 @@ class NumberedZipShards:
             "n_pictures": len(self),
             "first": self.first,
             "last": self.last,
+            **of_list,
             "checksum": checksum(parts),
         }
 
@@ -160,8 +189,8 @@ class NumberedZipShards:
         return self.last - self.first
 
     def __getitem__(self, number: int) -> LoadedImage:
-        image = self.first + require_number(number, len(self), str(self.root))
-        shard, position = divmod(image, SHARD_SIZE)
+        number = require_number(number, len(self), str(self.root))
+        shard, position = divmod(self._image(number), SHARD_SIZE)
 
         def load() -> Image.Image:
             return decode(io.BytesIO(_unpacked(self._archive(shard), _file_in_shard(position))))
@@ -170,9 +199,14 @@ class NumberedZipShards:
 
     def file_name(self, number: int) -> str:
         """What people know an image by: 12/345.zip/678.jpg."""
-        shard, position = divmod(self.first + number % len(self), SHARD_SIZE)
+        shard, position = divmod(self._image(number % len(self)), SHARD_SIZE)
         path = shard_path(self.root, shard)
         return f"{path.parent.name}/{path.name}/{_file_in_shard(position)}"
+
+    def _image(self, number: int) -> int:
+        """The number in the zip files of an image of this source."""
+        position = self.first + number
+        return position if self._ids is None else self._ids[position]
 
     def _archive(self, shard: int) -> zipfile.ZipFile:
         # A forked worker would share file positions with its parent, so it opens its own.
@@ -196,7 +230,8 @@ class NumberedZipShards:
         return {**self.__dict__, "_open": OrderedDict()}
 
     def __repr__(self) -> str:
-        return f"NumberedZipShards({str(self.root)!r}, {self.first}..{self.last})"
+        of_list = "" if self._ids is None else f" of {self._ids.path.name}"
+        return f"NumberedZipShards({str(self.root)!r}, {self.first}..{self.last}{of_list})"
 
 
 def _unpacked(archive: zipfile.ZipFile, name: str) -> bytes:

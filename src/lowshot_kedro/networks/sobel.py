@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -12,7 +14,7 @@ _FILTERS = (((1, 0, -1), (2, 0, -2), (1, 0, -1)), ((1, 2, 1), (0, 0, 0), (-1, -2
 def sobel_filters() -> nn.Sequential:
     """Two convolutions that do not learn: the mean of three colours, then two Sobel filters.
 
-    No random number is drawn for them.
+    No random number is drawn for them. Where tensors are loaded that lack them, they stay.
 
     Returns:
         Maps float32 (n, 3, h, w) to float32 (n, 2, h - 2, w - 2): differences from right to left
@@ -20,7 +22,14 @@ def sobel_filters() -> nn.Sequential:
     """
     grey = torch.full((1, 3, 1, 1), 1 / 3)
     edges = torch.tensor(_FILTERS, dtype=torch.float32)[:, None]
-    return nn.Sequential(_fixed_convolution(grey), _fixed_convolution(edges))
+    filters = nn.Sequential(_fixed_convolution(grey), _fixed_convolution(edges))
+    filters.register_load_state_dict_pre_hook(_fill_in)  # type: ignore[no-untyped-call]
+    return filters
+
+
+def _fill_in(filters: nn.Module, state: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
+    for name, tensor in filters.state_dict().items():
+        state.setdefault(f"{prefix}{name}", tensor)
 
 
 def _fixed_convolution(weight: torch.Tensor) -> nn.Conv2d:

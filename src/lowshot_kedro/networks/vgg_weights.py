@@ -188,7 +188,7 @@ def vgg_from_tensors(
     _require_layout(layout, name, sobel, dimension, source)
     layout.require_image_size(image_size, source)
     network = layout.network(image_size)
-    fit_vgg(network, state, source, name)
+    fit_weights(network, state, source, name, ())
     return network
 
 
@@ -212,26 +212,8 @@ def read_vgg(path: Path, image_size: int | None = None) -> VGG16:
     layout.require_image_size(image_size, path)
     with same_random_weights():
         network = layout.network(image_size)
-    fit_vgg(network, state, path, "VGG16")
+    fit_weights(network, state, path, "VGG16", ())
     return network
-
-
-def fit_vgg(network: VGG16, state: State, source: Path | str, name: str) -> None:
-    """Copy tensors into a network.
-
-    Args:
-        network: The network. Changed in place.
-        state: What :func:`plain_vgg_state` returns.
-        source: Where they come from, for messages.
-        name: Name of the network, for messages.
-
-    Raises:
-        InputError: If tensors are missing, unexpected, of another shape, or hold NaN.
-    """
-    fixed = {
-        key: tensor for key, tensor in network.state_dict().items() if key.startswith(_FILTERS)
-    }
-    fit_weights(network, {**fixed, **state}, source, name, ())
 
 
 def _require_layout(
@@ -246,7 +228,7 @@ def _require_layout(
             expected=known[0] if known else f"a file with {VGG_NETWORKS[name]}",
         )
     if layout.sobel != sobel:
-        begin = "begins with Sobel filters" if layout.sobel else "begins with colours"
+        begin = "begins with Sobel filters" if layout.sobel else "sees colours"
         raise InputError(
             f"but {source} {begin}",
             parameter="sobel",

@@ -152,10 +152,19 @@ class ParameterHooks:
             Pipeline([]) if own_images else pipelines["demonstration"]
         )
         dataset = parameters.get("episodes", {}).get("dataset", EpisodesParameters.dataset)
+        unlabeled = parameters.get("deepercluster", {})
         # Nodes and what they load are not needed before somebody runs or looks at something.
-        from lowshot_kedro.pipelines import episodes
+        from lowshot_kedro.pipelines import deepercluster, episodes
 
         pipelines["episodes"] = episodes.create_pipeline(dataset)
+        whole = deepercluster.create_pipeline(
+            "background_images" if unlabeled.get("images_path") is None else "unlabeled_images"
+        )
+        # RotNet clusters nothing.
+        has_clusters = unlabeled.get("n_clusters") != 1
+        pipelines["deepercluster"] = (
+            whole if has_clusters else whole - whole.only_nodes_with_tags("clusters")
+        )
 
 
 class InputHooks(InvocationHooks):

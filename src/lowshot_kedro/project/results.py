@@ -109,6 +109,10 @@ def _show_snca(catalog: DataCatalog, outputs: set[str]) -> None:
     reporting.print_knn_accuracies(catalog.load("snca_metrics"))
 
 
+def _show_clusters(catalog: DataCatalog, outputs: set[str]) -> None:
+    reporting.print_clusters(catalog.load("cluster_report"))
+
+
 def _show_labels(catalog: DataCatalog, outputs: set[str]) -> None:
     reporting.print_labeling(catalog.load("labels_report"))
 
@@ -120,6 +124,7 @@ _SHOWN = (
     ({"baseline_metrics", "diffusion_metrics"}, _show_accuracies),
     ({"background_graph_quality"}, _show_graph),
     ({"snca_metrics"}, _show_snca),
+    ({"cluster_report"}, _show_clusters),
     ({"labels_report"}, _show_labels),
     ({"broken_images"}, _show_images),
 )

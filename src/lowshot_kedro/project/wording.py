@@ -20,6 +20,8 @@ _SECTIONS = {
     "classifiers.label_spreading": ("sweep.label_spreading",),
     "classifiers.logistic_regression": ("sweep.logistic_regression", "logistic_regression"),
     "classifiers.nearest_neighbors": ("sweep.nearest_neighbors",),
+    "deepercluster": ("deepercluster",),
+    "deepercluster.extractor": ("features",),
     "devices": ("features",),
     "diffusion": ("sweep.diffusion", "diffusion"),
     "graph": ("sweep.diffusion", "graph"),

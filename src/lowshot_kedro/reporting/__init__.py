@@ -6,6 +6,9 @@ for library in ("matplotlib", "pandas", "rich"):
     require(library, __name__)
 
 from lowshot_kedro.reporting.broken_images import describe_broken_images
+from lowshot_kedro.reporting.cluster_panel import plot_cluster_panel
+from lowshot_kedro.reporting.clustering_curves import plot_clustering_curves
+from lowshot_kedro.reporting.clusters import print_clusters
 from lowshot_kedro.reporting.comparison import (
     compare_methods,
     plot_accuracy_per_step,
@@ -76,6 +79,8 @@ __all__ = [
     "plot_accuracy_per_n_labeled",
     "plot_accuracy_per_step",
     "plot_accuracy_per_step_over_seeds",
+    "plot_cluster_panel",
+    "plot_clustering_curves",
     "plot_confusion",
     "plot_episode_matching",
     "plot_episodes",
@@ -89,6 +94,7 @@ __all__ = [
     "plot_training_curves",
     "plot_validation_grid",
     "png_of",
+    "print_clusters",
     "print_comparison",
     "print_episodes",
     "print_knn_accuracies",
