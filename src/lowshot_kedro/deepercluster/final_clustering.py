@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 import torch
 
 from lowshot_kedro.deepercluster.assignments import Clustering
 from lowshot_kedro.deepercluster.clustering import cluster_images
 from lowshot_kedro.deepercluster.objective import clustering_folder, round_of
+from lowshot_kedro.deepercluster.training import DeeperClusterJob, describe
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.networks.unsupervised_file import unsupervised_from_tensors
 from lowshot_kedro.training.batches import seed_of
 from lowshot_kedro.training.checkpoints import Checkpoints
 from lowshot_kedro.training.processes import Processes, run_in_processes
-
-if TYPE_CHECKING:
-    from lowshot_kedro.deepercluster.training import DeeperClusterJob
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +53,7 @@ def _cluster(processes: Processes, job: DeeperClusterJob) -> None:
     found = checkpoints.latest()
     if found is None or found.state["epoch"] < parameters.epochs:
         raise InputError(f"{checkpoints.folder}: found no training that is done")
-    network = unsupervised_from_tensors(job.describe(), found.state["network"], checkpoints.folder)
+    network = unsupervised_from_tensors(describe(job), found.state["network"], checkpoints.folder)
     last = round_of(parameters.epochs - 1, parameters)
     cluster_images(
         network.to(processes.device),
@@ -65,5 +62,5 @@ def _cluster(processes: Processes, job: DeeperClusterJob) -> None:
         processes,
         clustering_folder(checkpoints.folder, parameters.epochs),
         Clustering(clustering_folder(checkpoints.folder, last)),
-        seed_of(parameters.seed, parameters.epochs),
+        seed_of(parameters.seed, parameters.epochs, 3),
     )

@@ -98,7 +98,7 @@ def train_deepercluster(job: DeeperClusterJob) -> TrainedDeeperCluster:
         clustering = Clustering(clustering_folder(checkpoints.folder, last))
         remove_clusterings(checkpoints.folder, last, parameters)
     return TrainedDeeperCluster(
-        found.state["network"], _describe(job), found.state["table"], clustering
+        found.state["network"], describe(job), found.state["table"], clustering
     )
 
 
@@ -119,7 +119,8 @@ def _train(processes: Processes, job: DeeperClusterJob) -> None:
     train(network, objective, job.images, parameters, checkpoints, processes, order=objective.order)
 
 
-def _describe(job: DeeperClusterJob) -> UnsupervisedDescription:
+def describe(job: DeeperClusterJob) -> UnsupervisedDescription:
+    """What the network of a training is, for its file."""
     parameters = job.parameters
     return RECIPES[parameters.augmentation].describe_unsupervised(
         parameters.network,
