@@ -24,6 +24,7 @@ import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from common import machine
 from common.labeled import read_images
@@ -517,8 +518,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.getLogger(f"lowshot_kedro.{part}").setLevel(logging.INFO)
     results, skipped = {}, {}
     with tempfile.TemporaryDirectory(prefix="unsupervised-quality-") as temporary:
+        # The products of the logistic regression are not those of the libraries above.
         try:
-            results = run(options, options.folder or Path(temporary))
+            with threadpool_limits(options.threads):
+                results = run(options, options.folder or Path(temporary))
         except FileNotFoundError as error:
             skipped["Fashion-MNIST"] = str(error)
     if results:
