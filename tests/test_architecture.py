@@ -41,8 +41,8 @@ LAYERS = (
     ("reporting",),
 )
 DATASETS_MAY_USE = (
-    "blocks", "datasets", "errors", "extras", "fonts", "images", "input_files", "locks", "memory",
-    "parameters", "progress",
+    "blocks", "datasets", "disk", "errors", "extras", "fonts", "images", "input_files", "locks",
+    "memory", "parameters", "progress",
 )  # fmt: skip
 
 

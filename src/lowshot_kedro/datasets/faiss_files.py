@@ -20,9 +20,9 @@ from lowshot_kedro.datasets.faiss_format import (
     write_inverted_file,
 )
 from lowshot_kedro.datasets.file_dataset import FileDataset
-from lowshot_kedro.datasets.files import require_space
 from lowshot_kedro.datasets.resumable import ResumableDataset, ResumableFiles
 from lowshot_kedro.datasets.table_dataset import PREVIEW_ROWS
+from lowshot_kedro.disk import require_space
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.input_files import require_file
 from lowshot_kedro.parameters import require_integer

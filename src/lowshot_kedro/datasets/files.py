@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from lowshot_kedro.disk import full_disk_named
 from lowshot_kedro.locks import SECONDS_TO_WAIT, written_by_one
-from lowshot_kedro.memory import format_bytes
 
 # The beginning of the name under which a file is written.
 UNFINISHED = ".partial-"
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-class DiskFullError(OSError):
-    """The disk has no room, said with the name of the file and what is free."""
 
 
 def partial_path(path: Path) -> Path:
@@ -66,41 +58,3 @@ def _written_whole(paths: Sequence[Path], obsolete: Sequence[Path]) -> Iterator[
     finally:
         for partial in unfinished:
             partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def full_disk_named(path: Path) -> Iterator[None]:
-    """Name the file in the error of a full disk, however deep libraries have wrapped it.
-
-    Raises:
-        DiskFullError: In place of any error whose cause is a full disk.
-    """
-    try:
-        yield
-    except DiskFullError:
-        raise
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and getattr(cause, "errno", None) not in _FULL:
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
-            raise
-        free = format_bytes(shutil.disk_usage(path.parent).free)
-        message = f"{path}: the disk is full ({free} left), the file was not written"
-        raise DiskFullError(errno.ENOSPC, message) from error
-
-
-def require_space(path: Path, n_bytes: int) -> None:
-    """Refuse to begin a file that the disk has no room for.
-
-    Raises:
-        DiskFullError: Naming the file, what it needs and what is free.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(path.parent).free
-    if n_bytes > free:
-        raise DiskFullError(
-            errno.ENOSPC,
-            f"{path}: the disk is too full, {format_bytes(n_bytes)} needed but only "
-            f"{format_bytes(free)} free",
-        )

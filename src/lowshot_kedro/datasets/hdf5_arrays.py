@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from lowshot_kedro.blocks import KnnGraph
 from lowshot_kedro.datasets.class_list import class_namer, in_project
 from lowshot_kedro.datasets.file_dataset import FileDataset
-from lowshot_kedro.datasets.files import require_space
 from lowshot_kedro.datasets.hdf5_files import find_dataset, open_hdf5, require_stored
 from lowshot_kedro.datasets.knn_graph import LINK_HEADINGS, readable_links
 from lowshot_kedro.datasets.table_dataset import PREVIEW_COLUMNS, PREVIEW_ROWS
+from lowshot_kedro.disk import require_space
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.memory import available_bytes, format_bytes
 

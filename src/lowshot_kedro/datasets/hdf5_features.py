@@ -38,11 +38,12 @@ from lowshot_kedro.datasets.feature_writer import (
     FeatureWriter,
     ProblemList,
 )
-from lowshot_kedro.datasets.files import partial_path, require_space, written_whole
+from lowshot_kedro.datasets.files import partial_path, written_whole
 from lowshot_kedro.datasets.hdf5_files import find_dataset, open_hdf5, require_stored
 from lowshot_kedro.datasets.known_rows import rows_with_keys, with_known_rows
 from lowshot_kedro.datasets.resumable import ResumableDataset, ResumableFiles
 from lowshot_kedro.datasets.table_dataset import PREVIEW_COLUMNS, PREVIEW_ROWS, TableDataset
+from lowshot_kedro.disk import require_space
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.memory import format_bytes
 from lowshot_kedro.parameters import require_integer

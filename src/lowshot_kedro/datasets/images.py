@@ -14,8 +14,8 @@ from kedro_datasets._typing import ImagePreview
 from PIL import Image
 
 from lowshot_kedro.datasets.class_list import class_namer, in_project, namer, read_class_names
-from lowshot_kedro.datasets.files import full_disk_named
 from lowshot_kedro.datasets.previews import contact_sheet, shown_path
+from lowshot_kedro.disk import full_disk_named
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.images import (
     AbsentImages,

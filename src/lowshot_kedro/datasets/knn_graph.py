@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import Blocks, KnnGraph, Resumable, RowBlocks
-from lowshot_kedro.datasets.files import require_space
 from lowshot_kedro.datasets.raw_matrix import count_rows, map_matrix, write_rows
 from lowshot_kedro.datasets.resumable import ResumableDataset, ResumableFiles, append_blocks
 from lowshot_kedro.datasets.table_dataset import PREVIEW_COLUMNS, TableDataset
+from lowshot_kedro.disk import require_space
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.memory import format_bytes
 from lowshot_kedro.parameters import require_integer

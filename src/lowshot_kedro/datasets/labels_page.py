@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lowshot_kedro.datasets.file_dataset import FileDataset
-from lowshot_kedro.datasets.files import full_disk_named
+from lowshot_kedro.disk import full_disk_named
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.input_files import require_file
 from lowshot_kedro.locks import SECONDS_TO_WAIT, written_by_one

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import Blocks, Resumable, RowBlocks
 from lowshot_kedro.datasets.file_dataset import FileDataset
-from lowshot_kedro.datasets.files import require_space
 from lowshot_kedro.datasets.resumable import ResumableDataset, ResumableFiles, append_blocks
+from lowshot_kedro.disk import require_space
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.input_files import require_file
 from lowshot_kedro.parameters import require_integer

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import VIEWS, LabeledBlock, RegionFeatures, Resumable, RowBlocks, View
 from lowshot_kedro.datasets.features_file import Shape, open_regions
-from lowshot_kedro.datasets.files import partial_path, require_space
+from lowshot_kedro.datasets.files import partial_path
 from lowshot_kedro.datasets.hdf5_features import HDF5FeaturesDataset, bytes_to_write
 from lowshot_kedro.datasets.resumable import Facts, ResumableDataset, ResumableFiles
 from lowshot_kedro.datasets.table_dataset import PREVIEW_COLUMNS, PREVIEW_ROWS, TableDataset
+from lowshot_kedro.disk import require_space
 from lowshot_kedro.memory import format_bytes
 
 RegionContent: TypeAlias = Mapping[View, tuple[Resumable[RowBlocks[LabeledBlock]], Shape]]

@@ -18,12 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from lowshot_kedro.blocks import Resumable, RowBlocks
-from lowshot_kedro.datasets.files import (
-    full_disk_named,
-    partial_path,
-    require_space,
-    written_whole,
-)
+from lowshot_kedro.datasets.files import partial_path, written_whole
+from lowshot_kedro.disk import full_disk_named, require_space
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.input_files import read_json
 from lowshot_kedro.locks import ResultInUseError, read_by_many, written_by_one

@@ -21,9 +21,10 @@ from kedro_datasets.partitions import PartitionedDataset
 from numpy.typing import NDArray
 
 from lowshot_kedro.blocks import Runs
-from lowshot_kedro.datasets.files import UNFINISHED, require_space, written_whole
+from lowshot_kedro.datasets.files import UNFINISHED, written_whole
 from lowshot_kedro.datasets.hdf5_files import find_dataset, open_hdf5, require_stored
 from lowshot_kedro.datasets.previews import table_cell
+from lowshot_kedro.disk import require_space
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.input_files import read_json
 from lowshot_kedro.locks import SECONDS_TO_WAIT, written_by_one

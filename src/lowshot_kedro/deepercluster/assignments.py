@@ -1,15 +1,15 @@
 """A clustering of images on disk: who is in which cluster, and where the clusters are.
 
-    clustering-0/
-        super_labels.npy     int32 (N,), the super-cluster of each image
-        sub_labels.npy       int32 (N,), its cluster among those of the super-cluster
-        distances.npy        float32 (N,), its distance from the centroid of that
-        super_centroids.npy  float32 (m, d)
-        centroids.npy        float32 (k, d), those of super-cluster 0 first
-        offsets.npy          int64 (m + 1,): super-cluster s has centroids offsets[s]..offsets[s+1]-1
-        whitening.npz        what makes of a feature the row that was clustered
-        report.json          sizes, objectives, seconds
-        clustering.json      what all this follows from
+clustering-0/
+    super_labels.npy     int32 (N,), the super-cluster of each image
+    sub_labels.npy       int32 (N,), its cluster among those of the super-cluster
+    distances.npy        float32 (N,), its distance from the centroid of that
+    super_centroids.npy  float32 (m, d)
+    centroids.npy        float32 (k, d), those of super-cluster 0 first
+    offsets.npy          int64 (m + 1,): super-cluster s has centroids offsets[s]..offsets[s+1]-1
+    whitening.npz        what makes of a feature the row that was clustered
+    report.json          sizes, objectives, seconds
+    clustering.json      what all this follows from
 """
 
 from __future__ import annotations
@@ -87,17 +87,20 @@ class Clustering:
     @cached_property
     def super_labels(self) -> NDArray[np.int32]:
         """int32 (N,), the super-cluster of each image."""
-        return self._of_images(SUPER_LABELS)
+        found: NDArray[np.int32] = self._of_images(SUPER_LABELS)
+        return found
 
     @cached_property
     def sub_labels(self) -> NDArray[np.int32]:
         """int32 (N,), the cluster of each image among those of its super-cluster."""
-        return self._of_images(SUB_LABELS)
+        found: NDArray[np.int32] = self._of_images(SUB_LABELS)
+        return found
 
     @cached_property
     def distances(self) -> NDArray[np.float32]:
         """float32 (N,), the distance of each image from the centroid of its cluster."""
-        return self._of_images(DISTANCES)
+        found: NDArray[np.float32] = self._of_images(DISTANCES)
+        return found
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
@@ -107,12 +110,15 @@ class Clustering:
     @cached_property
     def super_centroids(self) -> NDArray[np.float32]:
         """float32 (m, d)."""
-        return self._array(SUPER_CENTROIDS, np.float32, 2)
+        found: NDArray[np.float32] = self._array(SUPER_CENTROIDS, np.float32, 2)
+        return found
 
     @cached_property
     def centroids(self) -> NDArray[np.float32]:
         """float32 (k, d), of the clusters of all super-clusters, one after the other."""
-        return self._array(CENTROIDS, np.float32, 2, int(self.offsets[-1]))
+        n_clusters = int(self.offsets[-1])
+        found: NDArray[np.float32] = self._array(CENTROIDS, np.float32, 2, n_clusters)
+        return found
 
     @cached_property
     def whitening(self) -> Whitening:
@@ -176,20 +182,18 @@ class AssignmentFiles:
 
     def read(self, name: str) -> Any:
         """What is there of this process's images, (n,)."""
-        result = np.empty(len(self._own), _OF_IMAGES[name])
         with (self._folder / name).open("rb") as file:
             file.seek(self._begin(file.fileno()))
-            n_read = file.readinto(memoryview(result).cast("B"))
-        if n_read != result.nbytes:
+            result = np.fromfile(file, _OF_IMAGES[name], len(self._own))
+        if len(result) != len(self._own):
             raise InputError(f"{self._folder / name}: found too few bytes; remove {self._folder}")
         return result
 
     def write(self, name: str, values: NDArray[Any]) -> None:
         """Write all of this process's images, (n,)."""
-        values = np.ascontiguousarray(values, _OF_IMAGES[name])
         with (self._folder / name).open("r+b") as file:
             file.seek(self._begin(file.fileno()))
-            file.write(memoryview(values).cast("B"))
+            file.write(np.asarray(values, _OF_IMAGES[name]).tobytes())
             file.flush()
             os.fsync(file.fileno())
 

@@ -17,6 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from lowshot_kedro.blocks import require_finite, row_ranges
+from lowshot_kedro.deepercluster.lloyd import processes_or_default, require_same
+from lowshot_kedro.deepercluster.rows import ArrayRows, as_matrix
 from lowshot_kedro.errors import InputError, shown_line
 from lowshot_kedro.parameters import require_integer
 from lowshot_kedro.pca.axes import principal_axes
@@ -75,7 +77,7 @@ class Whitening:
         Raises:
             InputError: For another number of columns, NaN or infinity.
         """
-        matrix = _as_matrix(features)
+        matrix = as_matrix(features)
         if matrix.shape[1] != len(self.mean):
             raise InputError(
                 f"features: got {matrix.shape[1]} columns, expected {len(self.mean)} as the "
@@ -166,22 +168,16 @@ def fit_whitening(
 
     Raises:
         InputError: For more components than columns, fewer than two rows, rows that are all equal,
-            NaN or infinity, and matrices of several shapes in several processes.
+            NaN or infinity, and where processes were given different features.
     """
-    matrix = _as_matrix(features)
-    if processes is None:
-        import torch
-
-        processes = Processes.of_default_group(torch.device("cpu"))
-    if processes.n_processes > 1 and processes.any(
-        processes.broadcast(matrix.shape) != matrix.shape
-    ):
-        raise InputError(
-            f"features: got {matrix.shape[0]} rows of {matrix.shape[1]} columns in process "
-            f"{processes.rank}, expected the same in all processes"
-        )
+    processes = processes_or_default(processes)
+    matrix = as_matrix(features)
+    require_same(matrix, n_components, processes)
     rows = aligned_rows(len(matrix), processes)
-    return whitening_of(_Part(matrix, rows), rows, len(matrix), n_components, processes)
+    # Digits that float32 has no room for count, where they are given.
+    is_single = matrix.dtype == np.float32
+    part = ArrayRows(matrix, rows.start, rows.stop) if is_single else _Part(matrix, rows)
+    return whitening_of(part, rows, len(matrix), n_components, processes)
 
 
 class ReadableRows(Protocol):
@@ -240,7 +236,7 @@ def whitening_of(
     n_rows: int,
     n_components: int,
     processes: Processes,
-    memory_bytes: int = _MEMORY_BYTES,
+    memory_bytes: int | None = None,
 ) -> Whitening:
     """:func:`fit_whitening` of rows of which each process has its own.
 
@@ -250,7 +246,8 @@ def whitening_of(
         n_rows: Rows of all processes.
         n_components: Dimensions to keep.
         processes: Those that work together.
-        memory_bytes: What blocks and their products may take, if that is enough for one.
+        memory_bytes: What blocks and their products may take, if that is enough for one; None: a
+            gigabyte.
     """
     require_integer("n_components", n_components, 1, features.n_columns)
     if n_rows < 2:
@@ -259,7 +256,7 @@ def whitening_of(
         with logged_step("whitening: ranges"):
             scale = _scale_of(features, rows, n_rows, processes)
         with logged_step("whitening: products"):
-            sums = _sums_of(features, rows, scale, processes, memory_bytes)
+            sums = _sums_of(features, rows, scale, processes, memory_bytes or _MEMORY_BYTES)
         with logged_step("whitening: eigenvectors"):
             return _whitening_of(sums, scale, n_components, processes)
 
@@ -295,19 +292,6 @@ class _Sums(NamedTuple):
 
     sum: NDArray[np.int64]
     products: NDArray[np.int64]
-
-
-def _as_matrix(features: ArrayLike) -> _Matrix:
-    matrix = np.asarray(features)
-    if matrix.ndim != 2:
-        raise InputError(
-            f"features: got an array of shape {matrix.shape}, expected rows and columns"
-        )
-    if not np.issubdtype(matrix.dtype, np.floating):
-        if not np.issubdtype(matrix.dtype, np.integer):
-            raise InputError(f"features: got {matrix.dtype}, expected numbers")
-        matrix = matrix.astype(np.float64)
-    return matrix
 
 
 def _scale_of(features: ReadableRows, rows: range, n_rows: int, processes: Processes) -> _Scale:

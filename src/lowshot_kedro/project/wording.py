@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from lowshot_kedro.datasets.files import DiskFullError
+from lowshot_kedro.disk import DiskFullError
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.methods import METHODS
 from lowshot_kedro.project.commands import Invocation

@@ -36,6 +36,7 @@ from lowshot_kedro.training.batches import (
 )
 from lowshot_kedro.training.checkpoints import Checkpoint, Checkpoints
 from lowshot_kedro.training.dropout import RowsOfBatch, with_whole_batch_dropout
+from lowshot_kedro.training.gradients import parallel_network
 from lowshot_kedro.training.parameters import TrainingParameters
 from lowshot_kedro.training.processes import Job, Processes, run_in_processes
 from lowshot_kedro.training.schedules import learning_rate
@@ -242,8 +243,7 @@ class _Loop:
         )
         self._parallel: nn.Module = self._network
         if processes.n_processes > 1:
-            devices = [device] if is_on_gpu else None
-            self._parallel = DistributedDataParallel(self._network, device_ids=devices)
+            self._parallel = parallel_network(self._network, device)
         recipe = RECIPES[parameters.augmentation]
         self._normalize = recipe.preprocessing(parameters.image_size).normalize
         self._autocast = parameters.uses_autocast(device.type)
