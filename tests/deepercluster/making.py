@@ -62,18 +62,18 @@ def parameters(**changes: Any) -> DeeperClusterParameters:
     return DeeperClusterParameters(**{**values, **changes})
 
 
-def network() -> nn.Module:
+def network(dropout: bool = True) -> nn.Module:
     """One with all that has to be told to other processes."""
     torch.manual_seed(5)
     return nn.Sequential(
         nn.Conv2d(3, 6, 3),
         nn.BatchNorm2d(6),
         nn.ReLU(),
-        nn.Dropout2d(0.2),
+        nn.Dropout2d(0.2 * dropout),
         nn.Flatten(),
         nn.Linear(6 * 36, 16),
         nn.ReLU(),
-        nn.Dropout(0.5),
+        nn.Dropout(0.5 * dropout),
         nn.Linear(16, 12),
     )
 
@@ -88,12 +88,12 @@ def made_up(network: nn.Module, images: Any, *arguments: Any) -> Clustering:
     m, n_images = parameters.n_super_clusters, len(images)
     if processes.is_first and not folder.is_dir():
         n_clusters = np.full(m, parameters.n_clusters // m)
-        if m > 1:
+        if 1 < m < parameters.n_clusters:
             n_clusters[0] -= 1
             n_clusters[1] += 1
         numbers = np.arange(n_images) + int(folder.name.removeprefix("clustering-"))
         super_labels = (numbers % m).astype(np.int32)
-        sub_labels = (numbers // m % (n_clusters[super_labels] - 1)).astype(np.int32)
+        sub_labels = (numbers // m % np.maximum(n_clusters[super_labels] - 1, 1)).astype(np.int32)
         offsets = np.concatenate([[0], np.cumsum(n_clusters)])
         arrays = {
             "super_labels.npy": super_labels,
@@ -124,14 +124,22 @@ def clusters_made_up() -> Iterator[None]:
         yield
 
 
-def train_made(processes: Processes, job: Job) -> None:
+def train_made(processes: Processes, job: Job, dropout: bool = True) -> None:
     """Train on images of random pixels."""
     images = MadeImages(N_IMAGES)
     checkpoints = Checkpoints(job.folder, job.parameters.facts(), processes)
     checkpoints.begin()
     with clusters_made_up():
         learnt = DeeperClusterObjective(images, job.parameters, processes, checkpoints.folder)
-        train(network(), learnt, images, job.parameters, checkpoints, processes, order=learnt.order)
+        train(
+            network(dropout),
+            learnt,
+            images,
+            job.parameters,
+            checkpoints,
+            processes,
+            order=learnt.order,
+        )
 
 
 def last_of(job: Job) -> Checkpoint:
@@ -149,7 +157,7 @@ def tensors_of(job: Job) -> dict[str, torch.Tensor]:
     state = last.state
     found = {f"network.{name}": tensor for name, tensor in state["network"].items()}
     found |= {
-        f"optimizer.{number}": each["momentum_buffer"]
+        f"optimizer.{number}": each.get("momentum_buffer", torch.zeros(1))
         for number, each in state["optimizer"]["state"].items()
     }
     found |= {f"super.{name}": each for name, each in state["objective"]["super_head"].items()}
@@ -158,9 +166,14 @@ def tensors_of(job: Job) -> dict[str, torch.Tensor]:
         m = parameters.n_super_clusters
         for group in range(parameters.n_super_classes):
             n_clusters = parameters.n_clusters // m
-            if m > 1:
+            if 1 < m < parameters.n_clusters:
                 n_clusters += {0: -1, 1: 1}.get(group // parameters.n_rotations, 0)
-            for name in ("weight", "bias", "weight_momentum", "bias_momentum"):
+            if n_clusters == 1:
+                continue
+            names = ["weight", "bias"]
+            if parameters.momentum:
+                names += [f"{name}_momentum" for name in names]
+            for name in names:
                 row_name = f"head_{group:05d}_{name}"
                 found[row_name] = last.read_rows(row_name, 0, n_clusters)
     return found

@@ -98,6 +98,7 @@ def test_few_images_make_an_epoch_of_whole_batches() -> None:
             r"n_super_classes: got 8, expected at most 4: there are 1 images",
         ),
         (10, {}, r"batch_size: got 16, expected at most 8, what an epoch of 10 images has for 8"),
+        (9, {"n_super_classes": 1, "rotation": False, "n_clusters": 1}, "n_clusters: got 1, exp"),
         (100, {"images_per_epoch": 15}, "images_per_epoch: got 15, expected at least 16, batch_si"),
     ],
 )

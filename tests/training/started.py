@@ -13,6 +13,14 @@ from torch import distributed
 from lowshot_kedro.training.processes import Processes
 
 
+def forking() -> Any:
+    """What starts processes that have imported already what takes long."""
+    context = multiprocessing.get_context("forkserver")
+    # The second is imported by the first optimiser.
+    context.set_forkserver_preload(["tests.training.making", "torch._dynamo", "torchvision"])
+    return context
+
+
 def in_processes(
     n_processes: int, work: Callable[[Processes, Any], Any], job: Any, folder: Path
 ) -> Any:
@@ -25,8 +33,7 @@ def in_processes(
         folder: An empty one, for files of the processes.
     """
     folder.mkdir()
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.test_loop"])
+    context = forking()
     started = [
         context.Process(target=_work, args=(rank, n_processes, work, job, folder))
         for rank in range(n_processes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import random
 import signal
@@ -30,6 +29,7 @@ from tests.training.making import (
     parameters,
     stopped_after,
 )
+from tests.training.started import forking
 
 N_IMAGES = 22
 
@@ -138,8 +138,7 @@ def train_in_new_process(folder: Path) -> None:
 
 
 def test_a_kill_changes_nothing(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.test_loop"])
+    context = forking()
     folder, rng = tmp_path / "killed", random.Random(2)
     n_kills = 0
     while True:

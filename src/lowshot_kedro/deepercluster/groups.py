@@ -190,7 +190,9 @@ def require_sizes(n_images: int, parameters: DeeperClusterParameters) -> None:
     """
     if n_images < 1:
         raise InputError("there are no images; expected some to learn from")
-    expected = f"at most {n_images}, the images"
+    if parameters.n_super_classes == parameters.n_clusters == 1:
+        expected = "more than 1 where n_super_classes is 1: there would be nothing to learn"
+        raise refuse("n_clusters", 1, expected)
     if parameters.n_super_clusters > n_images:
         raise refuse(
             "n_super_classes",
@@ -198,6 +200,7 @@ def require_sizes(n_images: int, parameters: DeeperClusterParameters) -> None:
             f"at most {n_images * parameters.n_rotations}: there are {n_images} images",
         )
     if parameters.n_clusters > n_images:
+        expected = f"at most {n_images}, the images"
         raise refuse("n_clusters", parameters.n_clusters, expected)
     images_per_group(n_images, parameters)
 
