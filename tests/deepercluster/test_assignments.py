@@ -102,7 +102,7 @@ def test_a_report_of_something_else(folder):
 def test_processes_write_their_own_images(tmp_path, n_images):
     """Of few images some processes have none."""
     labels = np.arange(n_images, dtype=np.int32) * 7
-    away = labels / np.float32(3)
+    away = (labels / 3).astype(np.float32)
 
     def write(processes):
         rows = aligned_rows(n_images, processes)
