@@ -26,6 +26,7 @@ from .graph import (
     shift_neighbors,
     symmetrize,
 )
+from .kmeans import Centroids, add_to_clusters
 from .mkl import available as mkl_available
 from .scores import (
     DenseScores,
@@ -76,6 +77,7 @@ __all__ = [
     "CODE_WIDTH_UNIT",
     "MAX_NEIGHBORS",
     "MAX_TRANSPORT_NODES",
+    "Centroids",
     "Codes",
     "DenseScores",
     "Encoder",
@@ -86,6 +88,7 @@ __all__ = [
     "SparseScores",
     "TransportOptima",
     "VectorParts",
+    "add_to_clusters",
     "available_kernels",
     "block_sum_bytes",
     "check_matrix",

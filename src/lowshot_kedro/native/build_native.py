@@ -40,6 +40,7 @@ SOURCES = (
     "ranking.c",
     "rows.c",
     "transport.c",
+    "kmeans.c",
 )
 HEADERS = ("native.h", "processor.h", "search.h", "kernels.h", "functions.h")
 

@@ -377,3 +377,37 @@ struct lowshot_transport_optima {
 int lowshot_solve_transport(const struct lowshot_transport *problems, int threads,
                             const struct lowshot_transport_optima *optima,
                             struct lowshot_fault *fault);
+
+/* Centroids that rows are assigned to, count x dimension; everything else is made of them. packed:
+ * count, rounded up to 32, x width bytes, on a cache line; width: the dimension, rounded up to 64.
+ * middle has a place for each column, ratio one; steps, halves and lengths have places for count,
+ * rounded up to 32. scale: a power of two by which no number of a row or centroid exceeds 1. */
+struct lowshot_centroids {
+    const float *values;
+    int64_t count;
+    int64_t dimension;
+    int64_t width;
+    float scale;
+    float *middle;
+    uint8_t *packed;
+    float *steps;
+    float *halves;
+    float *lengths;
+    float *ratio;
+};
+
+/* Must have been called, with the same kernels in use, before rows are assigned. */
+int lowshot_prepare_centroids(const struct lowshot_centroids *centroids,
+                              struct lowshot_fault *fault);
+
+/* labels: of each row a centroid that is probably near, or -1; then the nearest one, of equally
+ * near ones the first. distances: squared, in double precision; the columns are added to 16 sums in
+ * turn. Of a fault: list 0 is labels, or centroids that are not finite, 1 rows. */
+int lowshot_assign_rows(const struct lowshot_centroids *centroids, const float *rows, int64_t count,
+                        int64_t stride, int32_t *labels, double *distances,
+                        struct lowshot_fault *fault);
+
+/* sums[labels[r]] += rows[r], each number times units, rounded to the nearest integer, ties to
+ * even. That has to be less than 2^51. sums: clusters x columns. */
+int lowshot_add_to_clusters(const struct lowshot_matrix *rows, const int32_t *labels, double units,
+                            int64_t *sums, int64_t clusters, struct lowshot_fault *fault);
