@@ -37,6 +37,7 @@ from lowshot_kedro.probes import Gallery
 from lowshot_kedro.progress import Stopwatch
 from lowshot_kedro.protocol import MODES, ClassSplit, read_class_split, select_images
 from lowshot_kedro.snca.evaluation import EvaluationPlan, KnnEvaluation, evaluate, plan_evaluation
+from lowshot_kedro.training.batches import LearntBatch
 from lowshot_kedro.training.loop import Objective, train
 from lowshot_kedro.training.parameters import TrainingParameters
 
@@ -115,9 +116,9 @@ class LossAlone(Objective):
     def __init__(self, loss: Any) -> None:
         self._loss = loss
 
-    def __call__(self, outputs: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    def __call__(self, outputs: torch.Tensor, batch: LearntBatch) -> torch.Tensor:
         """The loss of a batch."""
-        value: torch.Tensor = self._loss(outputs, index)
+        value: torch.Tensor = self._loss(outputs, batch.numbers)
         return value
 
 

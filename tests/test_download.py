@@ -518,7 +518,7 @@ def test_files_follow_the_background():
         VECTORS,
     ]
     assert len(names(GRAPH_SIZES)) == 4 + 4 * 3 + 1
-    assert len(names([0], everything=True)) == 4 + 4 * 3 + 1 + 2
+    assert len(names([0], everything=True)) == 4 + 4 * 3 + 1 + 2 + 6
 
 
 def test_files_by_name():
@@ -543,10 +543,24 @@ def test_published_addresses():
         == f"{published}/knngraph/ndis100000_k32_D_11.float32"
     )
     assert addresses["label_idx.json"].endswith("/label_idx.json")
+    # README and download_models.sh of DeeperCluster.
+    of_networks = "https://dl.fbaipublicfiles.com/deepcluster"
+    elsewhere = {
+        "deepercluster/ours.pth": f"{of_networks}/ours/ours.pth",
+        "deepercluster/deepcluster_flickr.pth": f"{of_networks}/deepcluster/deepcluster_flickr.pth",
+        "deepercluster/deepcluster_imagenet.pth.tar": f"{of_networks}/vgg16/checkpoint.pth.tar",
+        "deepercluster/rotnet_flickr.pth": f"{of_networks}/rotnet/rotnet_flickr.pth",
+        "deepercluster/rotnet_imagenet.pth": f"{of_networks}/rotnet/rotnet_imagenet.pth",
+        "deepercluster/flickr_unique_ids.npy": f"{of_networks}/flickr_unique_ids.npy",
+    }
+    assert {name: addresses[name] for name in elsewhere} == elsewhere
     (split, *others) = PUBLISHED_FILES
     assert split.address("http://mirror/") == "http://mirror/label_idx.json"
-    assert {file.address("http://a") for file in others} == {
-        address.replace(published, "http://a") for address in [*addresses.values()][1:]
+    mirrored = {file.name: file.address("http://a") for file in others}
+    assert mirrored == {
+        name: f"http://a/{name}" if name in elsewhere else address.replace(published, "http://a")
+        for name, address in addresses.items()
+        if name != split.name
     }
 
 
@@ -600,6 +614,43 @@ def test_the_command_fetches_what_is_missing(
     mirror.forget()
     assert main(arguments) == 0
     assert mirror.sent == []
+
+
+NETWORKS = [
+    "deepercluster/ours.pth",
+    "deepercluster/deepcluster_flickr.pth",
+    "deepercluster/deepcluster_imagenet.pth.tar",
+    "deepercluster/rotnet_flickr.pth",
+    "deepercluster/rotnet_imagenet.pth",
+]
+
+
+def test_networks_and_image_ids_are_fetched_by_name(
+    mirror: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    wanted = [*NETWORKS, "deepercluster/flickr_unique_ids.npy"]
+    others = set(mirror.files)
+    for number, name in enumerate(wanted):
+        assert name not in others
+        mirror.files[name] = random_bytes(30_000 + 1000 * number, seed=number)
+    arguments = ["--folder", str(tmp_path), "--base-url", mirror.url]
+    # Broken off in the middle, and continued.
+    mirror.break_after = [10_000]
+    short = [Path(name).name for name in wanted]
+    assert main([*arguments, *short]) == 0
+    assert read_all(tmp_path) == {name: mirror.files[name] for name in wanted}
+    assert mirror.n_bytes_sent == sum(len(mirror.files[name]) for name in wanted)
+    assert {answer.path for answer in mirror.sent} == set(wanted)
+    capsys.readouterr()
+    # Without names they are not asked for, with --all they are.
+    assert main([*arguments, "--n-background", "0", "--list"]) == 0
+    assert "deepercluster" not in capsys.readouterr().out
+    assert main([*arguments, "--list", "--all"]) == 0
+    rows = [re.split(r"  +", line) for line in capsys.readouterr().out.splitlines()]
+    found = {row[0]: row[1:] for row in rows if row[0] in wanted}
+    size = ["29.3 KiB"] * 3
+    assert found["deepercluster/ours.pth"] == [*size, "-", "features.extractor=deepercluster"]
+    assert found["deepercluster/flickr_unique_ids.npy"][3:] == ["-", "deepercluster on YFCC100M"]
 
 
 def test_all_addresses_are_looked_at_before_anything_is_fetched(

@@ -46,6 +46,36 @@ def with_random_state(network, seed=0):
     return network.eval()
 
 
+# How released checkpoints name the tensors of a network without labels, and what else they hold.
+RELEASED = {
+    "deepercluster": lambda name: f"module.{'' if name.startswith('sobel') else 'body.'}{name}",
+    "deepcluster": lambda name: name.replace("features.", "features.module."),
+    "rotnet": lambda name: f"module.{name}",
+    "body": lambda name: name,
+}
+RELEASED_HEADS = {
+    "deepercluster": "module.pred_layer",
+    "deepcluster": "top_layer",
+    "rotnet": "module.pred_layer",
+}
+
+
+def write_released(path, network, kind, without=(), more=None):
+    """A checkpoint of DeeperCluster or of what it is compared with, as it was released."""
+    state = {
+        RELEASED[kind](name): tensor
+        for name, tensor in network.state_dict().items()
+        if name not in without
+    }
+    if kind in RELEASED_HEADS:
+        state[f"{RELEASED_HEADS[kind]}.weight"] = torch.ones(3, network.dimension)
+        state[f"{RELEASED_HEADS[kind]}.bias"] = torch.ones(3)
+    state |= more or {}
+    content = {"epoch": 100, "state_dict": OrderedDict(state), "optimizer": {"param_groups": []}}
+    torch.save(content, path)
+    return path
+
+
 class _OldStorage:
     """A storage in the memory of the first GPU, as a 2017 file refers to it."""
 

@@ -9,7 +9,7 @@ from tests.networks.helpers import features_of, noise
 
 NAMES = [
     "efficientnet_lite0", "ResNet10", "ResNet18", "ResNet34", "ResNet50", "ResNet101",
-    "ResNet12", "ResNet12_cifar_fs", "snca",
+    "ResNet12", "ResNet12_cifar_fs", "snca", "deepercluster",
 ]  # fmt: skip
 
 
@@ -32,7 +32,7 @@ def test_any_other_name_is_refused_with_what_is_allowed(name):
         require_extractor(name)
     message = str(caught.value)
     assert message.startswith(f"name: got {name!r}, expected one of: {NAMES[0]}, ")
-    assert "ResNet12_cifar_fs, snca, timm/NAME or torchvision/NAME" in message
+    assert "ResNet12_cifar_fs, snca, deepercluster, timm/NAME or torchvision/NAME" in message
     with pytest.raises(ValueError, match=r"name: got"):
         create_extractor(name, "none", None)
 

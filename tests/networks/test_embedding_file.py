@@ -12,7 +12,6 @@ from lowshot_kedro.networks import create_extractor
 from lowshot_kedro.networks.embedding import embedding_network
 from lowshot_kedro.networks.embedding_file import (
     EmbeddingDescription,
-    read_description,
     read_embedding_network,
 )
 from lowshot_kedro.networks.preprocessing import Preprocessing, resize_and_crop
@@ -42,7 +41,7 @@ def test_a_network_comes_back_with_what_it_is(path):
     before = torch.random.get_rng_state()
     network, description = read_embedding_network(path)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert description == read_description(path) == DESCRIPTION
+    assert description == EmbeddingDescription.read(path) == DESCRIPTION
     assert not network.training
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():

@@ -16,6 +16,7 @@ from torch import nn
 
 from lowshot_kedro.images import LoadedImage
 from lowshot_kedro.training import loop
+from lowshot_kedro.training.batches import LearntBatch
 from lowshot_kedro.training.checkpoints import Checkpoint, Checkpoints
 from lowshot_kedro.training.loop import Objective, Row
 from lowshot_kedro.training.parameters import TrainingParameters
@@ -95,13 +96,14 @@ class Targets(Objective):
         self.batches: list[list[int]] = []
         self.epochs: list[int] = []
 
-    def __call__(self, outputs: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    def __call__(self, outputs: torch.Tensor, batch: LearntBatch) -> torch.Tensor:
+        index = batch.numbers
         self.batches.append(index.tolist())
         loss = ((outputs - self.targets[index]) ** 2).mean()
         self.targets[index] = 0.9 * self.targets[index] + 0.1 * outputs.detach()
         return loss
 
-    def begin_epoch(self, epoch: int) -> Row:
+    def begin_epoch(self, epoch: int, network: nn.Module) -> Row:
         self.epochs.append(epoch)
         return {"part": epoch / 10}
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.training import checkpoints as module
-from lowshot_kedro.training.checkpoints import Checkpoints
+from lowshot_kedro.training.checkpoints import Checkpoint, Checkpoints
 from tests.training.making import checkpoints
 
 ROWS = {"bank": torch.zeros(4, 2)}
@@ -103,4 +103,28 @@ def test_a_state_that_is_no_mapping_is_named(tmp_path: Path) -> None:
     (state,) = made.folder.glob("step-*/state.pt")
     torch.save([1], state)
     with pytest.raises(InputError, match="holds something else"):
+        made.latest()
+
+
+def test_some_are_kept_for_good(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = begun(tmp_path)
+    for number, is_kept in ((6, True), (7, False), (8, True), (9, False)):
+        made.save(number, {"epoch": number}, ROWS, is_kept)
+    paths = sorted(made.folder.glob("step-*"))
+    assert [int(path.name.removeprefix("step-")) for path in paths] == [6, 8, 9]
+    assert [Checkpoint(path).state["epoch"] for path in paths] == [6, 8, 9]
+    assert torch.equal(Checkpoint(paths[0]).read_rows("bank", 0, 4), ROWS["bank"])
+    found = made.latest()
+    assert found is not None and found.state == {"epoch": 9}
+    with caplog.at_level("INFO"):
+        checkpoints(tmp_path, another=1).name_others()
+    assert "checkpoints of 1 other training take" in caplog.text
+
+
+def test_a_damaged_one_is_named_though_others_are_kept(tmp_path: Path) -> None:
+    made = begun(tmp_path)
+    made.save(6, {"epoch": 6}, ROWS, is_kept=True)
+    made.save(7, {"epoch": 7}, ROWS)
+    (made.folder / "step-000000000007" / "state.pt").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"step-000000000007: not a readable checkpoint"):
         made.latest()

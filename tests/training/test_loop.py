@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.training.batches import BatchOrder, seed_of
+from lowshot_kedro.training.batches import BatchOrder, LearntBatch, seed_of
 from lowshot_kedro.training.checkpoints import Checkpoint
 from lowshot_kedro.training.loop import train, train_in_processes
 from lowshot_kedro.training.transforms import RECIPES
@@ -85,7 +85,8 @@ def test_it_is_sgd_over_the_batches_of_the_order(tmp_path: Path, accumulated: in
                 pixels.append(torch.from_numpy(np.array(augment(images[image].image))))
             inputs = normalize(torch.stack(pixels).permute(0, 3, 1, 2))
             expected.train()
-            loss = targets(expected(inputs), torch.from_numpy(batch))
+            numbers = torch.from_numpy(batch)
+            loss = targets(expected(inputs), LearntBatch(numbers, numbers))
             (loss / accumulated).backward()
             total += float(loss.detach()) * len(batch)
             if number % accumulated == 0:
@@ -282,3 +283,9 @@ def test_a_last_batch_of_one_image_is_refused_where_the_network_fails(tmp_path: 
     assert not list(tmp_path.iterdir())
     # Others take it.
     train(network(), Targets(5), images, parameters(), checkpoints(tmp_path), ALONE)
+
+
+def test_every_so_many_epochs_a_checkpoint_is_kept(tmp_path: Path) -> None:
+    trained(tmp_path, epochs=5, keep_every=2, checkpoint_minutes=0)
+    kept = [Checkpoint(path).state for path in sorted(tmp_path.glob("training-*/step-*"))]
+    assert [(state["epoch"], state["batch"]) for state in kept] == [(2, 0), (4, 0), (5, 0)]

@@ -66,15 +66,15 @@ def _option(error: InputError) -> str | None:
 def _parser(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=command,
-        description="Download the files that were published with the paper, as far as they are "
+        description="Download the files that were published with the papers, as far as they are "
         "missing. What was stopped goes on where it was.",
     )
     parser.add_argument(
         "names",
         nargs="*",
         metavar="FILE",
-        help="only these, for instance features/f100m/block0.hdf5 or block0.hdf5; otherwise what "
-        "the published experiment needs",
+        help="only these, for instance features/f100m/block0.hdf5, block0.hdf5 or "
+        "deepercluster/ours.pth; otherwise what the published experiment needs",
     )
     parser.add_argument(
         "--folder", type=Path, help="where they belong (default: the environment variable DDIR)"
@@ -95,7 +95,8 @@ def _parser(command: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--base-url",
         metavar="URL",
-        help=f"a mirror of {BASE_URL}, with label_idx.json at its top",
+        help=f"a mirror of {BASE_URL}, with label_idx.json at its top and the files of "
+        "DeeperCluster in deepercluster/",
     )
     return parser
 

@@ -1,6 +1,7 @@
-"""Which files were published with the paper, where they are, and what each is needed for.
+"""Which files were published with the papers, where they are, and what each is needed for.
 
-Source: README.md and label_idx.json of github.com/facebookresearch/low-shot-with-diffusion.
+Sources: README.md and label_idx.json of github.com/facebookresearch/low-shot-with-diffusion;
+README.md and download_models.sh of github.com/facebookresearch/DeeperCluster.
 """
 
 from __future__ import annotations
@@ -20,6 +21,18 @@ _CLASS_SPLIT_URL = (
     "ac3f91a214621a7ecccc8d6e62cc963f6990869c/label_idx.json"
 )
 
+# DeeperCluster's own networks, those that it is compared with, and the images that it learnt from.
+_DEEPERCLUSTER_URL = "https://dl.fbaipublicfiles.com/deepcluster"
+# Name below DDIR → what follows that address.
+_NETWORKS = {
+    "ours.pth": "ours/ours.pth",
+    "deepcluster_flickr.pth": "deepcluster/deepcluster_flickr.pth",
+    "deepcluster_imagenet.pth.tar": "vgg16/checkpoint.pth.tar",
+    "rotnet_flickr.pth": "rotnet/rotnet_flickr.pth",
+    "rotnet_imagenet.pth": "rotnet/rotnet_imagenet.pth",
+}
+_IMAGE_IDS = "flickr_unique_ids.npy"
+
 # Numbers of background images for which index and graph were published.
 GRAPH_SIZES = (100_000, 1_000_000, 10_000_000, 100_000_000)
 
@@ -31,7 +44,7 @@ class PublishedFile:
     """A file that can be downloaded.
 
     Attributes:
-        name: Its path below DDIR, where the environment `imagenet` reads it.
+        name: Its path below DDIR, where the environment `imagenet` reads what it needs.
         needed_for: What somebody does who needs it.
         server_path: Its path on the server, if that is not its name.
         elsewhere: The whole address, if it is on another server.
@@ -49,7 +62,12 @@ class PublishedFile:
     by_default: bool = True
 
     def address(self, base_url: str | None = None) -> str:
-        """The URL that it is fetched from; a mirror has all files, the class split at its top."""
+        """The URL that it is fetched from.
+
+        Args:
+            base_url: A mirror, which has what is elsewhere too, by its path below DDIR; None: the
+                published address.
+        """
         if self.elsewhere and base_url is None:
             return self.elsewhere
         return f"{(base_url or BASE_URL).rstrip('/')}/{self.server_path or self.name}"
@@ -65,6 +83,15 @@ def _graph_files(n_background: int) -> list[PublishedFile]:
         )
         for name in names
     ]
+
+
+def _deepercluster_file(name: str, path: str, needed_for: str) -> PublishedFile:
+    return PublishedFile(
+        f"deepercluster/{name}",
+        needed_for,
+        elsewhere=f"{_DEEPERCLUSTER_URL}/{path}",
+        by_default=False,
+    )
 
 
 # The small ones first: what is wrong shows early.
@@ -83,6 +110,11 @@ PUBLISHED_FILES = (
         PublishedFile(f"features/f100m/block{number}.hdf5", "pca anew", by_default=False)
         for number in (0, 1)
     ),
+    *(
+        _deepercluster_file(name, path, "features.extractor=deepercluster")
+        for name, path in _NETWORKS.items()
+    ),
+    _deepercluster_file(_IMAGE_IDS, _IMAGE_IDS, "deepercluster on YFCC100M"),
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lowshot_kedro.networks.extractor import Extractor, extract_features
     from lowshot_kedro.networks.preprocessing import Preprocessing
     from lowshot_kedro.networks.resnet12 import ResNet12
+    from lowshot_kedro.networks.vgg import VGG16, fold_sobel
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -48,6 +49,12 @@ def _resnet12_cifar_fs(weights: str, image_size: int | None) -> Extractor:
     return resnet12("ResNet12_cifar_fs", CIFAR_FS_COLORS, weights, image_size)
 
 
+def _deepercluster(weights: str, image_size: int | None) -> Extractor:
+    from lowshot_kedro.deepercluster.extractor import deepercluster_extractor
+
+    return deepercluster_extractor(weights, image_size)
+
+
 def _snca(weights: str, image_size: int | None) -> Extractor:
     from lowshot_kedro.snca.extractor import snca_extractor
 
@@ -73,6 +80,7 @@ EXTRACTORS: dict[str, Callable[[str, int | None], Extractor]] = {
     "ResNet12": _resnet12,
     "ResNet12_cifar_fs": _resnet12_cifar_fs,
     "snca": _snca,
+    "deepercluster": _deepercluster,
 }
 
 LIBRARIES: dict[str, Callable[[str, str, int | None], Extractor]] = {
@@ -88,7 +96,9 @@ __getattr__, __dir__ = lazy_names(
         "Extractor": "extractor",
         "Preprocessing": "preprocessing",
         "ResNet12": "resnet12",
+        "VGG16": "vgg",
         "extract_features": "extractor",
+        "fold_sobel": "vgg",
     },
 )
 
@@ -123,7 +133,8 @@ def create_extractor(name: str, weights: str, image_size: int | None) -> Extract
         name: A name in `EXTRACTORS`, or `library/model` with a library in `LIBRARIES`.
         weights: `none` (random, always the same), `download` (the library's own), `package` (a
             Python package made for this network), `package:MODULE/FILE` (a file that any installed
-            package carries), or a file: a PyTorch checkpoint or .safetensors. `snca` needs a file.
+            package carries), or a file: a PyTorch checkpoint or .safetensors. `snca` and
+            `deepercluster` need a file.
         image_size: Width and height of the network's input in pixels; None: the network's own.
 
     Raises:
@@ -144,7 +155,8 @@ def create_dense_network(name: str, weights: str, image_size: int | None) -> Den
 
     Where a network ends in the mean over all positions, the mean of its map is the feature of
     :func:`create_extractor`. Class and register tokens of transformers are left out. The network of
-    an `snca` file gives the map that its embedding is made of.
+    an `snca` file gives the map that its embedding is made of; a VGG16 of a `deepercluster` file
+    that after its last convolution, before the last pooling.
 
     Args:
         name: As for :func:`create_extractor`. `ResNet12` is that of DeepEMD, `ResNet12_cifar_fs`
@@ -169,6 +181,7 @@ def create_dense_network(name: str, weights: str, image_size: int | None) -> Den
 __all__ = [
     "EXTRACTORS",
     "PRECISIONS",
+    "VGG16",
     "DenseExtractor",
     "Extractor",
     "Preprocessing",
@@ -176,5 +189,6 @@ __all__ = [
     "create_dense_network",
     "create_extractor",
     "extract_features",
+    "fold_sobel",
     "require_extractor",
 ]

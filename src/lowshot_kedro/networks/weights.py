@@ -96,9 +96,7 @@ def load_weights(
     """
     if weights == "none":
         return
-    if weights == "download":
-        raise no_download(name)
-    path = _find_file(weights, name, package)
+    path = find_weights(weights, name, package)
     found = read_weights(path)
     fit_weights(network, convert(found) if convert else found, path, name, classifier)
 
@@ -171,7 +169,20 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {sentence}" if sentence else type(error).__name__
 
 
-def _find_file(weights: str, name: str, package: Callable[[], Path] | None) -> Path:
+def find_weights(weights: str, name: str, package: Callable[[], Path] | None = None) -> Path:
+    """The file that weights are to come from.
+
+    Args:
+        weights: As for :func:`load_weights`, but not `none`.
+        name: Name of the network, for messages.
+        package: Where the Python package made for this network keeps its file.
+
+    Raises:
+        FileNotFoundError: For a file that is not there.
+        ValueError: For `download` and for an unknown package.
+    """
+    if weights == "download":
+        raise no_download(name)
     if weights == "package":
         if package is None:
             raise InputError(
@@ -358,7 +369,7 @@ def fit_weights(
         key for key in missing if key not in unlike and not key.endswith("num_batches_tracked")
     ]
     problems = [
-        f"{len(names)} {kind}: {_listed(names)}"
+        f"{len(names)} {kind}: {listed(names)}"
         for kind, names in (
             ("missing", missing),
             ("unexpected", unexpected),
@@ -390,5 +401,6 @@ def _facts(tensor: torch.Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """The first of some names of tensors, for a message."""
     return ", ".join([*names[:_MAX_NAMES], "…"] if len(names) > _MAX_NAMES else names)

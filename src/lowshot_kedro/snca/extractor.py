@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from lowshot_kedro.errors import InputError, MissingFileError
 from lowshot_kedro.networks.embedding_file import EmbeddingDescription, read_embedding_network
 from lowshot_kedro.networks.embedding_module import EmbeddingNetwork
 from lowshot_kedro.networks.extractor import Extractor
+from lowshot_kedro.networks.network_file import require_trained_file
 from lowshot_kedro.snca.original_checkpoints import read_original_checkpoint
 
 TRAINED_NETWORK = "data/06_models/snca_network.safetensors"
-_NO_FILE = ("none", "download", "package")
 
 
 def snca_extractor(weights: str, image_size: int | None) -> Extractor:
@@ -27,34 +24,13 @@ def snca_extractor(weights: str, image_size: int | None) -> Extractor:
         FileNotFoundError: For a file that is not there.
         ValueError: For anything but a file, a file of another kind, or another size.
     """
-    if weights in _NO_FILE or weights.startswith("package:"):
-        raise InputError(
-            parameter="weights",
-            found=weights,
-            expected=f"the file of a network trained by SNCA, such as {TRAINED_NETWORK}",
-            made_by="snca",
-        )
-    path = Path(weights)
-    if not path.is_file():
-        raise MissingFileError(
-            f"no file {path}",
-            parameter="weights",
-            expected="the file of a network trained by SNCA",
-            made_by="snca",
-        )
+    path = require_trained_file(weights, "SNCA", TRAINED_NETWORK, "snca")
     if path.suffix == ".safetensors":
         network, description = read_embedding_network(path)
     else:
         checkpoint = read_original_checkpoint(path)
         network, description = checkpoint.embedding_network(), checkpoint.description()
-    size = description.image_size
-    if image_size not in (None, size):
-        raise InputError(
-            f"but {path} was trained at {size} pixels",
-            parameter="image_size",
-            found=image_size,
-            expected=f"{size}, or null: the size that it was trained at",
-        )
+    description.require_image_size(image_size, path)
     return extractor_of(network, description)
 
 

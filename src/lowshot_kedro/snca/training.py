@@ -22,6 +22,7 @@ from lowshot_kedro.networks.embedding_file import EmbeddingDescription
 from lowshot_kedro.probes.knn import Gallery, class_scores, strict_top_k
 from lowshot_kedro.snca.loss import SNCALoss
 from lowshot_kedro.snca.parameters import SNCAParameters
+from lowshot_kedro.training.batches import LearntBatch
 from lowshot_kedro.training.checkpoints import Checkpoint, Checkpoints
 from lowshot_kedro.training.embedding import embed
 from lowshot_kedro.training.loop import Objective, Row, train, train_in_processes
@@ -129,11 +130,11 @@ class _SNCAObjective(Objective):
     def __init__(self, loss: SNCALoss, job: SNCAJob, processes: Processes) -> None:
         self._loss, self._job, self._processes = loss, job, processes
 
-    def __call__(self, outputs: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        value: torch.Tensor = self._loss(outputs, index)
+    def __call__(self, outputs: torch.Tensor, batch: LearntBatch) -> torch.Tensor:
+        value: torch.Tensor = self._loss(outputs, batch.numbers)
         return value
 
-    def begin_epoch(self, epoch: int) -> Row:
+    def begin_epoch(self, epoch: int, network: nn.Module) -> Row:
         parameters = self._job.parameters
         self._loss.momentum = value_of_epoch(
             parameters.bank_momentum, parameters.bank_momentum_changes, epoch

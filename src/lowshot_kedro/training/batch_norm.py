@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lowshot_kedro.errors import InputError
+from lowshot_kedro.training.layers import with_layers_replaced
 from lowshot_kedro.training.processes import Processes
 
 # What timm's layers do besides: they are normalisation and activation in one.
@@ -50,7 +51,11 @@ def with_synchronized_batch_norm(network: nn.Module, processes: Processes) -> nn
             return converted
         synchronized: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return synchronized
-    return _converted(network, processes)
+
+    def replacement(layer: nn.Module) -> nn.Module | None:
+        return WholeBatchNorm(layer, processes) if isinstance(layer, _BatchNorm) else None
+
+    return with_layers_replaced(network, replacement)
 
 
 class WholeBatchNorm(nn.BatchNorm2d):
@@ -164,11 +169,3 @@ def _require_known(name: str, layer: _BatchNorm) -> None:
             "computed over several processes",
             parameter="n_processes",
         )
-
-
-def _converted(module: nn.Module, processes: Processes) -> nn.Module:
-    if isinstance(module, _BatchNorm):
-        return WholeBatchNorm(module, processes)
-    for name, child in module.named_children():
-        module.add_module(name, _converted(child, processes))
-    return module

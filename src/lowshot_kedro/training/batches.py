@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -33,12 +33,26 @@ class Batch(NamedTuple):
     Attributes:
         pixels: uint8 (n, height, width, 3).
         numbers: int64 (n,), those of the images.
+        places: int64 (n,), their places in the order of the epoch.
         problems: Why images are blank ones, by number.
     """
 
     pixels: torch.Tensor
     numbers: torch.Tensor
+    places: torch.Tensor
     problems: dict[int, str]
+
+
+class LearntBatch(NamedTuple):
+    """Which images a process's part of a batch is of, as an objective sees it.
+
+    Attributes:
+        numbers: int64 (n,) on the device, those of the images.
+        places: int64 (n,) on the device, their places in the order of the epoch.
+    """
+
+    numbers: torch.Tensor
+    places: torch.Tensor
 
 
 class Part(NamedTuple):
@@ -61,8 +75,53 @@ def seed_of(*numbers: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-class BatchOrder:
+def own_rows(n_rows: int, rank: int, n_processes: int) -> range:
+    """The rows of a batch that one of several processes learns from.
+
+    They are contiguous, as those of numpy.array_split: the first processes may have one more.
+
+    Args:
+        n_rows: Rows of the batch.
+        rank: Number of the process.
+        n_processes: How many share the batch.
+    """
+    size, n_larger = divmod(n_rows, n_processes)
+    first = rank * size + min(rank, n_larger)
+    return range(first, first + size + (rank < n_larger))
+
+
+class Order(Protocol):
     """Which images make up the batches of an epoch, and which of them this process gets.
+
+    The images of a batch do not depend on the number of processes, which share it as
+    :func:`own_rows` says.
+    """
+
+    @property
+    def n_images(self) -> int:
+        """Images of an epoch."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a batch, of all processes together; the last one may have fewer."""
+        ...
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        ...
+
+    def size(self, batch: int) -> int:
+        """Images of a batch, of all processes together."""
+        ...
+
+    def parts(self, epoch: int, first_batch: int) -> Iterator[Part]:
+        """What this process gets of each batch from one on."""
+        ...
+
+
+class BatchOrder:
+    """The order of an epoch in which each image has one place, drawn anew each time.
 
     Args:
         n_images: Images of an epoch.
@@ -94,7 +153,8 @@ class BatchOrder:
         numbers = self.numbers(epoch)
         for first, last in row_ranges(self.n_images, self.batch_size):
             if first >= first_batch * self.batch_size:
-                places = np.array_split(np.arange(first, last), self._n_processes)[self._rank]
+                own = own_rows(last - first, self._rank, self._n_processes)
+                places = np.arange(first + own.start, first + own.stop)
                 yield Part(epoch, places, numbers[places])
 
 
@@ -117,7 +177,10 @@ class _Parts(Dataset[Batch]):
                     problems[number] = loaded.problem
         nothing = torch.empty((0, self._size, self._size, 3), dtype=torch.uint8)
         return Batch(
-            torch.stack(pixels) if pixels else nothing, torch.from_numpy(part.numbers), problems
+            torch.stack(pixels) if pixels else nothing,
+            torch.from_numpy(part.numbers),
+            torch.from_numpy(part.places),
+            problems,
         )
 
 
@@ -141,7 +204,7 @@ class Batches:
         source: ImageSource,
         transform: ImageTransform,
         image_size: int,
-        order: BatchOrder,
+        order: Order,
         seed: int,
         num_workers: int,
         pin_memory: bool,
@@ -180,7 +243,7 @@ class Batches:
 class _Wanted:
     """What a loader is to load next: a sampler of parts."""
 
-    def __init__(self, order: BatchOrder) -> None:
+    def __init__(self, order: Order) -> None:
         self._order = order
         self.epoch, self.first_batch = 0, 0
 

@@ -25,8 +25,17 @@ from lowshot_kedro.parameters import refuse
 from lowshot_kedro.progress import Progress, Stopwatch, logged_step
 from lowshot_kedro.training import stopping
 from lowshot_kedro.training.batch_norm import with_synchronized_batch_norm
-from lowshot_kedro.training.batches import Batches, BatchOrder, seed_of
+from lowshot_kedro.training.batches import (
+    Batch,
+    Batches,
+    BatchOrder,
+    LearntBatch,
+    Order,
+    own_rows,
+    seed_of,
+)
 from lowshot_kedro.training.checkpoints import Checkpoint, Checkpoints
+from lowshot_kedro.training.dropout import RowsOfBatch, with_whole_batch_dropout
 from lowshot_kedro.training.parameters import TrainingParameters
 from lowshot_kedro.training.processes import Job, Processes, run_in_processes
 from lowshot_kedro.training.schedules import learning_rate
@@ -44,12 +53,12 @@ class Objective(ABC):
     """
 
     @abstractmethod
-    def __call__(self, outputs: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    def __call__(self, outputs: torch.Tensor, batch: LearntBatch) -> torch.Tensor:
         """The loss of a batch.
 
         Args:
             outputs: float32 (b, …), what the network returns for this process's part of the batch.
-            index: int64 (b,), the numbers of these images.
+            batch: Which images these are.
 
         Returns:
             A scalar, the same in all processes: the mean over the whole batch. Its gradient is such
@@ -57,16 +66,52 @@ class Objective(ABC):
             have no image.
         """
 
-    def begin_epoch(self, epoch: int) -> Row:
+    def begin_epoch(self, epoch: int, network: nn.Module) -> Row:
         """Prepare for an epoch, counted from 0; returns columns of the table's row.
 
         It is called again when an epoch is continued, after :meth:`restore`, and has to lead to the
-        same then.
+        same then. Gradients of the objective's own parameters that no step has used are dropped.
+
+        Args:
+            epoch: The epoch.
+            network: On the device; it may be left in evaluation mode.
         """
+        return {}
+
+    def prepare(self, inputs: torch.Tensor, batch: LearntBatch) -> torch.Tensor:
+        """What the network is to see of images.
+
+        Args:
+            inputs: float32 (b, 3, h, w), this process's part of the batch, augmented.
+            batch: Which images these are.
+
+        Returns:
+            float32 (b, 3, h, w).
+        """
+        return inputs
+
+    def step(self, lr: float) -> None:
+        """Move parameters of the objective's own by the gradients since the last call.
+
+        Args:
+            lr: The learning rate of the epoch.
+        """
+        return
+
+    def end_epoch(self) -> Row:
+        """Columns of the table's row that say how an epoch went. All processes call it."""
         return {}
 
     def evaluate(self, network: nn.Module) -> Row:
         """Columns of the table's row that say how good the network is. All processes call it."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the objective besides rows: all processes have the same.
+
+        Tensors, numbers, texts, lists and dictionaries; :meth:`restore` finds them as
+        `checkpoint.state["objective"]`.
+        """
         return {}
 
     def rows(self) -> dict[str, torch.Tensor]:
@@ -78,7 +123,7 @@ class Objective(ABC):
         return {}
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Take these rows from a checkpoint."""
+        """Take state and rows from a checkpoint."""
         return
 
 
@@ -89,6 +134,7 @@ def train(
     parameters: TrainingParameters,
     checkpoints: Checkpoints,
     processes: Processes,
+    order: Order | None = None,
 ) -> None:
     """Train a network by SGD, from the last checkpoint on if there is one.
 
@@ -96,19 +142,25 @@ def train(
     activations of its part of a batch, two parts for each worker, and what the objective holds.
 
     Args:
-        network: Float32 (b, 3, h, w) → one tensor of b rows. Changed in place. All that is learnt
-            is in it, also a classifier on top; each of its parameters takes part in each batch.
-        objective: What it learns.
-        images: The images of an epoch.
+        network: Float32 (b, 3, h, w) → one tensor of b rows. Changed in place. Each of its
+            parameters takes part in each batch.
+        objective: What it learns. What is learnt besides the network belongs to it.
+        images: The images.
         parameters: How it is trained.
         checkpoints: Where its checkpoints lie.
         processes: Those that train together, of which this is one. All call this with the same.
+        order: Which of the images are learnt from in which batch; None: each of them once an epoch.
 
     Raises:
         ValueError: If the loss is no longer a number, and for a checkpoint that cannot be read.
         StoppedBySignal: If a signal asks for an end, with a checkpoint of all that is done.
     """
-    loop = _Loop(network, objective, images, parameters, checkpoints, processes)
+    if order is None:
+        order = BatchOrder(
+            len(images), parameters.batch_size, parameters.seed, processes.rank,
+            processes.n_processes,
+        )  # fmt: skip
+    loop = _Loop(network, objective, images, parameters, checkpoints, processes, order)
     with _repeatable(), stopping.stoppable():
         loop.run()
 
@@ -170,18 +222,17 @@ class _Loop:
         parameters: TrainingParameters,
         checkpoints: Checkpoints,
         processes: Processes,
+        order: Order,
     ) -> None:
         self._objective, self._parameters = objective, parameters
         self._checkpoints, self._processes = checkpoints, processes
         device = processes.device
         is_on_gpu = device.type == "cuda"
-        self._order = BatchOrder(
-            len(images), parameters.batch_size, parameters.seed, processes.rank,
-            processes.n_processes,
-        )  # fmt: skip
-        _require_batches(network, self._order, parameters)
-        self._network = with_synchronized_batch_norm(network, processes).to(device)
-        self._network = self._network.to(memory_format=torch.channels_last)
+        self._order, self._rows = order, RowsOfBatch()
+        _require_batches(network, order, parameters)
+        network = with_synchronized_batch_norm(network, processes)
+        network = with_whole_batch_dropout(network, self._rows)
+        self._network = network.to(device).to(memory_format=torch.channels_last)
         self._optimizer = torch.optim.SGD(
             self._network.parameters(),
             lr=parameters.lr,
@@ -226,11 +277,13 @@ class _Loop:
                 self._train_epoch(progress)
                 self._save()
                 stopping.stop_if_wanted(self._processes, f"epoch {self._epoch}")
+        # The network may be used by others.
+        self._rows.move_to(0, 0)
 
     def _train_epoch(self, progress: Progress) -> None:
         parameters, epoch, watch = self._parameters, self._epoch, Stopwatch()
         row = {"epoch": epoch + 1, "learning_rate": learning_rate(parameters, epoch)}
-        row |= self._objective.begin_epoch(epoch)
+        row |= self._objective.begin_epoch(epoch, self._network)
         for group in self._optimizer.param_groups:
             group["lr"] = row["learning_rate"]
         first = self._batch
@@ -241,17 +294,19 @@ class _Loop:
         self._optimizer.zero_grad()
         for part in self._batches.of_epoch(epoch, first):
             is_step = (self._batch + 1) % parameters.accumulated_batches == 0
-            self._backward(part.pixels, part.numbers, is_step)
+            self._backward(part, is_step)
             n_images = self._order.size(self._batch)
             self._batch += 1
             progress.update(n_images)
             if is_step:
                 self._optimizer.step()
                 self._optimizer.zero_grad()
+                self._objective.step(row["learning_rate"])
                 if self._batch < len(self._order):
                     self._save_if_asked()
         n_images = self._order.n_images
         row["loss"] = self._mean_loss(n_images)
+        row |= self._objective.end_epoch()
         rate = (n_images - first * self._order.batch_size) / max(watch.seconds, 1e-9)
         is_last = epoch + 1 == parameters.epochs
         if is_last or (epoch + 1) % parameters.eval_every == 0:
@@ -279,21 +334,29 @@ class _Loop:
             rate,
         )
 
-    def _backward(self, pixels: torch.Tensor, index: torch.Tensor, is_step: bool) -> None:
+    def _backward(self, part: Batch, is_step: bool) -> None:
         """Add the gradients of one batch."""
-        device, rank = self._processes.device, self._processes.rank
+        seed, epoch, batch = self._parameters.seed, self._epoch, self._batch
+        processes, n_images = self._processes, self._order.size(self._batch)
+        device = processes.device
+        own = own_rows(n_images, processes.rank, processes.n_processes)
         # Whatever a network draws at random follows from the position too.
-        torch.manual_seed(seed_of(self._parameters.seed, self._epoch, self._batch, rank, 1))
+        self._rows.move_to(own.start, n_images, seed, epoch, batch)
+        torch.manual_seed(seed_of(seed, epoch, batch, processes.rank, 1))
         waiting: AbstractContextManager[Any] = nullcontext()
         if isinstance(self._parallel, DistributedDataParallel) and not is_step:
             waiting = self._parallel.no_sync()
+        learnt = LearntBatch(
+            part.numbers.to(device, non_blocking=True), part.places.to(device, non_blocking=True)
+        )
         with waiting:
-            inputs = self._normalize(pixels.to(device, non_blocking=True).permute(0, 3, 1, 2))
+            pixels = part.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
+            inputs = self._objective.prepare(self._normalize(pixels), learnt)
             with torch.autocast(device.type, torch.bfloat16, enabled=self._autocast):
                 outputs = self._parallel(inputs)
-            loss = self._objective(outputs.float(), index.to(device, non_blocking=True))
+            loss = self._objective(outputs.float(), learnt)
             (loss / self._parameters.accumulated_batches).backward()  # type: ignore[no-untyped-call]
-        self._sum_of_losses += loss.detach().double() * self._order.size(self._batch)
+        self._sum_of_losses += loss.detach().double() * n_images
 
     def _mean_loss(self, n_images: int) -> float:
         loss = float(self._sum_of_losses) / n_images
@@ -319,6 +382,7 @@ class _Loop:
         state = {
             "network": _on_cpu(self._network.state_dict()),
             "optimizer": _on_cpu(self._optimizer.state_dict()),
+            "objective": _on_cpu(self._objective.state()),
             "epoch": self._epoch,
             "batch": self._batch,
             "sum_of_losses": float(self._sum_of_losses),
@@ -356,7 +420,7 @@ def _for_reading(name: str) -> str:
     return name.replace("_", " ").replace("top", "top-")
 
 
-def _require_batches(network: nn.Module, order: BatchOrder, parameters: TrainingParameters) -> None:
+def _require_batches(network: nn.Module, order: Order, parameters: TrainingParameters) -> None:
     """Refuse batches from which nothing would be learnt, or at which a network would fail."""
     if parameters.accumulated_batches > len(order):
         raise refuse(

@@ -14,6 +14,7 @@ from PIL import Image
 from lowshot_kedro.networks.embedding_file import EmbeddingDescription
 from lowshot_kedro.networks.preprocessing import Colors, Preprocessing, resize_and_crop
 from lowshot_kedro.networks.resnet import IMAGENET_MEAN, IMAGENET_STD
+from lowshot_kedro.networks.unsupervised_file import UnsupervisedDescription
 
 ImageTransform = Callable[[Image.Image], Image.Image]
 
@@ -64,15 +65,33 @@ class Recipe:
             facts: What else is to be known about it.
         """
         return EmbeddingDescription(
-            network=network,
-            dimension=dimension,
-            image_size=image_size,
-            shorter_side=self._shorter_side(image_size),
-            interpolation=_INTERPOLATION,
-            mean=self.mean,
-            std=self.std,
-            facts=facts,
+            network=network, dimension=dimension, facts=facts, **self._seen(image_size)
         )
+
+    def describe_unsupervised(
+        self, network: str, sobel: bool, dimension: int, image_size: int, facts: Mapping[str, Any]
+    ) -> UnsupervisedDescription:
+        """A network that was trained so without labels, for its file.
+
+        Args:
+            network: Its name.
+            sobel: Whether it begins with Sobel filters.
+            dimension: Length of a feature.
+            image_size: Width and height in pixels of the images that it was trained on.
+            facts: What else is to be known about it.
+        """
+        return UnsupervisedDescription(
+            network=network, sobel=sobel, dimension=dimension, facts=facts, **self._seen(image_size)
+        )
+
+    def _seen(self, image_size: int) -> dict[str, Any]:
+        return {
+            "image_size": image_size,
+            "shorter_side": self._shorter_side(image_size),
+            "interpolation": _INTERPOLATION,
+            "mean": self.mean,
+            "std": self.std,
+        }
 
     def _shorter_side(self, image_size: int) -> int:
         return round(self.shorter_side * image_size)
