@@ -71,7 +71,7 @@ def cluster_images(
     Features are whitened (:func:`~lowshot_kedro.deepercluster.whitening.fit_whitening`) and
     clustered in two levels (:func:`~lowshot_kedro.deepercluster.hierarchical_kmeans`). Labels have
     the same bits for any number of processes. In memory, in each process: the network once more,
-    what :func:`~lowshot_kedro.networks.extract_features` holds, 20 bytes for each of its images,
+    what :func:`~lowshot_kedro.networks.extract_features` holds, 32 bytes for each of its images,
     and what `parameters.memory_budget_gb` allows; in the first one, for the mutual information
     with the round before, about 100 bytes for each of all images.
 
