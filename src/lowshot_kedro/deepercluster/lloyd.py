@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 # By how much of itself a centroid and its copy move apart, as in faiss: float32 shows it.
 _PERTURBATION = 1 / 1024
+_MIN_PERTURBATION = 2.0**-21
 _BLOCK_BYTES = 2**23
 _MIN_BLOCK_ROWS = 256
 _MAX_BLOCK_ROWS = 2**16
@@ -375,19 +376,32 @@ def update_centroids(
     empty = np.flatnonzero(counts == 0).tolist()
     if not empty:
         return
-    signs = np.where(np.arange(centroids.shape[1]) % 2, -1, 1) * _PERTURBATION
     # The largest first, of equal ones the lowest number.
     donors = [(-int(count), number) for number, count in enumerate(counts.tolist()) if count]
     heapq.heapify(donors)
+    times_halved = dict.fromkeys(empty, 0)
     for number in empty:
         size, donor = donors[0]
+        times = times_halved.get(donor, 0)
+        times_halved[donor] = times_halved[number] = times + 1
+        signs = _directions(centroids.shape[1], times)
         moves = signs * np.abs(centroids[donor])
         if not moves.any():
             moves = signs * largest
         centroids[number] = centroids[donor] + moves
-        centroids[donor] -= moves.astype(np.float32)
+        centroids[donor] = centroids[donor] - moves
         heapq.heapreplace(donors, (-((1 - size) // 2), donor))
         heapq.heappush(donors, (-(-size // 2), number))
+
+
+def _directions(n_columns: int, times: int) -> NDArray[np.float64]:
+    """Where a centroid moves that has been halved some times: another way each time.
+
+    Copies of one centroid would stand in a line else, or two of them at one place.
+    """
+    n_bits = max((n_columns - 1).bit_length(), 1)
+    signs = np.where(np.arange(n_columns) >> times % n_bits & 1, -1.0, 1.0)
+    return signs * max(_PERTURBATION / 2 ** (times // n_bits), _MIN_PERTURBATION)
 
 
 class MemoryPlan(NamedTuple):

@@ -30,9 +30,10 @@ enum {
     LITTLE_WORK = 1 << 19 /* numbers to look at; codes count as a 16th */
 };
 
-/* To wake other threads takes longer than to do a little work alone. Sizes are such that the
- * product fits, or that it is not little. */
-static bool is_much(int64_t rows, int64_t columns) { return rows > LITTLE_WORK / columns; }
+/* To wake other threads takes longer than to do a little work alone. */
+static int64_t threads_for(int64_t rows, int64_t columns) {
+    return rows > LITTLE_WORK / columns ? lowshot_get_num_threads() : 1;
+}
 
 /* Relative to a sum of so many products, in single precision with FLOAT_SUMS sums: many times what
  * rounding does, and little beside what codes leave open. */
@@ -188,7 +189,7 @@ static bool centroids_fit(const struct lowshot_centroids *centroids) {
 static void find_middle(const struct lowshot_centroids *centroids) {
     enum { COLUMNS = 256 };
     const int64_t dimension = centroids->dimension;
-#pragma omp parallel for schedule(static) if (is_much(centroids->count, dimension))
+#pragma omp parallel for schedule(static) if (centroids->count > LITTLE_WORK / dimension)
     for (int64_t first = 0; first < dimension; first += COLUMNS) {
         const int64_t columns = dimension - first < COLUMNS ? dimension - first : COLUMNS;
         double sums[COLUMNS] = {0};
@@ -539,17 +540,17 @@ int lowshot_assign_rows(const struct lowshot_centroids *centroids, const float *
     if (kind != LOWSHOT_OK)
         return kind;
     const struct code_kernels kernels = choose_code_kernels();
+    const int64_t work_of_row = (centroids->count / 16 + 8) * centroids->dimension;
+    const int64_t threads = threads_for(count, work_of_row);
     /* Some groups for each thread, so that none waits long for the others. */
-    const int64_t share = count / (4 * (int64_t)lowshot_get_num_threads());
+    const int64_t share = count / (4 * threads);
     int64_t group_rows = (share / QUERY_TILE + 1) * QUERY_TILE;
     group_rows = group_rows < GROUP_ROWS ? group_rows : GROUP_ROWS;
     const int64_t groups = count / group_rows + (count % group_rows != 0);
     int64_t first_bad = INT64_MAX;
     bool no_memory = false;
     struct stop stop = {0};
-    const int64_t work_of_row = (centroids->count / 16 + 8) * centroids->dimension;
-#pragma omp parallel reduction(min : first_bad)                                                    \
-    reduction(|| : no_memory) if (is_much(count, work_of_row))
+#pragma omp parallel reduction(min : first_bad) reduction(|| : no_memory) if (threads > 1)
     {
         struct group_room room;
         const bool has_room =
@@ -609,10 +610,10 @@ int lowshot_add_to_clusters(const struct lowshot_matrix *rows, const int32_t *la
         return LOWSHOT_OK;
     struct stop stop = {0};
     /* Each thread has columns of its own of all clusters. */
-    const int64_t threads = lowshot_get_num_threads();
+    const int64_t threads = threads_for(rows->rows, columns);
     const int64_t units_of_columns = (columns + COLUMN_UNIT - 1) / COLUMN_UNIT;
     const int64_t at_once = (units_of_columns + threads - 1) / threads * COLUMN_UNIT;
-#pragma omp parallel for schedule(static, 1) if (is_much(rows->rows, columns))
+#pragma omp parallel for schedule(static, 1) if (threads > 1)
     for (int64_t first = 0; first < columns; first += at_once) {
         const int64_t few = columns - first < at_once ? columns - first : at_once;
         for (int64_t r = 0; r < rows->rows && !stop_wanted_by_row(&stop); r++)
