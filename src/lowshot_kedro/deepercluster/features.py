@@ -151,7 +151,7 @@ class WhitenedFeatures:
             StoppedBySignal: If a signal asks for an end.
         """
         sample, processes = self.sample, self._processes
-        has_whitening = processes.broadcast(whitening_path.is_file())
+        has_whitening = processes.broadcast(processes.is_first and whitening_path.is_file())
         if processes.is_first:
             self.whitened.create()
             if not has_whitening:
