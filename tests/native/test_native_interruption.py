@@ -36,6 +36,9 @@ WEIGHTED = native.symmetrize(NEIGHBORS, WEIGHTS)
 SPARSE = to_sparse(SCORES)
 LISTS = native.Lists(np.array([0, ROWS], np.int64))
 PROBES = np.zeros((ROWS, 1), np.int32)
+MANY_CENTROIDS = RNG.normal(size=(3000, 64)).astype(np.float32)
+READY = native.Centroids(VECTORS[:40].copy(), 9.0)
+UNKNOWN = np.full(ROWS, -1, np.int32)
 
 
 def out():
@@ -85,6 +88,11 @@ CALLS = {
     ),
     "copy_rows": lambda: native.copy_rows(
         VECTORS, ONES, ORDER, ORDER.astype(np.int64), np.empty_like(VECTORS)
+    ),
+    "Centroids": lambda: native.Centroids(MANY_CENTROIDS, 9.0),
+    "assign": lambda: READY.assign(VECTORS, UNKNOWN.copy(), np.empty(ROWS)),
+    "add_to_clusters": lambda: native.add_to_clusters(
+        VECTORS, np.zeros(ROWS, np.int32), 1.0, np.zeros((1, 20), np.int64)
     ),
     "solve_transport": lambda: native.solve_transport(
         WEIGHTS.reshape(-1, 2, WIDTH).astype(float),

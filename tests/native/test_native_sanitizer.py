@@ -30,6 +30,7 @@ TESTS = (
     "test_native_search_hostile.py",
     "test_native_threads.py",
     "test_native_transport.py",
+    "test_native_kmeans.py",
 )
 
 # The interpreter's own memory and MKL are not what is tested here. Of tests that differ in their

@@ -73,6 +73,20 @@ def everything():
     yield scores
     yield from merged(neighbors, scores)
     yield from search_results()
+    yield from clusters()
+
+
+def clusters():
+    """Nearest centroids of rows that all threads take part in, and sums of these."""
+    rng = np.random.default_rng(2)
+    rows = rng.standard_normal((3000, 70), dtype=np.float32)
+    labels, distances = np.full(len(rows), -1, np.int32), np.empty(len(rows))
+    native.Centroids(rows[:1500].copy(), 9.0).assign(rows, labels, distances)
+    yield from (labels, distances)
+    sums = np.zeros((1500, 70), np.int64)
+    for _ in range(3):
+        native.add_to_clusters(rows, labels, 2.0**30, sums)
+    yield sums
 
 
 def mkl_product():

@@ -71,7 +71,7 @@ def cluster_images(
     Features are whitened (:func:`~lowshot_kedro.deepercluster.whitening.fit_whitening`) and
     clustered in two levels (:func:`~lowshot_kedro.deepercluster.hierarchical_kmeans`). Labels have
     the same bits for any number of processes. In memory, in each process: the network once more,
-    what :func:`~lowshot_kedro.networks.extract_features` holds, 20 bytes for each of its images,
+    what :func:`~lowshot_kedro.networks.extract_features` holds, 32 bytes for each of its images,
     and what `parameters.memory_budget_gb` allows; in the first one, for the mutual information
     with the round before, about 100 bytes for each of all images.
 
@@ -128,8 +128,10 @@ class _Work:
         Raises:
             InputError: If another one is there.
         """
-        is_there = self._processes.broadcast(self._folder.is_dir())
-        if is_there and self._processes.is_first:
+        # Others do not look: a network file system would remember what is not there.
+        is_first = self._processes.is_first
+        is_there = self._processes.broadcast(is_first and self._folder.is_dir())
+        if is_there and is_first:
             found, facts = read_json(self._folder / NOTE), self._facts()
             if not isinstance(found, dict) or {**found, "features": None} != facts:
                 raise InputError(
@@ -143,7 +145,7 @@ class _Work:
         if processes.is_first:
             self._begin()
         processes.barrier()
-        if not processes.broadcast((self._partial / REPORT).is_file()):
+        if not processes.broadcast(processes.is_first and (self._partial / REPORT).is_file()):
             seconds, watch = {}, Stopwatch()
             with logged_step("clustering: features"):
                 self._features.make(self._partial / WHITENING)

@@ -23,10 +23,10 @@ from numpy.typing import ArrayLike, NDArray
 from lowshot_kedro.blocks import row_ranges, spread_rows
 from lowshot_kedro.deepercluster.assigners import UNKNOWN, Assigner
 from lowshot_kedro.deepercluster.fixed_point import exponent_for
-from lowshot_kedro.deepercluster.rows import Share, as_matrix, share_of
+from lowshot_kedro.deepercluster.rows import TAKING_BYTES, Share, as_matrix, read_blocks, share_of
 from lowshot_kedro.errors import InputError, NotEnoughMemoryError, shown
-from lowshot_kedro.interruption import require_no_stop
 from lowshot_kedro.memory import format_gigabytes
+from lowshot_kedro.native import code_width, get_num_threads
 from lowshot_kedro.parameters import bytes_of, refuse, require_gigabytes, require_integer
 from lowshot_kedro.progress import Progress, Stopwatch
 from lowshot_kedro.training.processes import Processes
@@ -35,12 +35,12 @@ logger = logging.getLogger(__name__)
 
 # By how much of itself a centroid and its copy move apart, as in faiss: float32 shows it.
 _PERTURBATION = 1 / 1024
+_MIN_PERTURBATION = 2.0**-21
 _BLOCK_BYTES = 2**23
 _MIN_BLOCK_ROWS = 256
 _MAX_BLOCK_ROWS = 2**16
-_CENTROIDS_AT_ONCE_BYTES = 2**22
-_WORK_BYTES = 2**26
-_MIN_WORK_BYTES = 2**22
+_CENTROIDS_AT_ONCE_BYTES = 2**20
+_WORK_BYTES = 2**28
 # Squares and products of such numbers fit float32.
 _LARGEST = 1e18
 # Rows of which processes look whether all of them were given the same.
@@ -226,18 +226,19 @@ class _Lloyd:
         few = np.zeros(self._k + 2, np.int64)
         sums = np.zeros(centroids.shape, np.int64)
         n_passes = self._settings.n_iterations + 1
+        whole = Stopwatch()
         with Progress(n_passes * self._n_here, self._name) as progress:
             for number in range(n_passes):
                 watch, is_last = Stopwatch(), number + 1 == n_passes
                 # A mean is no larger than the largest row, but what is given may be.
-                longest = max(largest, float(np.abs(centroids).max()))
+                longest = max(largest, float(centroids.max()), -float(centroids.min()))
                 unit = exponent_for(self._n_columns * (largest + longest) ** 2, self._n_rows)
                 exponent = exponent_for(largest, self._n_rows)
                 assigner.begin(centroids, None if is_last else sums, exponent)
                 few[:] = 0
-                for first, last, rows in self._blocks():
+                for first, rows in self._blocks():
                     self._assign(assigner, first, rows, unit, few)
-                    progress.update(last - first)
+                    progress.update(len(rows))
                 assigner.finish()
                 self._add_up(few)
                 counts, n_changed = few[:-2], int(few[-2])
@@ -255,16 +256,20 @@ class _Lloyd:
                 update_centroids(centroids, sums, counts, exponent, largest)
                 sums[:] = 0
         report = replace(self._report, sizes=few[:-2].copy())
+        if self._processes.is_first:
+            logger.info(
+                "%s: %d rows, %d clusters, mean squared distance %.6g, %d empty, %.1f s",
+                self._name,
+                self._n_rows,
+                self._k,
+                report.objectives[-1],
+                report.n_empty[-1],
+                whole.seconds,
+            )
         return ShareKMeans(self._labels, self._distances, centroids, report)
 
-    def _blocks(self) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
-        for first, last in row_ranges(self._n_here, len(self._buffer)):
-            require_no_stop()
-            room = self._buffer[: last - first]
-            if self._members is None:
-                yield first, last, self._rows.read(first, last, room)
-            else:
-                yield first, last, self._rows.take(self._members[first:last], room)
+    def _blocks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        return read_blocks(self._rows, self._buffer, self._members)
 
     def _assign(
         self,
@@ -305,7 +310,7 @@ class _Lloyd:
             InputError: For NaN or infinity in any process.
         """
         largest, bad = 0.0, math.inf
-        for first, _, rows in self._blocks():
+        for first, rows in self._blocks():
             # NaN is the largest and the smallest.
             of_block = max(float(rows.max()), -float(rows.min()))
             if not of_block <= _LARGEST:
@@ -368,19 +373,35 @@ def update_centroids(
     for first, last in row_ranges(len(centroids), at_once):
         divisors = np.maximum(counts[first:last], 1)[:, None]
         centroids[first:last] = sums[first:last] / divisors * 2.0**-exponent
-    signs = np.where(np.arange(centroids.shape[1]) % 2, -1, 1) * _PERTURBATION
+    empty = np.flatnonzero(counts == 0).tolist()
+    if not empty:
+        return
     # The largest first, of equal ones the lowest number.
     donors = [(-int(count), number) for number, count in enumerate(counts.tolist()) if count]
     heapq.heapify(donors)
-    for number in np.flatnonzero(counts == 0).tolist():
+    times_halved = dict.fromkeys(empty, 0)
+    for number in empty:
         size, donor = donors[0]
+        times = times_halved.get(donor, 0)
+        times_halved[donor] = times_halved[number] = times + 1
+        signs = _directions(centroids.shape[1], times)
         moves = signs * np.abs(centroids[donor])
         if not moves.any():
             moves = signs * largest
         centroids[number] = centroids[donor] + moves
-        centroids[donor] -= moves.astype(np.float32)
+        centroids[donor] = centroids[donor] - moves
         heapq.heapreplace(donors, (-((1 - size) // 2), donor))
         heapq.heappush(donors, (-(-size // 2), number))
+
+
+def _directions(n_columns: int, times: int) -> NDArray[np.float64]:
+    """Where a centroid moves that has been halved some times: another way each time.
+
+    Copies of one centroid would stand in a line else, or two of them at one place.
+    """
+    n_bits = max((n_columns - 1).bit_length(), 1)
+    signs = np.where(np.arange(n_columns) >> times % n_bits & 1, -1.0, 1.0)
+    return signs * max(_PERTURBATION / 2 ** (times // n_bits), _MIN_PERTURBATION)
 
 
 class MemoryPlan(NamedTuple):
@@ -388,7 +409,7 @@ class MemoryPlan(NamedTuple):
 
     Attributes:
         block_rows: Rows of a block.
-        work_bytes: Memory for what is made of a block beside it; in bytes.
+        work_bytes: Memory of a GPU for what is made of a block beside it; in bytes.
     """
 
     block_rows: int
@@ -401,24 +422,35 @@ def plan_memory(k: int, n_columns: int, settings: KMeansSettings) -> MemoryPlan:
     Raises:
         NotEnoughMemoryError: If it is too little for k and the columns.
     """
-    # Centroids twice more where they are compared, and what is made of some of them at a time.
-    fixed = 20 * k * n_columns + 24 * k + 2 * _CENTROIDS_AT_ONCE_BYTES
-    row_bytes = 4 * n_columns + 40
-    budget = settings.memory_budget_bytes
+    budget, needed = settings.memory_budget_bytes, min_bytes(k, n_columns)
+    row_bytes = _row_bytes(n_columns)
     block_rows = min(max(_MIN_BLOCK_ROWS, _BLOCK_BYTES // row_bytes), _MAX_BLOCK_ROWS)
     if budget is None:
         return MemoryPlan(block_rows, _WORK_BYTES)
-    left = budget - fixed
-    needed = _MIN_BLOCK_ROWS * row_bytes + _MIN_WORK_BYTES
-    if left < needed:
+    if budget < needed:
         raise NotEnoughMemoryError(
             parameter="memory_budget_bytes",
             found=budget,
-            expected=f"at least {format_gigabytes(fixed + needed)} for {k} centroids of "
-            f"{n_columns} numbers",
+            expected=f"at least {format_gigabytes(needed)} for {k} centroids of {n_columns} "
+            "numbers",
         )
-    block_rows = min(block_rows, (left - _MIN_WORK_BYTES) // row_bytes)
-    return MemoryPlan(block_rows, min(_WORK_BYTES, left - block_rows * row_bytes))
+    block_rows = min(block_rows, _MIN_BLOCK_ROWS + (budget - needed) // row_bytes)
+    return MemoryPlan(block_rows, min(_WORK_BYTES, budget))
+
+
+def min_bytes(k: int, n_columns: int) -> int:
+    """The least memory that k-means takes beside rows, labels and distances, in bytes."""
+    width = code_width(n_columns)
+    # Centroids, their sums and codes, and what is counted for each; then what a thread has.
+    of_centroids = k * (12 * n_columns + width + 64)
+    of_threads = get_num_threads() * (512 * width + 2**17)
+    of_steps = 2 * _CENTROIDS_AT_ONCE_BYTES + TAKING_BYTES
+    return of_centroids + of_threads + of_steps + _MIN_BLOCK_ROWS * _row_bytes(n_columns)
+
+
+def _row_bytes(n_columns: int) -> int:
+    """What a row of a block takes, with labels and distances as they are counted."""
+    return 4 * n_columns + 64
 
 
 def make_assigner(device: str, largest: float, work_bytes: int) -> Assigner:

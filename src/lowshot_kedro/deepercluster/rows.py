@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,13 +12,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lowshot_kedro.blocks import row_ranges
 from lowshot_kedro.errors import InputError, shown
 from lowshot_kedro.input_files import require_file
+from lowshot_kedro.interruption import require_no_stop
 from lowshot_kedro.training.processes import Processes
 
 # Rows between two wanted ones are read along if they are not more bytes: a call takes as long.
 _READ_ALONG_BYTES = 2**12
-_MAX_SPAN_BYTES = 2**22
+_MAX_SPAN_BYTES = 2**20
+# What taking rows needs beside those that it returns.
+TAKING_BYTES = 2 * _MAX_SPAN_BYTES
 
 
 class Rows(Protocol):
@@ -176,6 +181,13 @@ class ArrayRows:
             return np.take(self._array, numbers, 0, out, "clip")
         return self._converted(self._array[numbers], out)
 
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether rows need not be copied to be used."""
+        array = self._array
+        is_float = array.dtype == np.float32 and array.dtype.isnative
+        return self._file is None and is_float and array.flags.c_contiguous and array.flags.aligned
+
     def _converted(
         self, block: NDArray[Any], out: NDArray[np.float32] | None
     ) -> NDArray[np.float32]:
@@ -201,6 +213,30 @@ def share_of(array: ArrayLike, processes: Processes) -> Share:
     first = len(matrix) * processes.rank // processes.n_processes
     last = len(matrix) * (processes.rank + 1) // processes.n_processes
     return Share(ArrayRows(matrix, first, last), first, len(matrix), processes)
+
+
+def read_blocks(
+    rows: Rows, room: NDArray[np.float32], members: NDArray[np.int64] | None = None
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Rows one block after the other; between two of them this can be stopped.
+
+    Args:
+        rows: What is read.
+        room: (n, n_columns), whose rows are as many as a block has. A block lasts until the next.
+        members: int64, increasing numbers of the rows that are wanted; None: all.
+
+    Yields:
+        The place of its first row among those that are wanted, and the block.
+    """
+    at_hand = members is None and isinstance(rows, ArrayRows) and rows.is_at_hand
+    for first, last in row_ranges(rows.n_rows if members is None else len(members), len(room)):
+        require_no_stop()
+        if at_hand:
+            yield first, rows.read(first, last)
+        elif members is None:
+            yield first, rows.read(first, last, room[: last - first])
+        else:
+            yield first, rows.take(members[first:last], room[: last - first])
 
 
 def as_matrix(array: ArrayLike) -> NDArray[Any]:

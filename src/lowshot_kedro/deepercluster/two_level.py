@@ -15,14 +15,20 @@ from lowshot_kedro.deepercluster.lloyd import (
     checked_settings,
     gathered,
     kmeans_of,
+    min_bytes,
     processes_or_default,
     require_same,
 )
 from lowshot_kedro.deepercluster.parameters import SHARES
-from lowshot_kedro.deepercluster.rows import Share, share_of
+from lowshot_kedro.deepercluster.rows import ArrayRows, Share, read_blocks, share_of
 from lowshot_kedro.errors import InputError, NotEnoughMemoryError
 from lowshot_kedro.parameters import refuse, require_integer, require_one_of
 from lowshot_kedro.training.processes import Processes
+
+# Rows of super-clusters that are held in memory where no budget is stated.
+_GATHERED_BYTES = 2**29
+# As much as k-means itself has for a block at least.
+_MIN_READ_ROWS, _READ_BYTES = 256, 2**20
 
 
 class HierarchicalKMeans(NamedTuple):
@@ -168,13 +174,69 @@ def second_level(
     Yields:
         The number of the super-cluster, the numbers of own rows that are in it, and the clusters.
     """
-    for number in range(len(n_clusters)) if supers is None else supers:
-        if not n_clusters[number]:
-            continue
+    numbers = range(len(n_clusters)) if supers is None else supers
+    wanted = [number for number in numbers if n_clusters[number]]
+    budget = settings.memory_budget_bytes
+    gathered_here: dict[int, NDArray[np.float32]] = {}
+    for place, number in enumerate(wanted):
         members = np.flatnonzero(super_labels == number)
-        own = replace(settings, seed=_seed_of(settings.seed, number))
-        name = f"clusters of super-cluster {number}"
-        yield number, members, kmeans_of(share, n_clusters[number], own, members=members, name=name)
+        if number not in gathered_here:
+            gathered_here = _gather(share, super_labels, wanted[place:], n_clusters, settings)
+        held = sum(rows.nbytes for rows in gathered_here.values())
+        rows = gathered_here.pop(number, None)
+        own = replace(
+            settings,
+            seed=_seed_of(settings.seed, number),
+            memory_budget_bytes=None if budget is None else budget - held,
+        )
+        here = share if rows is None else replace(share, rows=ArrayRows(rows))
+        found = kmeans_of(
+            here,
+            n_clusters[number],
+            own,
+            members=members if rows is None else None,
+            name=f"clusters of super-cluster {number}",
+        )
+        # Or it would be there beside those that are read next.
+        del rows, here
+        yield number, members, found
+
+
+def _gather(
+    share: Share,
+    super_labels: NDArray[np.int32],
+    supers: Sequence[int],
+    n_clusters: Sequence[int],
+    settings: KMeansSettings,
+) -> dict[int, NDArray[np.float32]]:
+    """The rows of as many of the first super-clusters as memory holds, read in one go.
+
+    Rows of one super-cluster are scattered over all of them, and wanted in every pass.
+    """
+    n_columns, budget = share.rows.n_columns, settings.memory_budget_bytes
+    sizes = np.bincount(super_labels, minlength=len(n_clusters))
+    left = _GATHERED_BYTES
+    if budget is not None:
+        left = budget - max(min_bytes(n_clusters[number], n_columns) for number in supers)
+    gathered_here: dict[int, NDArray[np.float32]] = {}
+    for number in supers:
+        left -= 4 * n_columns * int(sizes[number])
+        if left < 0:
+            break
+        gathered_here[number] = np.empty((int(sizes[number]), n_columns), np.float32)
+    if not gathered_here:
+        return {}
+    ends = dict.fromkeys(gathered_here, 0)
+    room = np.empty((max(_MIN_READ_ROWS, _READ_BYTES // (4 * n_columns)), n_columns), np.float32)
+    for first, rows in read_blocks(share.rows, room):
+        labels = super_labels[first : first + len(rows)]
+        for number, into in gathered_here.items():
+            found = np.flatnonzero(labels == number)
+            begin = ends[number]
+            ends[number] = begin + len(found)
+            # Without "clip" numpy would make a copy, lest there be a number that is no row.
+            np.take(rows, found, 0, into[begin : ends[number]], "clip")
+    return gathered_here
 
 
 def _seed_of(seed: int, number: int) -> int:

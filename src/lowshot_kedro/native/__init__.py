@@ -1,4 +1,4 @@
-"""Compiled loops over graphs, score matrices and transport problems, with a numpy interface.
+"""Compiled loops over graphs, scores, transport problems and clusters, with a numpy interface.
 
 Offsets are int64, so that a graph may have more than 2³¹ edges; node numbers are int32. Every
 function checks what it is given and raises ValueError naming the argument, what was found and what
@@ -26,7 +26,7 @@ from .graph import (
     shift_neighbors,
     symmetrize,
 )
-from .kmeans import Centroids, add_to_clusters
+from .kmeans import MAX_KMEANS_COLUMNS, Centroids, add_to_clusters
 from .mkl import available as mkl_available
 from .scores import (
     DenseScores,
@@ -75,6 +75,7 @@ from .transport import (
 
 __all__ = [
     "CODE_WIDTH_UNIT",
+    "MAX_KMEANS_COLUMNS",
     "MAX_NEIGHBORS",
     "MAX_TRANSPORT_NODES",
     "Centroids",

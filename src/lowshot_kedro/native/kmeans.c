@@ -23,11 +23,17 @@
  * double precision, always in the same order of additions. */
 
 enum {
-    GROUP_ROWS = 256,  /* rows of a thread: a chunk of centroids in the cache serves them all */
-    FLOAT_SUMS = 64,   /* of a distance in single precision */
-    DOUBLE_SUMS = 16,  /* of a distance in double precision: these are what its bits follow from */
-    COLUMN_UNIT = 16   /* columns of sums of rows, of one thread */
+    GROUP_ROWS = 256, /* rows of a thread: a chunk of centroids in the cache serves them all */
+    FLOAT_SUMS = 64,  /* of a distance in single precision */
+    DOUBLE_SUMS = 16, /* of a distance in double precision: these are what its bits follow from */
+    COLUMN_UNIT = 16, /* columns of sums of rows, of one thread */
+    LITTLE_WORK = 1 << 19 /* numbers to look at; codes count as a 16th */
 };
+
+/* To wake other threads takes longer than to do a little work alone. */
+static int64_t threads_for(int64_t rows, int64_t columns) {
+    return rows > LITTLE_WORK / columns ? lowshot_get_num_threads() : 1;
+}
 
 /* Relative to a sum of so many products, in single precision with FLOAT_SUMS sums: many times what
  * rounding does, and little beside what codes leave open. */
@@ -183,7 +189,7 @@ static bool centroids_fit(const struct lowshot_centroids *centroids) {
 static void find_middle(const struct lowshot_centroids *centroids) {
     enum { COLUMNS = 256 };
     const int64_t dimension = centroids->dimension;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (centroids->count > LITTLE_WORK / dimension)
     for (int64_t first = 0; first < dimension; first += COLUMNS) {
         const int64_t columns = dimension - first < COLUMNS ? dimension - first : COLUMNS;
         double sums[COLUMNS] = {0};
@@ -209,7 +215,8 @@ int lowshot_prepare_centroids(const struct lowshot_centroids *centroids,
     bool no_memory = false;
     float ratio = 0;
     struct stop stop = {0};
-#pragma omp parallel reduction(min : first_bad) reduction(|| : no_memory) reduction(max : ratio)
+#pragma omp parallel reduction(min : first_bad) reduction(|| : no_memory)                          \
+    reduction(max : ratio) if (chunks > 1)
     {
         int8_t *const codes = calloc((size_t)(chunk * width), 1);
         const int8_t **const vectors = malloc((size_t)chunk * sizeof(int8_t *));
@@ -229,8 +236,9 @@ int lowshot_prepare_centroids(const struct lowshot_centroids *centroids,
                     first_bad = c < first_bad ? c : first_bad;
                     continue;
                 }
-                const struct coded coded = encode_vector(values, centroids->middle, centroids->scale,
-                                                         dimension, room, codes + v * width);
+                const struct coded coded =
+                    encode_vector(values, centroids->middle, centroids->scale, dimension, room,
+                                  codes + v * width);
                 int64_t square = 0;
                 for (int64_t j = 0; j < dimension; j++)
                     square += codes[v * width + j] * codes[v * width + j];
@@ -262,9 +270,9 @@ int lowshot_prepare_centroids(const struct lowshot_centroids *centroids,
     return LOWSHOT_OK;
 }
 
-
 /* What is known of a row. A centroid whose bound is below `least` is farther than the nearest so
- * far. Bounds are relative to the step of the row: score * step - half * inverse + length * reach. */
+ * far. Bounds are relative to the step of the row: score * step - half * inverse + length * reach.
+ */
 struct assigned {
     double distance; /* of the nearest so far: squared, not scaled */
     int32_t number;  /* of that; -1: none yet */
@@ -469,8 +477,8 @@ static bool make_group_room(int64_t group_rows, int64_t dimension, int64_t width
 static bool begin_row(const struct lowshot_centroids *centroids, const float *values, int32_t label,
                       float rounding, int8_t *codes, float *room, struct assigned *row) {
     const int64_t dimension = centroids->dimension;
-    const struct coded coded = encode_vector(values, centroids->middle, centroids->scale, dimension,
-                                             room, codes);
+    const struct coded coded =
+        encode_vector(values, centroids->middle, centroids->scale, dimension, room, codes);
     if (!(coded.square <= FLT_MAX))
         return false;
     const float length = sqrtf(coded.square);
@@ -532,15 +540,17 @@ int lowshot_assign_rows(const struct lowshot_centroids *centroids, const float *
     if (kind != LOWSHOT_OK)
         return kind;
     const struct code_kernels kernels = choose_code_kernels();
+    const int64_t work_of_row = (centroids->count / 16 + 8) * centroids->dimension;
+    const int64_t threads = threads_for(count, work_of_row);
     /* Some groups for each thread, so that none waits long for the others. */
-    const int64_t share = count / (4 * (int64_t)lowshot_get_num_threads());
+    const int64_t share = count / (4 * threads);
     int64_t group_rows = (share / QUERY_TILE + 1) * QUERY_TILE;
     group_rows = group_rows < GROUP_ROWS ? group_rows : GROUP_ROWS;
     const int64_t groups = count / group_rows + (count % group_rows != 0);
     int64_t first_bad = INT64_MAX;
     bool no_memory = false;
     struct stop stop = {0};
-#pragma omp parallel reduction(min : first_bad) reduction(|| : no_memory)
+#pragma omp parallel reduction(min : first_bad) reduction(|| : no_memory) if (threads > 1)
     {
         struct group_room room;
         const bool has_room =
@@ -568,8 +578,8 @@ int lowshot_assign_rows(const struct lowshot_centroids *centroids, const float *
     return LOWSHOT_OK;
 }
 
-/* Adding 1.5 * 2^52 leaves the nearest integer, ties to even, in the last bits of a double. Sums are
- * unsigned, so that they may wrap. */
+/* Adding 1.5 * 2^52 leaves the nearest integer, ties to even, in the last bits of a double. Sums
+ * are unsigned, so that they may wrap. */
 ALWAYS_INLINE void add_row_portable(const float *restrict row, int64_t columns, double units,
                                     uint64_t *restrict sums) {
     const double rounding = 6755399441055744.0;
@@ -584,8 +594,7 @@ ALWAYS_INLINE void add_row_portable(const float *restrict row, int64_t columns, 
 }
 
 FOR_EVERY_WIDTH(void, add_row,
-                (const float *restrict row, int64_t columns, double units,
-                 uint64_t *restrict sums),
+                (const float *restrict row, int64_t columns, double units, uint64_t *restrict sums),
                 row, columns, units, sums)
 
 int lowshot_add_to_clusters(const struct lowshot_matrix *rows, const int32_t *labels, double units,
@@ -597,12 +606,14 @@ int lowshot_add_to_clusters(const struct lowshot_matrix *rows, const int32_t *la
     if (kind != LOWSHOT_OK)
         return kind;
     const int64_t columns = rows->columns;
+    if (columns == 0)
+        return LOWSHOT_OK;
     struct stop stop = {0};
     /* Each thread has columns of its own of all clusters. */
-    const int64_t threads = lowshot_get_num_threads();
+    const int64_t threads = threads_for(rows->rows, columns);
     const int64_t units_of_columns = (columns + COLUMN_UNIT - 1) / COLUMN_UNIT;
     const int64_t at_once = (units_of_columns + threads - 1) / threads * COLUMN_UNIT;
-#pragma omp parallel for schedule(static, 1)
+#pragma omp parallel for schedule(static, 1) if (threads > 1)
     for (int64_t first = 0; first < columns; first += at_once) {
         const int64_t few = columns - first < at_once ? columns - first : at_once;
         for (int64_t r = 0; r < rows->rows && !stop_wanted_by_row(&stop); r++)

@@ -13,9 +13,8 @@ from .search import code_width
 
 _PACKED_ROWS = 32
 _CACHE_LINE_BYTES = 64
-MAX_COLUMNS = int(lib.LOWSHOT_MAX_CODE_WIDTH)
-MAX_CENTROIDS = 2**31 - 1
-MAX_UNITS = 2.0**51
+MAX_KMEANS_COLUMNS = int(lib.LOWSHOT_MAX_CODE_WIDTH)
+_MAX_CENTROIDS = 2**31 - 1
 
 
 class Centroids:
@@ -38,8 +37,8 @@ class Centroids:
         check_array("values", values, np.float32, ("k", "d"))
         self.count, self.dimension = values.shape
         for name, size, most in (
-            ("centroids", self.count, MAX_CENTROIDS),
-            ("columns", self.dimension, MAX_COLUMNS),
+            ("centroids", self.count, _MAX_CENTROIDS),
+            ("columns", self.dimension, MAX_KMEANS_COLUMNS),
         ):
             if not 1 <= size <= most:
                 raise ValueError(f"values: expected 1..{most} {name}, got {size}")
