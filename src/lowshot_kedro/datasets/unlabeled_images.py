@@ -49,7 +49,8 @@ class UnlabeledImagesDataset(ReadOnlyImagesDataset):
             FileNotFoundError: If it is not there.
             ValueError: If it is a file, or holds no image.
         """
-        self.load()
+        if self._path is not None:
+            self._open()
 
     def _open(self) -> ImageFolder:
         if not self._named:

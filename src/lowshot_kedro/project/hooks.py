@@ -158,7 +158,7 @@ class ParameterHooks:
 
         pipelines["episodes"] = episodes.create_pipeline(dataset)
         whole = deepercluster.create_pipeline(
-            "background_images" if unlabeled.get("images_path") is None else "unlabeled_images"
+            "background_images" if unlabeled.get("images_path") is None else "deepercluster_images"
         )
         # RotNet clusters nothing.
         has_clusters = unlabeled.get("n_clusters") != 1

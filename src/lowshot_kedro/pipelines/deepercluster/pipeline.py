@@ -16,7 +16,7 @@ def create_pipeline(images: str = "background_images") -> Pipeline:
     Nodes with the tag `clusters` have nothing to do for RotNet, which has none.
 
     Args:
-        images: The dataset of the images: `unlabeled_images` where the parameter
+        images: The dataset of the images: `deepercluster_images` where the parameter
             `deepercluster.images_path` names a folder.
     """
     return pipeline(
