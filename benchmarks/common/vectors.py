@@ -18,8 +18,8 @@ from scipy import sparse
 from common.idx import IMAGES, SIDE, find_idx, read_idx
 from lowshot_kedro.blocks import row_ranges
 from lowshot_kedro.datasets.files import written_whole
-from lowshot_kedro.disk import require_space
 from lowshot_kedro.datasets.raw_matrix import count_rows, write_rows
+from lowshot_kedro.disk import require_space
 from lowshot_kedro.threads import map_rows, run_in_one_thread
 
 # Where Debian's package dataset-fashion-mnist puts its files.
