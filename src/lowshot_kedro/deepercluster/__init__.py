@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lowshot_kedro.extras import lazy_names
 
 if TYPE_CHECKING:
+    from lowshot_kedro.deepercluster.assigning import assign_clusters
     from lowshot_kedro.deepercluster.final_clustering import cluster_trained
     from lowshot_kedro.deepercluster.groups import process_groups
     from lowshot_kedro.deepercluster.lloyd import kmeans
@@ -26,6 +27,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "DeeperClusterJob": "training",
+        "assign_clusters": "assigning",
         "cluster_trained": "final_clustering",
         "fit_whitening": "whitening",
         "hierarchical_kmeans": "two_level",
@@ -39,6 +41,7 @@ __getattr__, __dir__ = lazy_names(
 
 __all__ = [
     "DeeperClusterJob",
+    "assign_clusters",
     "cluster_trained",
     "fit_whitening",
     "hierarchical_kmeans",
