@@ -455,7 +455,7 @@ def parser_of_options() -> argparse.ArgumentParser:
     add("--image-size", type=positive, default=32, help="of the network's input")
     add("--augmentation", default="imagenet", help="as for deepercluster.augmentation")
     add("--epochs", type=positive, default=9, help="as many images each as there are")
-    add("--batch-size", type=positive, default=256, help="of a training")
+    add("--batch-size", type=positive, default=128, help="of a training")
     add("--lr", type=above_zero, default=0.1, help="at the beginning")
     add("--lr-schedule", default="constant", help="as for deepercluster.lr_schedule")
     add("--weight-decay", type=float, default=1e-5, help="of a training")

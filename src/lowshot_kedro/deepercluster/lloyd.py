@@ -426,7 +426,8 @@ def _directions(n_columns: int, times: int) -> NDArray[np.float64]:
     """
     n_bits = max((n_columns - 1).bit_length(), 1)
     signs = np.where(np.arange(n_columns) >> times % n_bits & 1, -1.0, 1.0)
-    return signs * max(_PERTURBATION / 2 ** (times // n_bits), _MIN_PERTURBATION)
+    scale = max(_PERTURBATION / 2 ** (times // n_bits), _MIN_PERTURBATION)
+    return np.asarray(signs * scale, np.float64)
 
 
 class MemoryPlan(NamedTuple):
