@@ -29,6 +29,7 @@ from lowshot_kedro.memory import format_gigabytes
 from lowshot_kedro.native import code_width, get_num_threads
 from lowshot_kedro.parameters import bytes_of, refuse, require_gigabytes, require_integer
 from lowshot_kedro.progress import Progress, Stopwatch
+from lowshot_kedro.training import stopping
 from lowshot_kedro.training.processes import Processes
 
 logger = logging.getLogger(__name__)
@@ -277,6 +278,9 @@ class _Lloyd:
                 self._add_up(sums)
                 update_centroids(centroids, sums, counts, exponent, largest)
                 sums[:] = 0
+                # Of many rows a k-means takes longer than whoever sends a signal waits.
+                after = f"pass {number + 1} of {n_passes} over {self._name}"
+                stopping.stop_if_wanted(self._processes, after)
         report = replace(self._report, sizes=few[:-3].copy())
         if self._processes.is_first:
             logger.info(
