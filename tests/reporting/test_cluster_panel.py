@@ -64,7 +64,7 @@ def test_each_row_says_what_its_cluster_is():
         "super 3 · cluster 17", "1,234 images (12 %)", "mean distance 0.512", "38% repeats",
         "blank",
         "The tightest: the smallest mean distance from the centroid",
-        "super 0 · cluster 2", "1 image (0.01 %)", "mean distance 0.05",
+        "super 0 · cluster 2", "1 image (0.01 %)", "mean distance 0.050",
     ]  # fmt: skip
 
 

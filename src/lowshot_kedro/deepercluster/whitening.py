@@ -44,7 +44,7 @@ _BITS = 61
 _Matrix = NDArray[np.floating[Any]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Whitening:
     """A rotation after which features vary alike in every direction, and their unit length.
 
@@ -58,6 +58,9 @@ class Whitening:
     mean: NDArray[np.float64]
     projection: NDArray[np.float64]
     variances: NDArray[np.float64]
+
+    def __repr__(self) -> str:
+        return f"Whitening({len(self.mean)} numbers to {self.n_components})"
 
     @property
     def n_components(self) -> int:

@@ -101,7 +101,7 @@ def _said_of(cluster: ShownCluster, chosen: ChosenClusters) -> Sequence[str]:
         name = f"super {cluster.super_cluster} · {name}"
     share = 100 * cluster.size / chosen.n_images
     images = "1 image" if cluster.size == 1 else f"{cluster.size:,} images"
-    lines = [name, f"{images} ({share:.2g} %)", f"mean distance {cluster.mean_distance:.3g}"]
+    lines = [name, f"{images} ({share:.2g} %)", f"mean distance {cluster.mean_distance:.3f}"]
     if cluster.repeats >= _MIN_REPEATS:
         lines.append(f"{cluster.repeats:.0%} repeats")
     return lines
