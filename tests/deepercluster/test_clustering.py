@@ -342,6 +342,19 @@ def test_a_signal_stops_all_processes_and_they_go_on(network, made, tmp_path, mo
     assert contents(Clustering(folder)) == contents(made)
 
 
+def test_a_signal_stops_a_whitening(network, made, tmp_path, monkeypatch):
+    folder = tmp_path / "clustering"
+    note = tmp_path / f".partial-{folder.name}" / "features.done"
+    monkeypatch.setattr(stopping, "ask", lambda *_: (False, 15 * all(note.read_bytes())))
+    with pytest.raises(StoppedBySignal, match="which are to be whitened"):
+        in_threads(2, lambda processes: cluster(network, folder, processes))
+    monkeypatch.undo()
+    images = Images()
+    cluster(network, folder, images=images)
+    assert not images.seen
+    assert contents(Clustering(folder)) == contents(made)
+
+
 def test_a_signal_stops_between_the_passes_of_a_k_means(network, made, tmp_path, monkeypatch):
     folder = tmp_path / "clustering"
     # It is there when the features are.

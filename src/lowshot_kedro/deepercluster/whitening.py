@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from lowshot_kedro.blocks import require_finite, row_ranges
+from lowshot_kedro.deepercluster.feature_files import stoppable_loop
 from lowshot_kedro.deepercluster.lloyd import of_all, processes_or_default, require_same
 from lowshot_kedro.deepercluster.rows import ArrayRows, as_matrix
 from lowshot_kedro.errors import InputError, shown_line
@@ -359,11 +360,12 @@ def _sums_of(
     block_bytes = 8 * d * (3 * size + 2 * d)
     n_workers = max(1, min(faiss.omp_get_max_threads(), memory_bytes // block_bytes))
     sums = _Sums(np.zeros(d, np.int64), np.zeros((d, d), np.int64))
+    n_blocks, after = -(-len(rows) // size), "features, which are to be whitened"
     with (
         Progress(len(rows), "whitening") as bar,
         closing(map_in_threads(sums_of, row_ranges(len(rows), size), 0, n_workers)) as results,
     ):
-        for n_read, (total, products) in results:
+        for n_read, (total, products) in stoppable_loop(results, n_blocks, processes, after):
             np.add(sums.sum, total, out=sums.sum)
             np.add(sums.products, products, out=sums.products)
             bar.update(n_read)
