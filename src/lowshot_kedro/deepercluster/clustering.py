@@ -1,8 +1,8 @@
 """From a network and images to a clustering on disk.
 
 All that takes long is kept in the folder of the clustering under its unfinished name: rows of
-images batch by batch, the whitening, and each k-means. So a work that is stopped loses one k-means
-at most, and goes on in any number of processes. While it lasts, the disk has the features of the
+images batch by batch, the whitening, each k-means and its passes. So a work that is stopped loses a
+pass, or a minute of passes, and goes on in any number of processes. While it lasts, the disk has the features of the
 images that the whitening follows from and the whitened ones of all: 4 · (n · F + N · D) bytes for n
 of N images, features of F numbers and D components.
 """
@@ -36,6 +36,7 @@ from lowshot_kedro.deepercluster.assignments import (
     write_json,
 )
 from lowshot_kedro.deepercluster.features import WhitenedFeatures
+from lowshot_kedro.deepercluster.kept_passes import PATTERN
 from lowshot_kedro.deepercluster.lloyd import KMeansSettings, ShareKMeans
 from lowshot_kedro.deepercluster.parameters import DeeperClusterParameters
 from lowshot_kedro.deepercluster.rows import Share
@@ -209,6 +210,7 @@ class _Work:
             self._seed,
             bytes_of(parameters.memory_budget_gb),
             processes.device.type,
+            self._partial,
         )
         files = AssignmentFiles(self._partial, own, n_images, processes)
         files.create()
@@ -251,6 +253,8 @@ class _Work:
             "sizes": report.sizes.tolist(),
         }
         write_json(self._partial / f"{_STAGE}{stage}.json", content)
+        for path in self._partial.glob(PATTERN):
+            path.unlink()
 
     def _stages(self) -> dict[str, Any]:
         """The k-means that are finished, by name; of other processes than the first none."""

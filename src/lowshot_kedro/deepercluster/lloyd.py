@@ -15,6 +15,7 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from lowshot_kedro.blocks import row_ranges, spread_rows
 from lowshot_kedro.deepercluster.assigners import UNKNOWN, Assigner
 from lowshot_kedro.deepercluster.fixed_point import exponent_for
+from lowshot_kedro.deepercluster.kept_passes import KeptPasses, Passes
 from lowshot_kedro.deepercluster.rows import TAKING_BYTES, Share, as_matrix, read_blocks, share_of
 from lowshot_kedro.errors import InputError, NotEnoughMemoryError, shown
 from lowshot_kedro.memory import format_gigabytes
@@ -72,12 +74,15 @@ class KMeansSettings:
         memory_budget_bytes: Memory for centroids, sums and blocks, beside 12 bytes for each row;
             None: what is fast.
         device: `cpu`, or where else blocks go: `cuda`.
+        folder: Where passes that are done are kept, for a run that is stopped; it belongs to the
+            same rows and settings. None: nowhere.
     """
 
     n_iterations: int = 10
     seed: int = 0
     memory_budget_bytes: int | None = None
     device: str = "cpu"
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -242,15 +247,25 @@ class _Lloyd:
         """From the first centroids to the last labels."""
         largest = self._look_at_rows()
         assigner = make_assigner(self._settings.device, largest, self._work_bytes)
-        centroids = self._draw() if init is None else np.array(init, np.float32)
+        kept = KeptPasses(self._settings.folder, self._name, self._processes)
+        before = kept.load()
+        if before is not None:
+            centroids = before.centroids
+            self._report.objectives.extend(before.objectives)
+            self._report.n_empty.extend(before.n_empty)
+        else:
+            centroids = self._draw() if init is None else np.array(init, np.float32)
+        n_done = len(self._report.objectives)
         # Integers that all processes add up: rows of each cluster, how many have another label than
         # before, distances in two units; and the sums of each cluster.
         few = np.zeros(self._k + 3, np.int64)
         sums = np.zeros(centroids.shape, np.int64)
         n_passes = self._settings.n_iterations + 1
         whole = Stopwatch()
-        with Progress(n_passes * self._n_here, self._name) as progress:
-            for number in range(n_passes):
+        with Progress(n_passes * self._n_here, self._name, n_done * self._n_here) as progress:
+            # Labels of earlier passes are not known then, which changes no result: as long as no
+            # row would get another one, centroids stay as they are.
+            for number in range(n_done, n_passes):
                 watch, is_last = Stopwatch(), number + 1 == n_passes
                 # A mean is no larger than the largest row, but what is given may be.
                 longest = max(largest, float(centroids.max()), -float(centroids.min()))
@@ -280,7 +295,13 @@ class _Lloyd:
                 sums[:] = 0
                 # Of many rows a k-means takes longer than whoever sends a signal waits.
                 after = f"pass {number + 1} of {n_passes} over {self._name}"
-                stopping.stop_if_wanted(self._processes, after)
+                passes = Passes(centroids, self._report.objectives, self._report.n_empty)
+                try:
+                    stopping.stop_if_wanted(self._processes, after)
+                except stopping.StoppedBySignal:
+                    kept.save(passes, at_once=True)
+                    raise
+                kept.save(passes)
         report = replace(self._report, sizes=few[:-3].copy())
         if self._processes.is_first:
             logger.info(
