@@ -17,7 +17,7 @@ from lowshot_kedro.deepercluster import (
     fit_whitening,
     hierarchical_kmeans,
 )
-from lowshot_kedro.deepercluster.assignments import FILES, Clustering
+from lowshot_kedro.deepercluster.assignments import FILES, SUPER_LABELS, Clustering
 from lowshot_kedro.deepercluster.clustering import cluster_images
 from lowshot_kedro.deepercluster.feature_files import BatchFile
 from lowshot_kedro.deepercluster.parameters import DeeperClusterParameters
@@ -339,6 +339,19 @@ def test_a_signal_stops_all_processes_and_they_go_on(network, made, tmp_path, mo
     images.seen.clear()
     cluster(network, folder, images=images)
     assert len(images.seen) == N_IMAGES - 2 * 4 * 16
+    assert contents(Clustering(folder)) == contents(made)
+
+
+def test_a_signal_stops_between_the_passes_of_a_k_means(network, made, tmp_path, monkeypatch):
+    folder = tmp_path / "clustering"
+    # It is there when the features are.
+    begun = tmp_path / f".partial-{folder.name}" / SUPER_LABELS
+    monkeypatch.setattr(stopping, "ask", lambda _, flag=False: (flag, 15 * begun.exists()))
+    with pytest.raises(StoppedBySignal, match="pass 1 of 5 over super-clusters"):
+        in_threads(2, lambda processes: cluster(network, folder, processes))
+    assert begun.exists()
+    monkeypatch.undo()
+    cluster(network, folder)
     assert contents(Clustering(folder)) == contents(made)
 
 

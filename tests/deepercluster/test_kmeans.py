@@ -54,6 +54,15 @@ def test_labels_and_objective_are_those_of_the_returned_centroids():
     assert found.objective == pytest.approx(distances.min(1).mean(), rel=1e-9)
 
 
+def test_objectives_beside_numbers_that_are_larger_by_far():
+    far_columns = np.concatenate([ROWS / 1000, np.full_like(ROWS[:, :1], 1e6)], 1)
+    far_row = np.concatenate([ROWS, np.full_like(ROWS[:1], 1e9)])
+    for rows in (far_columns, far_row):
+        found = kmeans(rows, 24, init=rows[-24:])
+        nearest = squared_distances(rows, found.centroids).min(1)
+        assert found.objective == pytest.approx(nearest.mean(), rel=1e-9)
+
+
 def test_the_first_centroids_are_different_rows_that_follow_from_the_seed():
     rows = np.arange(50, dtype=np.float32)[:, None] + [0, 100]
     first = kmeans(rows, 50, n_iterations=0)

@@ -89,7 +89,9 @@ class DeeperClusterParameters(TrainingParameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.images_path is not None and not isinstance(self.images_path, str):
+        # Of an empty text the catalog would make the folder of the project.
+        is_folder = isinstance(self.images_path, str) and self.images_path
+        if self.images_path is not None and not is_folder:
             raise refuse("images_path", self.images_path, "a folder, or null: background_images")
         require_boolean("sobel", self.sobel)
         try:
