@@ -127,7 +127,7 @@ def test_images_of_a_row_stand_in_order_behind_the_text():
 
 def test_where_nothing_is_tight_the_panel_says_so():
     said = texts(plot_cluster_panel(Images(), chosen(tightest=())))
-    assert "none: in each, more than half of the images repeat another one" in said
+    assert "none: each has one image, or more than half of its images repeat another one" in said
 
 
 @pytest.mark.parametrize(

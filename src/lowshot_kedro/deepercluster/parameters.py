@@ -48,7 +48,7 @@ class DeeperClusterParameters(TrainingParameters):
         images_per_epoch: Images of an epoch, those that are turned counted each time; None: as
             published, as many as there are with rotation, and a quarter without.
         memory_budget_gb: Memory for clustering in each process, beside network and labels; in GB.
-        n_clusters_shown: Clusters in the picture, once the largest and once the tightest.
+        n_clusters_shown: Clusters in the panel, once the largest and once the tightest.
         n_images: Images of each of them.
     """
 
