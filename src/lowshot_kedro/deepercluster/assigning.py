@@ -44,7 +44,8 @@ def assign_clusters(
             returns, and the dataset `cluster_centroids` of a catalog holds.
 
     Returns:
-        In memory besides: 16384 rows.
+        Their super-clusters, their clusters in these, and how far they are from the centroids. In
+        memory besides: 16384 rows.
 
     Raises:
         InputError: If an array is missing, for another number of columns, NaN or infinity.

@@ -2,9 +2,9 @@
 
 All that takes long is kept in the folder of the clustering under its unfinished name: rows of
 images batch by batch, the whitening, each k-means and its passes. So a work that is stopped loses a
-pass, or a minute of passes, and goes on in any number of processes. While it lasts, the disk has the features of the
-images that the whitening follows from and the whitened ones of all: 4 · (n · F + N · D) bytes for n
-of N images, features of F numbers and D components.
+pass, or a minute of passes, and goes on in any number of processes. While it lasts, the disk has
+the features of the images that the whitening follows from and the whitened ones of all:
+4 · (n · F + N · D) bytes for n of N images, features of F numbers and D components.
 """
 
 from __future__ import annotations

@@ -54,7 +54,9 @@ def _cluster(processes: Processes, job: DeeperClusterJob) -> None:
     checkpoints = Checkpoints(job.folder, job.provenance, processes)
     found = checkpoints.latest()
     if found is None or found.state["epoch"] < parameters.epochs:
-        raise InputError(f"{checkpoints.folder}: found no training that is done")
+        raise InputError(
+            f"{checkpoints.folder}: found no training that is done", made_by="deepercluster"
+        )
     network = unsupervised_from_tensors(describe(job), found.state["network"], checkpoints.folder)
     last = round_of(parameters.epochs - 1, parameters)
     with stopping.stoppable():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ class KeptPasses:
                 return Passes(
                     saved["centroids"], saved["objectives"].tolist(), saved["n_empty"].tolist()
                 )
-        except (OSError, ValueError, EOFError, KeyError) as error:
+        except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
             raise InputError(f"{path}: not readable; remove it to begin anew") from error
 
     def save(self, passes: Passes, *, at_once: bool = False) -> None:

@@ -145,6 +145,10 @@ def kmeans(
         processes: Those that work together: each passes all rows and gets all labels; None: the
             default group of torch.distributed, or this one.
 
+    Returns:
+        labels int64 (N,), centroids float32 (k, d) and the mean squared distance of a row from its
+        centroid.
+
     Raises:
         InputError: If an argument cannot be used.
         NotEnoughMemoryError: If the budget is too small for k and d.

@@ -17,7 +17,7 @@ _BLOCK_ROWS = 2**20
 _MAX_GATHERED = 2**21
 # Two images of a cluster are taken for the same one if their distances differ by less than this
 # part of the mean distance: the same features, computed in other batches, differ in the last bits.
-_SAME = 1e-5
+_SAME = 1e-6
 # Where all images of a cluster are equally far from its centroid, and not nearer than this part of
 # the mean distance, they are different ones: repeats would lie on it.
 _FAR = 0.1
