@@ -191,3 +191,32 @@ def test_label_images_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     before, after = (_percentages(_printed(cells[name]))[0] for name in ("truth", "again"))
     assert 40 < before < after + 5
     assert _with_images(cells) == {"reliability", "next-images", "map"}
+
+
+# A batch, so that the test takes seconds: what is learnt is no matter here.
+LITTLE = """
+deepercluster:
+  dimension: 16
+  n_components: 8
+  n_clusters: 16
+  epochs: 1
+  images_per_epoch: 64
+  num_workers: 0
+"""
+
+
+def test_deepercluster_runs(
+    demonstration_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _forget_jupyter(monkeypatch, tmp_path)
+    project = Path(shutil.copytree(demonstration_project, tmp_path / "project"))
+    (project / "conf" / "local").mkdir(exist_ok=True)
+    (project / "conf" / "local" / "parameters.yml").write_text(LITTLE)
+    path = ROOT / "notebooks" / "deepercluster.ipynb"
+    cells = _run(nbformat.read(path, as_version=4), project / "notebooks")
+    assert _with_images(cells) == {"curves", "sizes", "panel", "own-images"}
+    assert _printed(cells["images"]) == "599 images\n"
+    again, of_digit = _percentages(_printed(cells["others"]))
+    # Whoever assigns images by the file of centroids gets the clusters of the run.
+    assert again == 100
+    assert 10 < of_digit <= _percentages(_printed(cells["agreement"]))[0] + 10

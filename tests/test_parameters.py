@@ -172,6 +172,7 @@ REFUSED = [
     ("snca.keep_every", 0, ANY_COUNT),
     ("snca.max_restarts", -1, "an integer from 0 to 1000"),
     ("deepercluster.images_path", 3, "a folder, or null"),
+    ("deepercluster.images_path", "", "a folder, or null"),
     ("deepercluster.network", "vgg19", "one of: vgg16, small_vgg16"),
     ("deepercluster.sobel", "yes", "true or false"),
     ("deepercluster.weights", "", "none, download, package:MODULE/FILE or a file"),

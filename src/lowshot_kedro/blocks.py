@@ -75,9 +75,14 @@ class Blocks(Generic[Block]):
             if n_rows > self.n_rows:
                 break
             yield block
-        if n_rows != self.n_rows:
-            found = f"more than {self.n_rows}" if n_rows > self.n_rows else str(n_rows)
-            raise ValueError(f"{name}: got blocks of {found} rows; expected {self.n_rows}")
+        _require_n_rows(n_rows, self.n_rows, name)
+
+
+def _require_n_rows(n_rows: int, expected: int, name: str) -> None:
+    """Refuse blocks with other rows than announced; of too many not all are counted."""
+    if n_rows != expected:
+        found = f"more than {expected}" if n_rows > expected else str(n_rows)
+        raise ValueError(f"{name}: got blocks of {found} rows; expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -116,9 +121,7 @@ class TableBlocks:
             if n_rows > self.n_rows:
                 break
             yield block
-        if n_rows != self.n_rows:
-            found = f"more than {self.n_rows}" if n_rows > self.n_rows else str(n_rows)
-            raise ValueError(f"{name}: got blocks of {found} rows; expected {self.n_rows}")
+        _require_n_rows(n_rows, self.n_rows, name)
 
 
 @dataclass(frozen=True)

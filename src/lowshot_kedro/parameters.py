@@ -12,6 +12,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
+import numpy as np
+
 from lowshot_kedro.errors import InputError, did_you_mean
 
 # The word for a value that is chosen by the data.
@@ -42,6 +44,17 @@ def require_boolean(name: str, value: object) -> None:
     """Refuse what is neither true nor false."""
     if not isinstance(value, bool):
         raise refuse(name, value, "true or false")
+
+
+def truth_of(name: str, value: object) -> bool:
+    """A truth value that a program gives: also NumPy's, which arrays hold, and 1 and 0.
+
+    Raises:
+        InputError: For anything else.
+    """
+    if isinstance(value, bool | np.bool_ | int | np.integer) and value in (0, 1):
+        return bool(value)
+    raise refuse(name, value, "true or false")
 
 
 def require_integer(

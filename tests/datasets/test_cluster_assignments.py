@@ -65,6 +65,14 @@ def test_any_program_can_read_it(dataset):
     assert b"\r" not in dataset._filepath.read_bytes()
 
 
+def test_a_name_with_a_carriage_return_is_one_field(dataset):
+    names = ["Icon\r.png", "\r", "a\r\nb", "plain.png"]
+    dataset.save(table(block(0, names), block(4, FILES)))
+    assert dataset.load()["file"].tolist() == names + FILES
+    with dataset._filepath.open(encoding="utf-8", newline="") as file:
+        assert [row[1] for row in csv.reader(file)][1:] == names + FILES
+
+
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 

@@ -39,7 +39,7 @@ def test_images_at_any_depth_in_the_order_of_their_paths(folder):
 def test_without_a_folder_none_is_loaded():
     images = UnlabeledImagesDataset(path=None)
     images.check()
-    assert DataCatalog({"unlabeled_images": images}).load("unlabeled_images") is None
+    assert DataCatalog({"deepercluster_images": images}).load("deepercluster_images") is None
     assert images.exists() and images.count_images() == 0
     assert "no folder is named" in images._repr_html_()
     assert "no folder is named" in pretty(images)

@@ -108,7 +108,13 @@ def made_up(network: nn.Module, images: Any, *arguments: Any) -> Clustering:
             write_array(unfinished / name, array)
         report = {
             "n_images": n_images,
-            "clusters": {"n": parameters.n_clusters, "n_empty": m, "max": 9},
+            "clusters": {
+                "n": parameters.n_clusters,
+                "n_empty": m,
+                "min": 0,
+                "median": 4.0,
+                "max": 9,
+            },
             "objective": 0.5,
             "normalized_mutual_information": None if previous is None else 0.25,
         }

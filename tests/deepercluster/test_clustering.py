@@ -2,6 +2,7 @@ import json
 import logging
 import shutil
 from collections import Counter
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -16,7 +17,7 @@ from lowshot_kedro.deepercluster import (
     fit_whitening,
     hierarchical_kmeans,
 )
-from lowshot_kedro.deepercluster.assignments import FILES, Clustering
+from lowshot_kedro.deepercluster.assignments import FILES, SUPER_LABELS, Clustering
 from lowshot_kedro.deepercluster.clustering import cluster_images
 from lowshot_kedro.deepercluster.feature_files import BatchFile
 from lowshot_kedro.deepercluster.parameters import DeeperClusterParameters
@@ -138,6 +139,42 @@ def test_labels_are_those_of_features_whitened_and_clustered(network, made):
     np.testing.assert_allclose(made.whitening.apply(features), rows, atol=1e-5)
     assert np.array_equal(made.labels(3, 50), made.labels()[3:50])
     assert np.array_equal(made.labels(), made.offsets[made.super_labels] + made.sub_labels)
+
+
+def mean_squared_distance(rows, labels):
+    _, numbers = np.unique(labels, return_inverse=True)
+    sums = np.zeros((numbers.max() + 1, rows.shape[1]))
+    np.add.at(sums, numbers, rows)
+    means = sums / np.bincount(numbers)[:, None]
+    return np.mean(np.sum((rows - means[numbers]) ** 2, axis=1))
+
+
+@pytest.mark.parametrize(("n_processes", "n_of_sample"), [(2, 140), (4, 80)])
+def test_two_levels_are_no_worse_than_those_of_the_original(n_processes, n_of_sample):
+    """Its start points differ, and its whitening follows from the first images of each process."""
+    rs = np.random.RandomState(61)
+    centres, kinds = rs.standard_normal((12, 24)) * 2, rs.randint(0, 12, 4000)
+    features = (centres[kinds] + rs.standard_normal((4000, 24))).astype(np.float32)
+    sample = features.reshape(n_processes, -1, 24)[:, :n_of_sample].reshape(-1, 24)
+    rows = fit_whitening(sample, 16).apply(features)
+
+    reference = np.load(Path(__file__).with_name("two_levels.npz"))
+    original = {
+        name.split("_")[-1]: reference[name].astype(int)
+        for name in reference
+        if name.startswith(f"hier_w{n_processes}s2") and not name.endswith("loss")
+    }
+    losses = reference[f"hier_w{n_processes}s2_loss"][:, -1]
+    by_original = np.concatenate([20 * number + original[f"sub{number}"] for number in (0, 1)])
+    kept = np.concatenate([original["idx0"], original["idx1"]])
+
+    found = hierarchical_kmeans(rows, 2, 40, seed=0)
+    first = mean_squared_distance(rows, found.super_labels)
+    second = mean_squared_distance(rows, 20 * found.super_labels + found.sub_labels)
+    assert first <= 1.005 * mean_squared_distance(rows, original["super"])
+    assert second <= mean_squared_distance(rows[kept], by_original)
+    assert first == pytest.approx(losses[0], rel=0.01)
+    assert second <= 1.01 * losses[1]
 
 
 def test_report(made):
@@ -302,6 +339,32 @@ def test_a_signal_stops_all_processes_and_they_go_on(network, made, tmp_path, mo
     images.seen.clear()
     cluster(network, folder, images=images)
     assert len(images.seen) == N_IMAGES - 2 * 4 * 16
+    assert contents(Clustering(folder)) == contents(made)
+
+
+def test_a_signal_stops_a_whitening(network, made, tmp_path, monkeypatch):
+    folder = tmp_path / "clustering"
+    note = tmp_path / f".partial-{folder.name}" / "features.done"
+    monkeypatch.setattr(stopping, "ask", lambda *_: (False, 15 * all(note.read_bytes())))
+    with pytest.raises(StoppedBySignal, match="which are to be whitened"):
+        in_threads(2, lambda processes: cluster(network, folder, processes))
+    monkeypatch.undo()
+    images = Images()
+    cluster(network, folder, images=images)
+    assert not images.seen
+    assert contents(Clustering(folder)) == contents(made)
+
+
+def test_a_signal_stops_between_the_passes_of_a_k_means(network, made, tmp_path, monkeypatch):
+    folder = tmp_path / "clustering"
+    # It is there when the features are.
+    begun = tmp_path / f".partial-{folder.name}" / SUPER_LABELS
+    monkeypatch.setattr(stopping, "ask", lambda _, flag=False: (flag, 15 * begun.exists()))
+    with pytest.raises(StoppedBySignal, match="pass 1 of 5 over super-clusters"):
+        in_threads(2, lambda processes: cluster(network, folder, processes))
+    assert begun.exists()
+    monkeypatch.undo()
+    cluster(network, folder)
     assert contents(Clustering(folder)) == contents(made)
 
 

@@ -33,7 +33,7 @@ def test_groups_are_those_of_the_original() -> None:
     found = [
         (world_size, n_super_classes, rotation, *group)
         for world_size, n_super_classes, rotation in worlds.tolist()
-        for group in process_groups(world_size, n_super_classes, bool(rotation))
+        for group in process_groups(world_size, n_super_classes, rotation)
     ]
     assert sorted(found) == sorted(map(tuple, expected.tolist()))
 

@@ -19,6 +19,7 @@ from lowshot_kedro.deepercluster.native_assigner import NativeAssigner
 from lowshot_kedro.deepercluster.rows import share_of
 from lowshot_kedro.deepercluster.torch_assigner import TorchAssigner
 from lowshot_kedro.errors import InputError, NotEnoughMemoryError
+from lowshot_kedro.training import stopping
 from lowshot_kedro.training.processes import Processes
 
 from .published import KMEANS
@@ -52,6 +53,15 @@ def test_labels_and_objective_are_those_of_the_returned_centroids():
     distances = squared_distances(ROWS, found.centroids)
     assert found.labels.tolist() == distances.argmin(1).tolist()
     assert found.objective == pytest.approx(distances.min(1).mean(), rel=1e-9)
+
+
+def test_objectives_beside_numbers_that_are_larger_by_far():
+    far_columns = np.concatenate([ROWS / 1000, np.full_like(ROWS[:, :1], 1e6)], 1)
+    far_row = np.concatenate([ROWS, np.full_like(ROWS[:1], 1e9)])
+    for rows in (far_columns, far_row):
+        found = kmeans(rows, 24, init=rows[-24:])
+        nearest = squared_distances(rows, found.centroids).min(1)
+        assert found.objective == pytest.approx(nearest.mean(), rel=1e-9)
 
 
 def test_the_first_centroids_are_different_rows_that_follow_from_the_seed():
@@ -211,3 +221,30 @@ def test_rows_that_are_refused_are_named_by_their_own_numbers():
     moved = replace(share, first=1000, n_rows=1050)
     with pytest.raises(InputError, match="in row 1044,"):
         kmeans_of(moved, 2, KMeansSettings())
+
+
+def test_a_stopped_kmeans_goes_on_after_its_last_pass(tmp_path, monkeypatch):
+    """The same bits as if nothing had happened; the passes that are done are not repeated."""
+    rows = np.random.default_rng(5).standard_normal((400, 6)).astype(np.float32)
+    share = share_of(rows, ALONE)
+    expected = kmeans_of(share, 9, KMeansSettings(8, 3))
+
+    def stop(processes, after):
+        if after.startswith("pass 3 "):
+            raise stopping.StoppedBySignal(15, after)
+
+    settings = KMeansSettings(8, 3, folder=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(stopping, "stop_if_wanted", stop)
+        with pytest.raises(stopping.StoppedBySignal):
+            kmeans_of(share, 9, settings)
+    (kept,) = tmp_path.glob("passes-*.npz")
+    with np.load(kept) as saved:
+        np.testing.assert_allclose(saved["objectives"], expected.report.objectives[:3])
+    found = kmeans_of(share, 9, settings)
+    assert found.centroids.tobytes() == expected.centroids.tobytes()
+    assert found.labels.tobytes() == expected.labels.tobytes()
+    assert found.report.objectives == expected.report.objectives
+    kept.write_bytes(kept.read_bytes()[:50])
+    with pytest.raises(InputError, match=r"passes-k-means.npz: not readable; remove it"):
+        kmeans_of(share, 9, settings)

@@ -98,12 +98,22 @@ def test_a_cluster_of_repeats_is_large_but_not_tight():
 
 
 def test_of_many_clusters_of_repeats_the_first_other_one_is_found():
-    repeats = [(0, c, 0.001 * c) for c in range(40) for _ in range(4)]
+    repeats = [(0, c, 1e-5 * c) for c in range(40) for _ in range(4)]
     other = [(1, 5, 0.5 + 0.1 * n) for n in range(4)]
     chosen = choose_clusters(clustered(*repeats, *other), 2, 3)
     assert names(chosen.tightest) == [(1, 5)]
     assert chosen.tightest[0].numbers.tolist() == [160, 161, 162]
-    assert choose_clusters(clustered(*repeats), 2, 3).tightest == ()
+    far = [(2, 0, 0.9)]
+    assert choose_clusters(clustered(*repeats, *far), 2, 3).tightest == ()
+
+
+def test_images_that_are_equally_far_from_their_mean_need_not_be_repeats():
+    pair, three = [(0, 0, 0.7071068)] * 2, [(0, 1, 0.8164966)] * 3
+    copies, near = [(0, 2, 0.0)] * 2, [(0, 3, 2e-4)] * 4
+    chosen = choose_clusters(clustered(*pair, *three, *copies, *near), 4, 3)
+    assert {shown.cluster: (shown.repeats, len(shown.numbers)) for shown in chosen.largest} == {
+        0: (0, 2), 1: (0, 3), 2: (0.5, 1), 3: (0.75, 1),
+    }  # fmt: skip
 
 
 def test_repeats_are_seen_by_some_images_of_a_large_cluster(monkeypatch):

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from lowshot_kedro.deepercluster import final_clustering
+from lowshot_kedro.deepercluster.final_clustering import cluster_trained
 from lowshot_kedro.deepercluster.training import DeeperClusterJob, train_deepercluster
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.networks.unsupervised_file import unsupervised_from_tensors
+from lowshot_kedro.training import stopping
 from tests.deepercluster.making import parameters
-from tests.training.making import MadeImages, Stop, stopped_after
+from tests.training.making import ALONE, MadeImages, Stop, stopped_after
 
 
 def job(folder: Path, **changes) -> DeeperClusterJob:
@@ -50,6 +55,29 @@ def test_a_network_its_clusters_and_a_table_come_out(
         assert other.table == found.table
         assert all(torch.equal(other.network[name], each) for name, each in found.network.items())
         np.testing.assert_array_equal(other.clustering.labels(), clustering.labels())
+
+
+def test_a_signal_waits_until_the_last_clustering_can_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = job(tmp_path, epochs=1)
+    train_deepercluster(own)
+    come: list[int] = []
+
+    def cluster_images(*arguments: Any) -> None:
+        signal.raise_signal(signal.SIGUSR1)
+        assert come == []
+        stopping.stop_if_wanted(ALONE, "a pass")
+        assert come == [signal.SIGUSR1]
+        raise Stop
+
+    monkeypatch.setattr(final_clustering, "cluster_images", cluster_images)
+    before = signal.signal(signal.SIGUSR1, lambda number, _: come.append(number))
+    try:
+        with pytest.raises(Stop):
+            cluster_trained(own)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_rotnet_has_no_clusters(tmp_path: Path) -> None:

@@ -164,8 +164,8 @@ def test_constant_columns_and_one_that_is_repeated():
         (X[:1], 2, "features: got 1 rows to whiten, expected at least 2"),
         (np.tile(X[:1], (9, 1)), 2, "features: all rows are equal, expected some that differ"),
         (X[0], 2, "features: got 'float32 (64,)', expected a matrix of numbers"),
-        (np.where(np.arange(600)[:, None] == 77, np.nan, X), 2, "row(s), numbers 77;"),
-        (np.where(np.arange(600)[:, None] == 3, np.inf, X), 2, "row(s), numbers 3;"),
+        (np.where(np.arange(600)[:, None] == 77, np.nan, X), 2, "NaN or infinity in row 77,"),
+        (np.where(np.arange(600)[:, None] == 3, np.inf, X), 2, "NaN or infinity in row 3,"),
     ],
 )
 def test_what_is_refused(features, n_components, message):
@@ -182,6 +182,17 @@ def test_refused_when_applied_or_in_several_processes():
         whitening.apply(np.where(np.arange(1200)[:, None] == 1001, np.nan, np.tile(X, (2, 1))))
     with pytest.raises(InputError, match="different ones in the processes"):
         in_threads(2, lambda processes: fit_whitening(X[processes.rank :], 3, processes=processes))
+
+
+def test_all_processes_refuse_a_row_that_one_of_them_reads():
+    bad = np.where(np.arange(600)[:, None] == 599, np.nan, X)
+
+    def refused(processes):
+        with pytest.raises(InputError, match="NaN or infinity in row 599,"):
+            fit_whitening(bad, 3, processes=processes)
+        return True
+
+    assert in_threads(3, refused) == [True] * 3
 
 
 def test_features_that_differ_by_rounding_are_named(caplog):

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 from lowshot_kedro.blocks import Resumable, RowBlocks
-from lowshot_kedro.images import AbsentImages, LoadedImage
+from lowshot_kedro.images import AbsentImages, ImageSubset, LoadedImage
 from lowshot_kedro.networks import (
     Extractor,
     Preprocessing,
@@ -227,6 +227,19 @@ def test_blank_images_are_named_counted_and_logged(tmp_path, caplog, num_workers
     np.testing.assert_array_equal(labels, 100 + np.arange(10))
 
 
+def test_images_of_a_subset_are_named_by_the_numbers_of_the_collection(tmp_path, caplog):
+    source = ImageSubset(FlatImages(10, blank=(3, 7)), np.array([1, 3, 4, 7, 9]))
+    (first, second) = blocks_of(extract(source), tmp_path)
+    assert [dict(part.problems) for part in (first, second)] == [
+        {1: "no file 3", 3: "no file 7"},
+        {},
+    ]
+    assert messages_of(caplog)[:2] == [
+        ("WARNING", "image 3 is blank: no file 3"),
+        ("WARNING", "image 7 is blank: no file 7"),
+    ]
+
+
 def test_who_begins_in_the_middle_counts_from_there(tmp_path, caplog):
     source = FlatImages(10, blank=(1, 5))
     with caplog.at_level(logging.INFO):
@@ -341,6 +354,21 @@ def torch_threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+def test_a_short_batch_is_worked_on_by_one_thread(tmp_path, torch_threads):
+    """Products of eleven rows are rounded in another way where two threads share them."""
+    torch_threads(2)
+    linear = nn.Linear(192, 12)
+    network = nn.Sequential(nn.Flatten(), linear)
+    preprocess = Preprocessing(lambda image: image.resize((8, 8)), (0, 0, 0), (1, 1, 1))
+    source = NoiseImages(11)
+    extractor = Extractor("linear", network, preprocess, 12)
+    features, _ = joined(blocks_of(extract(source, extractor, batch_size=16), tmp_path))
+    torch_threads(1)
+    pixels = torch.stack([preprocess(source[number].image) for number in range(11)])
+    with torch.inference_mode():
+        np.testing.assert_array_equal(features, network(pixels).numpy())
 
 
 def test_features_do_not_depend_on_the_number_of_threads(tmp_path, torch_threads):

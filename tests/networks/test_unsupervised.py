@@ -114,6 +114,14 @@ def test_released_checkpoints(tmp_path, caplog, kind, sobel):
         assert heads == [f"{path}: heads are left out ({layer}.weight, {layer}.bias)"]
 
 
+@pytest.mark.parametrize("prefix", ["body.module.", "module.body.module.", "module.module.body."])
+def test_wrappers_before_and_after_other_prefixes(tmp_path, prefix):
+    network = trained()
+    state = {f"{prefix}{name}": tensor for name, tensor in network.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "a.pth")
+    assert same(unsupervised_network("small_vgg16", True, 6, str(tmp_path / "a.pth"), 32), network)
+
+
 def test_filters_are_the_same_whatever_a_file_has(tmp_path):
     network = trained()
     path = write_released(

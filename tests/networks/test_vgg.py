@@ -246,7 +246,7 @@ def test_a_depth_that_there_is_not(depth):
         ({"image_size": 29}, "image_size: got 29, expected an integer from 30 to"),
         ({"dimension": 0}, "dimension: got 0, expected an integer from 1"),
         ({"n_channels": 0}, "n_channels: got 0, expected an integer from 1"),
-        ({"sobel": 1}, "sobel: got 1, expected true or false"),
+        ({"sobel": 2}, "sobel: got 2, expected true or false"),
         ({"folded": True}, "folded: got True, expected false with sobel = true"),
     ],
 )

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
 from lowshot_kedro import networks
@@ -22,13 +21,13 @@ from lowshot_kedro.datasets import ClusterAssignmentsDataset
 from lowshot_kedro.images import ImageFolder
 from lowshot_kedro.networks.unsupervised_file import read_unsupervised_network
 from lowshot_kedro.project.config import UserError
-from tests.projects import copy_project, run
+from tests.projects import copy_project, read_arrays, run
 from tests.quick_kedro import Command
 
 pytestmark = pytest.mark.filterwarnings("ignore:register_new_resolver:UserWarning")
 
 N_IMAGES = 150
-RESULTS = ("06_models/deepercluster_network.safetensors", "06_models/cluster_centroids.safetensors",
+RESULTS = ("06_models/deepercluster_network.safetensors", "06_models/cluster_centroids.hdf5",
            "07_model_output/cluster_assignments.csv",
            "08_reporting/deepercluster_training.csv")  # fmt: skip
 COLUMNS = ["epoch", "learning_rate", "loss", "loss_super_class", "loss_sub_class", "accuracy",
@@ -72,7 +71,7 @@ def trained(empty: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory)
 
 def test_all_results_are_there(trained: Path, photos: Path) -> None:
     data = trained / "data"
-    network, description = read_unsupervised_network(data / RESULTS[0])
+    _, description = read_unsupervised_network(data / RESULTS[0])
     assert (description.network, description.sobel, description.dimension) == (
         "small_vgg16", True, 32,
     )  # fmt: skip
@@ -87,14 +86,14 @@ def test_all_results_are_there(trained: Path, photos: Path) -> None:
     assert set(assignments["super_cluster"]) <= {0, 1} and assignments["cluster"].max() < 5
 
     # The clusters are those of the network that is there, by hand.
-    centroids = load_file(data / RESULTS[1])
+    centroids = read_arrays(data / RESULTS[1])
     extractor = networks.create_extractor("deepercluster", str(data / RESULTS[0]), None)
     blocks = networks.extract_features(extractor, ImageFolder(photos), batch_size=50, num_workers=0)
     features = np.concatenate([block.features for block in blocks.begin(data).starting_at(0)])
-    rows = (features - centroids["mean"].numpy()) @ centroids["projection"].numpy().T
+    rows = (features - centroids["mean"]) @ centroids["projection"].T
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    all_distances = np.linalg.norm(rows[:, None] - centroids["centroids"].numpy(), axis=2)
-    others = centroids["super_clusters"].numpy() != assignments["super_cluster"].to_numpy()[:, None]
+    all_distances = np.linalg.norm(rows[:, None] - centroids["centroids"], axis=2)
+    others = centroids["super_clusters"] != assignments["super_cluster"].to_numpy()[:, None]
     all_distances[others] = np.inf
     np.testing.assert_allclose(all_distances.min(axis=1), assignments["distance"], atol=1e-4)
     for name in ("deepercluster_curves", "cluster_panel"):

@@ -64,7 +64,7 @@ def test_each_row_says_what_its_cluster_is():
         "super 3 · cluster 17", "1,234 images (12 %)", "mean distance 0.512", "38% repeats",
         "blank",
         "The tightest: the smallest mean distance from the centroid",
-        "super 0 · cluster 2", "1 image (0.01 %)", "mean distance 0.05",
+        "super 0 · cluster 2", "1 image (0.01 %)", "mean distance 0.050",
     ]  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def test_images_of_a_row_stand_in_order_behind_the_text():
 
 def test_where_nothing_is_tight_the_panel_says_so():
     said = texts(plot_cluster_panel(Images(), chosen(tightest=())))
-    assert "none: in each, more than half of the images repeat another one" in said
+    assert "none: each has one image, or more than half of its images repeat another one" in said
 
 
 @pytest.mark.parametrize(

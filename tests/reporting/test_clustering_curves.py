@@ -110,6 +110,18 @@ def test_a_clustering_without_an_epoch_is_no_epoch():
     assert "Loss" not in only and len(only) == 3
 
 
+def test_of_one_super_class_only_the_clusters_are_drawn():
+    """DeepCluster."""
+    table = table_of(5).assign(loss_super_class=0.0, accuracy_super_class=1.0)
+    table["loss_sub_class"], table["accuracy"] = table["loss"], table["accuracy_sub_class"]
+    shown = panels(plot_clustering_curves(table))
+    assert "loss" in curves(shown["Loss"])
+    assert "of super-classes" not in curves(shown["Loss"])
+    accuracies = curves(shown["Accuracy of the images trained on"])
+    assert "cluster" in accuracies
+    assert not {"super-class", "both right"} & {*accuracies}
+
+
 def test_without_clusterings_it_is_the_training_alone():
     """RotNet: one head, no clusters."""
     table = table_of(5)[["epoch", "learning_rate", "loss", "loss_super_class", "accuracy"]]
@@ -120,7 +132,8 @@ def test_without_clusterings_it_is_the_training_alone():
     figure = plot_clustering_curves(table)
     shown = panels(figure)
     assert {*curves(shown["Loss"])} == {"loss"}
-    assert {*curves(shown["Accuracy of the images trained on"])} == {"both right", "cluster"}
+    # The head of one cluster, which is always right, says nothing.
+    assert {*curves(shown["Accuracy of the images trained on"])} == {"super-class"}
     assert len(figure.axes) == 2
     assert plot_clustering_curves(table_of(0)).axes[0].texts[0].get_text() == (
         "no epoch is done yet"

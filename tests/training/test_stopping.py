@@ -11,11 +11,15 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing import SignalException
 
-from lowshot_kedro.training import stopping
+from lowshot_kedro.errors import InputError
+from lowshot_kedro.training import launching, stopping
+from lowshot_kedro.training.batches import LearntBatch
 from lowshot_kedro.training.checkpoints import Checkpoint
 from lowshot_kedro.training.loop import train
 from lowshot_kedro.training.processes import Processes, ProcessOptions, run_in_processes
@@ -41,6 +45,18 @@ def _nobody_else_handles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert after == before
 
 
+@pytest.fixture
+def job_41(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a job of the stand-in for SLURM, in which this process is."""
+    stand_in_for_slurm.install(tmp_path / "bin")
+    job = tmp_path / "jobs" / "41"
+    job.mkdir(parents=True)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("STAND_IN_FOLDER", str(tmp_path / "jobs"))
+    monkeypatch.setenv("SLURM_JOB_ID", "41")
+    return job
+
+
 class Told(Targets):
     """Something happens before one of the batches."""
 
@@ -48,10 +64,10 @@ class Told(Targets):
         super().__init__(N_IMAGES)
         self._at, self._happens = at, happens
 
-    def __call__(self, outputs: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    def __call__(self, outputs: torch.Tensor, batch: LearntBatch) -> torch.Tensor:
         if len(self.batches) == self._at:
             self._happens()
-        return super().__call__(outputs, index)
+        return super().__call__(outputs, batch)
 
 
 def trained(
@@ -191,17 +207,11 @@ def test_other_handlers_come_after_the_save_and_may_let_it_go_on(
 
 @pytest.mark.parametrize(("number", "n_times"), [(signal.SIGUSR1, 1), (signal.SIGTERM, 0)])
 def test_a_job_of_slurm_is_in_the_queue_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, n_times: int
+    tmp_path: Path, job_41: Path, number: int, n_times: int
 ) -> None:
-    stand_in_for_slurm.install(tmp_path / "bin")
-    job = tmp_path / "jobs" / "41"
-    job.mkdir(parents=True)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    monkeypatch.setenv("STAND_IN_FOLDER", str(tmp_path / "jobs"))
-    monkeypatch.setenv("SLURM_JOB_ID", "41")
     with pytest.raises(StoppedBySignal):
         trained(tmp_path, 2, raising(number))
-    assert len(list(job.glob("requeued"))) == n_times
+    assert len(list(job_41.glob("requeued"))) == n_times
 
 
 def test_a_job_that_slurm_does_not_know(
@@ -235,6 +245,87 @@ def test_workers_outlive_a_signal_to_all_and_end_with_the_training(tmp_path: Pat
         worker.terminate()
         worker.join(20)
         assert worker.exitcode is not None
+
+
+def test_a_signal_to_whoever_has_started_processes_is_passed_on_if_they_can_be_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = launching._Asked()
+    for folder in (None, tmp_path, tmp_path / "gone"):
+        asked.folder, asked.number = folder, 0
+        with pytest.raises(SignalException) as raised:
+            asked.take(signal.SIGTERM)
+        assert raised.value.sigval == signal.SIGTERM
+    monkeypatch.setattr(stopping, "_leader", tmp_path)
+    asked.folder, asked.number = tmp_path, 0
+    with stoppable():
+        assert not stopping.is_wanted(ALONE)
+        asked.take(signal.SIGUSR1)
+        assert stopping.ask(ALONE) == (False, signal.SIGUSR1)
+        asked.take(signal.SIGTERM)
+        monkeypatch.setattr(stopping, "SECONDS_OF_ONE_REQUEST", -1)
+        with pytest.raises(SignalException) as raised:
+            asked.take(signal.SIGTERM)
+    # The launcher sends it to all of them.
+    assert raised.value.sigval == signal.SIGKILL
+
+
+def test_whoever_has_started_processes_puts_the_job_into_the_queue_again(
+    tmp_path: Path, job_41: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = StoppedBySignal(signal.SIGUSR1, "epoch 1")
+    launched = mock.Mock(return_value={0: pickle.dumps(stopped)})
+    monkeypatch.setattr(launching, "elastic_launch", lambda *_: launched)
+    with pytest.raises(StoppedBySignal, match="stopped by SIGUSR1 after epoch 1"):
+        run_in_processes(train_to_ends, None, ProcessOptions(tmp_path, 2, "cpu"))
+    assert launched.call_count == 1
+    assert (job_41 / "requeued").read_text() == "again\n"
+    # One of those that it has started leaves that to it.
+    monkeypatch.setattr(stopping, "_leader", tmp_path)
+    with pytest.raises(StoppedBySignal):
+        trained(tmp_path, 2, raising(signal.SIGUSR1))
+    assert (job_41 / "requeued").read_text() == "again\n"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "reached", "max_restarts", "n_launches", "message"),
+    [
+        # Each entry of `reached` is what is saved before a launch.
+        ([-9, -11, -9], [3, 3, 3], 2, 3, "killed by SIGKILL"),
+        ([-9, -11], [3, 3], 0, 1, "killed by SIGKILL"),
+        ([-9, -11, -9], [1, 2, 2], 1, 3, "killed by SIGKILL"),
+        ([-9, 1], [1, 2], 3, 2, "ended with status 1"),
+        ([-2], [1], 3, 1, "killed by SIGINT"),
+    ],
+)
+def test_only_processes_that_are_killed_begin_again_and_not_for_ever(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    statuses: list[int],
+    reached: list[int],
+    max_restarts: int,
+    n_launches: int,
+    message: str,
+) -> None:
+    ends = [launching._Killed(1, 2, status) for status in statuses]
+    launch = mock.Mock(side_effect=ends)
+    monkeypatch.setattr(launching, "_launch", launch)
+    options = ProcessOptions(tmp_path, 2, "cpu", max_restarts=max_restarts)
+    told = iter(reached)
+    with pytest.raises(InputError, match=f"process 1 of 2 (was )?{message}"):
+        run_in_processes(train_to_ends, None, options, lambda: next(told))
+    assert launch.call_count == n_launches
+
+
+@pytest.mark.parametrize("error", [InputError("epochs: got 0"), OSError("a disk"), RuntimeError()])
+def test_an_error_is_never_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    launch = mock.Mock(side_effect=error)
+    monkeypatch.setattr(launching, "_launch", launch)
+    with pytest.raises(type(error)):
+        run_in_processes(train_to_ends, None, ProcessOptions(tmp_path, 2, "cpu", max_restarts=3))
+    assert launch.call_count == 1
 
 
 def test_processes_begin_again_when_one_is_killed_and_stop_together(

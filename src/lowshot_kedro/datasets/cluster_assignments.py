@@ -132,7 +132,15 @@ class ClusterAssignmentsDataset(FileDataset[TableBlocks, pd.DataFrame]):
             for block in data.checked(str(self._filepath)):
                 # float32 gets as many digits as tell it from others.
                 frame = pd.DataFrame({name: block[name] for name in _COLUMNS})
-                frame.to_csv(file, header=False, index=False, lineterminator="\n")
+                # Of itself it quotes a name that holds the end of a line, but not half of one.
+                has_return = any("\r" in name for name in block["file"])
+                frame.to_csv(
+                    file,
+                    header=False,
+                    index=False,
+                    lineterminator="\n",
+                    quoting=csv.QUOTE_NONNUMERIC if has_return else csv.QUOTE_MINIMAL,
+                )
                 progress.update(len(frame))
 
     def preview(self, nrows: int = 40) -> TablePreview:

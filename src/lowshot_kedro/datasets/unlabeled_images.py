@@ -27,7 +27,7 @@ class UnlabeledImagesDataset(ReadOnlyImagesDataset):
     Example:
         .. code-block:: yaml
 
-            unlabeled_images:
+            deepercluster_images:
               type: lowshot_kedro.datasets.UnlabeledImagesDataset
               path: data/01_raw/photos
     """

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from lowshot_kedro.extras import lazy_names
 
 if TYPE_CHECKING:
+    from lowshot_kedro.deepercluster.assigning import assign_clusters
     from lowshot_kedro.deepercluster.final_clustering import cluster_trained
     from lowshot_kedro.deepercluster.groups import process_groups
     from lowshot_kedro.deepercluster.lloyd import kmeans
+    from lowshot_kedro.deepercluster.parameters import DeeperClusterParameters
     from lowshot_kedro.deepercluster.sampling import uniform_label_sample
     from lowshot_kedro.deepercluster.training import DeeperClusterJob, train_deepercluster
     from lowshot_kedro.deepercluster.two_level import hierarchical_kmeans
@@ -26,6 +28,8 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "DeeperClusterJob": "training",
+        "DeeperClusterParameters": "parameters",
+        "assign_clusters": "assigning",
         "cluster_trained": "final_clustering",
         "fit_whitening": "whitening",
         "hierarchical_kmeans": "two_level",
@@ -39,6 +43,8 @@ __getattr__, __dir__ = lazy_names(
 
 __all__ = [
     "DeeperClusterJob",
+    "DeeperClusterParameters",
+    "assign_clusters",
     "cluster_trained",
     "fit_whitening",
     "hierarchical_kmeans",

@@ -18,7 +18,7 @@ import json
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +35,6 @@ FILES = (
     SUPER_LABELS, SUB_LABELS, DISTANCES, SUPER_CENTROIDS, CENTROIDS, OFFSETS, WHITENING, REPORT,
     NOTE,
 )  # fmt: skip
-
-if TYPE_CHECKING:
-    import torch
 
 _OF_IMAGES = {SUPER_LABELS: np.int32, SUB_LABELS: np.int32, DISTANCES: np.float32}
 
@@ -128,27 +125,25 @@ class Clustering:
         """What makes of a feature the row that was clustered."""
         return Whitening.load(self.folder / WHITENING)
 
-    def centroid_tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-        """What other images are assigned by, as tensors by name, and a header that explains it.
+    def centroid_arrays(self) -> dict[str, NDArray[Any]]:
+        """What other images are assigned by, as arrays by name.
 
-        All centroids are in memory.
+        The row of a feature is (feature - mean) @ projection.T, divided by its length. Its
+        super-cluster has the nearest of super_centroids, and its cluster the nearest of those
+        centroids of which super_clusters says that they are of this super-cluster.
+
+        Returns:
+            mean float64 (F,), projection float64 (D, F), super_centroids float32 (m, D), centroids
+            float32 (k, D), super_clusters int32 (k,). Centroids are memmaps.
         """
-        import torch
-
-        whitening, sizes = self.whitening, np.diff(self.offsets)
-        arrays = {
-            "super_centroids": self.super_centroids,
+        sizes = np.diff(self.offsets)
+        return {
             "centroids": self.centroids,
             "super_clusters": np.repeat(np.arange(len(sizes), dtype=np.int32), sizes),
-            "mean": whitening.mean,
-            "projection": whitening.projection,
+            "super_centroids": self.super_centroids,
+            "mean": self.whitening.mean,
+            "projection": self.whitening.projection,
         }
-        header = {
-            "use": "row = (feature - mean) · projection transposed, divided by its length; its "
-            "super-cluster has the nearest of super_centroids, its cluster the nearest of those "
-            "centroids whose super_clusters says so"
-        }
-        return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}, header
 
     def labels(self, first: int = 0, last: int | None = None) -> NDArray[np.int64]:
         """The clusters of images first..last-1 by the numbers of their centroids, int64."""

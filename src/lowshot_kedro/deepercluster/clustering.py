@@ -1,10 +1,10 @@
 """From a network and images to a clustering on disk.
 
 All that takes long is kept in the folder of the clustering under its unfinished name: rows of
-images batch by batch, the whitening, and each k-means. So a work that is stopped loses one k-means
-at most, and goes on in any number of processes. While it lasts, the disk has the features of the
-images that the whitening follows from and the whitened ones of all: 4 · (n · F + N · D) bytes for n
-of N images, features of F numbers and D components.
+images batch by batch, the whitening, each k-means and its passes. So a work that is stopped loses a
+pass, or a minute of passes, and goes on in any number of processes. While it lasts, the disk has
+the features of the images that the whitening follows from and the whitened ones of all:
+4 · (n · F + N · D) bytes for n of N images, features of F numbers and D components.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from lowshot_kedro.deepercluster.assignments import (
     write_json,
 )
 from lowshot_kedro.deepercluster.features import WhitenedFeatures
+from lowshot_kedro.deepercluster.kept_passes import PATTERN
 from lowshot_kedro.deepercluster.lloyd import KMeansSettings, ShareKMeans
 from lowshot_kedro.deepercluster.parameters import DeeperClusterParameters
 from lowshot_kedro.deepercluster.rows import Share
@@ -71,7 +72,7 @@ def cluster_images(
     Features are whitened (:func:`~lowshot_kedro.deepercluster.whitening.fit_whitening`) and
     clustered in two levels (:func:`~lowshot_kedro.deepercluster.hierarchical_kmeans`). Labels have
     the same bits for any number of processes. In memory, in each process: the network once more,
-    what :func:`~lowshot_kedro.networks.extract_features` holds, 20 bytes for each of its images,
+    what :func:`~lowshot_kedro.networks.extract_features` holds, 32 bytes for each of its images,
     and what `parameters.memory_budget_gb` allows; in the first one, for the mutual information
     with the round before, about 100 bytes for each of all images.
 
@@ -128,8 +129,10 @@ class _Work:
         Raises:
             InputError: If another one is there.
         """
-        is_there = self._processes.broadcast(self._folder.is_dir())
-        if is_there and self._processes.is_first:
+        # Others do not look: a network file system would remember what is not there.
+        is_first = self._processes.is_first
+        is_there = self._processes.broadcast(is_first and self._folder.is_dir())
+        if is_there and is_first:
             found, facts = read_json(self._folder / NOTE), self._facts()
             if not isinstance(found, dict) or {**found, "features": None} != facts:
                 raise InputError(
@@ -143,7 +146,7 @@ class _Work:
         if processes.is_first:
             self._begin()
         processes.barrier()
-        if not processes.broadcast((self._partial / REPORT).is_file()):
+        if not processes.broadcast(processes.is_first and (self._partial / REPORT).is_file()):
             seconds, watch = {}, Stopwatch()
             with logged_step("clustering: features"):
                 self._features.make(self._partial / WHITENING)
@@ -207,6 +210,7 @@ class _Work:
             self._seed,
             bytes_of(parameters.memory_budget_gb),
             processes.device.type,
+            self._partial,
         )
         files = AssignmentFiles(self._partial, own, n_images, processes)
         files.create()
@@ -249,6 +253,8 @@ class _Work:
             "sizes": report.sizes.tolist(),
         }
         write_json(self._partial / f"{_STAGE}{stage}.json", content)
+        for path in self._partial.glob(PATTERN):
+            path.unlink()
 
     def _stages(self) -> dict[str, Any]:
         """The k-means that are finished, by name; of other processes than the first none."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lowshot_kedro.deepercluster.rows import FileRows
@@ -129,9 +128,13 @@ def stoppable_loop(
         StoppedBySignal: If a signal asks for it.
     """
     rounds = -(-n_items // _ITEMS_OF_ROUND)
-    n_rounds = int(processes.stack(torch.tensor(rounds)).max())
+    if processes.n_processes > 1:
+        # Whoever whitens features of their own may have no PyTorch.
+        import torch
+
+        rounds = int(processes.stack(torch.tensor(rounds)).max())
     iterator = iter(items)
-    for number in range(n_rounds):
+    for number in range(rounds):
         for _ in range(min(_ITEMS_OF_ROUND, max(0, n_items - number * _ITEMS_OF_ROUND))):
             yield next(iterator)
         stopping.stop_if_wanted(processes, after)

@@ -151,7 +151,7 @@ class WhitenedFeatures:
             StoppedBySignal: If a signal asks for an end.
         """
         sample, processes = self.sample, self._processes
-        has_whitening = processes.broadcast(whitening_path.is_file())
+        has_whitening = processes.broadcast(processes.is_first and whitening_path.is_file())
         if processes.is_first:
             self.whitened.create()
             if not has_whitening:
@@ -170,6 +170,8 @@ class WhitenedFeatures:
             self._whiten(self.whitened.missing(sample.others(processes)), whitening)
         if processes.is_first:
             self._features.remove()
+        # What comes next needs the memory.
+        self.__dict__.pop("_extractor", None)
 
     def _extract_sample(self, missing: NDArray[np.int64]) -> None:
         with closing(self._extracted(self.sample.batches[missing])) as blocks:

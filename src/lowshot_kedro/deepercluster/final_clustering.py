@@ -12,6 +12,7 @@ from lowshot_kedro.deepercluster.objective import clustering_folder, round_of
 from lowshot_kedro.deepercluster.training import DeeperClusterJob, describe
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.networks.unsupervised_file import unsupervised_from_tensors
+from lowshot_kedro.training import stopping
 from lowshot_kedro.training.batches import seed_of
 from lowshot_kedro.training.checkpoints import Checkpoints
 from lowshot_kedro.training.processes import Processes, run_in_processes
@@ -34,6 +35,7 @@ def cluster_trained(job: DeeperClusterJob) -> Clustering:
     Raises:
         InputError: If the training is not done, and as
             :func:`~lowshot_kedro.deepercluster.clustering.cluster_images`.
+        StoppedBySignal: If a signal asks for an end.
     """
     parameters = job.parameters
     checkpoints = Checkpoints(job.folder, job.provenance, Processes(0, 1, torch.device("cpu")))
@@ -52,15 +54,18 @@ def _cluster(processes: Processes, job: DeeperClusterJob) -> None:
     checkpoints = Checkpoints(job.folder, job.provenance, processes)
     found = checkpoints.latest()
     if found is None or found.state["epoch"] < parameters.epochs:
-        raise InputError(f"{checkpoints.folder}: found no training that is done")
+        raise InputError(
+            f"{checkpoints.folder}: found no training that is done", made_by="deepercluster"
+        )
     network = unsupervised_from_tensors(describe(job), found.state["network"], checkpoints.folder)
     last = round_of(parameters.epochs - 1, parameters)
-    cluster_images(
-        network.to(processes.device),
-        job.images,
-        parameters,
-        processes,
-        clustering_folder(checkpoints.folder, parameters.epochs),
-        Clustering(clustering_folder(checkpoints.folder, last)),
-        seed_of(parameters.seed, parameters.epochs, 3),
-    )
+    with stopping.stoppable():
+        cluster_images(
+            network.to(processes.device),
+            job.images,
+            parameters,
+            processes,
+            clustering_folder(checkpoints.folder, parameters.epochs),
+            Clustering(clustering_folder(checkpoints.folder, last)),
+            seed_of(parameters.seed, parameters.epochs, 3),
+        )

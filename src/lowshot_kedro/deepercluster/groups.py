@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from lowshot_kedro.deepercluster.parameters import N_ROTATIONS, DeeperClusterParameters
 from lowshot_kedro.errors import InputError
-from lowshot_kedro.parameters import refuse, require_boolean, require_integer
+from lowshot_kedro.parameters import refuse, require_integer, truth_of
 from lowshot_kedro.training.batches import own_rows
 
 # Images of YFCC100M without those that are missing or of one colour.
@@ -81,14 +81,14 @@ def process_groups(world_size: int, n_super_classes: int, rotation: bool) -> lis
     Args:
         world_size: How many processes there are, a multiple of the super-classes.
         n_super_classes: Super-clusters, times 4 with rotation.
-        rotation: Whether images are turned.
+        rotation: Whether images are turned; NumPy's booleans, 1 and 0 will do, too.
 
     Raises:
         InputError: If the numbers do not fit together.
     """
     require_integer("world_size", world_size, 1)
     require_integer("n_super_classes", n_super_classes, 1)
-    require_boolean("rotation", rotation)
+    rotation = truth_of("rotation", rotation)
     n_rotations = N_ROTATIONS if rotation else 1
     if n_super_classes % n_rotations:
         expected = "a multiple of 4, the rotations, or rotation = false"

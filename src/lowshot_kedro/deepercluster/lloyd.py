@@ -15,6 +15,7 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -23,12 +24,14 @@ from numpy.typing import ArrayLike, NDArray
 from lowshot_kedro.blocks import row_ranges, spread_rows
 from lowshot_kedro.deepercluster.assigners import UNKNOWN, Assigner
 from lowshot_kedro.deepercluster.fixed_point import exponent_for
+from lowshot_kedro.deepercluster.kept_passes import KeptPasses, Passes
 from lowshot_kedro.deepercluster.rows import TAKING_BYTES, Share, as_matrix, read_blocks, share_of
 from lowshot_kedro.errors import InputError, NotEnoughMemoryError, shown
 from lowshot_kedro.memory import format_gigabytes
 from lowshot_kedro.native import code_width, get_num_threads
 from lowshot_kedro.parameters import bytes_of, refuse, require_gigabytes, require_integer
 from lowshot_kedro.progress import Progress, Stopwatch
+from lowshot_kedro.training import stopping
 from lowshot_kedro.training.processes import Processes
 
 logger = logging.getLogger(__name__)
@@ -71,12 +74,15 @@ class KMeansSettings:
         memory_budget_bytes: Memory for centroids, sums and blocks, beside 12 bytes for each row;
             None: what is fast.
         device: `cpu`, or where else blocks go: `cuda`.
+        folder: Where passes that are done are kept, for a run that is stopped; it belongs to the
+            same rows and settings. None: nowhere.
     """
 
     n_iterations: int = 10
     seed: int = 0
     memory_budget_bytes: int | None = None
     device: str = "cpu"
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,10 @@ def kmeans(
         processes: Those that work together: each passes all rows and gets all labels; None: the
             default group of torch.distributed, or this one.
 
+    Returns:
+        labels int64 (N,), centroids float32 (k, d) and the mean squared distance of a row from its
+        centroid.
+
     Raises:
         InputError: If an argument cannot be used.
         NotEnoughMemoryError: If the budget is too small for k and d.
@@ -186,6 +196,27 @@ def kmeans_of(
     return _Lloyd(share, k, settings, members, name).run(init)
 
 
+class _Units(NamedTuple):
+    """In what distances are counted: in units of 2 to the power of minus `coarse`.
+
+    What that leaves of each is counted in finer ones: one row far away, or columns far from zero,
+    make the first unit larger than the distances of all other rows.
+    """
+
+    coarse: int
+    fine: int
+
+    @classmethod
+    def of(cls, largest: float, count: int) -> _Units:
+        """Those for so many distances, none of them larger."""
+        coarse = exponent_for(largest, count)
+        return cls(coarse, exponent_for(2.0**-coarse, count))
+
+    def total(self, n_coarse: int, n_fine: int) -> float:
+        """The sum of distances."""
+        return math.ldexp(n_coarse, -self.coarse) + math.ldexp(n_fine, -self.fine)
+
+
 class _Lloyd:
     """The passes over the rows of a process, and what processes tell each other between them."""
 
@@ -220,29 +251,40 @@ class _Lloyd:
         """From the first centroids to the last labels."""
         largest = self._look_at_rows()
         assigner = make_assigner(self._settings.device, largest, self._work_bytes)
-        centroids = self._draw() if init is None else np.array(init, np.float32)
+        kept = KeptPasses(self._settings.folder, self._name, self._processes)
+        before = kept.load()
+        if before is not None:
+            centroids = before.centroids
+            self._report.objectives.extend(before.objectives)
+            self._report.n_empty.extend(before.n_empty)
+        else:
+            centroids = self._draw() if init is None else np.array(init, np.float32)
+        n_done = len(self._report.objectives)
         # Integers that all processes add up: rows of each cluster, how many have another label than
-        # before, distances; and the sums of each cluster.
-        few = np.zeros(self._k + 2, np.int64)
+        # before, distances in two units; and the sums of each cluster.
+        few = np.zeros(self._k + 3, np.int64)
         sums = np.zeros(centroids.shape, np.int64)
         n_passes = self._settings.n_iterations + 1
         whole = Stopwatch()
-        with Progress(n_passes * self._n_here, self._name) as progress:
-            for number in range(n_passes):
+        with Progress(n_passes * self._n_here, self._name, n_done * self._n_here) as progress:
+            # Labels of earlier passes are not known then, which changes no result: as long as no
+            # row would get another one, centroids stay as they are.
+            for number in range(n_done, n_passes):
                 watch, is_last = Stopwatch(), number + 1 == n_passes
                 # A mean is no larger than the largest row, but what is given may be.
                 longest = max(largest, float(centroids.max()), -float(centroids.min()))
-                unit = exponent_for(self._n_columns * (largest + longest) ** 2, self._n_rows)
+                units = _Units.of(self._n_columns * (largest + longest) ** 2, self._n_rows)
                 exponent = exponent_for(largest, self._n_rows)
                 assigner.begin(centroids, None if is_last else sums, exponent)
                 few[:] = 0
                 for first, rows in self._blocks():
-                    self._assign(assigner, first, rows, unit, few)
+                    self._assign(assigner, first, rows, units, few)
                     progress.update(len(rows))
                 assigner.finish()
                 self._add_up(few)
-                counts, n_changed = few[:-2], int(few[-2])
-                self._note(math.ldexp(int(few[-1]), -unit) / self._n_rows, counts, watch)
+                counts, n_changed = few[:-3], int(few[-3])
+                total = units.total(int(few[-2]), int(few[-1]))
+                self._note(total / self._n_rows, counts, watch)
                 if is_last:
                     break
                 if not n_changed:
@@ -255,7 +297,16 @@ class _Lloyd:
                 self._add_up(sums)
                 update_centroids(centroids, sums, counts, exponent, largest)
                 sums[:] = 0
-        report = replace(self._report, sizes=few[:-2].copy())
+                # Of many rows a k-means takes longer than whoever sends a signal waits.
+                after = f"pass {number + 1} of {n_passes} over {self._name}"
+                passes = Passes(centroids, self._report.objectives, self._report.n_empty)
+                try:
+                    stopping.stop_if_wanted(self._processes, after)
+                except stopping.StoppedBySignal:
+                    kept.save(passes, at_once=True)
+                    raise
+                kept.save(passes)
+        report = replace(self._report, sizes=few[:-3].copy())
         if self._processes.is_first:
             logger.info(
                 "%s: %d rows, %d clusters, mean squared distance %.6g, %d empty, %.1f s",
@@ -276,7 +327,7 @@ class _Lloyd:
         assigner: Assigner,
         first: int,
         rows: NDArray[np.float32],
-        unit: int,
+        units: _Units,
         few: NDArray[np.int64],
     ) -> None:
         last = first + len(rows)
@@ -285,8 +336,11 @@ class _Lloyd:
         assigner.assign(rows, labels, away)
         self._distances[first:last] = away
         few[: self._k] += np.bincount(labels, minlength=self._k)
-        few[-2] += np.count_nonzero(labels != before)
-        few[-1] += np.rint(away * 2.0**unit).astype(np.int64).sum()
+        few[-3] += np.count_nonzero(labels != before)
+        for place, exponent in ((-2, units.coarse), (-1, units.fine)):
+            integers = np.rint(away * 2.0**exponent)
+            few[place] += integers.astype(np.int64).sum()
+            away -= integers * 2.0**-exponent
 
     def _note(self, objective: float, counts: NDArray[np.int64], watch: Stopwatch) -> None:
         n_empty = int(np.count_nonzero(counts == 0))
@@ -401,7 +455,8 @@ def _directions(n_columns: int, times: int) -> NDArray[np.float64]:
     """
     n_bits = max((n_columns - 1).bit_length(), 1)
     signs = np.where(np.arange(n_columns) >> times % n_bits & 1, -1.0, 1.0)
-    return signs * max(_PERTURBATION / 2 ** (times // n_bits), _MIN_PERTURBATION)
+    scale = max(_PERTURBATION / 2 ** (times // n_bits), _MIN_PERTURBATION)
+    return np.asarray(signs * scale, np.float64)
 
 
 class MemoryPlan(NamedTuple):

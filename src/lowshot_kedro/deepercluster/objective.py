@@ -235,6 +235,8 @@ def _columns(report: dict[str, Any]) -> Row:
     found = {
         "n_clusters": report["clusters"]["n"],
         "n_empty_clusters": report["clusters"]["n_empty"],
+        "smallest_cluster": report["clusters"]["min"],
+        "median_cluster": report["clusters"]["median"],
         "largest_cluster": report["clusters"]["max"],
         "mean_squared_distance": report["objective"],
     }

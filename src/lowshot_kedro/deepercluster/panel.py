@@ -17,7 +17,10 @@ _BLOCK_ROWS = 2**20
 _MAX_GATHERED = 2**21
 # Two images of a cluster are taken for the same one if their distances differ by less than this
 # part of the mean distance: the same features, computed in other batches, differ in the last bits.
-_SAME = 1e-5
+_SAME = 1e-6
+# Where all images of a cluster are equally far from its centroid, and not nearer than this part of
+# the mean distance, they are different ones: repeats would lie on it.
+_FAR = 0.1
 # Whether a cluster consists of repeats is seen by so many of its images.
 _LOOKED_AT = 512
 _MAX_REPEATS = 0.5
@@ -123,7 +126,7 @@ def choose_clusters(clustering: ClusteredImages, n_clusters: int, n_images: int)
     tightest = _tightest(clusters, n_clusters, n_images)
     keys = np.unique(np.concatenate([largest, tightest]))
     repeats = clusters.repeats(keys)
-    nearest = clusters.gathered(keys, lambda found: _nearest(found, n_images, clusters.same))
+    nearest = clusters.gathered(keys, lambda found: clusters.nearest(keys, found, n_images))
 
     def shown(key: int) -> ShownCluster:
         place = int(np.searchsorted(keys, key))
@@ -168,9 +171,7 @@ class _Clusters:
             self.sizes += np.bincount(keys, minlength=n_keys)
             sums += np.bincount(keys, distances, n_keys)
         self.means = sums / np.maximum(self.sizes, 1)
-        mean = float(sums.sum()) / max(1, int(self.sizes.sum()))
-        # Above 0, also where all images are in the same place.
-        self.same = max(_SAME * mean, float(np.finfo(np.float32).tiny))
+        self._mean = float(sums.sum()) / max(1, int(self.sizes.sum()))
 
     def _blocks(self) -> Iterator[_Gathered]:
         """All images that have a cluster: its number, the distance, and theirs."""
@@ -208,10 +209,33 @@ class _Clusters:
         """Which part of some clusters, 0..1, repeats another image, by the first of each."""
         found = self.gathered(keys, lambda found: _first(found, _LOOKED_AT))
         n_found = np.bincount(found.places, minlength=len(keys))
-        distinct = _distinct(_by_distance(found), self.same)
+        distinct = self._distinct(keys, found)
         n_distinct = np.bincount(distinct.places, minlength=len(keys))
         repeats: NDArray[np.float64] = 1 - n_distinct / np.maximum(n_found, 1)
         return repeats
+
+    def nearest(self, keys: NDArray[np.int64], found: _Gathered, n: int) -> _Gathered:
+        """The n images of each of some clusters that are nearest to its centroid and different."""
+        found = self._distinct(keys, found)
+        return found.rows(_ranks(found.places) < n)
+
+    def _distinct(self, keys: NDArray[np.int64], found: _Gathered) -> _Gathered:
+        """The first of those in each of some clusters whose distances are the same, nearest first.
+
+        Two images are equally far from their mean, whatever they are, and so are the images of a
+        collection that has fewer of them than features have dimensions. So where all of a cluster
+        are equally far, their distance tells whether they are repeats. Which images stay does not
+        depend on how many are looked at together.
+        """
+        found = found.rows(np.lexsort((found.numbers, found.distances, found.places)))
+        # Above 0, also where all images are in the same place.
+        same = max(_SAME * self._mean, float(np.finfo(np.float32).tiny))
+        units = np.floor(found.distances / same)
+        is_new = np.ones(len(units), np.bool_)
+        is_new[1:] = (np.diff(found.places) != 0) | (np.diff(units) != 0)
+        is_even = np.bincount(found.places[is_new], minlength=len(keys)) == 1
+        is_even &= self.sizes[keys] <= _LOOKED_AT
+        return found.rows(is_new | (is_even[found.places] & (found.distances > _FAR * self._mean)))
 
 
 def _tightest(clusters: _Clusters, n_clusters: int, n_images: int) -> NDArray[np.int64]:
@@ -236,31 +260,10 @@ def _joined(parts: list[_Gathered]) -> _Gathered:
     return _Gathered(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _by_distance(found: _Gathered) -> _Gathered:
-    return found.rows(np.lexsort((found.numbers, found.distances, found.places)))
-
-
 def _first(found: _Gathered, n: int) -> _Gathered:
     """The first n of each cluster."""
     found = found.rows(np.lexsort((found.numbers, found.places)))
     return found.rows(_ranks(found.places) < n)
-
-
-def _nearest(found: _Gathered, n: int, same: float) -> _Gathered:
-    """The n of each cluster that are nearest to its centroid and different."""
-    found = _distinct(_by_distance(found), same)
-    return found.rows(_ranks(found.places) < n)
-
-
-def _distinct(found: _Gathered, same: float) -> _Gathered:
-    """The first of those in each cluster whose distances are the same in units of `same`.
-
-    Which of them stay does not depend on how many are looked at together.
-    """
-    units = np.floor(found.distances / same)
-    is_new = np.ones(len(units), np.bool_)
-    is_new[1:] = (np.diff(found.places) != 0) | (np.diff(units) != 0)
-    return found.rows(is_new)
 
 
 def _ranks(places: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -48,7 +48,7 @@ class DeeperClusterParameters(TrainingParameters):
         images_per_epoch: Images of an epoch, those that are turned counted each time; None: as
             published, as many as there are with rotation, and a quarter without.
         memory_budget_gb: Memory for clustering in each process, beside network and labels; in GB.
-        n_clusters_shown: Clusters in the picture, once the largest and once the tightest.
+        n_clusters_shown: Clusters in the panel, once the largest and once the tightest.
         n_images: Images of each of them.
     """
 
@@ -89,7 +89,9 @@ class DeeperClusterParameters(TrainingParameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.images_path is not None and not isinstance(self.images_path, str):
+        # Of an empty text the catalog would make the folder of the project.
+        is_folder = isinstance(self.images_path, str) and self.images_path
+        if self.images_path is not None and not is_folder:
             raise refuse("images_path", self.images_path, "a folder, or null: background_images")
         require_boolean("sobel", self.sobel)
         try:

@@ -19,12 +19,12 @@ from lowshot_kedro.deepercluster.objective import (
 )
 from lowshot_kedro.deepercluster.parameters import DeeperClusterParameters
 from lowshot_kedro.images import ImageSource
-from lowshot_kedro.images.fingerprint import checksum_of_file
 from lowshot_kedro.networks.unsupervised import unsupervised_network
 from lowshot_kedro.networks.unsupervised_file import UnsupervisedDescription
 from lowshot_kedro.training.checkpoints import Checkpoints
 from lowshot_kedro.training.loop import Row, train, train_in_processes
 from lowshot_kedro.training.processes import Processes
+from lowshot_kedro.training.provenance import training_provenance
 from lowshot_kedro.training.transforms import RECIPES
 
 
@@ -44,12 +44,10 @@ class DeeperClusterJob:
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """All that the training follows from, as JSON holds it. Images are looked at once."""
-        facts = self.parameters.facts()
-        path = Path(self.parameters.weights)
-        if path.is_file():
-            facts["weights"] = checksum_of_file(path)
-        return {"kind": "DeeperCluster", "images": self.images.describe(), **facts}
+        """All that the training follows from. Images are looked at once."""
+        return training_provenance(
+            "DeeperCluster", self.images, self.parameters, self.parameters.weights
+        )
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,10 @@ def hierarchical_kmeans(
         processes: Those that work together: each passes all rows and gets all labels; None: the
             default group of torch.distributed, or this one.
 
+    Returns:
+        The super-cluster of each row, and its cluster among those of the super-cluster, from 0;
+        int64 (N,) each.
+
     Raises:
         InputError: If an argument cannot be used.
         NotEnoughMemoryError: If the budget is too small for k and d.

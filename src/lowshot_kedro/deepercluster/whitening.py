@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import zipfile
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from lowshot_kedro.blocks import require_finite, row_ranges
-from lowshot_kedro.deepercluster.lloyd import processes_or_default, require_same
+from lowshot_kedro.deepercluster.feature_files import stoppable_loop
+from lowshot_kedro.deepercluster.lloyd import of_all, processes_or_default, require_same
 from lowshot_kedro.deepercluster.rows import ArrayRows, as_matrix
 from lowshot_kedro.errors import InputError, shown_line
 from lowshot_kedro.parameters import require_integer
@@ -43,7 +45,7 @@ _BITS = 61
 _Matrix = NDArray[np.floating[Any]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Whitening:
     """A rotation after which features vary alike in every direction, and their unit length.
 
@@ -57,6 +59,9 @@ class Whitening:
     mean: NDArray[np.float64]
     projection: NDArray[np.float64]
     variances: NDArray[np.float64]
+
+    def __repr__(self) -> str:
+        return f"Whitening({len(self.mean)} numbers to {self.n_components})"
 
     @property
     def n_components(self) -> int:
@@ -297,28 +302,37 @@ class _Sums(NamedTuple):
 def _scale_of(features: ReadableRows, rows: range, n_rows: int, processes: Processes) -> _Scale:
     """The range of each column, over all processes."""
 
-    def limits_of(part: tuple[int, int]) -> NDArray[np.float64]:
+    def limits_of(part: tuple[int, int]) -> tuple[NDArray[np.float64], float]:
         block = features.read(*part)
         limits = np.stack([block.min(axis=0), block.max(axis=0)]).astype(np.float64)
-        if not np.isfinite(limits).all():
-            first, last = (rows.start + number for number in part)
-            require_finite(block, np.arange(first, last), "features")
-        return limits
+        if np.isfinite(limits).all():
+            return limits, math.inf
+        return limits, rows.start + part[0] + int(np.argmin(np.isfinite(block).all(axis=1)))
 
     d, size = features.n_columns, block_rows(n_rows)
     # Minimum, maximum, and the mean of the first block of all.
     facts = np.stack([np.full(d, np.inf), np.full(d, -np.inf), np.zeros(d)])
+    bad = math.inf
     with closing(map_in_threads(limits_of, row_ranges(len(rows), size))) as found:
-        for smallest, largest in found:
+        for (smallest, largest), bad in found:
+            if bad < math.inf:
+                break
             np.minimum(facts[0], smallest, out=facts[0])
             np.maximum(facts[1], largest, out=facts[1])
+    # In all processes, or the others would wait for the one that has that row.
+    bad = min(of_all(bad, processes))
+    if bad < math.inf:
+        raise InputError(
+            f"features: found NaN or infinity in row {int(bad)}, expected finite numbers"
+        )
     if len(rows):
         facts[2] = features.read(0, min(size, len(rows))).mean(axis=0, dtype=np.float64)
     if processes.n_processes > 1:
         import torch
 
-        of_all = processes.stack(torch.from_numpy(facts)).numpy()
-        facts = np.stack([of_all[:, 0].min(axis=0), of_all[:, 1].max(axis=0), of_all[0, 2]])
+        found_in_all = processes.stack(torch.from_numpy(facts)).numpy()
+        smallest, largest = found_in_all[:, 0].min(axis=0), found_in_all[:, 1].max(axis=0)
+        facts = np.stack([smallest, largest, found_in_all[0, 2]])
     smallest, largest, mean = facts
     if (smallest == largest).all():
         raise InputError("features: all rows are equal, expected some that differ")
@@ -346,11 +360,12 @@ def _sums_of(
     block_bytes = 8 * d * (3 * size + 2 * d)
     n_workers = max(1, min(faiss.omp_get_max_threads(), memory_bytes // block_bytes))
     sums = _Sums(np.zeros(d, np.int64), np.zeros((d, d), np.int64))
+    n_blocks, after = -(-len(rows) // size), "features, which are to be whitened"
     with (
         Progress(len(rows), "whitening") as bar,
         closing(map_in_threads(sums_of, row_ranges(len(rows), size), 0, n_workers)) as results,
     ):
-        for n_read, (total, products) in results:
+        for n_read, (total, products) in stoppable_loop(results, n_blocks, processes, after):
             np.add(sums.sum, total, out=sums.sum)
             np.add(sums.products, products, out=sums.products)
             bar.update(n_read)

@@ -96,6 +96,7 @@ struct coded {
     float step;
     float square;   /* of its length */
     float residual; /* length of what the codes leave over */
+    int32_t sum;    /* of the codes */
 };
 
 /* room: dimension floats. */
@@ -151,6 +152,8 @@ ALWAYS_INLINE struct coded encode_vector_portable(const float *restrict vector,
         memcpy(&bits, &room[j], sizeof(bits));
         codes[j] = (int8_t)(uint8_t)bits;
     }
+    for (j = 0; j < dimension; j++)
+        coded.sum += codes[j];
     return coded;
 }
 
@@ -485,7 +488,7 @@ static bool begin_row(const struct lowshot_centroids *centroids, const float *va
     row->square = coded.square;
     row->inverse = 1 / coded.step;
     row->reach = (coded.residual + length * *centroids->ratio) * (1 + rounding) * row->inverse;
-    row->sum = sum_of_codes(codes, centroids->width);
+    row->sum = coded.sum;
     row->number = -1;
     if (label >= 0)
         keep_nearest(centroids, rounding, row, label,

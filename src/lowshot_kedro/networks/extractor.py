@@ -165,7 +165,10 @@ class _Running:
         self._pool: ThreadPoolExecutor | None = None
         if device.type == "cpu":
             n_threads = torch.get_num_threads()
-            self._pool = ThreadPoolExecutor(n_threads)
+            # What torch is told holds for the thread that tells it.
+            self._pool = ThreadPoolExecutor(
+                n_threads, initializer=torch.set_num_threads, initargs=(1,)
+            )
             self.n_waiting = 1 + n_threads * self._part // batch_size
         else:
             self._part = batch_size
@@ -338,7 +341,8 @@ def extract_features(
         )
 
     def begin(folder: Path) -> RowBlocks[LabeledBlock]:
-        blocks = blocks_of(source, range(n_images))
+        of_all = source.positions if isinstance(source, ImageSubset) else range(n_images)
+        blocks = blocks_of(source, of_all)
         if not isinstance(source, KeyedImages):
             return blocks
         return KeyedRowBlocks(

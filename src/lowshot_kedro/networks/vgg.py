@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.networks.sobel import composed_kernel, sobel_filters
-from lowshot_kedro.parameters import require_boolean, require_integer
+from lowshot_kedro.parameters import require_integer, truth_of
 
 IMAGE_SIZE = 224
 DIMENSION = 4096
@@ -73,8 +73,7 @@ class VGG16(nn.Module):
         folded: bool = False,
     ) -> None:
         super().__init__()
-        require_boolean("sobel", sobel)
-        require_boolean("folded", folded)
+        sobel, folded = truth_of("sobel", sobel), truth_of("folded", folded)
         require_integer("image_size", image_size, MIN_IMAGE_SIZE, _MAX_IMAGE_SIZE)
         require_integer("dimension", dimension, 1)
         require_integer("n_channels", n_channels, 1)

@@ -106,10 +106,10 @@ def plain_vgg_state(found: State, source: Path | str) -> State:
     """
     state: State = {}
     for key, tensor in found.items():
-        short = key
+        # Wrappers first, since one may stand before or after each of the prefixes.
+        short = key.replace(_WRAPPER, "")
         for prefix in _PREFIXES:
             short = short.removeprefix(prefix)
-        short = short.replace(_WRAPPER, "")
         # Two tensors of one name would be one too many, so that both are named as they are.
         state[key if short in state or (short != key and short in found) else short] = tensor
     heads = [key for key in state if key.startswith(_HEADS)]

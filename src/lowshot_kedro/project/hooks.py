@@ -209,6 +209,7 @@ class InputHooks(InvocationHooks):
                 advice = _about(catalog, name).get("guide")
                 more = f" ({advice} says what is expected)" if advice else ""
                 raise self._wording(run_params).user_error(error, f"{name}: ", more) from error
+        _say_what_stays(pipeline, catalog)
         require_labels_kept(pipeline, catalog)
         wording = partial(self._wording, run_params)
         _require_dimension(pipeline, catalog, wording)
@@ -221,6 +222,17 @@ class InputHooks(InvocationHooks):
             self._env,
             run_params["runtime_params"] or {},
             self._conf_source,
+        )
+
+
+def _say_what_stays(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Say that clusters of another network stay when a network alone is trained, as by RotNet."""
+    network, clusters, outputs = "deepercluster_network", "cluster_assignments", pipeline.outputs()
+    if network in outputs and clusters not in outputs and catalog.exists(clusters):
+        logger.warning(
+            "%s and what belongs to it are of an earlier network, and stay as they are: this run "
+            "makes no clusters",
+            clusters,
         )
 
 

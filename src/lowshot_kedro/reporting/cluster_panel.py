@@ -58,7 +58,7 @@ def plot_cluster_panel(images: ImageSource, chosen: ChosenClusters | None) -> Fi
         axes.plot([_MARGIN, width - _MARGIN], 2 * [top + _HEADING - 0.03], color="0.8", lw=0.8)
         top += _HEADING + _GAP / 2
         if not clusters:
-            said = "none: in each, more than half of the images repeat another one"
+            said = "none: each has one image, or more than half of its images repeat another one"
             axes.text(_MARGIN, top + _CELL / 2, said, fontsize=8, va="center", color=_DARK_GREY)
             top += _CELL + _GAP
         for cluster in clusters:
@@ -101,7 +101,7 @@ def _said_of(cluster: ShownCluster, chosen: ChosenClusters) -> Sequence[str]:
         name = f"super {cluster.super_cluster} · {name}"
     share = 100 * cluster.size / chosen.n_images
     images = "1 image" if cluster.size == 1 else f"{cluster.size:,} images"
-    lines = [name, f"{images} ({share:.2g} %)", f"mean distance {cluster.mean_distance:.3g}"]
+    lines = [name, f"{images} ({share:.2g} %)", f"mean distance {cluster.mean_distance:.3f}"]
     if cluster.repeats >= _MIN_REPEATS:
         lines.append(f"{cluster.repeats:.0%} repeats")
     return lines

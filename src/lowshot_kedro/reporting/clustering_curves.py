@@ -74,6 +74,7 @@ def plot_clustering_curves(table: pd.DataFrame) -> Figure:
     _draw_sizes(panels["E"], clusterings)
     for name in "CDE":
         show_epochs(panels[name], clusterings["epoch"])
+        panels[name].set_xlim(clusterings["epoch"].min() - 1, clusterings["epoch"].max() + 1)
         panels[name].set_xlabel("clustering before epoch")
     return figure
 

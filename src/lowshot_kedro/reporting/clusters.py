@@ -17,8 +17,9 @@ def print_clusters(report: Mapping[str, Any]) -> None:
     """
     n_blank = report["n_blank_images"]
     blank = f", {n_blank} of them missing or unreadable" if n_blank else ""
+    levels = " in two levels" if report["super_clusters"]["n"] > 1 else ""
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{report['n_images']} images{blank}, clustered in two levels:")
+    console.print(f"{report['n_images']} images{blank}, clustered{levels}:")
     table = Table(box=None)
     for column in ("", "number", "empty", "smallest", "median", "largest"):
         table.add_column(column, justify="left" if not column else "right")

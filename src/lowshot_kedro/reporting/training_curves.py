@@ -30,8 +30,9 @@ _PART_OF_LOSS = re.compile(r"loss_")
 _SCHEDULES = {"learning_rate": "learning rate", "bank_momentum": "bank momentum"}
 _COLORS = (ORANGE, GREEN, PURPLE, VERMILLION, SKY_BLUE)
 _LINES = ("-", "--", ":", "-.")
+_ALL_RIGHT = "accuracy"
 _WORDS = {
-    "accuracy": "both right",
+    _ALL_RIGHT: "both right",
     "accuracy_super_class": "super-class",
     "accuracy_sub_class": "cluster",
     "loss_super_class": "of super-classes",
@@ -76,8 +77,13 @@ def accuracies_of(table: pd.DataFrame) -> list[str]:
     """The columns of accuracies: of test images, or else of images that are trained on."""
     measured = [str(name) for name in table.columns if table[name].notna().any()]
     of_test = [name for name in measured if _TEST_ACCURACY.search(name)]
-    # Of one head alone all say the same.
-    return of_test or _different(table, [n for n in measured if _TRAINING_ACCURACY.match(n)])
+    if of_test:
+        return of_test
+    of_heads = [n for n in measured if _TRAINING_ACCURACY.match(n) and n != _ALL_RIGHT]
+    # A head of one class is always right.
+    learnt = [n for n in of_heads if table.get(n.replace("accuracy", "loss"), table["loss"]).any()]
+    # Of one head alone both say the same.
+    return _different(table, [*learnt, *(n for n in measured if n == _ALL_RIGHT)])
 
 
 def draw_training(losses: Axes, accuracies: Axes | None, table: pd.DataFrame) -> None:

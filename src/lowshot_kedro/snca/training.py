@@ -16,7 +16,6 @@ from torch import nn
 from lowshot_kedro.blocks import Blocks, LabeledBlock, row_ranges
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.images import ImageSource
-from lowshot_kedro.images.fingerprint import checksum_of_file
 from lowshot_kedro.networks.embedding import embedding_network
 from lowshot_kedro.networks.embedding_file import EmbeddingDescription
 from lowshot_kedro.probes.knn import Gallery, class_scores, strict_top_k
@@ -27,6 +26,7 @@ from lowshot_kedro.training.checkpoints import Checkpoint, Checkpoints
 from lowshot_kedro.training.embedding import embed
 from lowshot_kedro.training.loop import Objective, Row, train, train_in_processes
 from lowshot_kedro.training.processes import Processes
+from lowshot_kedro.training.provenance import training_provenance
 from lowshot_kedro.training.schedules import value_of_epoch
 from lowshot_kedro.training.transforms import RECIPES
 
@@ -56,12 +56,8 @@ class SNCAJob:
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """All that the training follows from, as JSON holds it. Images are looked at once."""
-        facts = self.parameters.facts()
-        path = Path(self.parameters.weights)
-        if path.is_file():
-            facts["weights"] = checksum_of_file(path)
-        return {"kind": "SNCA", "images": self.images.describe(), **facts}
+        """All that the training follows from. Images are looked at once."""
+        return training_provenance("SNCA", self.images, self.parameters, self.parameters.weights)
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,12 @@ def _mean_of_each(bucket: Any) -> torch.futures.Future[torch.Tensor]:
     Args:
         bucket: A torch.distributed.GradBucket.
     """
-    buffer, n_processes, first, sums = bucket.buffer(), distributed.get_world_size(), 0, []
+    first, sums = 0, []
+    buffer = bucket.buffer().div_(distributed.get_world_size())
     for gradient in bucket.gradients():
         part = buffer[first : first + gradient.numel()]
         work = distributed.all_reduce(part, async_op=True)
         assert work is not None, "this process is one of the group"
         sums.append(work.get_future())
         first += gradient.numel()
-    return torch.futures.collect_all(sums).then(lambda _: buffer.div_(n_processes))
+    return torch.futures.collect_all(sums).then(lambda _: buffer)

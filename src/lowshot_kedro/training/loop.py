@@ -320,11 +320,12 @@ class _Loop:
         """Say in a line what the last row of the table says, apart from what stays as it was."""
         before, row = ({}, *self._table)[-2:]
         told = [f"loss {row['loss']:.4g}"]
-        told += [f"{_for_reading(n)} {100 * row[n]:.1f} %" for n in row if "top" in n]
+        shares = [name for name in row if "top" in name or "accuracy" in name]
+        told += [f"{_for_reading(name)} {100 * row[name]:.1f} %" for name in shares]
         told += [
             f"{_for_reading(name)} {value:.4g}"
             for name, value in row.items()
-            if name not in ("epoch", "loss") and "top" not in name and before.get(name) != value
+            if name not in ("epoch", "loss", *shares) and before.get(name) != value
         ]
         logger.info(
             "epoch %d of %d: %s; %.0f images a second",

@@ -1,8 +1,9 @@
 """Processes on the nodes of a cluster: a job of SLURM, submitted by submitit and waited for.
 
-At its time limit, or when another job takes its place, SLURM tells the job beforehand. It is then
-put into the queue again under the same number, and does the same work from the beginning: whoever
-is to go on in the middle keeps checkpoints.
+At its time limit, or when another job takes its place, SLURM tells the job beforehand. A training
+saves what it has done (:mod:`~lowshot_kedro.training.stopping`). The job is then put into the queue
+again under the same number, and does the same work from the beginning: whoever is to go on in the
+middle keeps checkpoints.
 """
 
 from __future__ import annotations

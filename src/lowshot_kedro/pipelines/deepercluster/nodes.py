@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from lowshot_kedro import reporting
 from lowshot_kedro.blocks import TableBlocks
@@ -39,7 +40,7 @@ def cluster_images(
     deepercluster_network: TensorsAndHeader,
     deepercluster: DeeperClusterParameters,
     deepercluster_checkpoints: Path,
-) -> tuple[Clustering, TableBlocks, TensorsAndHeader, dict[str, Any]]:
+) -> tuple[Clustering, TableBlocks, dict[str, NDArray[Any]], dict[str, Any]]:
     """The clusters of all images by the trained network.
 
     Args:
@@ -54,7 +55,7 @@ def cluster_images(
     job = DeeperClusterJob(images, deepercluster, deepercluster_checkpoints)
     clustering = in_section("deepercluster", lambda: cluster_trained(job))
     table = assignment_table(images, clustering)
-    return clustering, table, clustering.centroid_tensors(), clustering.report
+    return clustering, table, clustering.centroid_arrays(), clustering.report
 
 
 def plot_deepercluster_curves(deepercluster_training: pd.DataFrame) -> Figure:
