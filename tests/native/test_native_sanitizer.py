@@ -117,7 +117,7 @@ def test_compiled_code_under_sanitizers(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     output = done.stdout + done.stderr
     assert done.returncode == 0, output[-8000:]

@@ -243,7 +243,7 @@ def test_workers_outlive_a_signal_to_all_and_end_with_the_training(tmp_path: Pat
     # As a loader that is not closed, and the end of a process, do.
     for worker in workers:
         worker.terminate()
-        worker.join(20)
+        worker.join(120)
         assert worker.exitcode is not None
 
 
