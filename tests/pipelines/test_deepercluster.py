@@ -55,7 +55,8 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def quick(photos: Path, **parameters: Any) -> dict[str, Any]:
     return {
-        "images_path": str(photos), "epochs": 4, "cluster_every": 2, "batch_size": 16,
+        "images_path": str(photos), "network": "small_vgg16", "sobel": True, "epochs": 4,
+        "cluster_every": 2, "batch_size": 16,
         "n_super_classes": 8, "n_clusters": 10, "n_components": 8, "dimension": 32,
         "num_workers": 0, "n_clusters_shown": 3, "n_images": 4, "lr": 0.02, **parameters,
     }  # fmt: skip
