@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from lowshot_kedro.training.checkpoints import Checkpoint
 from lowshot_kedro.training.loop import train
 from lowshot_kedro.training.processes import Processes, ProcessOptions, run_in_processes
 from lowshot_kedro.training.stopping import StoppedBySignal, stoppable
+from tests.projects import ROOT
 from tests.training import stand_in_for_slurm
 from tests.training.making import ALONE, MadeImages, Targets, checkpoints, network, parameters
 from tests.training.several import train_to_ends
@@ -227,7 +229,8 @@ def test_a_job_that_slurm_does_not_know(
     assert "SLURM job 41 is not in the queue again: no such job" in caplog.messages
 
 
-def test_workers_outlive_a_signal_to_all_and_end_with_the_training(tmp_path: Path) -> None:
+def outlive_a_signal(folder: Path) -> None:
+    """A training with workers, all of which are told to end; what is left of it is checked."""
     workers: list[Any] = []
 
     def tell_all() -> None:
@@ -237,14 +240,28 @@ def test_workers_outlive_a_signal_to_all_and_end_with_the_training(tmp_path: Pat
             subprocess.run(["kill", f"-{name}", *pids, str(os.getpid())], check=True)
 
     with pytest.raises(StoppedBySignal):
-        trained(tmp_path, 2, tell_all, num_workers=2)
+        trained(folder, 2, tell_all, num_workers=2)
     assert len(workers) == 2
-    assert position(tmp_path) == (0, 3)
+    assert position(folder) == (0, 3)
     # As a loader that is not closed, and the end of a process, do.
     for worker in workers:
         worker.terminate()
-        worker.join(120)
+        worker.join(20)
         assert worker.exitcode is not None
+
+
+def test_workers_outlive_a_signal_to_all_and_end_with_the_training(tmp_path: Path) -> None:
+    """In a process of its own, as a training has: threads of others may take a signal away."""
+    call = "import sys, pathlib; from tests.training.test_stopping import outlive_a_signal; "
+    call += "outlive_a_signal(pathlib.Path(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", call, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_a_signal_to_whoever_has_started_processes_is_passed_on_if_they_can_be_stopped(
