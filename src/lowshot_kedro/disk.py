@@ -1,12 +1,14 @@
-"""Room on the disk: looked for before a file is begun, and said in plain words where it ends."""
+"""Room on the disk, looked for and said in plain words where it ends; files that appear whole."""
 
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from lowshot_kedro.memory import format_bytes
 
@@ -53,3 +55,18 @@ def require_space(path: Path, n_bytes: int) -> None:
             f"{path}: the disk is too full, {format_bytes(n_bytes)} needed but only "
             f"{format_bytes(free)} free",
         )
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a file of work in progress that is whole or not there, whatever stops the process.
+
+    It gets its name when the block ends and the disk has it. One that nobody else writes at the
+    same time: results of a run are written by the datasets.
+    """
+    unfinished = path.with_name(f".partial-{path.name}")
+    with unfinished.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowshot_kedro.deepercluster.whitening import Whitening
+from lowshot_kedro.disk import whole_file
 from lowshot_kedro.errors import InputError, shown_line
 from lowshot_kedro.input_files import read_json
 from lowshot_kedro.training.processes import Processes
@@ -224,19 +225,11 @@ class AssignmentFiles:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a file of JSON that is whole or not there."""
-    unfinished = path.with_name(f".partial-{path.name}")
-    with unfinished.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    with whole_file(path) as file:
+        file.write(json.dumps(content, indent=2).encode())
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
     """Write a file of NumPy's (.npy) that is whole or not there."""
-    unfinished = path.with_name(f".partial-{path.name}")
-    with unfinished.open("wb") as file:
+    with whole_file(path) as file:
         np.save(file, array)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)

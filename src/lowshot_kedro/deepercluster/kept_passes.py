@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import BadZipFile
@@ -10,6 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from lowshot_kedro.disk import whole_file
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.progress import Stopwatch
 from lowshot_kedro.training.processes import Processes
@@ -75,10 +75,6 @@ class KeptPasses:
             return
         if not at_once and self._since_save.seconds < _SECONDS_BETWEEN_SAVES:
             return
-        unfinished = path.with_name(f".partial-{path.name}")
-        with unfinished.open("wb") as file:
+        with whole_file(path) as file:
             np.savez(file, **passes._asdict())
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
         self._since_save = Stopwatch()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -21,6 +20,7 @@ from lowshot_kedro.blocks import require_finite, row_ranges
 from lowshot_kedro.deepercluster.feature_files import stoppable_loop
 from lowshot_kedro.deepercluster.lloyd import of_all, processes_or_default, require_same
 from lowshot_kedro.deepercluster.rows import ArrayRows, as_matrix
+from lowshot_kedro.disk import whole_file
 from lowshot_kedro.errors import InputError, shown_line
 from lowshot_kedro.parameters import require_integer
 from lowshot_kedro.pca.axes import principal_axes
@@ -119,12 +119,8 @@ class Whitening:
 
     def save(self, path: Path) -> None:
         """Write a file of NumPy's (.npz) that is whole or not there."""
-        unfinished = path.with_name(f".partial-{path.name}")
-        with unfinished.open("wb") as file:
+        with whole_file(path) as file:
             np.savez(file, mean=self.mean, projection=self.projection, variances=self.variances)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Whitening:

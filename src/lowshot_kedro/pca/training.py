@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from scipy import linalg
 from threadpoolctl import threadpool_limits
 
 from lowshot_kedro.blocks import FeatureMatrix, Resumable, require_finite, row_ranges
+from lowshot_kedro.disk import whole_file
 from lowshot_kedro.errors import InputError
 from lowshot_kedro.pca.axes import principal_axes
 from lowshot_kedro.pca.features import describe_features
@@ -195,12 +195,8 @@ class _Sums:
 
     def save(self, path: Path) -> None:
         """Write a file that is whole or not there."""
-        partial_path = path.with_name(f".partial-{path.name}")
-        with partial_path.open("wb") as file:
+        with whole_file(path) as file:
             np.savez(file, **vars(self))
-            file.flush()
-            os.fsync(file.fileno())
-        partial_path.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> _Sums:
